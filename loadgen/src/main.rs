@@ -1,0 +1,6 @@
+//! Open-loop load generator.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

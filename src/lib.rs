@@ -1,0 +1,9 @@
+//! Ringmain's server as a library: a sans-IO core and the shell that runs it.
+//!
+//! Start reading at [`shard`], the composition; `ARCHITECTURE.md` is the map.
+
+pub mod causality;
+pub mod id;
+pub mod prng;
+pub mod ring;
+pub mod time;

@@ -4,6 +4,8 @@
 
 pub mod causality;
 pub mod id;
+pub mod membership;
 pub mod prng;
 pub mod ring;
+pub mod shard;
 pub mod time;

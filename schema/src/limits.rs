@@ -1,0 +1,36 @@
+//! Limits that both ends of a connection know.
+
+/// Versions of the protocol that this crate speaks, first and last.
+pub const PROTOCOL_MIN: u16 = 1;
+/// The newest version of the protocol that this crate speaks.
+pub const PROTOCOL_MAX: u16 = 1;
+
+/// Bytes of a key: 1 to 64 KiB.
+pub const KEY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a value, unless the server is configured otherwise.
+pub const VALUE_BYTES_MAX_DEFAULT: u32 = 8 * 1024 * 1024;
+
+/// Bytes of a frame's flatbuffer.
+pub const META_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a frame before the handshake is over, so that strangers can't make a server hold much.
+pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
+
+/// Items of one multi-get or multi-put.
+pub const MULTI_ITEMS_MAX: usize = 1024;
+
+/// Members of one cluster, as a topology or gossip frame can carry them.
+pub const MEMBERS_MAX: usize = 4096;
+
+/// Bytes after the header of a request, for a given limit on values: two of the largest values, and the
+/// metadata.
+pub const fn request_bytes_max(value_bytes_max: u32) -> usize {
+    2 * value_bytes_max as usize + META_BYTES_MAX
+}
+
+/// Bytes after the header of an answer or of a frame between peers. A coordinator refuses to let a key grow
+/// past two of the largest values; three coordinators that do so at the same time make six, which merge.
+pub const fn state_bytes_max(value_bytes_max: u32) -> usize {
+    8 * value_bytes_max as usize + META_BYTES_MAX
+}

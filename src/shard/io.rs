@@ -1,0 +1,226 @@
+//! What goes into a shard and what comes out: the boundary between the core and whoever runs it.
+//!
+//! The shell turns completions of the kernel into [`Input`]s and carries out [`Output`]s; the simulator does
+//! the same with a virtual network and clock. Neither side calls back into the other.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringmain_schema::{Frame, FrameError};
+
+use crate::id::{ConnectionId, ShardId};
+use crate::membership::View;
+use crate::time::{Instant, Now};
+
+/// Requests that one shard may have unanswered at one sibling. A ring between two shards has room for this
+/// many requests, as many answers to requests the other way, and [`SIBLING_NOTICES_MAX`]: so an answer
+/// always fits, and nobody waits for a neighbour.
+pub const SIBLING_REQUESTS_MAX: usize = 1024;
+
+/// Views and their acknowledgements that may be under way in one ring.
+pub const SIBLING_NOTICES_MAX: usize = 4;
+
+/// Slots of the ring between two shards.
+pub const SIBLING_RING_SLOTS: usize = 2 * SIBLING_REQUESTS_MAX + SIBLING_NOTICES_MAX;
+
+/// A machine without IO: inputs in, outputs out, and a time at which it wants to be ticked.
+pub trait Machine {
+    /// Take one input; append what follows from it to `output`.
+    fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output);
+
+    /// When to send the next [`Input::Tick`] at the latest; `None` for never.
+    fn next_timeout(&self) -> Option<Instant>;
+
+    /// Nothing accepted is left unanswered: after [`Input::Stop`], the time to leave.
+    fn is_drained(&self) -> bool;
+}
+
+/// A call to a peer that the core asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection is open: somebody called, or (with `dial`) was reached.
+    Opened {
+        /// Named by the shell, never reused.
+        connection: ConnectionId,
+        /// The call that led to it.
+        dial: Option<DialId>,
+    },
+    /// Nobody was reached.
+    DialFailed {
+        /// The call.
+        dial: DialId,
+    },
+    /// A whole frame arrived.
+    Frame {
+        /// From here.
+        connection: ConnectionId,
+        /// Borrowed from the receive buffer.
+        frame: Frame<'a>,
+    },
+    /// What arrived can't be cut into frames. Nothing more will be read from this connection.
+    Garbled {
+        /// From here.
+        connection: ConnectionId,
+        /// Why.
+        error: FrameError,
+    },
+    /// The connection is gone; what was not sent yet is lost.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A sibling shard of this node spoke.
+    Sibling {
+        /// Which.
+        from: ShardId,
+        /// What it said.
+        message: SiblingMessage,
+    },
+    /// An append asked for by [`Output::appends`] is on stable storage.
+    Appended {
+        /// The highest sequence that is; all before it are too.
+        sequence: u64,
+    },
+    /// Time passed.
+    Tick,
+    /// Take no new requests; answer those accepted.
+    Stop,
+}
+
+/// What shards of one node tell each other.
+#[derive(Clone, Debug)]
+pub enum SiblingMessage {
+    /// A client's request (one whole frame) for a key of the receiver's.
+    Request {
+        /// The sender's name for it.
+        ticket: u64,
+        /// The frame.
+        frame: Box<[u8]>,
+    },
+    /// The answer to a request, one whole frame.
+    Answer {
+        /// The requester's name for it.
+        ticket: u64,
+        /// The frame; its request id means nothing.
+        frame: Box<[u8]>,
+    },
+    /// Who is in the cluster now.
+    View(Arc<View>),
+    /// The last view has arrived: the next may be sent.
+    ViewTaken,
+}
+
+/// What the core wants done, in order. Owned by the caller and reused.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The bytes that [`Piece::Copied`] points into.
+    pub bytes: Vec<u8>,
+    /// Bytes for connections. Those for one connection leave in this order.
+    pub deliveries: Vec<Delivery>,
+    /// Messages for sibling shards. They always fit in the ring (see [`SIBLING_REQUESTS_MAX`]).
+    pub siblings: Vec<(ShardId, SiblingMessage)>,
+    /// Calls to make.
+    pub dials: Vec<Dial>,
+    /// Connections whose limits change.
+    pub limits: Vec<(ConnectionId, ConnectionLimits)>,
+    /// Connections to close, once what was delivered to them has left.
+    pub closes: Vec<ConnectionId>,
+    /// Records for the log.
+    pub appends: Vec<Append>,
+}
+
+/// Some bytes for a connection.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where to.
+    pub to: ConnectionId,
+    /// What.
+    pub piece: Piece,
+    /// This begins the answer to a request of that connection: one fewer is in flight.
+    pub answers: bool,
+}
+
+/// Bytes by copy or by reference.
+#[derive(Debug)]
+pub enum Piece {
+    /// Small: a range of [`Output::bytes`].
+    Copied(Range<usize>),
+    /// Large: never copied again.
+    Shared(Bytes),
+}
+
+/// Call a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dial {
+    /// Comes back in [`Input::Opened`] or [`Input::DialFailed`].
+    pub id: DialId,
+    /// A name or an address.
+    pub host: Arc<str>,
+    /// A port.
+    pub port: u16,
+}
+
+/// What a connection may do. A new one may send a handshake and wait for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectionLimits {
+    /// Bytes after the header of a frame that it sends.
+    pub frame_bytes_max: usize,
+    /// Requests unanswered; past this it isn't read.
+    pub requests_in_flight_max: usize,
+}
+
+impl ConnectionLimits {
+    /// Before the handshake.
+    pub const STRANGER: Self =
+        Self { frame_bytes_max: ringmain_schema::limits::HANDSHAKE_BYTES_MAX, requests_in_flight_max: 1 };
+}
+
+/// A record for the log: the whole state of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Append {
+    /// Counts up by one.
+    pub sequence: u64,
+    /// A range of [`Output::bytes`] that holds the record.
+    pub record: Range<usize>,
+}
+
+impl Output {
+    /// Everything was carried out: make room, keep the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.deliveries.clear();
+        self.siblings.clear();
+        self.dials.clear();
+        self.limits.clear();
+        self.closes.clear();
+        self.appends.clear();
+    }
+
+    /// Nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+            && self.siblings.is_empty()
+            && self.dials.is_empty()
+            && self.limits.is_empty()
+            && self.closes.is_empty()
+            && self.appends.is_empty()
+    }
+
+    /// Deliver what `write` appends to the arena.
+    pub fn deliver(&mut self, to: ConnectionId, answers: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let piece = Piece::Copied(start..self.bytes.len());
+        self.deliveries.push(Delivery { to, piece, answers });
+    }
+
+    /// Deliver large bytes by reference, behind what was delivered before.
+    pub fn deliver_shared(&mut self, to: ConnectionId, bytes: Bytes) {
+        self.deliveries.push(Delivery { to, piece: Piece::Shared(bytes), answers: false });
+    }
+}

@@ -98,14 +98,13 @@ mod tests {
 
     #[test]
     fn foreign_entries_that_break_a_rule_are_refused() {
-        let refusal =
-            |entries: &[Entry]| VersionVector::try_from_sorted(entries.iter().copied()).unwrap_err();
-        assert_eq!(refusal(&[(B, 1), (A, 1)]), InvalidState::ActorsUnsorted);
-        assert_eq!(refusal(&[(A, 1), (A, 1)]), InvalidState::ActorsUnsorted);
-        assert_eq!(refusal(&[(A, 0)]), InvalidState::CounterOutOfRange);
-        assert_eq!(refusal(&[(A, COUNTER_MAX + 1)]), InvalidState::CounterOutOfRange);
+        let refusal = |entries: &[Entry]| VersionVector::try_from_sorted(entries.iter().copied()).err();
+        assert_eq!(refusal(&[(B, 1), (A, 1)]), Some(InvalidState::ActorsUnsorted));
+        assert_eq!(refusal(&[(A, 1), (A, 1)]), Some(InvalidState::ActorsUnsorted));
+        assert_eq!(refusal(&[(A, 0)]), Some(InvalidState::CounterOutOfRange));
+        assert_eq!(refusal(&[(A, COUNTER_MAX + 1)]), Some(InvalidState::CounterOutOfRange));
         let endless = (0..).map(|id| (Actor { id, epoch: 0 }, 1));
-        assert_eq!(VersionVector::try_from_sorted(endless.clone()).unwrap_err(), InvalidState::TooManyActors);
+        assert_eq!(VersionVector::try_from_sorted(endless.clone()).err(), Some(InvalidState::TooManyActors));
         assert!(VersionVector::try_from_sorted(endless.take(ACTORS_MAX)).is_ok());
     }
 }

@@ -33,7 +33,7 @@ pub struct ContextKey(u64, u64);
 /// Why a context was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum ContextError {
-    /// It's too short, or its body keeps not to the format.
+    /// It's too short, or its body breaks the format.
     #[error("the context is malformed: send it exactly as a reply gave it")]
     Malformed,
     /// It's longer than [`CONTEXT_BYTES_MAX`].
@@ -256,7 +256,17 @@ mod tests {
         }
     }
 
-    /// Two nodes must derive the same key for ever, or contexts die with an upgrade.
+    /// All nodes must derive the same key and tag for ever, or the contexts in clients' hands die with an upgrade.
+    #[test]
+    fn keys_and_tags_are_the_same_on_every_machine_for_ever() {
+        let key = ContextKey::from_cluster(ClusterId(5));
+        let mut context = vec![];
+        key.seal_clock(b"cart", &[(Actor { id: 7, epoch: 1 }, 300)], &mut context);
+        let (body, tag) = context.split_last_chunk::<TAG_BYTES>().expect("a tag at least");
+        assert_eq!(body, [1, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0xac, 0x02]);
+        assert_eq!(u128::from_le_bytes(*tag), 0xe8f4_55d2_cfe0_4f81_a1d1_63f3_0b46_9171);
+    }
+
     #[test]
     fn the_largest_context_fits_its_bound_and_keys_differ_by_origin() {
         let crowd = (0..ACTORS_MAX as u64).map(|id| (Actor { id, epoch: u32::MAX }, COUNTER_MAX));

@@ -276,5 +276,4 @@ fn is_buried<V>(ours: &Version<V>, theirs: &Version<V>) -> bool {
 }
 
 #[cfg(test)]
-#[path = "siblings_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
-use crate::causality::Siblings;
+use crate::causality::{Content, Siblings};
 use crate::id::PartitionId;
 
 /// Everything this replica knows of one key.
@@ -70,7 +70,8 @@ impl Index {
                 result
             }
             Slot::Vacant(slot) => {
-                let mut entry = Box::new(Entry { key: key.into(), token, state: Siblings::new(), appended: 0 });
+                let mut entry =
+                    Box::new(Entry { key: key.into(), token, state: Siblings::new(), appended: 0 });
                 let result = change(&mut entry);
                 if !entry.state.is_empty() {
                     self.keys += 1;
@@ -100,7 +101,11 @@ impl Index {
 
 /// Bytes of all live values of a key.
 fn value_bytes(state: &Siblings<Bytes>) -> usize {
-    state.values().map(|version| version.value().map_or(0, Bytes::len)).sum()
+    let length = |content: &Content<Bytes>| match content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone => 0,
+    };
+    state.versions().iter().map(|version| length(&version.content)).sum()
 }
 
 /// All tokens of a partition share their top bits, and the hash table takes its tags from the top: turn
@@ -112,7 +117,7 @@ const fn spread(token: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causality::{Actor, Content, VersionVector};
+    use crate::causality::Actor;
     use crate::id::OperationId;
     use crate::time::WallTime;
 

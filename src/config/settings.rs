@@ -112,7 +112,7 @@ pub struct Settings {
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<Span>,
 
-    /// The longest deadline that a request gets, whatever it asks for [default: 1m]
+    /// The longest deadline that a request gets, whatever it asks for [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub timeout_max: Option<Span>,
 
@@ -120,7 +120,7 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES")]
     pub value_bytes_max: Option<ByteSize>,
 
-    /// Unanswered requests after which a connection isn't read [default: 1024]
+    /// Unanswered requests after which a connection isn't read [default: 4096]
     #[arg(long, value_name = "NUMBER")]
     pub requests_in_flight_max: Option<u32>,
 

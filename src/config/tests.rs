@@ -32,7 +32,7 @@ fn without_settings_it_is_a_cluster_of_one_in_memory() {
     assert_eq!((config.advertise.as_str(), config.members.len(), config.seeds.len()), ("127.0.0.1", 0, 0));
     assert_eq!((config.shards, config.pin, config.spin_us), (CORES, true, 0));
     assert_eq!((config.replicas, config.read, config.write, config.partitions), (3, 0, 0, 1024));
-    assert_eq!((config.timeout, config.timeout_max), (Duration::from_secs(1), Duration::from_secs(60)));
+    assert_eq!((config.timeout, config.timeout_max), (Duration::from_secs(1), Duration::from_secs(10)));
     assert_eq!((config.value_bytes_max, config.weight, config.mode), (8 << 20, 100, Mode::Memory));
 }
 

@@ -4,9 +4,12 @@
 
 pub mod causality;
 pub mod config;
+pub mod coordinator;
 pub mod id;
 pub mod membership;
 pub mod prng;
+pub mod replica;
 pub mod ring;
 pub mod shard;
+pub mod storage;
 pub mod time;

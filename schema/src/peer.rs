@@ -254,7 +254,7 @@ pub struct MemberRecord {
     pub data_center: String,
     /// Its rack; may be empty.
     pub rack: String,
-    /// What the operator wants of it: 1 member, 2 leaving, 3 removed.
+    /// What the operator wants of it: 1 member, 2 leaving, 3 removed, 4 guest.
     pub intent: u8,
     /// Of the operator's word, apart from the member's own incarnation.
     pub intent_version: u64,

@@ -11,7 +11,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringmain::config::{Config, ConfigError, ServeArguments, cores_allowed};
+use ringmain::config::{Config, ConfigError, ServeArguments};
 
 use arguments::{Arguments, Command};
 
@@ -59,9 +59,8 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn serve(arguments: ServeArguments) -> Result<(), Failure> {
-    let cores = cores_allowed().map_err(ConfigError::Cores)?;
     let (check, print_config) = (arguments.check, arguments.print_config);
-    let config = Config::load(arguments, u16::try_from(cores.len()).unwrap_or(u16::MAX))?;
+    let config = Config::load(arguments)?;
     if check {
         println!("ok");
         return Ok(());

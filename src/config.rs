@@ -101,9 +101,9 @@ pub struct Config {
 
 impl Config {
     /// Read the file that the arguments name, lay the arguments over it, and check what comes out.
-    ///
-    /// `cores` is how many the process may use: [`cores_allowed`] tells.
-    pub fn load(arguments: ServeArguments, cores: u16) -> Result<Self, ConfigError> {
+    pub fn load(arguments: ServeArguments) -> Result<Self, ConfigError> {
+        let cores = cores_allowed().map_err(ConfigError::Cores)?;
+        let cores = u16::try_from(cores.len()).unwrap_or(u16::MAX);
         let file = match &arguments.config {
             Some(path) => read_file(path)?,
             None => Settings::default(),
@@ -112,7 +112,7 @@ impl Config {
         Ok(Self { stop_with_stdin: arguments.stop_with_stdin, ..config })
     }
 
-    /// Fill in defaults, read the secret, and check.
+    /// Fill in defaults, read the secret, and check, for a process that may use so many `cores`.
     pub fn from_settings(settings: Settings, cores: u16) -> Result<Self, ConfigError> {
         let listen = settings.listen.unwrap_or_else(|| HostPort { host: "127.0.0.1".to_owned(), port: 7400 });
         let advertise = match settings.advertise {

@@ -126,7 +126,7 @@ fn arguments_override_the_file() {
         settings: Settings { name: Some("from-argument".into()), ..Settings::default() },
         ..ServeArguments::default()
     };
-    let config = Config::load(arguments, CORES).unwrap();
+    let config = Config::load(arguments).unwrap();
     assert_eq!((config.name.as_str(), config.weight, config.listen.port), ("from-argument", 7, 7500));
     assert!(config.stop_with_stdin);
 }
@@ -142,11 +142,11 @@ fn every_setting_of_an_argument_overrides_the_file() {
 #[test]
 fn a_file_that_is_not_there_or_wrong_is_named() {
     let missing = ServeArguments { config: Some("no/such/file.toml".into()), ..ServeArguments::default() };
-    let error = Config::load(missing, CORES).unwrap_err().to_string();
+    let error = Config::load(missing).unwrap_err().to_string();
     assert!(error.contains("no/such/file.toml"), "{error}");
     let file = file("x = 1");
     let wrong = ServeArguments { config: Some(file.path().to_owned()), ..ServeArguments::default() };
-    let error = Config::load(wrong, CORES).unwrap_err().to_string();
+    let error = Config::load(wrong).unwrap_err().to_string();
     assert!(error.contains(" line 1: there is no key `x`"), "{error}");
 }
 

@@ -3,6 +3,7 @@
 //! Start reading at [`shard`], the composition; `ARCHITECTURE.md` is the map.
 
 pub mod causality;
+pub mod config;
 pub mod coordinator;
 pub mod id;
 pub mod membership;

@@ -1,0 +1,10 @@
+pub mod clock;
+pub mod duration;
+pub mod keys;
+pub mod mix;
+pub mod operation;
+pub mod rate;
+pub mod schedule;
+pub mod share;
+pub mod sizes;
+pub mod zipf;

@@ -1,10 +1,12 @@
 pub mod clock;
 pub mod duration;
 pub mod keys;
+pub mod ledger;
 pub mod mix;
 pub mod operation;
 pub mod rate;
 pub mod schedule;
 pub mod share;
 pub mod sizes;
+pub mod value;
 pub mod zipf;

@@ -1,3 +1,4 @@
+pub mod audit;
 pub mod clock;
 pub mod duration;
 pub mod keys;
@@ -10,10 +11,12 @@ pub mod pacer;
 pub mod progress;
 pub mod rate;
 pub mod record;
+pub mod runner;
 pub mod schedule;
 pub mod share;
 pub mod sizes;
 pub mod tally;
+pub mod target;
 pub mod trace;
 pub mod value;
 pub mod workload;

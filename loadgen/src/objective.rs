@@ -11,6 +11,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::duration::{self, DurationError, display_ns};
 use crate::tally::{Latency, Percentile, Tally};
 
@@ -48,12 +50,14 @@ pub struct Bound<T> {
 }
 
 /// Whether one clause holds, and why.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
     /// The clause as it is written.
     pub clause: String,
     /// Whether it holds.
     pub met: bool,
+    /// It bounds a latency, which a late generator lengthens.
+    pub about_latency: bool,
     /// One sentence with the figure.
     pub reason: String,
 }
@@ -107,7 +111,8 @@ impl Clause {
             Self::Errors(bound) => judge_errors(*bound, total),
             Self::Latency(measure, bound) => judge_latency(*measure, *bound, total),
         };
-        Finding { clause: self.to_string(), met, reason }
+        let about_latency = matches!(self, Self::Latency(..));
+        Finding { clause: self.to_string(), met, about_latency, reason }
     }
 }
 

@@ -61,7 +61,8 @@ pub struct Offered {
     pub elapsed_ns: u64,
     /// The run was stopped before its end.
     pub interrupted: bool,
-    lateness: Histogram<u64>,
+    /// How late each operation was handed out or refused, in nanoseconds.
+    pub lateness: Histogram<u64>,
 }
 
 /// How the generator failed to offer the load.

@@ -79,7 +79,7 @@ const PRELOAD_IN_FLIGHT: usize = 64;
 const LEAD: Duration = Duration::from_millis(20);
 
 impl Limits {
-    /// Five seconds of a billion operations a day: memory for it is small change, as requests are.
+    /// What five seconds bring at a billion operations a day.
     pub const IN_FLIGHT_DEFAULT: usize = 65_536;
 }
 

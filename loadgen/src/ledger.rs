@@ -134,6 +134,7 @@ impl Ledger {
     }
 
     /// Judges a read's answer.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is given back once")]
     pub fn read_answered(&mut self, ticket: ReadTicket, seen: Seen) -> Verdict {
         let history = self.history(ticket.key);
         let verdict = history.judge(ticket.barrier, seen);
@@ -142,6 +143,7 @@ impl Ledger {
     }
 
     /// A read brought no answer, and is not judged.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is given back once")]
     pub fn read_failed(&mut self, ticket: ReadTicket) {
         self.history(ticket.key).end_read(ticket.barrier);
     }

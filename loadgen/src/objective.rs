@@ -154,7 +154,7 @@ fn judge_latency(measure: Measure, bound: Bound<Duration>, total: &Tally) -> (bo
     }
 }
 
-impl<T: PartialOrd> Bound<T> {
+impl<T: PartialOrd + Copy> Bound<T> {
     fn holds(&self, figure: T) -> bool {
         figure < self.limit || (self.inclusive && figure == self.limit)
     }

@@ -83,12 +83,15 @@ const KEY_HASH: std::ops::Range<usize> = 8..12;
 const LENGTH_WITH_KEY_HASH: usize = 20;
 const CHECKSUM_LEN: usize = 8;
 const NUMBER_BITS: u32 = 40;
+/// Both any numbers, but the same in every version: an earlier run's values must still verify.
+const PATTERN_SEED: u64 = 0x7269_6e67;
+const KEY_HASH_SEED: u64 = 0x6c6f_6164;
 
 impl Values {
     /// For a run with a tag that differs from the tags of other runs against the same cluster, and values
     /// none of which is shorter than `length_min`.
     pub fn new(run_tag: u64, length_min: u32) -> Self {
-        let mut prng = Prng::from_seed(0x72_69_6e_67);
+        let mut prng = Prng::from_seed(PATTERN_SEED);
         let pattern = (0..PATTERN_LEN / 8).flat_map(|_| prng.next_u64().to_le_bytes()).collect();
         Self { pattern, run: (run_tag as u32) & 0xff_ffff, length_min: length_min as usize }
     }
@@ -175,8 +178,7 @@ fn checksum(key_hash: u64, length: usize, body: &[u8]) -> [u8; 16] {
 }
 
 fn hash_of(key: Key) -> u64 {
-    // A seed of its own: the server's placement hash of the same key must not be what is tested against.
-    xxh3_64_with_seed(&key.0.to_le_bytes(), 0x6c_6f_61_64)
+    xxh3_64_with_seed(&key.0.to_le_bytes(), KEY_HASH_SEED)
 }
 
 fn blame(key_hash: u64, value: &[u8]) -> WrongValue {

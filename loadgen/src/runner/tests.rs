@@ -197,3 +197,18 @@ fn a_raised_stop_ends_the_run_early() {
     assert!(finished.offered.interrupted);
     assert!(finished.record.total().operations() < 1000);
 }
+
+/// Not a promise but a measurement: `cargo test --release -p loadgen adds -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures this machine for some seconds"]
+fn what_the_generator_itself_adds() {
+    use crate::tally::Percentile;
+    for rate in ["579/s", "11574/s", "100k/s", "400k/s"] {
+        let finished = run(Map::default(), rate, 3000);
+        let total = finished.record.total();
+        let [p50, p99, p999] =
+            [Percentile::P50, Percentile::P99, Percentile::P999].map(|percentile| total.due(percentile));
+        let (offered, shortfall) = (finished.offered.per_second(), finished.offered.shortfall(None));
+        println!("{rate}: {offered:.0}/s offered, due p50 {p50:?} p99 {p99:?} p99.9 {p999:?} {shortfall:?}");
+    }
+}

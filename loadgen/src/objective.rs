@@ -98,11 +98,6 @@ impl Objective {
         });
         limits.min()
     }
-
-    /// Whether nothing is demanded.
-    pub fn is_empty(&self) -> bool {
-        self.clauses.is_empty()
-    }
 }
 
 impl Clause {

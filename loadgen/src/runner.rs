@@ -73,7 +73,8 @@ pub struct Finished {
 type Returned = (Pending, Answer, Moment);
 
 const QUEUE_LEN: usize = 8192;
-const BATCH_LEN: usize = 64;
+/// No more than a `LocalSet` polls in a turn, which are 61.
+const BATCH_LEN: usize = 48;
 const PRELOAD_IN_FLIGHT: usize = 64;
 /// From the call to the first due moment: time for the pacer's thread to start.
 const LEAD: Duration = Duration::from_millis(20);
@@ -136,22 +137,26 @@ impl<T: Target> Runner<T> {
 
         while offering || !tasks.is_empty() {
             tokio::select! {
-                received = queue.recv_many(&mut batch, BATCH_LEN), if offering => {
-                    offering = received > 0;
-                    for operation in batch.drain(..) {
-                        self.send_or_drop(&mut tasks, operation, start, &mut progress);
-                    }
-                }
-                Some(returned) = tasks.join_next() => {
-                    let (pending, answer, done) = returned.unwrap_or_else(propagate_panic);
-                    self.settle(pending, answer, done, start, &mut progress);
+                biased;
+                _ = seconds.tick() => {
+                    line(progress.line(Moment::now().since_ns(start) / 1_000_000_000, tasks.len()));
                 }
                 () = &mut incident, if !happened => {
                     happened = true;
                     self.record.begin_after();
                 }
-                _ = seconds.tick() => {
-                    line(progress.line(Moment::now().since_ns(start) / 1_000_000_000, tasks.len()));
+                // Answers go before new operations: a task that has ended still counts as in flight.
+                Some(returned) = tasks.join_next() => {
+                    let (pending, answer, done) = returned.unwrap_or_else(propagate_panic);
+                    self.settle(pending, answer, done, start, &mut progress);
+                }
+                received = queue.recv_many(&mut batch, BATCH_LEN), if offering => {
+                    offering = received > 0;
+                    for operation in batch.drain(..) {
+                        self.send_or_drop(&mut tasks, operation, start, &mut progress);
+                    }
+                    // Lets this batch's tasks leave before the next is taken.
+                    tokio::task::yield_now().await;
                 }
             }
         }

@@ -31,7 +31,7 @@ pub const LENGTH_WITH_OPERATION: usize = 12;
 /// The upper 24 bits are the run's tag, the lower 40 the operation's number in it: a run of a trillion
 /// operations fits, and a value left over from an earlier run is recognized as such.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Writer(u64);
+struct Writer(u64);
 
 /// Makes and verifies values.
 #[derive(Debug)]

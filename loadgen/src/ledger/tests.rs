@@ -52,6 +52,10 @@ fn a_read_is_judged_by_when_it_was_issued() {
     let late = ledger.read_issued(KEY);
     assert_eq!(ledger.read_answered(early, value(1)), Verdict::Right);
     assert_eq!(ledger.read_answered(late, value(1)), Verdict::Behind);
+    assert!(
+        matches!(ledger.keys[0], History::Quiet(_)),
+        "write 1 is forgotten with the last read that may ask"
+    );
 }
 
 #[test]

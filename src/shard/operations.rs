@@ -103,9 +103,9 @@ impl Shard {
         let mut quorum = GetQuorum::new(needed, at_least, &primaries);
         quorum.on_state(self.view.me, mine, complete);
         let asked = self.reachable(now.monotonic, place.partition, &primaries);
-        for node in primaries.iter().filter(|node| !asked.iter().any(|(asked, _)| asked == *node)) {
-            quorum.on_failure(*node);
-        }
+        let me = self.view.me;
+        let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
+        primaries.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
         let deadline = now.monotonic + budget;
         let work = Work::Get { quorum, latest, answered: false };
         let Some(key) = self.begin(origin, deadline, place, work, out) else { return };
@@ -151,9 +151,9 @@ impl Shard {
         }
         let mut quorum = PutQuorum::new(needed, &primaries);
         let told = self.connected(place.partition, &primaries);
-        for node in primaries.iter().filter(|node| !told.iter().any(|(told, _)| told == *node)) {
-            quorum.on_failure(*node);
-        }
+        let me = self.view.me;
+        let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
+        primaries.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
         let work = Work::Put { quorum, context };
         let Some(key) = self.begin(origin, now.monotonic + budget, place, work, out) else { return };
         self.send_state(now, place, key, false, &told, out);

@@ -24,7 +24,10 @@ impl Shard {
         frame: &Frame<'_>,
         out: &mut Output,
     ) {
-        self.detector.on_heard(link.node);
+        // Only an answer shows that it hears us: over a link cut in one direction it may well speak.
+        if frame.header.kind.is_answer() {
+            self.detector.on_answered(link.node);
+        }
         self.links.on_heard(now.monotonic, link);
         if let Err(error) = self.try_peer_frame(now, connection, link.node, frame, out) {
             // A peer of the same protocol never sends this: whatever else it says can't be trusted either.

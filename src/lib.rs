@@ -8,4 +8,5 @@ pub mod membership;
 pub mod prng;
 pub mod ring;
 pub mod shard;
+pub mod shell;
 pub mod time;

@@ -22,12 +22,14 @@ mod host;
 pub mod mesh;
 mod names;
 mod net;
+mod node;
 mod probe;
 mod signals;
 mod sockets;
 mod start;
 mod stop;
 
+pub use node::{NodeError, SOFTWARE, serve_node};
 pub use probe::StartError;
 pub use signals::serve;
 pub use start::{Placement, Ports, Server, ShardStart, ShellOptions, start};

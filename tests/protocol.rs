@@ -1,5 +1,7 @@
 //! `docs/protocol.md` says what the code does: its numbers, its names and its example bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on must stop")]
+
 use std::collections::BTreeSet;
 
 use ringmain_schema::message::{ErrorCode, Get, Put};

@@ -3,6 +3,8 @@
 //! Each check takes text and gives sentences; the tests at the end feed every one of them with samples that it
 //! must refuse, and others that it must let pass.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on must stop")]
+
 #[path = "tidy/imports.rs"]
 mod imports;
 #[path = "tidy/paths.rs"]

@@ -122,9 +122,7 @@ impl Shard {
         if self.replica.merge(place, &state, self.next_append()) {
             self.append(place, out);
         }
-        if replicate.repair {
-            return;
-        }
+        // A repair too: nobody waits for this, but a connection with unanswered requests is not let go.
         if self.is_on_record(place) {
             self.send_replicated(connection, request_id, out);
         } else {

@@ -41,6 +41,8 @@ pub(super) struct Cluster {
     clients: BTreeMap<End, usize>,
     events: VecDeque<(At, ConnectionId, Event)>,
     received: BTreeMap<usize, VecDeque<Vec<u8>>>,
+    /// Requests less answers, by the end that took them: a shell closes only connections that owe nothing.
+    pub(super) owed: BTreeMap<End, i64>,
     /// Bytes between these nodes are lost.
     pub(super) cut: BTreeSet<(usize, usize)>,
     /// These neither hear nor act.
@@ -105,6 +107,7 @@ impl Cluster {
             clients: BTreeMap::new(),
             events: VecDeque::new(),
             received: BTreeMap::new(),
+            owed: BTreeMap::new(),
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
             now: Now { monotonic: Instant(1), wall: WallTime(1_000_000) },
@@ -193,12 +196,17 @@ impl Cluster {
                 Event::Bytes(bytes) => {
                     if let Ok(Some(frame)) = Frame::split(&bytes, bytes.len()) {
                         assert_eq!(frame.length(), bytes.len(), "frames travel one by one here");
+                        *self.owed.entry((at, connection)).or_default() +=
+                            i64::from(!frame.header.kind.is_answer());
                         self.handle(at, Input::Frame { connection, frame });
                     }
                 }
                 Event::Opened { dial } => self.handle(at, Input::Opened { connection, dial }),
                 Event::DialFailed(dial) => self.handle(at, Input::DialFailed { dial }),
-                Event::Closed => self.handle(at, Input::Closed { connection }),
+                Event::Closed => {
+                    self.handle(at, Input::Closed { connection });
+                    self.owed.remove(&(at, connection));
+                }
                 Event::Sibling(from, message) => {
                     self.handle(at, Input::Sibling { from: ShardId(from), message });
                 }
@@ -224,6 +232,7 @@ impl Cluster {
     fn carry_out(&mut self, at: At, mut out: Output) {
         let mut frames: Vec<(ConnectionId, Vec<u8>)> = Vec::new();
         for delivery in &out.deliveries {
+            *self.owed.entry((at, delivery.to)).or_default() -= i64::from(delivery.answers);
             let bytes = match &delivery.piece {
                 Piece::Copied(range) => out.bytes[range.clone()].to_vec(),
                 Piece::Shared(bytes) => bytes.to_vec(),
@@ -312,6 +321,10 @@ impl Cluster {
     pub(super) fn send(&mut self, client: Client, bytes: &[u8]) {
         self.events.push_back((client.at, client.connection, Event::Bytes(bytes.to_vec())));
         self.settle();
+    }
+
+    pub(super) fn nobody_owes_an_answer(&self) {
+        assert!(self.owed.values().all(|&owed| owed == 0), "{:?}", self.owed);
     }
 
     /// The next frame that this client was sent.

@@ -152,6 +152,8 @@ fn a_read_repairs_who_missed_the_write() {
     cluster.get(client, get(b"k"));
     cluster.run(Duration::from_millis(200));
     assert_eq!(cluster.shards[&(2, 0)].replica().keys(), 1);
+    // A repair that was never answered kept its connection from being let go.
+    cluster.nobody_owes_an_answer();
 }
 
 /// A retry at another coordinator carries the same name: one value, not two.
@@ -209,6 +211,34 @@ fn a_batch_is_answered_item_by_item_from_all_shards() {
     assert_eq!(refused.code(), Some(ErrorCode::BadRequest));
 }
 
+/// A batch whose values don't fit in one answer gets some of them, from wherever they come, and advice for the rest.
+#[test]
+fn a_batch_gets_as_much_as_one_answer_holds() {
+    const VALUE: usize = 256 << 10;
+    let mut cluster = Cluster::with_options(4, 2, |options| options.value_bytes_max = VALUE as u32);
+    let client = cluster.client((0, 0));
+    let mut writer = MultiWriter::default();
+    for number in 0..20 {
+        let key = [b'k', number];
+        assert!(matches!(cluster.put(client, put(&key, &[number; VALUE])), Answer::Stored { .. }));
+        get(&key).encode(&mut Encoder::default(), number.into(), Flags::NONE, &mut writer.items);
+        writer.count += 1;
+    }
+    let mut bytes = Vec::new();
+    writer.encode(&mut Encoder::default(), Kind::MULTI_GET, Flags::NONE, 9, 0, &mut bytes);
+    cluster.send(client, &bytes);
+    cluster.run(Duration::from_millis(5));
+    let answer = cluster.receive(client).unwrap();
+    let limit = ringmain_schema::limits::state_bytes_max(VALUE as u32);
+    let frame = Frame::split(&answer, limit).unwrap().unwrap();
+    let answers: Vec<Answer> = Multi::parse(&frame).unwrap().items().map(|item| read_answer(&item)).collect();
+    assert_eq!(answers.len(), 20);
+    let refused = answers.iter().filter(|answer| answer.code() == Some(ErrorCode::Overloaded)).count();
+    let whole =
+        answers.iter().filter(|answer| answer.values().first().is_some_and(|v| v.len() == VALUE)).count();
+    assert_eq!((whole, refused), (10, 10));
+}
+
 /// With a log, nothing is acknowledged before its record is on stable storage, here or there.
 #[test]
 fn a_durable_put_waits_for_its_records() {
@@ -259,4 +289,6 @@ fn nothing_is_left_behind() {
         assert!(shard.deadlines.next().is_none(), "{at:?}");
         assert!(shard.relays_to.iter().all(|&under_way| under_way == 0));
     }
+    cluster.owed.retain(|(at, _), _| at.0 != 4);
+    cluster.nobody_owes_an_answer();
 }

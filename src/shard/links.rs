@@ -161,10 +161,10 @@ impl Shard {
             match state {
                 State::Pausing(until) if until <= now.monotonic && !self.stopping => self.call(id, out),
                 State::Greeting { connection, since } if now.monotonic.since(since) > GREETING_MAX => {
-                    self.close(connection, out);
+                    self.close(now, connection, out);
                 }
                 State::Up(connection) if self.detector.silence(now.monotonic, id.node) > SILENCE_MAX => {
-                    self.close(connection, out);
+                    self.close(now, connection, out);
                 }
                 State::Up(connection) if now.monotonic.since(heard_at) > PING_AFTER => {
                     self.detector.on_asked(now.monotonic, id.node);
@@ -276,13 +276,13 @@ impl Shard {
         let Some(welcome) = welcome else {
             // A refusal: wrong cluster, wrong secret, not the node that was meant. Call again later.
             self.counters.frames_refused += 1;
-            return self.close(connection, out);
+            return self.close(now, connection, out);
         };
         let node = NodeId(welcome.node);
         let meant = called.node == NodeId(0) || called.node == node;
         if welcome.cluster != self.view.cluster.0 || !meant || node == self.view.me {
             self.counters.frames_refused += 1;
-            return self.close(connection, out);
+            return self.close(now, connection, out);
         }
         let target = if called.node == NodeId(0) { ShardId(0) } else { called.shard };
         if welcome.shard != target.0 {

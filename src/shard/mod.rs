@@ -150,7 +150,7 @@ impl Machine for Shard {
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
             Input::DialFailed { dial } => self.on_dial_failed(now, dial),
             Input::Frame { connection, frame } => self.on_frame(now, connection, &frame, out),
-            Input::Garbled { connection, error } => self.on_garbled(connection, error, out),
+            Input::Garbled { connection, error } => self.on_garbled(now, connection, error, out),
             Input::Closed { connection } => self.on_closed(now, connection, out),
             Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
             Input::Appended { sequence } => self.on_appended(now, sequence, out),

@@ -33,7 +33,7 @@ impl Shard {
             // A peer of the same protocol never sends this: whatever else it says can't be trusted either.
             let message = error.to_string();
             let why = ErrorAnswer::new(ErrorCode::BadRequest, &message);
-            self.hang_up(connection, frame.header.request_id, &why, out);
+            self.hang_up(now, connection, frame.header.request_id, &why, out);
         }
     }
 

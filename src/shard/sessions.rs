@@ -51,7 +51,13 @@ impl Shard {
     }
 
     /// What arrived is no frame: say so, and hang up.
-    pub(super) fn on_garbled(&mut self, connection: ConnectionId, error: FrameError, out: &mut Output) {
+    pub(super) fn on_garbled(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        error: FrameError,
+        out: &mut Output,
+    ) {
         let code = match error {
             FrameError::TooLong { .. } => ErrorCode::TooLarge,
             _ => ErrorCode::BadRequest,
@@ -61,7 +67,7 @@ impl Shard {
             _ => 0,
         };
         let message = error.to_string();
-        self.hang_up(connection, 0, &ErrorAnswer { limit, ..ErrorAnswer::new(code, &message) }, out);
+        self.hang_up(now, connection, 0, &ErrorAnswer { limit, ..ErrorAnswer::new(code, &message) }, out);
     }
 
     /// The connection is gone.
@@ -77,6 +83,7 @@ impl Shard {
     /// Say why, then close.
     pub(super) fn hang_up(
         &mut self,
+        now: Now,
         connection: ConnectionId,
         request_id: u64,
         why: &ErrorAnswer<'_>,
@@ -85,34 +92,39 @@ impl Shard {
         self.counters.frames_refused += 1;
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| why.encode(encoder, request_id, Flags::NONE, bytes));
-        self.close(connection, out);
+        self.close(now, connection, out);
     }
 
-    /// Close once what was delivered has left. A link's loss is noticed when the connection is gone.
-    pub(super) fn close(&mut self, connection: ConnectionId, out: &mut Output) {
-        if let Some(session) = self.sessions.get_mut(&connection)
-            && matches!(session, Session::Stranger | Session::Client { .. })
-        {
-            *session = Session::Leaving;
-        }
+    /// Close once what was delivered has left. A link is lost at once: the other end may take its time to close.
+    pub(super) fn close(&mut self, now: Now, connection: ConnectionId, out: &mut Output) {
         out.closes.push(connection);
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if let Session::Peer(link) | Session::Called(link) = std::mem::replace(session, Session::Leaving) {
+            self.on_link_lost(now, link, connection, out);
+        }
     }
 
     fn on_hello(&mut self, now: Now, connection: ConnectionId, frame: &Frame<'_>, out: &mut Output) {
         let id = frame.header.request_id;
         if frame.header.kind != Kind::HELLO {
             let message = "the first frame of a connection must be a hello";
-            return self.hang_up(connection, id, &ErrorAnswer::new(ErrorCode::BadRequest, message), out);
+            return self.hang_up(now, connection, id, &ErrorAnswer::new(ErrorCode::BadRequest, message), out);
         }
         let hello = match Hello::parse(frame) {
             Ok(hello) => hello,
             Err(error) => {
                 let message = error.to_string();
-                return self.hang_up(connection, id, &ErrorAnswer::new(ErrorCode::BadRequest, &message), out);
+                return self.hang_up(
+                    now,
+                    connection,
+                    id,
+                    &ErrorAnswer::new(ErrorCode::BadRequest, &message),
+                    out,
+                );
             }
         };
         if let Err((code, message)) = self.check_hello(&hello) {
-            return self.hang_up(connection, id, &ErrorAnswer::new(code, &message), out);
+            return self.hang_up(now, connection, id, &ErrorAnswer::new(code, &message), out);
         }
         self.welcome(connection, id, out);
         if hello.role == Role::Client {
@@ -125,7 +137,7 @@ impl Shard {
             self.on_link_up(now, link, connection, out);
         } else {
             // It called the ordinary port, and another shard took it: the welcome tells where to call.
-            self.close(connection, out);
+            self.close(now, connection, out);
         }
     }
 
@@ -212,7 +224,13 @@ impl Shard {
             }),
             Kind::HELLO => {
                 let message = "one hello a connection is enough";
-                self.hang_up(connection, request_id, &ErrorAnswer::new(ErrorCode::BadRequest, message), out);
+                self.hang_up(
+                    now,
+                    connection,
+                    request_id,
+                    &ErrorAnswer::new(ErrorCode::BadRequest, message),
+                    out,
+                );
             }
             kind => {
                 let message =

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ringmain::config::{Config, ConfigError, ServeArguments};
+use ringmain::shell::Server;
 
 use arguments::{Arguments, Command};
 
@@ -74,6 +75,11 @@ fn serve(arguments: ServeArguments) -> Result<(), Failure> {
 
 /// Run the node until it is told to stop.
 fn start(config: &Config) -> Result<(), Failure> {
-    // The shell starts here: `ringmain::shell::serve(config).map_err(Failure::failed)`.
-    Err(Failure::failed(format_args!("there is no shell yet to serve on {}", config.listen)))
+    let ready = |server: &Server| {
+        let shards = server.ports().shards.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let ordinary = server.ports().ordinary;
+        let host = &config.advertise;
+        eprintln!("ringmain: {} listens on {host}:{ordinary}; shards on {shards}", config.name);
+    };
+    ringmain::shell::serve_node(config, ready).map_err(Failure::failed)
 }

@@ -11,5 +11,6 @@ pub mod prng;
 pub mod replica;
 pub mod ring;
 pub mod shard;
+pub mod shell;
 pub mod storage;
 pub mod time;

@@ -18,7 +18,7 @@ pub enum Health {
 }
 
 /// Watches the peers that this shard talks to. Purely local: it expels nobody, and believes nobody else's
-/// suspicions (paper §4.8.3). Whatever is heard from a peer clears it.
+/// suspicions (paper §4.8.3). Any answer of the peer clears it.
 #[derive(Debug, Default)]
 pub struct FailureDetector {
     peers: BTreeMap<NodeId, Watch>,
@@ -27,7 +27,7 @@ pub struct FailureDetector {
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     connected: bool,
-    /// When it was first asked something since it was last heard.
+    /// When it was first asked something since it last answered.
     asked_at: Option<Instant>,
 }
 
@@ -47,8 +47,8 @@ impl FailureDetector {
         self.peers.entry(node).or_default().asked_at.get_or_insert(now);
     }
 
-    /// `node` said something, whatever it was.
-    pub fn on_heard(&mut self, node: NodeId) {
+    /// `node` answered something, whatever it was.
+    pub fn on_answered(&mut self, node: NodeId) {
         self.peers.entry(node).or_default().asked_at = None;
     }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_suspected_and_any_word_clears_it() {
+    fn silence_is_suspected_and_any_answer_clears_it() {
         let (mut detector, node) = (FailureDetector::default(), NodeId(1));
         let at = |millis| Instant(0) + Duration::from_millis(millis);
         assert_eq!(detector.health(at(0), node), Health::Suspected);
@@ -82,7 +82,7 @@ mod tests {
         detector.on_asked(at(60_900), node);
         assert_eq!(detector.health(at(60_999), node), Health::Up);
         assert_eq!(detector.health(at(61_000), node), Health::Suspected);
-        detector.on_heard(node);
+        detector.on_answered(node);
         assert_eq!(detector.health(at(61_000), node), Health::Up);
         detector.on_disconnected(node);
         assert_eq!(detector.health(at(61_000), node), Health::Suspected);

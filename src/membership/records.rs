@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ringmain_schema::limits::MEMBERS_MAX;
 use ringmain_schema::peer::Gossip;
 
 use crate::id::{ClusterId, Incarnation, NodeId};
@@ -108,6 +109,11 @@ impl Membership {
         self.me
     }
 
+    /// What this node says of itself.
+    pub fn oneself(&self) -> &Oneself {
+        &self.members[&self.me].oneself
+    }
+
     /// Another second has passed.
     pub fn beat(&mut self) {
         self.myself_mut().oneself.heartbeat += 1;
@@ -125,6 +131,9 @@ impl Membership {
             if told.node == self.me {
                 self.on_told_of_myself(from, &told);
             } else if told.node == node_id(self.cluster, &told.name) {
+                if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&told.node) {
+                    continue;
+                }
                 self.members.entry(told.node).and_modify(|known| _ = known.merge(&told)).or_insert(told);
             }
         }

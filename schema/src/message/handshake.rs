@@ -74,7 +74,7 @@ impl<'a> Hello<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::HELLO, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::HELLO, Flags::NONE, request_id, [], |builder| {
             let secret = (!self.secret.is_empty()).then(|| builder.create_vector(self.secret));
             let software = (!self.software.is_empty()).then(|| builder.create_string(self.software));
             let shard_ports = self.peer.shard_ports.write(builder);
@@ -147,7 +147,7 @@ impl<'a> Welcome<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::WELCOME, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::WELCOME, Flags::NONE, request_id, [], |builder| {
             let shard_ports = self.shard_ports.write(builder);
             let arguments = wire::WelcomeArgs {
                 protocol: self.protocol,

@@ -1,0 +1,250 @@
+//! Which connection a request goes over.
+//!
+//! A topology is turned into a flat table once: partition and rank to connection. Requests then only index it.
+//! The order of choice is the order of least harm: a primary that is ready, one that is just being opened,
+//! any other server (it forwards), a primary that said it isn't serving, and any that may open soon.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use ringmain_schema::message::{Member, Topology};
+use ringmain_schema::token::{partition, shard_of};
+use tokio::time::Instant;
+
+use crate::address::Address;
+use crate::builder::Routing;
+use crate::connection::{Availability, Connection, Settings};
+
+/// Where to send a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) connection: Arc<Connection>,
+    /// Of the topology by which the connection is an owner's; 0 if it is not.
+    pub(crate) epoch: u64,
+}
+
+impl Route {
+    /// Was it chosen because it holds the key?
+    pub(crate) fn is_owner(&self) -> bool {
+        self.epoch != 0
+    }
+}
+
+/// A topology, ready for use.
+#[derive(Debug)]
+struct Routes {
+    topology: Option<Arc<Topology>>,
+    /// Partition `p`'s connections, as places in `connections`, at `p * replicas ..`.
+    owners: Vec<u32>,
+    /// Every shard's, then those of the given servers that are not among them.
+    connections: Vec<Arc<Connection>>,
+}
+
+/// All connections, and the topology that tells which holds what.
+#[derive(Debug)]
+pub(crate) struct Router {
+    settings: Arc<Settings>,
+    routing: Routing,
+    seeds: Vec<Arc<Connection>>,
+    routes: RwLock<Arc<Routes>>,
+    /// Held while the topology is exchanged, which is seldom.
+    pool: Mutex<HashMap<Address, Arc<Connection>>>,
+    numbers: AtomicU32,
+    turn: AtomicU32,
+}
+
+impl Router {
+    /// Knows the given servers only.
+    pub(crate) fn new(servers: Vec<Address>, routing: Routing, settings: Arc<Settings>) -> Self {
+        let mut router = Self {
+            settings,
+            routing,
+            seeds: Vec::new(),
+            routes: RwLock::new(Arc::new(Routes {
+                topology: None,
+                owners: Vec::new(),
+                connections: Vec::new(),
+            })),
+            pool: Mutex::new(HashMap::new()),
+            numbers: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
+        };
+        let mut pool = HashMap::new();
+        for server in servers {
+            if !pool.contains_key(&server) {
+                let seed = router.connection(&mut pool, server);
+                router.seeds.push(seed);
+            }
+        }
+        let routes = Routes { topology: None, owners: Vec::new(), connections: router.seeds.clone() };
+        router.routes = RwLock::new(Arc::new(routes));
+        router.pool = Mutex::new(pool);
+        router
+    }
+
+    /// The servers that the user named.
+    pub(crate) fn seeds(&self) -> &[Arc<Connection>] {
+        &self.seeds
+    }
+
+    /// Every connection that requests may go over.
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.routes().connections.clone()
+    }
+
+    /// What is known; `None` before the first answer.
+    pub(crate) fn topology(&self) -> Option<Arc<Topology>> {
+        self.routes().topology.clone()
+    }
+
+    /// Of the topology in use; 0 before the first.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.routes().topology.as_ref().map_or(0, |topology| topology.epoch)
+    }
+
+    /// A number that differs from call to call: where in a preference list reads begin.
+    pub(crate) fn next_turn(&self) -> u32 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The best connection for a key that is not among `tried`. Its primaries are asked in their order,
+    /// beginning with number `turn` (modulo N).
+    pub(crate) fn choose(&self, token: u64, turn: u32, tried: &[u32], now: Instant) -> Option<Route> {
+        let routes = self.routes.read().expect("nothing panics while it holds the routes");
+        let mut second = None;
+        let mut last = None;
+        if let Some(topology) = routes.topology.as_ref().filter(|_| !routes.owners.is_empty()) {
+            let replicas = u32::from(topology.replicas);
+            let first = (partition(token, topology.partitions) * replicas) as usize;
+            let owners = &routes.owners[first..first + replicas as usize];
+            for rank in 0..replicas {
+                let place = owners[(turn.wrapping_add(rank) % replicas) as usize];
+                let connection = &routes.connections[place as usize];
+                if tried.contains(&connection.number) {
+                    continue;
+                }
+                let route = || Route { connection: Arc::clone(connection), epoch: topology.epoch };
+                match connection.availability(now) {
+                    Availability::Ready => return Some(route()),
+                    Availability::Opening if second.is_none() => second = Some(route()),
+                    Availability::Resting if last.is_none() => last = Some(route()),
+                    _ => {}
+                }
+            }
+        }
+        second.or_else(|| routes.any(turn, tried, now, last))
+    }
+
+    /// A connection for a question that any server can answer.
+    pub(crate) fn any(&self, tried: &[u32], now: Instant) -> Option<Arc<Connection>> {
+        let turn = self.next_turn();
+        self.routes().any(turn, tried, now, None).map(|route| route.connection)
+    }
+
+    /// Take a new topology. False if it is another cluster's, or the one in use.
+    pub(crate) fn apply(&self, topology: Topology) -> bool {
+        let cluster = self.settings.cluster.load(Ordering::Relaxed);
+        if (cluster != 0 && topology.cluster != cluster) || topology.epoch == 0 {
+            return false;
+        }
+        let mut pool = self.pool.lock().expect("nothing panics while it holds the pool");
+        if self.topology().is_some_and(|known| *known == topology) {
+            return false;
+        }
+        let routes = Arc::new(self.build(&mut pool, topology));
+        self.retire_others(&mut pool, &routes);
+        *self.routes.write().expect("nothing panics while it holds the routes") = routes;
+        true
+    }
+
+    /// Close everything: the client is gone.
+    pub(crate) fn close(&self) {
+        for connection in self.pool.lock().expect("nothing panics while it holds the pool").values() {
+            connection.retire(true);
+        }
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().expect("nothing panics while it holds the routes"))
+    }
+
+    fn build(&self, pool: &mut HashMap<Address, Arc<Connection>>, topology: Topology) -> Routes {
+        if self.routing == Routing::Given {
+            let connections = self.seeds.clone();
+            return Routes { topology: Some(Arc::new(topology)), owners: Vec::new(), connections };
+        }
+        let mut connections = Vec::new();
+        // Where each member's shards begin in `connections`, and how many it has.
+        let mut shards = Vec::with_capacity(topology.members.len());
+        for member in &topology.members {
+            let ports = ports(member);
+            shards.push((connections.len() as u32, ports.len() as u16));
+            connections.extend(
+                ports.iter().map(|&port| self.connection(pool, Address { host: member.host.clone(), port })),
+            );
+        }
+        let replicas = u32::from(topology.replicas);
+        let owner = |(slot, &place): (usize, &u16)| {
+            let (first, count) = shards[usize::from(place)];
+            first + u32::from(shard_of(slot as u32 / replicas, count))
+        };
+        let owners = topology.primaries.iter().enumerate().map(owner).collect();
+        let is_new = |seed: &&Arc<Connection>| !connections.iter().any(|other| other.number == seed.number);
+        let more: Vec<_> = self.seeds.iter().filter(is_new).cloned().collect();
+        connections.extend(more);
+        Routes { topology: Some(Arc::new(topology)), owners, connections }
+    }
+
+    fn connection(&self, pool: &mut HashMap<Address, Arc<Connection>>, address: Address) -> Arc<Connection> {
+        let entry = pool.entry(address);
+        let address = entry.key().clone();
+        let new = || {
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Connection::new(number, address, Arc::clone(&self.settings)))
+        };
+        Arc::clone(entry.or_insert_with(new))
+    }
+
+    /// Connections to shards that are no more close when they have answered.
+    fn retire_others(&self, pool: &mut HashMap<Address, Arc<Connection>>, routes: &Routes) {
+        let used: HashSet<u32> = routes.connections.iter().map(|connection| connection.number).collect();
+        pool.retain(|_, connection| {
+            let is_used = used.contains(&connection.number);
+            if !is_used {
+                connection.retire(false);
+            }
+            is_used
+        });
+    }
+}
+
+/// A member that nobody has heard from yet has only its ordinary port.
+fn ports(member: &Member) -> &[u16] {
+    if member.shard_ports.is_empty() {
+        std::slice::from_ref(&member.ordinary_port)
+    } else {
+        &member.shard_ports
+    }
+}
+
+impl Routes {
+    /// Any connection that is ready; else `fallback`; else one that may be soon.
+    fn any(&self, turn: u32, tried: &[u32], now: Instant, fallback: Option<Route>) -> Option<Route> {
+        let count = self.connections.len();
+        let mut soon = None;
+        for step in 0..count {
+            let connection = &self.connections[(turn as usize).wrapping_add(step) % count];
+            if tried.contains(&connection.number) {
+                continue;
+            }
+            let route = || Route { connection: Arc::clone(connection), epoch: 0 };
+            match connection.availability(now) {
+                Availability::Ready => return Some(route()),
+                Availability::Opening | Availability::Resting if soon.is_none() => soon = Some(route()),
+                _ => {}
+            }
+        }
+        fallback.or(soon)
+    }
+}

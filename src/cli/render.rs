@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use ringmain_client::ShardStatus;
 use serde::Serialize;
-use serde_json::json;
 
 /// What a get found.
 #[derive(Serialize, Debug)]
@@ -66,67 +64,6 @@ impl Found {
     }
 }
 
-/// How every shard of every node is: the cluster as the first that answers sees it, and a line for each shard.
-pub(super) fn status_table(shards: &[ShardStatus]) -> String {
-    let mut text = String::new();
-    let answers = || shards.iter().filter_map(|shard| shard.status.as_ref().ok());
-    if let Some(first) = answers().next() {
-        let _ = writeln!(text, "cluster {:016x}, as {} sees it:", first.cluster, first.name);
-        for member in &first.members {
-            let _ = writeln!(
-                text,
-                "  {:<24} {:<24} {:<10} incarnation {}",
-                member.name, member.address, member.state, member.incarnation
-            );
-        }
-    }
-    let _ = writeln!(text, "shards:");
-    for shard in shards {
-        let _ = match &shard.status {
-            Ok(status) => {
-                let serving = if status.serving { "serving" } else { "not serving" };
-                let (name, number, of) = (&status.name, status.shard, status.shards);
-                writeln!(text, "  {name:<24} {:<24} {serving}, shard {number} of {of}", shard.address)
-            }
-            Err(error) => writeln!(text, "  {:<24} {:<24} {error}", "?", shard.address),
-        };
-    }
-    text
-}
-
-/// The same with everything there is to know.
-pub(super) fn status_json(shards: &[ShardStatus]) -> String {
-    let shard = |shard: &ShardStatus| match &shard.status {
-        Ok(status) => {
-            let members = status.members.iter().map(|member| {
-                json!({
-                    "node": format!("{:016x}", member.node),
-                    "name": member.name,
-                    "address": member.address,
-                    "incarnation": member.incarnation,
-                    "state": member.state,
-                })
-            });
-            let counters = status.counters.iter().map(|counter| (counter.name.clone(), json!(counter.value)));
-            json!({
-                "address": shard.address,
-                "node": format!("{:016x}", status.node),
-                "name": status.name,
-                "cluster": format!("{:016x}", status.cluster),
-                "shard": status.shard,
-                "shards": status.shards,
-                "epoch": format!("{:016x}", status.epoch),
-                "serving": status.serving,
-                "software": status.software,
-                "members": members.collect::<Vec<_>>(),
-                "counters": counters.collect::<serde_json::Map<_, _>>(),
-            })
-        }
-        Err(error) => json!({ "address": shard.address, "error": error.to_string() }),
-    };
-    json(&shards.iter().map(shard).collect::<Vec<_>>())
-}
-
 /// Anything as JSON for people and programs.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plain structs with string keys are always JSON") + "\n"
@@ -174,33 +111,6 @@ mod tests {
         assert_eq!(parsed["versions"][0]["text"], "milk");
         assert_eq!(parsed["versions"][1]["text"], serde_json::Value::Null);
         assert_eq!(parsed["versions"][1]["value"], "ff");
-    }
-
-    #[test]
-    fn a_status_tells_of_those_who_answer_and_those_who_don_t() {
-        let status = ringmain_client::Status {
-            node: 1,
-            name: "n1".into(),
-            cluster: 0xc0ffee,
-            shard: 0,
-            shards: 2,
-            epoch: 3,
-            serving: true,
-            software: "ringmain".into(),
-            members: Vec::new(),
-            counters: vec![ringmain_client::Counter { name: "gets".into(), value: 7 }],
-        };
-        let shards = [
-            ShardStatus { address: "h:1".into(), status: Ok(status) },
-            ShardStatus { address: "h:2".into(), status: Err(ringmain_client::Error::Timeout) },
-        ];
-        let table = status_table(&shards);
-        for words in ["cluster 0000000000c0ffee, as n1", "serving, shard 0 of 2", "h:2", "timed out"] {
-            assert!(table.contains(words), "{table}");
-        }
-        let parsed: serde_json::Value = serde_json::from_str(&status_json(&shards)).unwrap();
-        assert_eq!(parsed[0]["counters"]["gets"], 7);
-        assert_eq!(parsed[1]["address"], "h:2");
     }
 
     #[test]

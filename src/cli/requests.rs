@@ -1,187 +1,237 @@
 //! The commands that ask a server, through the client crate.
 
+use std::fs;
+use std::future::Future;
 use std::io::{self, Read, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use ringmain::config::{Secret, Span};
-use ringmain_client::{Client, Context, Error, Got, Request, ShardStatus, Sibling, Stored};
+use ringmain::config::Span;
+use ringmain_client::{Client, Context, Got, ShardStatus, Status};
+use serde::Serialize;
 
 use super::Failure;
-use super::arguments::{
-    DeleteArguments, Form, GetArguments, PutArguments, Replaces, StatusArguments, Target,
-};
-use super::render::{self, Found, Hex, Version};
+use super::arguments::{DeleteArguments, GetArguments, PutArguments, Replaces, StatusArguments, Target};
+use super::render::{Found, Hex, Version, json};
 
 pub(super) fn get(arguments: &GetArguments) -> Result<(), Failure> {
-    let got = ask(&arguments.target, async |client| {
-        let request = client.request(&arguments.key).read(arguments.read.unwrap_or(0));
-        let request = if arguments.latest { request.latest() } else { request };
+    let got = run(&arguments.target, async |client| {
+        let mut request = client.request(&arguments.key);
+        if let Some(replicas) = arguments.read {
+            request = request.read(replicas);
+        }
+        if arguments.latest {
+            request = request.latest();
+        }
         request.get().await
     })?;
     if !got.is_found() {
-        return Err(Failure::Failed(format!("there is nothing under '{}'", arguments.key)));
+        return Err(Failure::failed(format_args!("there is no key {:?}", arguments.key)));
     }
     if got.siblings.len() > 1 {
         eprintln!(
-            "ringmain: {} siblings, written by clients that didn't know of one another; a put replaces them all",
+            "ringmain: {} concurrent versions; put with their context to leave one",
             got.siblings.len()
         );
     }
-    print(&found(&arguments.key, &got), arguments.form)
+    let found = found(&arguments.key, &got);
+    if arguments.form.json {
+        print(json(&found).as_bytes())
+    } else if arguments.form.hex {
+        print(found.hex().as_bytes())
+    } else {
+        print(&found.raw())
+    }
 }
 
 pub(super) fn put(arguments: &PutArguments) -> Result<(), Failure> {
-    let value = match arguments.value.as_str() {
-        "-" => read_input()?,
-        value => value.as_bytes().to_vec(),
+    let value = if arguments.value == "-" {
+        let mut value = Vec::new();
+        io::stdin().read_to_end(&mut value).map_err(Failure::failed)?;
+        value
+    } else {
+        arguments.value.clone().into_bytes()
     };
-    let stored = ask(&arguments.target, async |client| {
-        let request = client.request(&arguments.key).write(arguments.write.unwrap_or(0));
-        let request = match arguments.ttl {
-            Some(ttl) => request.ttl(std_duration(ttl)),
-            None => request,
-        };
-        let request = if arguments.beside {
-            request
-        } else {
-            let seen = seen(client, &arguments.key, &arguments.replaces).await?;
-            replacing(request, &seen)
-        };
-        request.put(value).await
-    })?;
-    say_where(&stored);
-    Ok(())
-}
-
-pub(super) fn delete(arguments: &DeleteArguments) -> Result<(), Failure> {
-    let stored = ask(&arguments.target, async |client| {
-        let seen = seen(client, &arguments.key, &arguments.replaces).await?;
-        if seen == Seen::Nothing {
-            return Ok(None);
+    run(&arguments.target, async |client| {
+        let mut request = client.request(&arguments.key);
+        if let Some(replicas) = arguments.write {
+            request = request.write(replicas);
         }
-        let request = client.request(&arguments.key).write(arguments.write.unwrap_or(0));
-        replacing(request, &seen).delete().await.map(Some)
-    })?;
-    match stored {
-        Some(stored) => say_where(&stored),
-        None => return Err(Failure::Failed(format!("there is nothing under '{}'", arguments.key))),
-    }
-    Ok(())
-}
-
-pub(super) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
-    let shards = ask(&arguments.target, async |client| Ok(client.status().await))?;
-    let text = if arguments.json { render::status_json(&shards) } else { render::status_table(&shards) };
-    write_out(text.as_bytes())?;
-    let silent = |shard: &ShardStatus| shard.status.is_err();
-    if shards.iter().all(silent) {
-        return Err(Failure::Failed("no shard has answered".to_owned()));
-    }
-    Ok(())
-}
-
-/// What a write is to replace.
-#[derive(PartialEq, Eq, Debug)]
-enum Seen {
-    /// Whatever is there.
-    Anything,
-    /// What this covers.
-    Context(Context),
-    /// Nothing was ever there.
-    Nothing,
-}
-
-/// What the arguments say that a write replaces; what a read shows, if they say nothing.
-async fn seen(client: &Client, key: &str, replaces: &Replaces) -> Result<Seen, Error> {
-    if replaces.overwrite {
-        return Ok(Seen::Anything);
-    }
-    let context = match &replaces.context {
-        Some(bytes) => Context::from_bytes(bytes.to_vec()),
-        None => client.get(key).await?.context,
-    };
-    Ok(if context.is_empty() { Seen::Nothing } else { Seen::Context(context) })
-}
-
-fn replacing<'a>(request: Request<'a, &'a String>, seen: &Seen) -> Request<'a, &'a String> {
-    match seen {
-        Seen::Anything => request.overwrite(),
-        Seen::Context(context) => request.context(context),
-        Seen::Nothing => request,
-    }
-}
-
-/// Connect, do `work`, and say in a sentence what went wrong.
-fn ask<T>(target: &Target, work: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, Failure> {
-    let secret = match &target.secret_file {
-        Some(path) => {
-            let read = std::fs::read_to_string(path);
-            let text =
-                read.map_err(|error| Failure::Usage(format!("can't read the secret in {path}: {error}")))?;
-            Secret::new(&text).as_bytes().to_vec()
+        if let Some(ttl) = arguments.ttl {
+            request = request.ttl(span(ttl));
         }
-        None => Vec::new(),
-    };
-    let timeout = std_duration(target.timeout);
-    let builder = Client::builder()
-        .servers(target.server.iter().map(ToString::to_string))
-        .cluster_secret(secret)
-        .timeout(timeout)
-        .connect_timeout(timeout);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
-    runtime.block_on(async { work(&builder.connect().await?).await }).map_err(|error| match error {
-        Error::BadRequest(_) | Error::Url(_) => Failure::Usage(error.to_string()),
-        error => Failure::failed(error),
+        if !arguments.beside {
+            request = replacing(&client, request, &arguments.key, &arguments.replaces).await?;
+        }
+        request.put(value).await.map(drop)
     })
 }
 
-fn found(key: &str, got: &Got) -> Found {
-    let version = |sibling: &Sibling| {
-        let expiry_us = sibling.expiry.map_or(0, since_1970_us);
-        Version::new(&sibling.value, since_1970_us(sibling.timestamp), expiry_us)
+pub(super) fn delete(arguments: &DeleteArguments) -> Result<(), Failure> {
+    run(&arguments.target, async |client| {
+        let mut request = client.request(&arguments.key);
+        if let Some(replicas) = arguments.write {
+            request = request.write(replicas);
+        }
+        let request = replacing(&client, request, &arguments.key, &arguments.replaces).await?;
+        match request.delete().await {
+            // Nothing was ever there, so there is no context to delete it with, and nothing to do.
+            Err(ringmain_client::Error::BadRequest(_)) if !is_explicit(&arguments.replaces) => Ok(()),
+            done => done.map(drop),
+        }
+    })
+}
+
+const fn is_explicit(replaces: &Replaces) -> bool {
+    replaces.overwrite || replaces.context.is_some()
+}
+
+/// Let a write replace what the arguments say, or, by default, what a read shows now.
+async fn replacing<'c, K: AsRef<[u8]>>(
+    client: &Client,
+    request: ringmain_client::Request<'c, K>,
+    key: &str,
+    replaces: &Replaces,
+) -> Result<ringmain_client::Request<'c, K>, ringmain_client::Error> {
+    if replaces.overwrite {
+        return Ok(request.overwrite());
+    }
+    if let Some(context) = &replaces.context {
+        return Ok(request.context(&Context::from_bytes(context.to_vec())));
+    }
+    let seen = client.get(key).await?;
+    Ok(request.context(&seen.context))
+}
+
+pub(super) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
+    let statuses = run(&arguments.target, async |client| Ok(client.status().await))?;
+    if arguments.json {
+        let statuses: Vec<_> = statuses.iter().map(ShardReport::new).collect();
+        return print(json(&statuses).as_bytes());
+    }
+    let text: String = statuses.iter().map(render_status).collect();
+    print(text.as_bytes())
+}
+
+/// One shard's status, as JSON shows it.
+#[derive(Serialize)]
+struct ShardReport<'a> {
+    address: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct StatusReport<'a> {
+    name: &'a str,
+    node: String,
+    cluster: String,
+    shard: u16,
+    shards: u16,
+    topology_epoch: String,
+    serving: bool,
+    software: &'a str,
+    members: Vec<MemberReport<'a>>,
+    counters: std::collections::BTreeMap<&'a str, u64>,
+}
+
+#[derive(Serialize)]
+struct MemberReport<'a> {
+    name: &'a str,
+    node: String,
+    address: &'a str,
+    incarnation: u64,
+    state: &'a str,
+}
+
+impl<'a> ShardReport<'a> {
+    fn new(shard: &'a ShardStatus) -> Self {
+        let (status, error) = match &shard.status {
+            Ok(status) => (Some(StatusReport::new(status)), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self { address: &shard.address, error, status }
+    }
+}
+
+impl<'a> StatusReport<'a> {
+    fn new(status: &'a Status) -> Self {
+        let members = status.members.iter().map(|member| MemberReport {
+            name: &member.name,
+            node: format!("{:016x}", member.node),
+            address: &member.address,
+            incarnation: member.incarnation,
+            state: &member.state,
+        });
+        Self {
+            name: &status.name,
+            node: format!("{:016x}", status.node),
+            cluster: format!("{:016x}", status.cluster),
+            shard: status.shard,
+            shards: status.shards,
+            topology_epoch: format!("{:016x}", status.epoch),
+            serving: status.serving,
+            software: &status.software,
+            members: members.collect(),
+            counters: status.counters.iter().map(|counter| (&*counter.name, counter.value)).collect(),
+        }
+    }
+}
+
+fn render_status(shard: &ShardStatus) -> String {
+    use std::fmt::Write as _;
+    let status = match &shard.status {
+        Ok(status) => status,
+        Err(error) => return format!("{}: {error}\n", shard.address),
     };
-    Found {
-        key: key.to_owned(),
-        context: Hex(got.context.as_bytes().to_vec()),
-        versions: got.siblings.iter().map(version).collect(),
+    let serving = if status.serving { "serving" } else { "not serving" };
+    let (name, number, shards) = (&status.name, status.shard, status.shards);
+    let mut text = format!("{name} shard {number} of {shards} at {}: {serving}\n", shard.address);
+    for member in &status.members {
+        let (name, address, incarnation, state) =
+            (&member.name, &member.address, member.incarnation, &member.state);
+        let _ = writeln!(text, "  member {name} at {address}, incarnation {incarnation}: {state}");
     }
-}
-
-fn since_1970_us(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn print(found: &Found, form: Form) -> Result<(), Failure> {
-    if form.json {
-        write_out(render::json(found).as_bytes())
-    } else if form.hex {
-        write_out(found.hex().as_bytes())
-    } else {
-        write_out(&found.raw())
+    for counter in status.counters.iter().filter(|counter| counter.value > 0) {
+        let _ = writeln!(text, "  {} {}", counter.name, counter.value);
     }
+    text
 }
 
-fn say_where(stored: &Stored) {
-    eprintln!("ringmain: ok, on {} nodes", stored.replicas.nodes);
-}
-
-/// A reader that has seen enough and closes its end, such as `head`, is no failure.
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
-        _ => Ok(()),
+/// Connect, and do one thing.
+fn run<T, F>(target: &Target, act: impl FnOnce(Client) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, ringmain_client::Error>>,
+{
+    let mut builder = Client::builder()
+        .servers(target.server.iter().map(ToString::to_string))
+        .timeout(span(target.timeout))
+        .connect_timeout(span(target.timeout));
+    if let Some(path) = &target.secret_file {
+        let secret = fs::read_to_string(path)
+            .map_err(|error| Failure::failed(format_args!("can't read the secret in {path}: {error}")))?;
+        builder = builder.cluster_secret(secret.trim_end().as_bytes());
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::failed)?;
+    runtime.block_on(async { act(builder.connect().await?).await }).map_err(Failure::failed)
 }
 
-fn read_input() -> Result<Vec<u8>, Failure> {
-    let mut value = Vec::new();
-    io::stdin().lock().read_to_end(&mut value).map_err(Failure::failed)?;
-    Ok(value)
+fn found(key: &str, got: &Got) -> Found {
+    let versions = got.siblings.iter().map(|sibling| {
+        let micros = |time: std::time::SystemTime| {
+            time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+        };
+        Version::new(&sibling.value, micros(sibling.timestamp), sibling.expiry.map_or(0, micros))
+    });
+    Found { key: key.to_owned(), context: Hex(got.context.as_bytes().to_vec()), versions: versions.collect() }
 }
 
-fn std_duration(Span(span): Span) -> Duration {
-    Duration::from_nanos(span.0)
+fn span(span: Span) -> Duration {
+    Duration::from_nanos(span.0.0)
+}
+
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    io::stdout().write_all(bytes).map_err(Failure::failed)
 }

@@ -181,7 +181,7 @@ where
 impl Server {
     /// Wait for every shard's report; if one failed, stop the others.
     fn when_open(self, reports: &Receiver<Result<(), StartError>>) -> Result<Self, StartError> {
-        let failed = reports.iter().find_map(Result::err);
+        let failed = reports.iter().take(self.threads.len()).find_map(Result::err);
         let Some(error) = failed else { return Ok(self) };
         self.stop();
         self.join();

@@ -3,7 +3,7 @@
 use super::paths::{Mention, What};
 
 /// The rooms of the server, each with its rank: a room imports only rooms of a lower rank.
-const ROOMS: [(&str, u8); 16] = [
+const ROOMS: [(&str, u8); 15] = [
     ("id", 0),
     ("time", 0),
     ("prng", 0),
@@ -18,7 +18,6 @@ const ROOMS: [(&str, u8); 16] = [
     ("shard", 3),
     ("shell", 4),
     ("config", 5),
-    ("node", 5),
     ("main", 6),
 ];
 
@@ -26,7 +25,7 @@ const ROOMS: [(&str, u8); 16] = [
 const LEVEL: [(&str, &str); 1] = [("storage", "causality")];
 
 /// The only rooms that see the whole configuration, and what it may see itself.
-const READERS_OF_CONFIG: [&str; 3] = ["shell", "node", "main"];
+const READERS_OF_CONFIG: [&str; 2] = ["shell", "main"];
 const SEEN_BY_CONFIG: [&str; 2] = ["time", "id"];
 
 /// What of the outside belongs to some rooms only: a path's beginning, and the rooms. Tests are exempt.

@@ -20,8 +20,8 @@ use paths::{Mention, What};
 const LINES_MAX: usize = 800;
 /// A room says what it is, what it promises and what it never does: that takes more than a title.
 const ESSAY_WORDS_MIN: usize = 40;
-const VAGUE_NAMES: [&str; 11] =
-    ["util", "utils", "helper", "helpers", "common", "manager", "misc", "data", "info", "shared", "stuff"];
+const VAGUE_NAMES: [&str; 9] =
+    ["util", "utils", "helper", "helpers", "common", "manager", "misc", "data", "info"];
 const MACROS_OF_THE_MOMENT: [&str; 3] = ["todo", "unimplemented", "dbg"];
 /// Pieced together, so that this file doesn't hold them.
 const WORDS_OF_THE_MOMENT: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];

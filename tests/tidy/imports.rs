@@ -74,7 +74,7 @@ const OURS: [&str; 5] = ["ringmain", "ringmain_schema", "ringmain_client", "ring
 
 /// What is wrong with the imports of a file, each with its line. `file` is relative to the root of the
 /// workspace; `is_test` says that the whole of it is compiled for tests only.
-pub fn violations(file: &str, is_test: bool, mentions: &[Mention]) -> Vec<(usize, String)> {
+pub(crate) fn violations(file: &str, is_test: bool, mentions: &[Mention]) -> Vec<(usize, String)> {
     let paths = mentions.iter().filter_map(|mention| match &mention.what {
         What::Path(path) => Some((mention, path.as_slice())),
         _ => None,

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use glommio::{LocalExecutor, LocalExecutorBuilder};
 
 use super::doorbell::Doorbell;
-use super::executor::ShardLoop;
+use super::executor::{ShardLoop, WholeOrNothing};
 use super::host::Host;
 use super::mesh::Mesh;
 use super::names::Names;
@@ -172,7 +172,7 @@ where
         let (make, ports, report) = (make.clone(), ports.clone(), report.clone());
         let make = move || make(ShardStart { shard, ports, now: clock::now(), seed: clock::seed() });
         let thread = std::thread::Builder::new().name(format!("shard-{place}"));
-        server.threads.push(thread.spawn(move || seat.run(make, &report)).map_err(StartError::Thread)?);
+        server.threads.push(thread.spawn(move || seat.run(make, report)).map_err(StartError::Thread)?);
     }
     drop(report);
     server.when_open(&reports)
@@ -257,9 +257,9 @@ impl Seat {
     fn run<M: Machine + 'static>(
         self,
         make: impl FnOnce() -> M + 'static,
-        report: &SyncSender<Result<(), StartError>>,
+        report: SyncSender<Result<(), StartError>>,
     ) {
-        let report = report.clone();
+        let _whole = WholeOrNothing(self.shard);
         match self.executor() {
             Ok(executor) => executor.run(self.serve(make, report)),
             Err(error) => {

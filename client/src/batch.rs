@@ -320,7 +320,7 @@ impl<T> Round<'_, T> {
     async fn pause(&self, items: &mut [Item<'_, T>], now: Instant) {
         let mut longest = Duration::ZERO;
         for item in items.iter_mut().filter(|item| item.result.is_none()) {
-            match item.tries.pause(self.deadline, now) {
+            match item.tries.pause(self.deadline, now, || self.shared.router.failure()) {
                 Ok(pause) => longest = longest.max(pause),
                 Err(error) => item.result = Some(Err(error)),
             }

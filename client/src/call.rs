@@ -144,7 +144,8 @@ async fn run<T>(
                 Next::GiveUp(error) => return Err(error),
             }
         } else {
-            tokio::time::sleep(tries.pause(call.deadline, now)?).await;
+            let pause = tries.pause(call.deadline, now, || shared.router.failure())?;
+            tokio::time::sleep(pause).await;
         }
         now = Instant::now();
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::address::Address;
 use crate::builder::Routing;
 use crate::connection::{Availability, Connection, Settings};
+use crate::error::Error;
 
 /// Where to send a request.
 #[derive(Clone, Debug)]
@@ -51,7 +52,10 @@ pub(crate) struct Router {
     /// Held while the topology is exchanged, which is seldom.
     pool: Mutex<HashMap<Address, Arc<Connection>>>,
     numbers: AtomicU32,
+    /// Where the next read begins in its preference list.
     turn: AtomicU32,
+    /// Where the next question that any server can answer begins.
+    any_turn: AtomicU32,
 }
 
 impl Router {
@@ -69,6 +73,7 @@ impl Router {
             pool: Mutex::new(HashMap::new()),
             numbers: AtomicU32::new(0),
             turn: AtomicU32::new(0),
+            any_turn: AtomicU32::new(0),
         };
         let mut pool = HashMap::new();
         for server in servers {
@@ -138,8 +143,13 @@ impl Router {
 
     /// A connection for a question that any server can answer.
     pub(crate) fn any(&self, tried: &[u32], now: Instant) -> Option<Arc<Connection>> {
-        let turn = self.next_turn();
+        let turn = self.any_turn.fetch_add(1, Ordering::Relaxed);
         self.routes().any(turn, tried, now, None).map(|route| route.connection)
+    }
+
+    /// Why a server can't be reached, when none can.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.routes().connections.iter().find_map(|connection| connection.last_failure())
     }
 
     /// Take a new topology. False if it is another cluster's, or the one in use.

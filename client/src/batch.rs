@@ -3,18 +3,18 @@
 //! Items that go to the same shard share a frame. A round sends every frame before it waits for the first;
 //! items whose try failed safely go into the next round, where each is routed anew, like a request by itself.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmain_schema::limits::{META_BYTES_MAX, MULTI_ITEMS_MAX};
+use ringmain_schema::limits::MULTI_ITEMS_MAX;
 use ringmain_schema::message::{Multi, MultiWriter};
 use ringmain_schema::token::token;
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
-use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use crate::answer::{Got, Stored, failure, malformed, unexpected};
-use crate::call::{Call, Read, Verb, budget_us, check_delete, deadline, first_turn, not_queued, refresh};
+use crate::call::{Call, Read, Verb, budget_us, check_delete, deadline, not_queued, refresh};
 use crate::client::Client;
 use crate::connection::{NotSent, Outcome, Pending, frame, was_forwarded};
 use crate::error::Error;
@@ -23,7 +23,8 @@ use crate::router::Route;
 use crate::shared::Shared;
 use crate::tries::{Next, Tries};
 
-/// Requests about many keys; see [`Client::batch`]. The options hold for each item.
+/// Requests about many keys; see [`Client::batch`]. The options hold for each item; nothing about a batch is
+/// atomic. One of more items than the client's `in_flight_max` is [`Error::Overloaded`].
 ///
 /// ```no_run
 /// # async fn example(client: ringmain_client::Client) -> Result<(), ringmain_client::Error> {
@@ -182,7 +183,7 @@ struct Round<'a, T> {
 impl<T> Round<'_, T> {
     fn prepare<'b>(&mut self, items: Vec<(&'b [u8], Verb<'b>)>, options: &'b Options) -> Vec<Item<'b, T>> {
         let is_write = items.first().is_some_and(|(_, verb)| !matches!(verb, Verb::Get));
-        self.turn = first_turn(self.shared, is_write);
+        self.turn = self.shared.router.first_turn(is_write);
         let first = if is_write { self.shared.next_sequences(items.len() as u64) } else { 0 };
         let prepare = |(place, (key, verb)): (usize, (&'b [u8], Verb<'b>))| {
             let value = if let Verb::Put(value) = verb { Some(value) } else { None };
@@ -387,5 +388,3 @@ fn answers(bytes: &Bytes, count: usize) -> Result<Vec<Option<Frame<'_>>>, Error>
     }
     Ok(answers)
 }
-
-const _: () = assert!(META_BYTES_MAX > 256, "a batch's own metadata fits beside its items");

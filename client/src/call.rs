@@ -78,11 +78,16 @@ impl Call<'_> {
     }
 }
 
-/// What is left of a deadline, as the wire has it: at least 1, because 0 means the server's default.
+/// What is left of a deadline, as the wire has it, but for the time that the answer needs to travel: a
+/// server that has used up its budget tells how far a write has come, and the caller should still hear it.
+/// At least 1, because 0 means the server's default.
 pub(crate) fn budget_us(deadline: Instant, now: Instant) -> u32 {
-    let left = deadline.saturating_duration_since(now).as_micros();
-    u32::try_from(left).unwrap_or(u32::MAX).max(1)
+    let left = deadline.saturating_duration_since(now);
+    let travel = (left / 16).min(TRAVEL_MAX);
+    u32::try_from((left - travel).as_micros()).unwrap_or(u32::MAX).max(1)
 }
+
+const TRAVEL_MAX: Duration = Duration::from_millis(5);
 
 /// Read a key.
 pub(crate) async fn get(shared: &Shared, key: &[u8], options: &Options) -> Result<Got, Error> {
@@ -128,7 +133,7 @@ async fn run<T>(
     let operation = (shared.operation_client, sequence);
     let call = Call { key, verb, options, operation, deadline: deadline(start, options.timeout) };
     let mut tries = Tries::new(is_write, options.retry);
-    let turn = first_turn(shared, is_write);
+    let turn = shared.router.first_turn(is_write);
     let token = token(key);
     let mut now = start;
     loop {
@@ -149,13 +154,6 @@ async fn run<T>(
         }
         now = Instant::now();
     }
-}
-
-/// Reads begin at each primary in turn, so that a hot key's load spreads. Writes keep to the first that is
-/// healthy: a key that is written through one coordinator grows fewer siblings and a shorter clock, and the
-/// first places of all partitions are spread over the nodes anyway.
-pub(crate) fn first_turn(shared: &Shared, is_write: bool) -> u32 {
-    if is_write { 0 } else { shared.router.next_turn() }
 }
 
 /// A deadline that can be reckoned with, however long the timeout.

@@ -260,7 +260,7 @@ impl Client {
         let encode = |encoder: &mut Encoder, id, out: &mut Vec<u8>| StatusRequest.encode(encoder, id, out);
         let asked: Vec<_> = shared
             .router
-            .connections()
+            .shards()
             .into_iter()
             .map(|connection| {
                 connection.availability(now);
@@ -377,7 +377,7 @@ async fn ask_seed(shared: &Shared, seed: &Arc<Connection>, deadline: Instant) ->
 
 /// Open the connections of a cluster of ordinary size, and wait a moment for them.
 async fn warm_up(shared: &Shared) {
-    let connections = shared.router.connections();
+    let connections = shared.router.shards();
     if connections.len() > WARM_CONNECTIONS_MAX {
         return;
     }

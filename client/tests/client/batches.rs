@@ -129,3 +129,21 @@ async fn a_batch_keeps_its_deadline() {
     assert_eq!(results, [Err(Error::MaybeApplied { acks: 0 })]);
     assert_eq!(client.in_flight(), 0);
 }
+
+/// The answer to a batch may be larger than that to any single request.
+#[tokio::test]
+async fn a_batch_may_bring_much() {
+    let value = vec![7u8; 1 << 20];
+    let (mut fake, client) = Fake::alone(Behaviour::default(), Builder::default()).await;
+    let (results, ()) = tokio::join!(client.get_many(["a", "b", "c"]), async {
+        let request = fake.next().await;
+        request.answer(|encoder, id, out| {
+            let mut writer = MultiWriter { items: Vec::new(), count: 3 };
+            for place in 0..3 {
+                got(encoder, place, Flags::NONE, b"", &[&value], &mut writer.items);
+            }
+            writer.encode(encoder, Kind::MULTI_DONE, Flags::NONE, id, 0, out);
+        });
+    });
+    assert!(results.into_iter().all(|result| result.unwrap().value().unwrap() == &value));
+}

@@ -100,3 +100,13 @@ async fn the_last_clone_closes_the_connections() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     late.got(b"", &[b"to nobody"]);
 }
+
+/// Every request ends, even where nobody is left to carry it out.
+#[test]
+fn a_client_outlives_its_runtime_without_hanging() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (other, (_fake, client)) =
+        (runtime(), runtime().block_on(Fake::alone(Behaviour::default(), Builder::default())));
+    let error = other.block_on(client.request("key").timeout(Duration::from_millis(50)).get()).unwrap_err();
+    assert!(error.to_string().contains("runtime"), "{error}");
+}

@@ -3,9 +3,14 @@
 //! Start reading at [`shard`], the composition; `ARCHITECTURE.md` is the map.
 
 pub mod causality;
+pub mod config;
+pub mod coordinator;
 pub mod id;
 pub mod membership;
 pub mod prng;
+pub mod replica;
 pub mod ring;
 pub mod shard;
+pub mod shell;
+pub mod storage;
 pub mod time;

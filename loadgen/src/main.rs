@@ -1,6 +1,23 @@
-//! Open-loop load generator.
+//! `loadgen`: see the library's page, or `loadgen --help`.
+
+use std::process::ExitCode;
+
+use loadgen::cli::{self, Refusal};
+use loadgen::exit::Exit;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    match cli::understand(std::env::args_os()) {
+        Ok(command) => loadgen::run(&command).into(),
+        Err(Refusal::Shown(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(Refusal::Wrong(line)) => {
+            eprintln!("{line}");
+            Exit::Usage.into()
+        }
+    }
+}

@@ -23,16 +23,17 @@ impl Default for Encoder {
 
 impl Encoder {
     /// A frame whose values are copied in behind its metadata.
-    pub(crate) fn frame<T>(
+    pub(crate) fn frame<'v, T>(
         &mut self,
         out: &mut Vec<u8>,
         kind: Kind,
         flags: Flags,
         request_id: u64,
-        values: &[&[u8]],
+        values: impl IntoIterator<Item = &'v [u8], IntoIter: Clone>,
         build: impl FnOnce(&mut FlatBufferBuilder<'static>) -> WIPOffset<T>,
     ) {
-        let values_length = values.iter().map(|value| value.len()).sum();
+        let values = values.into_iter();
+        let values_length = values.clone().map(<[u8]>::len).sum();
         let start = self.open_frame(out, kind, flags, request_id, values_length, build);
         for value in values {
             out.extend_from_slice(value);

@@ -153,7 +153,7 @@ mod tests {
         );
         honest.extend_from_slice(b"ab");
         assert!(Got::parse(&only(&honest)).is_ok());
-        encoder.frame(&mut out, Kind::GOT, Flags::NONE, 1, &[b"ab"], |builder| {
+        encoder.frame(&mut out, Kind::GOT, Flags::NONE, 1, [&b"ab"[..]], |builder| {
             let versions = heads.map(|head| wire::VersionHead::new(0, 0, head.length));
             let versions = Some(builder.create_vector(&versions));
             wire::Got::create(builder, &wire::GotArgs { versions, ..Default::default() })

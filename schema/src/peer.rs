@@ -110,12 +110,19 @@ impl<'a> Replicate<'a> {
         repair: bool,
         out: &mut Vec<u8>,
     ) {
-        encoder.frame(out, Kind::REPLICATE, Flags::CHECKSUM, request_id, &state.values, |builder| {
-            let (clock, versions) = state.write(builder);
-            let key = Some(builder.create_vector(key));
-            let arguments = wire::ReplicateArgs { key, clock, versions, ring, partition_epoch, repair };
-            wire::Replicate::create(builder, &arguments)
-        });
+        encoder.frame(
+            out,
+            Kind::REPLICATE,
+            Flags::CHECKSUM,
+            request_id,
+            state.values.iter().copied(),
+            |builder| {
+                let (clock, versions) = state.write(builder);
+                let key = Some(builder.create_vector(key));
+                let arguments = wire::ReplicateArgs { key, clock, versions, ring, partition_epoch, repair };
+                wire::Replicate::create(builder, &arguments)
+            },
+        );
     }
 }
 
@@ -135,7 +142,7 @@ impl Replicated {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::REPLICATED, Flags::CHECKSUM, request_id, &[], |builder| {
+        encoder.frame(out, Kind::REPLICATED, Flags::CHECKSUM, request_id, [], |builder| {
             wire::Replicated::create(builder, &wire::ReplicatedArgs { durable: self.durable })
         });
     }
@@ -161,7 +168,7 @@ impl<'a> ReadState<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::READ_STATE, Flags::CHECKSUM, request_id, &[], |builder| {
+        encoder.frame(out, Kind::READ_STATE, Flags::CHECKSUM, request_id, [], |builder| {
             let key = Some(builder.create_vector(self.key));
             let arguments =
                 wire::ReadStateArgs { key, ring: self.ring, partition_epoch: self.partition_epoch };
@@ -195,10 +202,17 @@ impl<'a> State<'a> {
         complete: bool,
         out: &mut Vec<u8>,
     ) {
-        encoder.frame(out, Kind::STATE, Flags::CHECKSUM, request_id, &state.values, |builder| {
-            let (clock, versions) = state.write(builder);
-            wire::State::create(builder, &wire::StateArgs { clock, versions, complete })
-        });
+        encoder.frame(
+            out,
+            Kind::STATE,
+            Flags::CHECKSUM,
+            request_id,
+            state.values.iter().copied(),
+            |builder| {
+                let (clock, versions) = state.write(builder);
+                wire::State::create(builder, &wire::StateArgs { clock, versions, complete })
+            },
+        );
     }
 }
 
@@ -225,7 +239,7 @@ impl<'a> Forward<'a> {
 
     /// Append as a frame around `inner`, which is one whole frame.
     pub fn encode(encoder: &mut Encoder, request_id: u64, hops: u8, inner: &[u8], out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::FORWARD, Flags::CHECKSUM, request_id, &[inner], |builder| {
+        encoder.frame(out, Kind::FORWARD, Flags::CHECKSUM, request_id, [inner], |builder| {
             wire::Forward::create(builder, &wire::ForwardArgs { hops })
         });
     }
@@ -254,7 +268,7 @@ pub struct MemberRecord {
     pub data_center: String,
     /// Its rack; may be empty.
     pub rack: String,
-    /// What the operator wants of it: 1 member, 2 leaving, 3 removed.
+    /// What the operator wants of it: 1 member, 2 leaving, 3 removed, 4 guest.
     pub intent: u8,
     /// Of the operator's word, apart from the member's own incarnation.
     pub intent_version: u64,
@@ -288,7 +302,7 @@ impl Gossip {
     /// Append as a frame of kind `GOSSIP` or `GOSSIPED`.
     pub fn encode(&self, encoder: &mut Encoder, kind: Kind, request_id: u64, out: &mut Vec<u8>) {
         debug_assert!(kind == Kind::GOSSIP || kind == Kind::GOSSIPED);
-        encoder.frame(out, kind, Flags::CHECKSUM, request_id, &[], |builder| {
+        encoder.frame(out, kind, Flags::CHECKSUM, request_id, [], |builder| {
             let members: Vec<_> = self.members.iter().map(|member| write_record(builder, member)).collect();
             let members = Some(builder.create_vector(&members));
             wire::Gossip::create(builder, &wire::GossipArgs { ring: self.ring, members })

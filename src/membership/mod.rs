@@ -1,5 +1,29 @@
-//! Who is in the cluster.
+//! Membership: who is in the cluster, who serves, and who seems to be away.
+//!
+//! Each node keeps a record of each member and gossips them, once a second, with one random member (paper
+//! §4.8.1). A record has two halves with a version each: what the member says of itself (address, heartbeat,
+//! whether it serves), and what the operator wants of it. Both are merged by taking the newer, so that all
+//! nodes come to hold the same records whatever the order of messages.
+//!
+//! **Birth.** A cluster starts from a list of founders that each of them was given, and serves when all have
+//! met: each has heard from each, has chosen its incarnation, and knows that the others know it. So nobody
+//! serves on a list that somebody else doesn't share, and the first reads already know whose silence counts.
+//!
+//! **Incarnation.** In `memory` mode a node forgets everything when it stops. It learns from the others how
+//! often it had begun before, adds one, and is incomplete from then on: it doesn't say "not found" for what
+//! it may have held.
+//!
+//! **Suspicion** ([`FailureDetector`]) is each shard's own opinion. It changes where requests go, never the
+//! ring (paper §4.8.3).
 
-/// Who is in the cluster, as one node sees it: shared by its shards, never changed.
-#[derive(Debug)]
-pub struct View {}
+mod cluster;
+mod detector;
+mod member;
+mod records;
+mod view;
+
+pub use cluster::{Founder, Founders, InvalidFounders, cluster_id, node_id};
+pub use detector::{FailureDetector, Health, SUSPECT_AFTER};
+pub use member::{Intent, Member, Oneself};
+pub use records::{GOSSIP_EVERY, Membership, MembershipOptions, Place};
+pub use view::View;

@@ -99,6 +99,8 @@ pub enum SiblingMessage {
     Request {
         /// The sender's name for it.
         ticket: u64,
+        /// How often it was passed on between nodes.
+        hops: u8,
         /// The frame.
         frame: Box<[u8]>,
     },
@@ -217,6 +219,23 @@ impl Output {
         write(&mut self.bytes);
         let piece = Piece::Copied(start..self.bytes.len());
         self.deliveries.push(Delivery { to, piece, answers });
+    }
+
+    /// Deliver what `write` appends to the arena to each of `to`.
+    pub fn deliver_to_all(
+        &mut self,
+        to: impl ExactSizeIterator<Item = ConnectionId>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if to.len() == 0 {
+            return;
+        }
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        for to in to {
+            let piece = Piece::Copied(start..self.bytes.len());
+            self.deliveries.push(Delivery { to, piece, answers: false });
+        }
     }
 
     /// Deliver large bytes by reference, behind what was delivered before.

@@ -1,8 +1,186 @@
-//! The shard: everything a core of a node does, without IO.
+//! The shard: everything that one core of a node does, without IO.
+//!
+//! A [`Shard`] composes the rooms: sessions and links (who is connected), the replica (what is stored), the
+//! coordinator (who has answered), membership (who is there). It is a machine: [`Machine::handle`] takes one
+//! input and appends to an [`Output`] what follows from it. The shell runs it on a core, the simulator runs
+//! many on one thread; it can't tell the difference, since it has no clock, no chance and no waiting of its own.
+//!
+//! How a request runs: a frame from a client is parsed once and routed by its key ([`requests`]). If this
+//! shard is a primary's, it coordinates ([`operations`]); else the request travels to one that is ([`relay`]).
+//! Whatever happens, each request accepted ends in exactly one answer, by its deadline.
+//!
+//! Everything kept here has a limit, and a full table answers `Overloaded` at once.
 
+mod answer;
+mod batch;
+mod counters;
+mod deadlines;
 mod io;
+mod links;
+mod nodes;
+mod operations;
+mod options;
+mod peers;
+mod relay;
+mod requests;
+mod sessions;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmain_schema::Encoder;
+
+use crate::causality::ContextKey;
+use crate::id::{ConnectionId, ShardId};
+use crate::membership::{FailureDetector, Membership, View};
+use crate::prng::Prng;
+use crate::replica::Replica;
+use crate::time::{Instant, Now};
+
+use batch::Batch;
+use counters::Counters;
+use deadlines::{Deadlines, Due};
+use links::Links;
+use nodes::Notices;
+use operations::{Appends, Operation};
+use relay::Relay;
+use sessions::Session;
+use table::Table;
 
 pub use io::{
     Append, ConnectionLimits, Delivery, Dial, DialId, Input, Machine, Output, Piece, SIBLING_NOTICES_MAX,
     SIBLING_REQUESTS_MAX, SIBLING_RING_SLOTS, SiblingMessage,
 };
+pub use options::ShardOptions;
+
+/// Batches that one shard may have under way.
+const BATCHES_MAX: usize = 1024;
+
+/// One core of a node.
+#[derive(Debug)]
+pub struct Shard {
+    options: ShardOptions,
+    view: Arc<View>,
+    /// Only shard 0 keeps the records; the others are shown views.
+    membership: Option<Membership>,
+    notices: Notices,
+    detector: FailureDetector,
+    prng: Prng,
+    context_key: ContextKey,
+    replica: Replica,
+    appends: Appends,
+    sessions: BTreeMap<ConnectionId, Session>,
+    links: Links,
+    operations: Table<Operation>,
+    relays: Table<Relay>,
+    /// Requests unanswered at each sibling, by its number.
+    relays_to: Vec<usize>,
+    batches: Table<Batch>,
+    deadlines: Deadlines,
+    counters: Counters,
+    encoder: Encoder,
+    context_scratch: Vec<u8>,
+    stopping: bool,
+}
+
+impl Shard {
+    /// A shard about to start. `membership` is the node's own, the same for each of its shards; `seeds` are
+    /// the addresses by which a guest finds its cluster. `prng` must be seeded by chance in production: the
+    /// actor's id is drawn from it.
+    pub fn new(
+        options: ShardOptions,
+        mut membership: Membership,
+        seeds: &[(Arc<str>, u16)],
+        mut prng: Prng,
+    ) -> Self {
+        let view = Arc::new(membership.view());
+        let partitions = view.ring.partitions().count();
+        let context_key = if options.secret.is_empty() {
+            ContextKey::from_cluster(view.cluster)
+        } else {
+            ContextKey::from_secret(&options.secret)
+        };
+        let state_bytes_max = 2 * options.value_bytes_max as usize;
+        let is_first = options.shard == ShardId(0);
+        let mut shard = Self {
+            replica: Replica::new(partitions, prng.next_u64(), state_bytes_max),
+            context_key,
+            membership: is_first.then_some(membership),
+            notices: Notices::new(options.shards),
+            detector: FailureDetector::default(),
+            prng,
+            appends: Appends::default(),
+            sessions: BTreeMap::new(),
+            links: Links::new(if is_first { seeds } else { &[] }),
+            operations: Table::new(options.operations_max),
+            relays: Table::new(options.operations_max),
+            relays_to: vec![0; usize::from(options.shards)],
+            batches: Table::new(BATCHES_MAX),
+            deadlines: Deadlines::default(),
+            counters: Counters::default(),
+            encoder: Encoder::default(),
+            context_scratch: Vec::new(),
+            stopping: false,
+            options,
+            view,
+        };
+        shard.want_links();
+        shard
+    }
+
+    /// Who is in the cluster, as this shard sees it.
+    pub const fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The copies that this shard holds, to be looked at.
+    pub const fn replica(&self) -> &Replica {
+        &self.replica
+    }
+}
+
+impl Machine for Shard {
+    fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Output) {
+        match input {
+            Input::Opened { connection, dial: None } => self.on_accepted(connection),
+            Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
+            Input::DialFailed { dial } => self.on_dial_failed(now, dial),
+            Input::Frame { connection, frame } => self.on_frame(now, connection, &frame, out),
+            Input::Garbled { connection, error } => self.on_garbled(connection, error, out),
+            Input::Closed { connection } => self.on_closed(now, connection, out),
+            Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
+            Input::Appended { sequence } => self.on_appended(now, sequence, out),
+            Input::Tick => {}
+            Input::Stop => self.stopping = true,
+        }
+        self.on_time(now, out);
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let node = self.next_beat();
+        [self.deadlines.next(), self.links.next_timeout(), node].into_iter().flatten().min()
+    }
+
+    fn is_drained(&self) -> bool {
+        let unanswered = self.operations.len() - self.counters.operations_lingering as usize;
+        unanswered == 0 && self.relays.is_empty() && self.batches.is_empty()
+    }
+}
+
+impl Shard {
+    /// Do what is due.
+    fn on_time(&mut self, now: Now, out: &mut Output) {
+        while let Some(due) = self.deadlines.pop(now.monotonic) {
+            match due {
+                Due::Operation(key) => self.on_operation_due(now, key, out),
+                Due::Relay(key) => self.on_relay_due(key, out),
+            }
+        }
+        self.tend_links(now, out);
+        self.beat(now, out);
+    }
+}

@@ -737,8 +737,7 @@ impl<'a> Welcome<'a> {
   pub const VT_VALUE_BYTES_MAX: ::flatbuffers::VOffsetT = 18;
   pub const VT_FRAME_BYTES_MAX: ::flatbuffers::VOffsetT = 20;
   pub const VT_REQUESTS_IN_FLIGHT_MAX: ::flatbuffers::VOffsetT = 22;
-  pub const VT_KNOWN_INCARNATION: ::flatbuffers::VOffsetT = 24;
-  pub const VT_SERVING: ::flatbuffers::VOffsetT = 26;
+  pub const VT_SERVING: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -750,7 +749,6 @@ impl<'a> Welcome<'a> {
     args: &'args WelcomeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
     let mut builder = WelcomeBuilder::new(_fbb);
-    builder.add_known_incarnation(args.known_incarnation);
     builder.add_epoch(args.epoch);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
@@ -837,13 +835,6 @@ impl<'a> Welcome<'a> {
     unsafe { self._tab.get::<u32>(Welcome::VT_REQUESTS_IN_FLIGHT_MAX, Some(0)).unwrap()}
   }
   #[inline]
-  pub fn known_incarnation(&self) -> u64 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<u64>(Welcome::VT_KNOWN_INCARNATION, Some(0)).unwrap()}
-  }
-  #[inline]
   pub fn serving(&self) -> bool {
     // Safety:
     // Created from valid Table for this object
@@ -868,7 +859,6 @@ impl ::flatbuffers::Verifiable for Welcome<'_> {
      .visit_field::<u32>("value_bytes_max", Self::VT_VALUE_BYTES_MAX, false)?
      .visit_field::<u32>("frame_bytes_max", Self::VT_FRAME_BYTES_MAX, false)?
      .visit_field::<u32>("requests_in_flight_max", Self::VT_REQUESTS_IN_FLIGHT_MAX, false)?
-     .visit_field::<u64>("known_incarnation", Self::VT_KNOWN_INCARNATION, false)?
      .visit_field::<bool>("serving", Self::VT_SERVING, false)?
      .finish();
     Ok(())
@@ -885,7 +875,6 @@ pub struct WelcomeArgs<'a> {
     pub value_bytes_max: u32,
     pub frame_bytes_max: u32,
     pub requests_in_flight_max: u32,
-    pub known_incarnation: u64,
     pub serving: bool,
 }
 impl<'a> Default for WelcomeArgs<'a> {
@@ -902,7 +891,6 @@ impl<'a> Default for WelcomeArgs<'a> {
       value_bytes_max: 0,
       frame_bytes_max: 0,
       requests_in_flight_max: 0,
-      known_incarnation: 0,
       serving: false,
     }
   }
@@ -954,10 +942,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Welcome::VT_REQUESTS_IN_FLIGHT_MAX, requests_in_flight_max, 0);
   }
   #[inline]
-  pub fn add_known_incarnation(&mut self, known_incarnation: u64) {
-    self.fbb_.push_slot::<u64>(Welcome::VT_KNOWN_INCARNATION, known_incarnation, 0);
-  }
-  #[inline]
   pub fn add_serving(&mut self, serving: bool) {
     self.fbb_.push_slot::<bool>(Welcome::VT_SERVING, serving, false);
   }
@@ -989,7 +973,6 @@ impl ::core::fmt::Debug for Welcome<'_> {
       ds.field("value_bytes_max", &self.value_bytes_max());
       ds.field("frame_bytes_max", &self.frame_bytes_max());
       ds.field("requests_in_flight_max", &self.requests_in_flight_max());
-      ds.field("known_incarnation", &self.known_incarnation());
       ds.field("serving", &self.serving());
       ds.finish()
   }

@@ -1,5 +1,7 @@
 //! Answers about keys.
 
+use flatbuffers::{FlatBufferBuilder, WIPOffset};
+
 use crate::encode::Encoder;
 use crate::frame::{Flags, Frame, Kind};
 use crate::generated::client as wire;
@@ -88,28 +90,53 @@ impl<'a> Got<'a> {
         })
     }
 
-    /// Append the header and metadata of a frame; the values' bytes must follow it, in the same order.
+    /// Append the header and metadata of a frame; the values' bytes must follow it, in the same order. It has
+    /// no checksum.
     pub fn encode_head(
         encoder: &mut Encoder,
         request_id: u64,
         flags: Flags,
         context: &[u8],
         heads: impl ExactSizeIterator<Item = VersionHead> + DoubleEndedIterator + Clone,
-        [primaries, fallbacks, nodes]: [u8; 3],
+        basis: [u8; 3],
         out: &mut Vec<u8>,
     ) {
         let values_length = heads.clone().map(|head| head.length as usize).sum();
         encoder.open_frame(out, Kind::GOT, flags, request_id, values_length, |builder| {
-            let context = (!context.is_empty()).then(|| builder.create_vector(context));
-            let count = heads.len();
-            builder.start_vector::<wire::VersionHead>(count);
-            for head in heads.rev() {
-                builder.push(wire::VersionHead::new(head.timestamp_us, head.expiry_us, head.length));
-            }
-            let versions = Some(builder.end_vector(count));
-            let arguments = wire::GotArgs { context, versions, primaries, fallbacks, nodes };
-            wire::Got::create(builder, &arguments)
+            Self::build(builder, context, heads, basis)
         });
+    }
+
+    /// Append as a whole frame. `basis` counts primaries, fallbacks and distinct nodes.
+    pub fn encode<'v>(
+        encoder: &mut Encoder,
+        request_id: u64,
+        flags: Flags,
+        context: &[u8],
+        heads: impl ExactSizeIterator<Item = VersionHead> + DoubleEndedIterator + Clone,
+        values: impl Iterator<Item = &'v [u8]> + Clone,
+        basis: [u8; 3],
+        out: &mut Vec<u8>,
+    ) {
+        encoder.frame(out, Kind::GOT, flags, request_id, values, |builder| {
+            Self::build(builder, context, heads, basis)
+        });
+    }
+
+    fn build(
+        builder: &mut FlatBufferBuilder<'static>,
+        context: &[u8],
+        heads: impl ExactSizeIterator<Item = VersionHead> + DoubleEndedIterator,
+        [primaries, fallbacks, nodes]: [u8; 3],
+    ) -> WIPOffset<wire::Got<'static>> {
+        let context = (!context.is_empty()).then(|| builder.create_vector(context));
+        let count = heads.len();
+        builder.start_vector::<wire::VersionHead>(count);
+        for head in heads.rev() {
+            builder.push(wire::VersionHead::new(head.timestamp_us, head.expiry_us, head.length));
+        }
+        let versions = Some(builder.end_vector(count));
+        wire::Got::create(builder, &wire::GotArgs { context, versions, primaries, fallbacks, nodes })
     }
 }
 
@@ -140,7 +167,7 @@ impl<'a> Stored<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, flags: Flags, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::STORED, flags, request_id, &[], |builder| {
+        encoder.frame(out, Kind::STORED, flags, request_id, [], |builder| {
             let context = (!self.context.is_empty()).then(|| builder.create_vector(self.context));
             let arguments = wire::StoredArgs {
                 context,
@@ -215,7 +242,7 @@ impl<'a> ErrorAnswer<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, flags: Flags, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::ERROR, flags, request_id, &[], |builder| {
+        encoder.frame(out, Kind::ERROR, flags, request_id, [], |builder| {
             let message = (!self.message.is_empty()).then(|| builder.create_string(self.message));
             let context = (!self.context.is_empty()).then(|| builder.create_vector(self.context));
             let arguments = wire::ErrorArgs {

@@ -74,7 +74,7 @@ impl<'a> Hello<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::HELLO, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::HELLO, Flags::NONE, request_id, [], |builder| {
             let secret = (!self.secret.is_empty()).then(|| builder.create_vector(self.secret));
             let software = (!self.software.is_empty()).then(|| builder.create_string(self.software));
             let shard_ports = self.peer.shard_ports.write(builder);
@@ -122,8 +122,6 @@ pub struct Welcome<'a> {
     pub frame_bytes_max: u32,
     /// Requests that one connection may have unanswered; more wait unread.
     pub requests_in_flight_max: u32,
-    /// To a peer: its last incarnation as this node remembers it; 0 if it never heard of it.
-    pub known_incarnation: u64,
     /// False until the cluster is born, or while the node is not ready.
     pub serving: bool,
 }
@@ -143,14 +141,13 @@ impl<'a> Welcome<'a> {
             value_bytes_max: welcome.value_bytes_max(),
             frame_bytes_max: welcome.frame_bytes_max(),
             requests_in_flight_max: welcome.requests_in_flight_max(),
-            known_incarnation: welcome.known_incarnation(),
             serving: welcome.serving(),
         })
     }
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::WELCOME, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::WELCOME, Flags::NONE, request_id, [], |builder| {
             let shard_ports = self.shard_ports.write(builder);
             let arguments = wire::WelcomeArgs {
                 protocol: self.protocol,
@@ -163,7 +160,6 @@ impl<'a> Welcome<'a> {
                 value_bytes_max: self.value_bytes_max,
                 frame_bytes_max: self.frame_bytes_max,
                 requests_in_flight_max: self.requests_in_flight_max,
-                known_incarnation: self.known_incarnation,
                 serving: self.serving,
             };
             wire::Welcome::create(builder, &arguments)

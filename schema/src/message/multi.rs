@@ -74,7 +74,7 @@ impl MultiWriter {
         budget_us: u32,
         out: &mut Vec<u8>,
     ) {
-        encoder.frame(out, kind, flags, request_id, &[&self.items], |builder| {
+        encoder.frame(out, kind, flags, request_id, [&*self.items], |builder| {
             wire::Multi::create(builder, &wire::MultiArgs { count: self.count, budget_us })
         });
     }

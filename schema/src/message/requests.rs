@@ -40,7 +40,7 @@ impl<'a> Get<'a> {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, flags: Flags, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::GET, flags, request_id, &[], |builder| {
+        encoder.frame(out, Kind::GET, flags, request_id, [], |builder| {
             let key = Some(builder.create_vector(self.key));
             let at_least = (!self.at_least.is_empty()).then(|| builder.create_vector(self.at_least));
             let arguments = wire::GetArgs {
@@ -108,7 +108,7 @@ impl<'a> Put<'a> {
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, flags: Flags, out: &mut Vec<u8>) {
         let kind = if self.value.is_some() { Kind::PUT } else { Kind::DELETE };
-        encoder.frame(out, kind, flags, request_id, &[self.value.unwrap_or_default()], |builder| {
+        encoder.frame(out, kind, flags, request_id, [self.value.unwrap_or_default()], |builder| {
             let key = Some(builder.create_vector(self.key));
             let context = (!self.context.is_empty()).then(|| builder.create_vector(self.context));
             let arguments = wire::PutArgs {
@@ -144,7 +144,7 @@ impl TopologyRequest {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::TOPOLOGY, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::TOPOLOGY, Flags::NONE, request_id, [], |builder| {
             wire::TopologyRequest::create(builder, &wire::TopologyRequestArgs { subscribe: self.subscribe })
         });
     }
@@ -163,7 +163,7 @@ impl StatusRequest {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::STATUS, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::STATUS, Flags::NONE, request_id, [], |builder| {
             wire::StatusRequest::create(builder, &wire::StatusRequestArgs {})
         });
     }
@@ -183,7 +183,7 @@ impl Ping {
     /// Append as a frame of kind `PING` or `PONG`.
     pub fn encode(&self, encoder: &mut Encoder, kind: Kind, request_id: u64, out: &mut Vec<u8>) {
         debug_assert!(kind == Kind::PING || kind == Kind::PONG);
-        encoder.frame(out, kind, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, kind, Flags::NONE, request_id, [], |builder| {
             wire::Ping::create(builder, &wire::PingArgs {})
         });
     }

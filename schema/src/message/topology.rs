@@ -140,7 +140,7 @@ impl Topology {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::TOPOLOGY_IS, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::TOPOLOGY_IS, Flags::NONE, request_id, [], |builder| {
             let members: Vec<_> = self.members.iter().map(|member| write_member(builder, member)).collect();
             let members = Some(builder.create_vector(&members));
             let primaries = Some(builder.create_vector(&self.primaries));
@@ -263,7 +263,7 @@ impl Status {
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        encoder.frame(out, Kind::STATUS_IS, Flags::NONE, request_id, &[], |builder| {
+        encoder.frame(out, Kind::STATUS_IS, Flags::NONE, request_id, [], |builder| {
             let members: Vec<_> =
                 self.members.iter().map(|member| write_member_status(builder, member)).collect();
             let counters: Vec<_> = self

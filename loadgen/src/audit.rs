@@ -1,0 +1,240 @@
+//! Turns operations into requests and answers into judgements: values are made and verified here, and the
+//! ledger is kept. Pure: no socket, no clock.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Moment;
+use crate::ledger::{Consistency, Effect, Ledger, ReadTicket, Seen, Verdict};
+use crate::operation::{Kind, Operation};
+use crate::outcome::{Failure, Outcome};
+use crate::target::{Applied, Trouble};
+use crate::value::Values;
+
+/// What a run needs to know to judge answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Keys are numbered below this.
+    pub keys: u64,
+    /// No value is shorter, in bytes.
+    pub length_min: u32,
+    /// Differs from run to run against the same servers.
+    pub run_tag: u64,
+    /// What a read behind an acknowledged write means.
+    pub consistency: Consistency,
+    /// A request's deadline, from when it is sent. A write of unknown outcome is taken to be settled one
+    /// more such time after its deadline: servers honour the budget, but their clocks are their own.
+    pub timeout: Duration,
+}
+
+/// The books of a run.
+#[derive(Debug)]
+pub struct Audit {
+    rules: Rules,
+    values: Values,
+    ledger: Ledger,
+    complaints: Vec<String>,
+}
+
+/// What to ask a target for.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Get this key.
+    Get(Bytes),
+    /// Put this value on this key.
+    Put(Bytes, Bytes),
+    /// Delete this key.
+    Delete(Bytes),
+}
+
+/// An operation on its way. It must be given back to [`Audit::settle`].
+#[must_use = "an operation that is never settled stays in flight for ever"]
+#[derive(Debug)]
+pub struct Pending {
+    operation: Operation,
+    sent: Moment,
+    ticket: Option<ReadTicket>,
+}
+
+/// What a target answered: for a read what it found, for writes and deletes `None`.
+pub type Answer = Result<Option<Bytes>, Trouble>;
+
+/// So many broken promises are described; all are counted.
+const COMPLAINTS_MAX: usize = 10;
+
+impl Audit {
+    /// Empty books.
+    pub fn new(rules: Rules) -> Self {
+        let values = Values::new(rules.run_tag, rules.length_min);
+        Self { rules, values, ledger: Ledger::new(rules.keys), complaints: Vec::new() }
+    }
+
+    /// Enters an operation that is sent now.
+    pub fn issue(&mut self, operation: Operation, now: Moment) -> (Request, Pending) {
+        let Operation { number, key, .. } = operation;
+        let mut ticket = None;
+        let request = match operation.kind {
+            Kind::Read => {
+                ticket = Some(self.ledger.read_issued(key));
+                Request::Get(key.text())
+            }
+            Kind::Write => {
+                self.ledger.write_issued(key, number, Effect::Value, now);
+                Request::Put(key.text(), self.values.fill(key, number, operation.value_len))
+            }
+            Kind::Delete => {
+                self.ledger.write_issued(key, number, Effect::Absent, now);
+                Request::Delete(key.text())
+            }
+        };
+        (request, Pending { operation, sent: now, ticket })
+    }
+
+    /// Judges an operation's answer, which arrived at `done`.
+    pub fn settle(&mut self, pending: Pending, answer: Answer, done: Moment) -> Outcome {
+        match pending.ticket {
+            Some(ticket) => self.settle_read(&pending.operation, ticket, answer),
+            None => self.settle_write(&pending, answer.err(), done),
+        }
+    }
+
+    /// The first broken promises, each in a sentence.
+    pub fn complaints(&self) -> &[String] {
+        &self.complaints
+    }
+
+    fn settle_read(&mut self, operation: &Operation, ticket: ReadTicket, answer: Answer) -> Outcome {
+        let key = operation.key;
+        let seen = match answer {
+            Err(trouble) => {
+                self.ledger.read_failed(ticket);
+                return Outcome::Failed(trouble.failure);
+            }
+            Ok(None) => Seen::NotFound,
+            Ok(Some(value)) => match self.values.verify(key, &value) {
+                Ok(verified) => Seen::Value(verified),
+                Err(wrong) => {
+                    self.ledger.read_failed(ticket);
+                    return self.broken(operation, Failure::Wrong, &wrong.to_string());
+                }
+            },
+        };
+        let verdict = self.ledger.read_answered(ticket, seen);
+        match (verdict, self.rules.consistency) {
+            (Verdict::Right, _) if seen == Seen::NotFound => Outcome::NotFound,
+            (Verdict::Right, _) => Outcome::Done,
+            (Verdict::Behind, Consistency::Eventual) => Outcome::Stale,
+            (Verdict::Behind, Consistency::Strict) => {
+                let reason = format!("it brought {seen:?}, which misses a write acknowledged before");
+                self.broken(operation, Failure::Lost, &reason)
+            }
+            (Verdict::Phantom, _) => {
+                let reason = format!("it brought {seen:?}, which was reported as not applied");
+                self.broken(operation, Failure::Wrong, &reason)
+            }
+        }
+    }
+
+    fn settle_write(&mut self, pending: &Pending, trouble: Option<Trouble>, done: Moment) -> Outcome {
+        let Operation { key, number, .. } = pending.operation;
+        match trouble {
+            None => {
+                self.ledger.write_acknowledged(key, number, done);
+                Outcome::Done
+            }
+            Some(Trouble { failure, applied: Applied::No }) => {
+                self.ledger.write_refused(key, number, done);
+                Outcome::Failed(failure)
+            }
+            Some(Trouble { failure, applied: Applied::Maybe }) => {
+                let deadline = pending.sent + self.rules.timeout;
+                self.ledger.write_unknown(key, number, deadline.max(done) + self.rules.timeout);
+                Outcome::Failed(failure)
+            }
+        }
+    }
+
+    fn broken(&mut self, operation: &Operation, failure: Failure, reason: &str) -> Outcome {
+        if self.complaints.len() < COMPLAINTS_MAX {
+            let Operation { number, key, .. } = operation;
+            self.complaints.push(format!("{failure}: operation {number} read key {}: {reason}", key.0));
+        }
+        Outcome::Failed(failure)
+    }
+}
+
+impl Pending {
+    /// The operation as it was scheduled.
+    pub fn operation(&self) -> &Operation {
+        &self.operation
+    }
+
+    /// When it was sent.
+    pub fn sent(&self) -> Moment {
+        self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::operation::Key;
+
+    use super::*;
+
+    fn audit(consistency: Consistency) -> Audit {
+        let timeout = Duration::from_nanos(100);
+        Audit::new(Rules { keys: 4, length_min: 64, run_tag: 1, consistency, timeout })
+    }
+
+    fn operation(number: u64, kind: Kind) -> Operation {
+        Operation { number, kind, key: Key(2), value_len: 64, due_ns: 0 }
+    }
+
+    /// Performs an operation at once; a put's value is what later reads are given.
+    fn perform(audit: &mut Audit, number: u64, kind: Kind, answer: Answer) -> (Outcome, Option<Bytes>) {
+        let now = Moment(number * 1000);
+        let (request, pending) = audit.issue(operation(number, kind), now);
+        let value = if let Request::Put(_, value) = request { Some(value) } else { None };
+        (audit.settle(pending, answer, now + Duration::from_nanos(10)), value)
+    }
+
+    #[test]
+    fn reads_are_judged_by_what_was_written() {
+        let mut audit = audit(Consistency::Strict);
+        assert_eq!(perform(&mut audit, 1, Kind::Read, Ok(None)).0, Outcome::NotFound);
+        let (_, first) = perform(&mut audit, 2, Kind::Write, Ok(None));
+        let (_, second) = perform(&mut audit, 3, Kind::Write, Ok(None));
+        assert_eq!(perform(&mut audit, 4, Kind::Read, Ok(second)).0, Outcome::Done);
+        assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(first)).0, Outcome::Failed(Failure::Lost));
+        assert_eq!(perform(&mut audit, 6, Kind::Read, Ok(None)).0, Outcome::Failed(Failure::Lost));
+        let rubbish = Some(Bytes::from_static(&[7; 64]));
+        assert_eq!(perform(&mut audit, 7, Kind::Read, Ok(rubbish)).0, Outcome::Failed(Failure::Wrong));
+        perform(&mut audit, 8, Kind::Delete, Ok(None));
+        assert_eq!(perform(&mut audit, 9, Kind::Read, Ok(None)).0, Outcome::NotFound);
+        assert_eq!(audit.complaints().len(), 3, "{:?}", audit.complaints());
+    }
+
+    #[test]
+    fn stale_reads_are_no_error_where_they_are_allowed() {
+        let mut audit = audit(Consistency::Eventual);
+        perform(&mut audit, 1, Kind::Write, Ok(None));
+        assert_eq!(perform(&mut audit, 2, Kind::Read, Ok(None)).0, Outcome::Stale);
+        assert!(audit.complaints().is_empty());
+    }
+
+    #[test]
+    fn failed_writes_are_refused_or_unknown() {
+        let trouble = |failure, applied| Err(Trouble { failure, applied });
+        let mut audit = audit(Consistency::Strict);
+        let overloaded = trouble(Failure::Overloaded, Applied::No);
+        let (outcome, refused) = perform(&mut audit, 1, Kind::Write, overloaded);
+        assert_eq!(outcome, Outcome::Failed(Failure::Overloaded));
+        assert_eq!(perform(&mut audit, 2, Kind::Read, Ok(refused)).0, Outcome::Failed(Failure::Wrong));
+        let timeout = trouble(Failure::Timeout, Applied::Maybe);
+        let (outcome, unknown) = perform(&mut audit, 3, Kind::Write, timeout);
+        assert_eq!(outcome, Outcome::Failed(Failure::Timeout));
+        assert_eq!(perform(&mut audit, 4, Kind::Read, Ok(None)).0, Outcome::NotFound);
+        assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(unknown)).0, Outcome::Done);
+    }
+}

@@ -1,0 +1,361 @@
+//! The command line: `loadgen [demo]`, `loadgen check`, `loadgen replay`.
+//!
+//! Everything is parsed here, once, into the types of the modules that use it. A mistake gives one line and
+//! exit code 2 ([`Refusal`]). Without a subcommand, `demo` runs: its options need not be preceded by its name.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use ringmain::prng::Prng;
+
+use crate::duration::{parse, parse_positive};
+use crate::keys::{Keys, Popularity};
+use crate::ledger::Consistency;
+use crate::mix::Mix;
+use crate::objective::Objective;
+use crate::operation::Key;
+use crate::pacer::Pacer;
+use crate::rate::Rate;
+use crate::runner::Limits;
+use crate::schedule::{Arrivals, Schedule};
+use crate::sizes::Sizes;
+use crate::workload::Workload;
+
+/// What the user wants done.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Start three nodes on this machine, load them, kill one half-way, and judge (the default)
+    Demo(Demo),
+    /// Load a running cluster and judge
+    Check(Check),
+    /// Replay a trace of real requests and verify every read
+    Replay(Replay),
+    /// Be a node of the embedded cluster
+    #[command(hide = true)]
+    Node(Node),
+}
+
+/// `loadgen demo`
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// What is offered.
+    #[command(flatten)]
+    pub load: Load,
+    /// How it is judged.
+    #[command(flatten)]
+    pub judging: Judging,
+    /// Where it goes.
+    #[command(flatten)]
+    pub embedded: Embedded,
+}
+
+/// `loadgen check`
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// Nodes of the cluster, of which one must answer; separated by commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub servers: Vec<Server>,
+    /// What is offered.
+    #[command(flatten)]
+    pub load: Load,
+    /// How it is judged.
+    #[command(flatten)]
+    pub judging: Judging,
+}
+
+/// `loadgen replay`
+#[derive(Clone, Debug, Args)]
+pub struct Replay {
+    /// The trace: CSV with the columns version,time,op,size,lbn
+    #[arg(value_name = "FILE")]
+    pub trace: PathBuf,
+    /// How many times as fast as it was recorded
+    #[arg(long, default_value = "100", value_parser = parse_speed, value_name = "TIMES")]
+    pub speed: f64,
+    /// First write the objects whose first access is a read
+    #[arg(long)]
+    pub preload: bool,
+    /// Nodes of a running cluster, separated by commas; without them, nodes are started on this machine
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "no_kill"])]
+    pub servers: Vec<Server>,
+    /// How it is judged.
+    #[command(flatten)]
+    pub judging: Judging,
+    /// Where it goes if no servers are given.
+    #[command(flatten)]
+    pub embedded: Embedded,
+}
+
+/// `loadgen node`: the server's own command line follows.
+#[derive(Clone, Debug, Args)]
+pub struct Node {
+    /// Handed on to the server as they are.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// A made-up load.
+#[derive(Clone, Debug, Args)]
+pub struct Load {
+    /// Operations offered: a number and /s, /min, /hour or /day, with k, M or B for thousands and more
+    #[arg(long, default_value = "50M/day", value_name = "RATE")]
+    pub rate: Rate,
+    /// For how long
+    #[arg(long, default_value = "20s", value_parser = parse_positive, value_name = "TIME")]
+    pub duration: Duration,
+    /// How operations follow each other: fixed (evenly) or poisson (as from many independent users)
+    #[arg(long, default_value = "fixed", value_name = "KIND")]
+    pub arrivals: Arrivals,
+    /// How many keys there are
+    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=Key::COUNT_MAX), value_name = "COUNT")]
+    pub keys: u64,
+    /// Which keys are touched: zipf, uniform or latest
+    #[arg(long, default_value = "zipf", value_name = "KIND")]
+    pub popularity: Popularity,
+    /// Zipf's exponent, from 0 (all alike) up; used by zipf and latest
+    #[arg(long, default_value = "0.99", value_parser = parse_exponent, value_name = "EXPONENT")]
+    pub zipf: f64,
+    /// Bytes in a value: 100, 10..1000, lognormal:MEDIAN,SIGMA or 64:50%,1024:50%
+    #[arg(long, default_value = "100", value_name = "SIZES")]
+    pub value_size: Sizes,
+    /// Shares of the operations in percent, of read, write and delete
+    #[arg(long, default_value = "read=50,write=50", value_name = "MIX")]
+    pub mix: Mix,
+    /// First write every key once
+    #[arg(long)]
+    pub preload: bool,
+    /// The same number gives the same operations
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub seed: u64,
+}
+
+/// How a run is judged, and what its requests ask for.
+#[derive(Clone, Debug, Args)]
+pub struct Judging {
+    /// The objective: percentiles, max and mean of the latency, and errors [default: p99.9<300ms,errors<0.001%; replay: errors<0.001%]
+    #[arg(long, value_name = "CLAUSES")]
+    pub slo: Option<Objective>,
+    /// Also write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Each request's deadline
+    #[arg(long, default_value = "1s", value_parser = parse_positive, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Replicas a read waits for [default: a majority]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "R")]
+    pub read_quorum: Option<u8>,
+    /// Replicas a write waits for [default: a majority]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "W")]
+    pub write_quorum: Option<u8>,
+    /// Copies the cluster keeps of each key; the embedded nodes are started with it
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
+    pub replicas: u8,
+    /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
+    #[arg(long, value_name = "KIND")]
+    pub consistency: Option<Consistency>,
+    /// Operations in flight beyond which no more are sent, but counted as errors
+    #[arg(long, default_value_t = Limits::IN_FLIGHT_DEFAULT as u32, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub in_flight: u32,
+    /// How long to spin before each due moment: more punctual, but takes processor time
+    #[arg(long, default_value = "5us", value_parser = parse, value_name = "TIME")]
+    pub spin: Duration,
+    /// No line of progress each second
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// The cluster on this machine.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Embedded {
+    /// How many nodes to start on this machine
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(1..), value_name = "COUNT")]
+    pub nodes: u8,
+    /// Shards of each node
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "COUNT")]
+    pub shards: u8,
+    /// Let all nodes live
+    #[arg(long)]
+    pub no_kill: bool,
+}
+
+/// A node's address as the user gave it: a name or number, and a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Server(pub String);
+
+/// An address that can't be one.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{0}' is no address: write a host and a port, such as 127.0.0.1:7400")]
+pub struct ServerError(String);
+
+/// The command line asks for no run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It asks for help or the version: print this and succeed.
+    Shown(String),
+    /// It is wrong: print this one line.
+    Wrong(String),
+}
+
+/// Understands a command line, the program's name first.
+pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
+    let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
+    let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
+    let judging = match &command {
+        Command::Demo(demo) => &demo.judging,
+        Command::Check(check) => &check.judging,
+        Command::Replay(replay) => &replay.judging,
+        Command::Node(_) => return Ok(command),
+    };
+    judging.refuse_impossible()?;
+    Ok(command)
+}
+
+impl Load {
+    /// The operations, numbered from `number_first`.
+    pub fn operations(&self, number_first: u64) -> Workload {
+        let mut prng = Prng::from_seed(self.seed);
+        let schedule = Schedule::new(self.rate, self.arrivals, self.duration, prng.split());
+        let keys = Keys::new(self.keys, self.popularity, self.zipf);
+        Workload::new(schedule, self.mix.clone(), keys, self.value_size.clone(), prng.split(), number_first)
+    }
+
+    /// The writes that come before them: one for each key, or none.
+    pub fn preload(&self) -> Vec<(Key, u32)> {
+        if !self.preload {
+            return Vec::new();
+        }
+        // Another stream than the operations' own, or preloading would change them.
+        let mut prng = Prng::from_seed(!self.seed);
+        crate::workload::preload(self.keys, &self.value_size, &mut prng).collect()
+    }
+}
+
+impl Judging {
+    /// The replicas a read waits for.
+    pub fn read_quorum(&self) -> u8 {
+        self.read_quorum.unwrap_or(self.replicas / 2 + 1)
+    }
+
+    /// The replicas a write waits for.
+    pub fn write_quorum(&self) -> u8 {
+        self.write_quorum.unwrap_or(self.replicas / 2 + 1)
+    }
+
+    /// What a read behind an acknowledged write means.
+    pub fn consistency(&self) -> Consistency {
+        let overlap =
+            u16::from(self.read_quorum()) + u16::from(self.write_quorum()) > u16::from(self.replicas);
+        self.consistency.unwrap_or(if overlap { Consistency::Strict } else { Consistency::Eventual })
+    }
+
+    /// The sending side's own bounds.
+    pub fn limits(&self) -> Limits {
+        Limits { in_flight_max: self.in_flight as usize, spin: self.spin }
+    }
+
+    fn refuse_impossible(&self) -> Result<(), Refusal> {
+        let quorums = [("--read-quorum", self.read_quorum()), ("--write-quorum", self.write_quorum())];
+        for (name, quorum) in quorums {
+            if quorum > self.replicas {
+                let replicas = self.replicas;
+                return Err(Refusal::Wrong(format!(
+                    "error: {name} {quorum} can never be reached with {replicas} replicas: lower it, or raise --replicas"
+                )));
+            }
+        }
+        if self.spin > SPIN_MAX {
+            let spin = self.spin;
+            return Err(Refusal::Wrong(format!(
+                "error: --spin {spin:?} takes a whole core: choose 1ms or less"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Command {
+    /// The subcommand's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "demo",
+            Self::Check(_) => "check",
+            Self::Replay(_) => "replay",
+            Self::Node(_) => "node",
+        }
+    }
+
+    /// The objective, given or by default. A node has none.
+    pub fn objective(&self) -> Objective {
+        let (given, by_default) = match self {
+            Self::Demo(demo) => (&demo.judging.slo, SLO_DEFAULT),
+            Self::Check(check) => (&check.judging.slo, SLO_DEFAULT),
+            Self::Replay(replay) => (&replay.judging.slo, SLO_REPLAY_DEFAULT),
+            Self::Node(_) => return Objective::default(),
+        };
+        given.clone().unwrap_or_else(|| by_default.parse().expect("the default is an objective"))
+    }
+}
+
+impl FromStr for Server {
+    type Err = ServerError;
+
+    fn from_str(text: &str) -> Result<Self, ServerError> {
+        let port =
+            text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        match port {
+            Some(Ok(port)) if port > 0 => Ok(Self(text.to_owned())),
+            _ => Err(ServerError(text.to_owned())),
+        }
+    }
+}
+
+/// Loads Ringmain at a fixed rate, verifies every read, and judges latencies by an objective
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    demo: Demo,
+}
+
+const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 wrong usage, \
+    3 the generator itself could not offer the load.";
+const SLO_DEFAULT: &str = "p99.9<300ms,errors<0.001%";
+const SLO_REPLAY_DEFAULT: &str = "errors<0.001%";
+const SPIN_MAX: Duration = Duration::from_millis(1);
+const EXPONENT_MAX: f64 = 20.0;
+const _: () = assert!(Pacer::SPIN_DEFAULT.as_micros() == 5, "the default of --spin is written 5us");
+
+/// clap's own errors fill a screen; their first paragraph says it all.
+fn refusal(error: &clap::Error) -> Refusal {
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Refusal::Shown(text);
+    }
+    let paragraph: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    Refusal::Wrong(format!("{} (see loadgen --help)", paragraph.join(" ")))
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if (1e-3..=1e6).contains(&speed) => Ok(speed),
+        _ => Err("write a number from 0.001 to 1000000, such as 100".to_owned()),
+    }
+}
+
+fn parse_exponent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(exponent) if (0.0..=EXPONENT_MAX).contains(&exponent) => Ok(exponent),
+        _ => Err("write a number from 0 to 20, such as 0.99".to_owned()),
+    }
+}
+
+mod settings;
+#[cfg(test)]
+mod tests;

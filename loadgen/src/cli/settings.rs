@@ -1,0 +1,87 @@
+//! A run's settings by name, for its report: what was typed, and what was left to the defaults.
+
+use std::collections::BTreeMap;
+
+use crate::objective::Objective;
+
+use super::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
+
+impl Command {
+    /// Every setting by name, defaults included, for the report.
+    pub fn describe(&self) -> BTreeMap<&'static str, String> {
+        let mut settings = BTreeMap::from([("command", self.name().to_owned())]);
+        let slo = self.objective();
+        match self {
+            Self::Demo(Demo { load, judging, embedded }) => {
+                settings.extend(load.describe());
+                settings.extend(judging.describe(&slo));
+                settings.extend(embedded.describe());
+            }
+            Self::Check(Check { servers, load, judging }) => {
+                settings.insert("servers", join(servers));
+                settings.extend(load.describe());
+                settings.extend(judging.describe(&slo));
+            }
+            Self::Replay(Replay { trace, speed, preload, servers, judging, embedded }) => {
+                settings.insert("trace", trace.display().to_string());
+                settings.insert("speed", speed.to_string());
+                settings.insert("preload", preload.to_string());
+                settings.extend(judging.describe(&slo));
+                if servers.is_empty() {
+                    settings.extend(embedded.describe());
+                } else {
+                    settings.insert("servers", join(servers));
+                }
+            }
+            Self::Node(_) => {}
+        }
+        settings
+    }
+}
+
+impl Load {
+    fn describe(&self) -> [(&'static str, String); 10] {
+        [
+            ("rate", self.rate.to_string()),
+            ("duration", format!("{:?}", self.duration)),
+            ("arrivals", self.arrivals.to_string()),
+            ("keys", self.keys.to_string()),
+            ("popularity", self.popularity.to_string()),
+            ("zipf", self.zipf.to_string()),
+            ("value_size", self.value_size.to_string()),
+            ("mix", self.mix.to_string()),
+            ("preload", self.preload.to_string()),
+            ("seed", self.seed.to_string()),
+        ]
+    }
+}
+
+impl Judging {
+    fn describe(&self, slo: &Objective) -> [(&'static str, String); 8] {
+        [
+            ("slo", slo.to_string()),
+            ("timeout", format!("{:?}", self.timeout)),
+            ("read_quorum", self.read_quorum().to_string()),
+            ("write_quorum", self.write_quorum().to_string()),
+            ("replicas", self.replicas.to_string()),
+            ("consistency", self.consistency().to_string()),
+            ("in_flight", self.in_flight.to_string()),
+            ("spin", format!("{:?}", self.spin)),
+        ]
+    }
+}
+
+impl Embedded {
+    fn describe(self) -> [(&'static str, String); 3] {
+        [
+            ("nodes", self.nodes.to_string()),
+            ("shards", self.shards.to_string()),
+            ("kill", (!self.no_kill).to_string()),
+        ]
+    }
+}
+
+fn join(servers: &[Server]) -> String {
+    let servers: Vec<&str> = servers.iter().map(|Server(address)| address.as_str()).collect();
+    servers.join(",")
+}

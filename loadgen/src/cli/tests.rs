@@ -1,0 +1,122 @@
+//! Command lines as users type them.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse_line(line: &str) -> Result<Command, Refusal> {
+    understand(format!("loadgen {line}").split_whitespace().map(OsString::from))
+}
+
+fn demo(line: &str) -> Demo {
+    match parse_line(line) {
+        Ok(Command::Demo(demo)) => demo,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn demo_is_the_default_with_and_without_its_name() {
+    for line in ["--rate 1B/day", "demo --rate 1B/day"] {
+        let demo = demo(line);
+        assert_eq!(demo.load.rate.to_string(), "11574/s");
+        assert_eq!(demo.embedded.nodes, 3);
+        assert!(!demo.embedded.no_kill);
+        assert_eq!(Command::Demo(demo).objective().to_string(), SLO_DEFAULT);
+    }
+    assert_eq!(demo("").load.rate.to_string(), "579/s");
+}
+
+#[test]
+fn every_option_reaches_its_place() {
+    let demo = demo(
+        "--rate 10k/s --duration 1500ms --arrivals poisson --keys 500 --popularity latest --zipf 1.2 \
+         --value-size 10..20 --mix read=90,delete=10 --preload --seed 7 --slo p50<1ms,errors<1% \
+         --json out.json --timeout 50ms --read-quorum 1 --write-quorum 1 --in-flight 100 --spin 0us \
+         --nodes 5 --shards 2 --no-kill --quiet",
+    );
+    assert_eq!(demo.judging.consistency(), Consistency::Eventual);
+    assert_eq!(demo.judging.limits().in_flight_max, 100);
+    assert_eq!(demo.load.preload().len(), 500);
+    assert_eq!(demo.load.operations(0).count(), demo.load.operations(0).count());
+    let settings = Command::Demo(demo).describe();
+    for (name, value) in [
+        ("command", "demo"),
+        ("rate", "10000/s"),
+        ("duration", "1.5s"),
+        ("arrivals", "poisson"),
+        ("popularity", "latest"),
+        ("mix", "read=90,delete=10"),
+        ("slo", "p50<1ms,errors<1%"),
+        ("consistency", "eventual"),
+        ("nodes", "5"),
+        ("kill", "false"),
+    ] {
+        assert_eq!(settings[name], value, "{name}");
+    }
+}
+
+#[test]
+fn check_and_replay_know_their_servers() {
+    let Ok(Command::Check(check)) = parse_line("check --servers a:1,b:2 --servers c:3 --keys 9") else {
+        panic!("a check")
+    };
+    assert_eq!(check.servers, ["a:1", "b:2", "c:3"].map(|address| Server(address.to_owned())));
+    let Ok(command) = parse_line("replay trace.csv --speed 0.5 --preload --servers a:1") else {
+        panic!("a replay")
+    };
+    assert_eq!(command.objective().to_string(), SLO_REPLAY_DEFAULT);
+    assert_eq!(command.describe()["speed"], "0.5");
+    assert!(parse_line("replay trace.csv").is_ok());
+}
+
+#[test]
+fn a_nodes_arguments_are_handed_on() {
+    let Ok(Command::Node(node)) = parse_line("node serve --listen 127.0.0.1:0") else { panic!("a node") };
+    assert_eq!(node.arguments, ["serve", "--listen", "127.0.0.1:0"]);
+}
+
+#[test]
+fn mistakes_take_one_line() {
+    for (line, expected) in [
+        ("--rate fast", "doesn't start with a number"),
+        ("--rate 5/fortnight", "no known period"),
+        ("--duration 20", "has no unit of time"),
+        ("--duration 0s", "not a positive number"),
+        ("--mix read=50", "add up to 50"),
+        ("--slo p99.9", "bounds nothing"),
+        ("--keys 0", "--keys"),
+        ("--zipf=-1", "from 0 to 20"),
+        ("--zipf NaN", "from 0 to 20"),
+        ("--bogus", "--bogus"),
+        ("bogus", "bogus"),
+        ("check", "--servers"),
+        ("check --servers localhost", "no address"),
+        ("check --servers :7400", "no address"),
+        ("check --servers a:99999", "no address"),
+        ("replay", "FILE"),
+        ("replay x --servers a:1 --nodes 5", "cannot be used"),
+        ("replay x --speed 0", "from 0.001"),
+        ("--replicas 3 --read-quorum 4", "can never be reached"),
+        ("--spin 1s", "whole core"),
+        ("--rate 5/s demo", "demo"),
+    ] {
+        let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
+        assert!(text.contains(expected), "{line}: {text}");
+        assert!(!text.contains('\n'), "{line}: {text}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for line in ["--help", "-h", "--version", "check --help"] {
+        assert!(matches!(parse_line(line), Err(Refusal::Shown(_))), "{line}");
+    }
+    let Err(Refusal::Shown(help)) = parse_line("--help") else { panic!("help") };
+    assert!(!help.contains("  node"), "the node subcommand is hidden");
+}

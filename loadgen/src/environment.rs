@@ -1,0 +1,46 @@
+//! Where a run took place: figures of two machines don't compare.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// The machine and the program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Environment {
+    /// The kernel's name and release.
+    pub kernel: String,
+    /// The processor's architecture and, where the kernel tells, its model.
+    pub processor: String,
+    /// Cores this process may use.
+    pub cores: usize,
+    /// This crate's version.
+    pub version: &'static str,
+    /// Whether the compiler optimized: figures of a debug build mean little.
+    pub build: &'static str,
+    /// When, in seconds since 1970 (UTC).
+    pub unix_time_s: u64,
+}
+
+impl Environment {
+    /// Looks around.
+    pub fn observe() -> Self {
+        let system = rustix::system::uname();
+        let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+        let model = processor_model().map_or(String::new(), |model| format!(" {model}"));
+        Self {
+            kernel: format!("{} {}", text(system.sysname()), text(system.release())),
+            processor: format!("{}{model}", text(system.machine())),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            version: env!("CARGO_PKG_VERSION"),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            unix_time_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        }
+    }
+}
+
+fn processor_model() -> Option<String> {
+    let listing = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = listing.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}

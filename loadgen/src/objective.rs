@@ -1,0 +1,259 @@
+//! The objective a run is judged by: `p99.9<300ms,p50<1ms,errors<0.001%`.
+//!
+//! Every clause bounds one figure over all operations of the run: a percentile, `max` or `mean` of the
+//! latency from the due moment, or the share of `errors`. All clauses must hold.
+//!
+//! A percentile needs enough operations for at least one to lie beyond it: `1 / (1 - p)`, so 1000 for p99.9
+//! and 100 for p99. With fewer, the clause is not met: nothing was shown. A percentile that falls among the
+//! failed operations is not met either ([`crate::tally`]). `max` and `mean` are those of the successes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::duration::{self, DurationError, display_ns};
+use crate::tally::{Latency, Percentile, Tally};
+
+/// Clauses that must all hold. Without any, every run meets it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Objective {
+    clauses: Vec<Clause>,
+}
+
+/// An upper bound of one figure.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Clause {
+    /// Of the latency from the due moment.
+    Latency(Measure, Bound<Duration>),
+    /// Of the share of failed operations, 0 to 1.
+    Errors(Bound<f64>),
+}
+
+/// What of the latencies is bounded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measure {
+    /// The latency below which this share of all operations lies.
+    Percentile(Percentile),
+    /// The longest.
+    Max,
+    /// The mean.
+    Mean,
+}
+
+/// `<` or `<=` a limit.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Bound<T> {
+    limit: T,
+    inclusive: bool,
+}
+
+/// Whether one clause holds, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// The clause as it is written.
+    pub clause: String,
+    /// Whether it holds.
+    pub met: bool,
+    /// It bounds a latency, which a late generator lengthens.
+    pub about_latency: bool,
+    /// One sentence with the figure.
+    pub reason: String,
+}
+
+/// Why an objective was not understood.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum ObjectiveError {
+    /// No `<` in a clause.
+    #[error("'{0}' bounds nothing: write a figure, < and a limit, such as p99.9<300ms or errors<0.001%")]
+    Clause(String),
+    /// No known figure.
+    #[error("'{0}' is no figure: write p and a number between 0 and 100 such as p99.9, max, mean or errors")]
+    Figure(String),
+    /// A latency that can't be read.
+    #[error("in '{clause}': {source}")]
+    Limit {
+        /// The clause.
+        clause: String,
+        /// What is wrong with its limit.
+        source: DurationError,
+    },
+    /// A share of errors that can't be read.
+    #[error("'{0}' is no share of errors: write a percentage such as 0.001% or a fraction such as 0.00001")]
+    Share(String),
+}
+
+impl Objective {
+    /// One finding for each clause, in order.
+    pub fn judge(&self, total: &Tally) -> Vec<Finding> {
+        self.clauses.iter().map(|clause| clause.judge(total)).collect()
+    }
+
+    /// The tightest limit on a latency, if there is any.
+    pub fn latency_limit_min(&self) -> Option<Duration> {
+        let limits = self.clauses.iter().filter_map(|clause| match clause {
+            Clause::Latency(_, bound) => Some(bound.limit),
+            Clause::Errors(_) => None,
+        });
+        limits.min()
+    }
+}
+
+impl Clause {
+    fn judge(&self, total: &Tally) -> Finding {
+        let (met, reason) = match self {
+            Self::Errors(bound) => judge_errors(*bound, total),
+            Self::Latency(measure, bound) => judge_latency(*measure, *bound, total),
+        };
+        let about_latency = matches!(self, Self::Latency(..));
+        Finding { clause: self.to_string(), met, about_latency, reason }
+    }
+}
+
+fn judge_errors(bound: Bound<f64>, total: &Tally) -> (bool, String) {
+    let (share, errors, operations) = (total.error_share(), total.errors(), total.operations());
+    if operations == 0 {
+        return (false, "errors: there was no operation".to_owned());
+    }
+    let met = bound.holds(share);
+    let relation = bound.relation(met);
+    let figure = format!("errors {} ({errors} of {operations})", display_percent(share));
+    (met, format!("{figure} {relation} {}", display_percent(bound.limit)))
+}
+
+fn judge_latency(measure: Measure, bound: Bound<Duration>, total: &Tally) -> (bool, String) {
+    let limit = display_ns(bound.limit.as_nanos() as u64);
+    let latency = match measure {
+        Measure::Max => total.due_max(),
+        Measure::Mean => total.due_mean(),
+        Measure::Percentile(percentile) => {
+            let (operations, needed) = (total.operations(), percentile.operations_min());
+            if operations < needed {
+                let reason =
+                    format!("{measure} is unknown: {operations} operations are too few, it takes {needed}");
+                return (false, reason);
+            }
+            total.due(percentile)
+        }
+    };
+    match latency {
+        Latency::None => (false, format!("{measure} is unknown: there was no operation")),
+        Latency::Failed => {
+            (false, format!("{measure} falls among the {} failed operations, not < {limit}", total.errors()))
+        }
+        Latency::Ns(latency_ns) => {
+            let met = bound.holds(Duration::from_nanos(latency_ns));
+            (met, format!("{measure} {} {} {limit}", display_ns(latency_ns), bound.relation(met)))
+        }
+    }
+}
+
+impl<T: PartialOrd + Copy> Bound<T> {
+    fn holds(&self, figure: T) -> bool {
+        figure < self.limit || (self.inclusive && figure == self.limit)
+    }
+
+    fn relation(&self, met: bool) -> &'static str {
+        match (met, self.inclusive) {
+            (true, false) => "<",
+            (true, true) => "<=",
+            (false, false) => "is not <",
+            (false, true) => "is not <=",
+        }
+    }
+}
+
+impl FromStr for Objective {
+    type Err = ObjectiveError;
+
+    fn from_str(text: &str) -> Result<Self, ObjectiveError> {
+        let clauses: Result<Vec<Clause>, ObjectiveError> = text.split(',').map(parse_clause).collect();
+        Ok(Self { clauses: clauses? })
+    }
+}
+
+fn parse_clause(text: &str) -> Result<Clause, ObjectiveError> {
+    let (figure, limit) = text.split_once('<').ok_or_else(|| ObjectiveError::Clause(text.to_owned()))?;
+    let (limit, inclusive) = limit.strip_prefix('=').map_or((limit, false), |limit| (limit, true));
+    let figure = figure.trim();
+    if figure == "errors" {
+        return Ok(Clause::Errors(Bound { limit: parse_share(limit)?, inclusive }));
+    }
+    let measure = parse_measure(figure)?;
+    let limit = duration::parse(limit)
+        .map_err(|source| ObjectiveError::Limit { clause: text.trim().to_owned(), source })?;
+    Ok(Clause::Latency(measure, Bound { limit, inclusive }))
+}
+
+fn parse_measure(figure: &str) -> Result<Measure, ObjectiveError> {
+    match figure {
+        "max" => Ok(Measure::Max),
+        "mean" => Ok(Measure::Mean),
+        _ => figure
+            .strip_prefix('p')
+            .and_then(parse_percentile)
+            .map(Measure::Percentile)
+            .ok_or_else(|| ObjectiveError::Figure(figure.to_owned())),
+    }
+}
+
+/// Digit by digit: as a float, 99.9% of 1000 operations would be 999.0000000000001 of them.
+fn parse_percentile(text: &str) -> Option<Percentile> {
+    const DECIMALS: usize = 7;
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || whole.is_empty() || decimals.len() > DECIMALS {
+        return None;
+    }
+    let billionths = format!("{whole}{decimals:0<DECIMALS$}").parse().ok()?;
+    Percentile::from_billionths(billionths)
+}
+
+fn parse_share(text: &str) -> Result<f64, ObjectiveError> {
+    let text = text.trim();
+    let (number, whole) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    match number.trim_end().parse::<f64>() {
+        Ok(share) if (0.0..=whole).contains(&share) => Ok(share / whole),
+        _ => Err(ObjectiveError::Share(text.to_owned())),
+    }
+}
+
+/// Percent without the zeros and the noise of a float's last digits.
+fn display_percent(share: f64) -> String {
+    let fixed = format!("{:.6}", share * 100.0);
+    format!("{}%", fixed.trim_end_matches('0').trim_end_matches('.'))
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percentile(percentile) => write!(formatter, "p{}", percentile.percent()),
+            Self::Max => formatter.write_str("max"),
+            Self::Mean => formatter.write_str("mean"),
+        }
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latency(measure, bound) => {
+                write!(formatter, "{measure}{}{:?}", bound.relation(true), bound.limit)
+            }
+            Self::Errors(bound) => {
+                write!(formatter, "errors{}{}", bound.relation(true), display_percent(bound.limit))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clauses: Vec<String> = self.clauses.iter().map(ToString::to_string).collect();
+        formatter.write_str(&clauses.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests;

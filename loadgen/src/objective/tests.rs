@@ -1,0 +1,93 @@
+//! Objectives as users write them, and judgements on tallies made by hand.
+
+use crate::clock::Moment;
+use crate::operation::Kind;
+use crate::outcome::{Completion, Failure, Outcome};
+
+use super::*;
+
+fn parse(text: &str) -> Result<Objective, ObjectiveError> {
+    text.parse()
+}
+
+/// `successes` operations of 1 to `successes` us, then `failures` failed ones.
+fn tally(successes: u64, failures: u64) -> Tally {
+    let mut tally = Tally::default();
+    let mut record = |latency_us: u64, outcome| {
+        let (due, sent, done) = (Moment(0), Moment(0), Moment(latency_us * 1000));
+        tally.record(&Completion { kind: Kind::Read, due, sent, done, outcome });
+    };
+    (1..=successes).for_each(|latency_us| record(latency_us, Outcome::Done));
+    (0..failures).for_each(|_| record(1, Outcome::Failed(Failure::Timeout)));
+    tally
+}
+
+fn finding(objective: &str, tally: &Tally) -> (bool, String) {
+    let mut findings = parse(objective).expect("an objective").judge(tally);
+    assert_eq!(findings.len(), 1);
+    let finding = findings.remove(0);
+    (finding.met, finding.reason)
+}
+
+#[test]
+fn clauses_are_read_and_written_back() {
+    for text in ["p99.9<300ms,p50<1ms,errors<0.001%", "max<1s,mean<=20µs", "p99.9999<1.5ms", "errors<=0%"] {
+        assert_eq!(parse(text).expect("an objective").to_string(), text);
+    }
+    assert_eq!(parse(" p50 < 1ms , errors<0.00001").expect("spaces").to_string(), "p50<1ms,errors<0.001%");
+    let tightest = parse("p99.9<300ms,p50<1ms,errors<1%").expect("an objective").latency_limit_min();
+    assert_eq!(tightest, Some(Duration::from_millis(1)));
+}
+
+#[test]
+fn mistakes_are_named() {
+    for text in ["", "p99", "p99>3ms", "p50<1ms,"] {
+        assert!(matches!(parse(text), Err(ObjectiveError::Clause(_))), "{text}");
+    }
+    for text in ["p100<1s", "p0<1s", "p<1s", "p-5<1s", "q50<1s", "p99.12345678<1s", "p1e1<1s"] {
+        assert!(matches!(parse(text), Err(ObjectiveError::Figure(_))), "{text}");
+    }
+    assert!(matches!(parse("p99<300"), Err(ObjectiveError::Limit { .. })));
+    for text in ["errors<x", "errors<101%", "errors<2", "errors<-1%", "errors<"] {
+        assert!(matches!(parse(text), Err(ObjectiveError::Share(_))), "{text}");
+    }
+}
+
+#[test]
+fn latencies_are_judged_with_figure_and_limit() {
+    let tally = tally(1000, 0);
+    assert_eq!(finding("p99.9<2ms", &tally), (true, "p99.9 999 us < 2.00 ms".to_owned()));
+    assert_eq!(finding("p50<100us", &tally), (false, "p50 500 us is not < 100 us".to_owned()));
+    assert!(finding("max<2ms", &tally).0);
+    assert!(finding("mean<501us", &tally).0);
+    assert!(!finding("mean<400us", &tally).0);
+}
+
+#[test]
+fn errors_are_judged_as_a_share() {
+    let tally = tally(999, 1);
+    let (met, reason) = finding("errors<0.001%", &tally);
+    assert_eq!((met, reason.as_str()), (false, "errors 0.1% (1 of 1000) is not < 0.001%"));
+    assert!(!finding("errors<0.1%", &tally).0);
+    assert!(finding("errors<=0.1%", &tally).0);
+    assert!(finding("errors<0.002", &tally).0);
+}
+
+#[test]
+fn too_few_operations_show_nothing() {
+    let (met, reason) = finding("p99.9<300ms", &tally(999, 0));
+    assert_eq!(
+        (met, reason.as_str()),
+        (false, "p99.9 is unknown: 999 operations are too few, it takes 1000")
+    );
+    assert!(finding("p99.9<300ms", &tally(1000, 0)).0);
+    assert!(!finding("max<1s", &tally(0, 0)).0);
+    assert!(!finding("errors<1%", &tally(0, 0)).0);
+}
+
+#[test]
+fn a_percentile_among_the_failures_is_missed() {
+    let (met, reason) = finding("p99.9<300ms", &tally(998, 2));
+    assert_eq!((met, reason.as_str()), (false, "p99.9 falls among the 2 failed operations, not < 300 ms"));
+    assert!(finding("p99<300ms", &tally(998, 2)).0);
+}

@@ -1,0 +1,304 @@
+//! A run's report: a table for people, JSON for programs.
+//!
+//! Latencies of the table count from the due moment, over all operations of their row, a failed one being
+//! slower than every success; `failed` stands where a percentile falls among those. `service` is the p99.9
+//! from the moment of sending: far below the due-time figure, it says that operations waited for their turn.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::duration::display_ns;
+use crate::environment::Environment;
+use crate::operation::Kind;
+use crate::outcome::Failure;
+use crate::pacer::Offered;
+use crate::record::{Phase, Record};
+use crate::runner::Finished;
+use crate::tally::{Latency, Percentile, Tally};
+use crate::verdict::Verdict;
+
+/// Everything worth keeping of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// PASS or FAIL.
+    pub result: &'static str,
+    /// The process's exit code.
+    pub exit_code: u8,
+    /// Why, and the objective clause by clause.
+    pub verdict: Verdict,
+    /// One row for each phase and kind, with the sums; rows without operations are left out.
+    pub rows: Vec<Row>,
+    /// What the generator offered.
+    pub generator: Generator,
+    /// The first broken promises, in words.
+    pub complaints: Vec<String>,
+    /// How the run was configured, defaults included.
+    pub configuration: BTreeMap<&'static str, String>,
+    /// Where it took place.
+    pub environment: Environment,
+}
+
+/// The figures of one kind of operation in one phase. Latencies are in nanoseconds; `null` where a figure
+/// falls among the failed operations.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Row {
+    /// `before` and `after` the kill, or `all`.
+    pub phase: String,
+    /// `read`, `write`, `delete`, or `all`.
+    pub operation: String,
+    /// How many ended.
+    pub count: u64,
+    /// How many of those failed.
+    pub errors: u64,
+    /// The errors by their kind; kinds that didn't occur are left out.
+    pub failures: BTreeMap<String, u64>,
+    /// Reads that rightly found nothing.
+    pub not_found: u64,
+    /// Reads behind a write, where that is allowed.
+    pub stale: u64,
+    /// From the due moment.
+    pub due_ns: Latencies,
+    /// From the moment of sending.
+    pub service_ns: Latencies,
+}
+
+/// A distribution's main figures, in nanoseconds.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Latencies {
+    /// The median.
+    pub p50: Option<u64>,
+    /// 99%.
+    pub p99: Option<u64>,
+    /// 99.9%.
+    pub p999: Option<u64>,
+    /// The longest success; for the due moment only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
+/// How well the generator kept to its plan. Lateness is in nanoseconds.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Generator {
+    /// Operations handed out in time or late.
+    pub handed: u64,
+    /// Operations it could not hand out.
+    pub refused: u64,
+    /// Operations a second, as achieved.
+    pub per_second: f64,
+    /// The median of how late operations were handed out.
+    pub lateness_p50_ns: u64,
+    /// 99% of them.
+    pub lateness_p99_ns: u64,
+    /// The latest.
+    pub lateness_max_ns: u64,
+}
+
+const PERCENTILES: [Percentile; 3] = [Percentile::P50, Percentile::P99, Percentile::P999];
+
+impl Report {
+    /// Puts a finished run into words and figures.
+    pub fn new(finished: &Finished, verdict: Verdict, configuration: BTreeMap<&'static str, String>) -> Self {
+        Self {
+            result: if verdict.passed() { "PASS" } else { "FAIL" },
+            exit_code: verdict.exit.code(),
+            verdict,
+            rows: rows(&finished.record),
+            generator: Generator::of(&finished.offered),
+            complaints: finished.complaints.clone(),
+            configuration,
+            environment: Environment::observe(),
+        }
+    }
+
+    /// The table, the generator's own figures, broken promises, and the verdict as the last line.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{:<7}{:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
+            "phase", "operation", "count", "p50", "p99", "p99.9", "max", "service", "errors"
+        );
+        for row in &self.rows {
+            row.write(&mut text);
+        }
+        self.generator.write(&mut text);
+        for complaint in &self.complaints {
+            text.push_str(complaint);
+            text.push('\n');
+        }
+        text.push_str(&self.verdict.to_string());
+        text.push('\n');
+        text
+    }
+
+    /// One JSON object, indented.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report has only strings, numbers and lists")
+    }
+}
+
+fn rows(record: &Record) -> Vec<Row> {
+    let mut rows = Vec::new();
+    if record.has_after() {
+        for phase in Phase::ALL {
+            let kinds = Kind::ALL
+                .map(|kind| Row::of(&phase.to_string(), &kind.to_string(), record.tally(phase, kind)));
+            rows.extend(kinds);
+            rows.push(Row::of(&phase.to_string(), "all", &record.phase(phase)));
+        }
+    }
+    rows.extend(Kind::ALL.map(|kind| Row::of("all", &kind.to_string(), &record.kind(kind))));
+    rows.retain(|row| row.count > 0);
+    rows.push(Row::of("all", "all", &record.total()));
+    rows
+}
+
+impl Row {
+    fn of(phase: &str, operation: &str, tally: &Tally) -> Self {
+        let failures = Failure::ALL.iter().map(|&failure| (failure.to_string(), tally.failed(failure)));
+        Self {
+            phase: phase.to_owned(),
+            operation: operation.to_owned(),
+            count: tally.operations(),
+            errors: tally.errors(),
+            failures: failures.filter(|&(_, count)| count > 0).collect(),
+            not_found: tally.not_found(),
+            stale: tally.stale(),
+            due_ns: Latencies::new(
+                PERCENTILES.map(|percentile| tally.due(percentile)),
+                Some(tally.due_max()),
+            ),
+            service_ns: Latencies::new(PERCENTILES.map(|percentile| tally.service(percentile)), None),
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        let Latencies { p50, p99, p999, max } = &self.due_ns;
+        let _ = write!(text, "{:<7}{:<10}{:>10}", self.phase, self.operation, self.count);
+        for latency in [p50, p99, p999, max, &self.service_ns.p999] {
+            let cell = match latency {
+                Some(latency_ns) => display_ns(*latency_ns),
+                None if self.errors > 0 => "failed".to_owned(),
+                None => "-".to_owned(),
+            };
+            let _ = write!(text, "{cell:>10}");
+        }
+        let _ = write!(text, "{:>8}", self.errors);
+        let mut notes: Vec<String> =
+            self.failures.iter().map(|(failure, count)| format!("{count} {failure}")).collect();
+        if self.stale > 0 {
+            notes.push(format!("{} stale", self.stale));
+        }
+        if !notes.is_empty() {
+            let _ = write!(text, "  {}", notes.join(", "));
+        }
+        text.push('\n');
+    }
+}
+
+impl Latencies {
+    fn new([p50, p99, p999]: [Latency; 3], max: Option<Latency>) -> Self {
+        let known = |latency| if let Latency::Ns(latency_ns) = latency { Some(latency_ns) } else { None };
+        Self { p50: known(p50), p99: known(p99), p999: known(p999), max: max.and_then(known) }
+    }
+}
+
+impl Generator {
+    fn of(offered: &Offered) -> Self {
+        Self {
+            handed: offered.handed,
+            refused: offered.refused,
+            per_second: offered.per_second(),
+            lateness_p50_ns: offered.lateness(Percentile::P50),
+            lateness_p99_ns: offered.lateness(Percentile::P99),
+            lateness_max_ns: offered.lateness_max(),
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "generator: {:.0}/s offered, {} not handed out, lateness p50 {}, p99 {}, max {}",
+            self.per_second,
+            self.refused,
+            display_ns(self.lateness_p50_ns),
+            display_ns(self.lateness_p99_ns),
+            display_ns(self.lateness_max_ns),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Moment;
+    use crate::objective::Objective;
+    use crate::outcome::{Completion, Outcome};
+
+    use super::*;
+
+    fn finished() -> Finished {
+        let mut record = Record::default();
+        let mut end = |kind, latency_us: u64, outcome| {
+            let (due, sent, done) = (Moment(0), Moment(1000), Moment(latency_us * 1000));
+            record.record(&Completion { kind, due, sent, done, outcome });
+        };
+        (1..=1000).for_each(|latency_us| end(Kind::Read, latency_us, Outcome::Done));
+        end(Kind::Write, 1, Outcome::Failed(Failure::Timeout));
+        record.begin_after();
+        let (due, sent, done) = (Moment(0), Moment(0), Moment(5_000_000));
+        record.record(&Completion { kind: Kind::Read, due, sent, done, outcome: Outcome::NotFound });
+        let offered =
+            Offered { handed: 1002, due_last_ns: 1, elapsed_ns: 1_000_000_000, ..Offered::default() };
+        Finished { record, offered, complaints: vec!["lost: operation 7".to_owned()] }
+    }
+
+    fn report() -> Report {
+        let finished = finished();
+        let objective: Objective = "p50<1ms".parse().expect("an objective");
+        let offered = Offered { elapsed_ns: 1, ..finished.offered.clone() };
+        let verdict = Verdict::reach(&objective, &finished.record.total(), &offered);
+        Report::new(&finished, verdict, BTreeMap::from([("rate", "579/s".to_owned())]))
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_what_happened_and_ends_with_the_verdict() {
+        let text = report().text();
+        let lines: Vec<&str> = text.lines().collect();
+        let begins: Vec<&str> = lines.iter().map(|line| line.get(..17).unwrap_or("").trim_end()).collect();
+        assert_eq!(
+            begins[..9],
+            [
+                "phase  operation",
+                "before read",
+                "before write",
+                "before all",
+                "after  read",
+                "after  all",
+                "all    read",
+                "all    write",
+                "all    all",
+            ],
+            "{text}"
+        );
+        assert!(lines[1].contains("500 us") && lines[1].contains("1.00 ms"), "{text}");
+        assert!(lines[2].contains("failed") && lines[2].ends_with("1  1 timeout"), "{text}");
+        assert!(lines[9].starts_with("generator: 1002/s offered"), "{text}");
+        assert_eq!(lines[10], "lost: operation 7");
+        assert!(lines[11].starts_with("PASS: p50"), "{text}");
+    }
+
+    #[test]
+    fn the_json_can_be_read_back() {
+        let json: serde_json::Value = serde_json::from_str(&report().json()).expect("valid JSON");
+        assert_eq!(json["result"], "PASS");
+        assert_eq!(json["exit_code"], 0);
+        assert_eq!(json["configuration"]["rate"], "579/s");
+        assert_eq!(json["rows"][0]["operation"], "read");
+        assert_eq!(json["rows"][1]["failures"]["timeout"], 1);
+        assert!(json["rows"][1]["due_ns"]["p50"].is_null());
+        assert!(
+            json["rows"][0]["due_ns"]["p50"].as_u64().is_some_and(|p50| (499_000..501_000).contains(&p50))
+        );
+        assert!(json["environment"]["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("Linux")));
+    }
+}

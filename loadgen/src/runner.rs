@@ -1,0 +1,246 @@
+//! Runs operations against a target: the pacer's thread hands them out, one task each carries them to the
+//! target and back, and one loop owns all the books.
+//!
+//! ```text
+//! pacer thread --bounded queue--> loop --a task for each operation--> target
+//!                                 loop <-------- its answer ---------
+//! ```
+//!
+//! The loop never waits for the target, so the queue fills only if this thread lacks the processor. What is
+//! in flight is bounded: an operation beyond is not sent and counts as a failure, [`Failure::Unsent`], since
+//! it is the target that is so slow. Everything runs on the caller's thread, within a `LocalSet`.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::audit::{Answer, Audit, Pending, Request, Rules};
+use crate::clock::Moment;
+use crate::operation::{Key, Kind, Operation};
+use crate::outcome::{Completion, Failure, Outcome};
+use crate::pacer::{Handed, Offered, Pacer};
+use crate::progress::Progress;
+use crate::record::Record;
+use crate::target::Target;
+
+/// Bounds of a run that are the sending side's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// So many operations may be in flight; more are not sent. More than the queue holds, or a moment without
+    /// the processor on this side would be counted against the target.
+    pub in_flight_max: usize,
+    /// How long the pacer spins before a due moment.
+    pub spin: Duration,
+}
+
+/// A run against one target. Operation numbers must rise from preload to measured run.
+#[derive(Debug)]
+pub struct Runner<T> {
+    target: T,
+    limits: Limits,
+    audit: Audit,
+    record: Record,
+}
+
+/// Keys could not be written before the run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{failed} of {writes} preloading writes failed, the first with '{first}': is the cluster healthy?")]
+pub struct PreloadError {
+    failed: u64,
+    writes: u64,
+    first: Failure,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Finished {
+    /// The latencies and failures.
+    pub record: Record,
+    /// What the generator offered.
+    pub offered: Offered,
+    /// The first broken promises, in words.
+    pub complaints: Vec<String>,
+}
+
+/// A task's product.
+type Returned = (Pending, Answer, Moment);
+
+const QUEUE_LEN: usize = 8192;
+/// No more than a `LocalSet` polls in a turn, which are 61.
+const BATCH_LEN: usize = 48;
+const PRELOAD_IN_FLIGHT: usize = 64;
+/// From the call to the first due moment: time for the pacer's thread to start.
+const LEAD: Duration = Duration::from_millis(20);
+
+impl Limits {
+    /// What five seconds bring at a billion operations a day.
+    pub const IN_FLIGHT_DEFAULT: usize = 65_536;
+}
+
+impl<T: Target> Runner<T> {
+    /// A runner with empty books.
+    pub fn new(target: T, rules: Rules, limits: Limits) -> Self {
+        Self { target, limits, audit: Audit::new(rules), record: Record::default() }
+    }
+
+    /// Writes these keys as fast as answers come, 64 at a time, numbered from 0. Returns the number after the last.
+    pub async fn preload(
+        &mut self,
+        writes: impl IntoIterator<Item = (Key, u32)>,
+    ) -> Result<u64, PreloadError> {
+        let mut tasks = JoinSet::new();
+        let (mut number, mut failed, mut first) = (0, 0, None);
+        let mut writes = writes.into_iter();
+        loop {
+            while tasks.len() < PRELOAD_IN_FLIGHT {
+                let Some((key, value_len)) = writes.next() else { break };
+                self.send(&mut tasks, Operation { number, kind: Kind::Write, key, value_len, due_ns: 0 });
+                number += 1;
+            }
+            let Some(returned) = tasks.join_next().await else { break };
+            let (pending, answer, done) = returned.unwrap_or_else(propagate_panic);
+            if let Outcome::Failed(failure) = self.audit.settle(pending, answer, done) {
+                failed += 1;
+                first.get_or_insert(failure);
+            }
+        }
+        first.map_or(Ok(number), |first| Err(PreloadError { failed, writes: number, first }))
+    }
+
+    /// Offers all operations and waits for their answers, or for those that were sent when `stop` was raised.
+    /// When `incident` (the kill of a node) has happened, the second phase of the record begins; it may stay
+    /// pending. `line` is given one line of progress a second.
+    pub async fn run(
+        mut self,
+        operations: impl Iterator<Item = Operation> + Send + 'static,
+        incident: impl Future<Output = ()>,
+        stop: Arc<AtomicBool>,
+        mut line: impl FnMut(String),
+    ) -> Finished {
+        let start = Moment::now() + LEAD;
+        let (mut queue, pacer) = spawn_pacer(Pacer { start, spin: self.limits.spin }, operations, stop);
+        let mut tasks = JoinSet::new();
+        let mut batch = Vec::with_capacity(BATCH_LEN);
+        let mut progress = Progress::default();
+        let second = Duration::from_secs(1);
+        let mut seconds = interval_at(Instant::now() + LEAD + second, second);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut incident = pin!(incident);
+        let (mut happened, mut offering) = (false, true);
+
+        while offering || !tasks.is_empty() {
+            tokio::select! {
+                biased;
+                _ = seconds.tick() => {
+                    line(progress.line(Moment::now().since_ns(start) / 1_000_000_000, tasks.len()));
+                }
+                () = &mut incident, if !happened => {
+                    happened = true;
+                    self.record.begin_after();
+                }
+                // Answers go before new operations: a task that has ended still counts as in flight.
+                Some(returned) = tasks.join_next() => {
+                    let (pending, answer, done) = returned.unwrap_or_else(propagate_panic);
+                    self.settle(pending, answer, done, start, &mut progress);
+                }
+                received = queue.recv_many(&mut batch, BATCH_LEN), if offering => {
+                    offering = received > 0;
+                    for operation in batch.drain(..) {
+                        self.send_or_drop(&mut tasks, operation, start, &mut progress);
+                    }
+                    // Lets this batch's tasks leave before the next is taken.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        let offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Finished { record: self.record, offered, complaints: self.audit.complaints().to_vec() }
+    }
+
+    fn send_or_drop(
+        &mut self,
+        tasks: &mut JoinSet<Returned>,
+        operation: Operation,
+        start: Moment,
+        progress: &mut Progress,
+    ) {
+        if tasks.len() < self.limits.in_flight_max {
+            self.send(tasks, operation);
+            return;
+        }
+        let now = Moment::now();
+        let due = start + Duration::from_nanos(operation.due_ns);
+        let outcome = Outcome::Failed(Failure::Unsent);
+        let completion = Completion { kind: operation.kind, due, sent: now, done: now, outcome };
+        self.record.record(&completion);
+        progress.record(&completion);
+    }
+
+    fn send(&mut self, tasks: &mut JoinSet<Returned>, operation: Operation) {
+        let (request, pending) = self.audit.issue(operation, Moment::now());
+        let target = self.target.clone();
+        tasks.spawn_local(async move {
+            let answer = perform(&target, request).await;
+            (pending, answer, Moment::now())
+        });
+    }
+
+    fn settle(
+        &mut self,
+        pending: Pending,
+        answer: Answer,
+        done: Moment,
+        start: Moment,
+        progress: &mut Progress,
+    ) {
+        let due = start + Duration::from_nanos(pending.operation().due_ns);
+        let (kind, sent) = (pending.operation().kind, pending.sent());
+        let outcome = self.audit.settle(pending, answer, done);
+        let completion = Completion { kind, due, sent, done, outcome };
+        self.record.record(&completion);
+        progress.record(&completion);
+    }
+}
+
+async fn perform<T: Target>(target: &T, request: Request) -> Answer {
+    match request {
+        Request::Get(key) => target.get(key).await,
+        Request::Put(key, value) => target.put(key, value).await.map(|()| None),
+        Request::Delete(key) => target.delete(key).await.map(|()| None),
+    }
+}
+
+fn spawn_pacer(
+    pacer: Pacer,
+    operations: impl Iterator<Item = Operation> + Send + 'static,
+    stop: Arc<AtomicBool>,
+) -> (mpsc::Receiver<Operation>, thread::JoinHandle<Offered>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_LEN);
+    let stopped = Arc::clone(&stop);
+    let hand = move |operation| match sender.try_send(operation) {
+        Ok(()) => Handed::Taken,
+        Err(mpsc::error::TrySendError::Full(_)) => Handed::Full,
+        Err(mpsc::error::TrySendError::Closed(_)) => {
+            // The run is gone, so this thread shall go too.
+            stop.store(true, Ordering::Relaxed);
+            Handed::Full
+        }
+    };
+    let thread = thread::Builder::new().name("pacer".to_owned());
+    let handle = thread.spawn(move || pacer.run(operations, &stopped, hand));
+    (receiver, handle.expect("a process that runs can start one more thread"))
+}
+
+fn propagate_panic<R>(error: tokio::task::JoinError) -> R {
+    std::panic::resume_unwind(error.into_panic())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Whole runs, against a map in memory that can be told to misbehave.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmain::prng::Prng;
+
+use crate::keys::{Keys, Popularity};
+use crate::ledger::Consistency;
+use crate::rate::Rate;
+use crate::record::Phase;
+use crate::schedule::{Arrivals, Schedule};
+use crate::target::{Applied, Trouble};
+use crate::workload::Workload;
+
+use super::*;
+
+/// A store of one thread. Behaviour is set before the run.
+#[derive(Clone, Default)]
+struct Map {
+    values: Rc<RefCell<HashMap<Bytes, Bytes>>>,
+    /// Every so many puts, one is acknowledged and forgotten.
+    drop_every: Option<u64>,
+    puts: Rc<Cell<u64>>,
+    /// Answers come so late.
+    delay: Duration,
+    /// The first answer of all comes so late.
+    stall: Duration,
+    stalled: Rc<Cell<bool>>,
+    refuses: bool,
+}
+
+impl Map {
+    async fn pause(&self) -> Result<(), Trouble> {
+        if self.refuses {
+            return Err(Trouble { failure: Failure::Overloaded, applied: Applied::No });
+        }
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        if !self.stalled.replace(true) {
+            // Blocks the thread on purpose: a generator that waits with its server must not hide the stall.
+            thread::sleep(self.stall);
+        }
+        Ok(())
+    }
+}
+
+impl Target for Map {
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, Trouble> {
+        self.pause().await?;
+        Ok(self.values.borrow().get(&key).cloned())
+    }
+
+    async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Trouble> {
+        self.pause().await?;
+        self.puts.set(self.puts.get() + 1);
+        if self.drop_every.is_none_or(|every| !self.puts.get().is_multiple_of(every)) {
+            self.values.borrow_mut().insert(key, value);
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, key: Bytes) -> Result<(), Trouble> {
+        self.pause().await?;
+        self.values.borrow_mut().remove(&key);
+        Ok(())
+    }
+}
+
+const KEYS: u64 = 20;
+
+fn workload(rate: &str, millis: u64, number_first: u64) -> Workload {
+    let mut prng = Prng::from_seed(4);
+    let rate: Rate = rate.parse().expect("a rate");
+    Workload::new(
+        Schedule::new(rate, Arrivals::Fixed, Duration::from_millis(millis), prng.split()),
+        "read=50,write=45,delete=5".parse().expect("a mix"),
+        Keys::new(KEYS, Popularity::Zipf, 0.99),
+        "100".parse().expect("sizes"),
+        prng.split(),
+        number_first,
+    )
+}
+
+fn runner(map: Map) -> Runner<Map> {
+    runner_with(map, Limits::IN_FLIGHT_DEFAULT)
+}
+
+fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
+    let (consistency, timeout) = (Consistency::Strict, Duration::from_secs(1));
+    let rules = Rules { keys: KEYS, length_min: 100, run_tag: 9, consistency, timeout };
+    Runner::new(map, rules, Limits { in_flight_max, spin: Pacer::SPIN_DEFAULT })
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
+
+fn run(map: Map, rate: &str, millis: u64) -> Finished {
+    let stop = Arc::new(AtomicBool::new(false));
+    block_on(runner(map).run(workload(rate, millis, 0), std::future::pending(), stop, drop))
+}
+
+#[test]
+fn a_sound_store_passes_with_every_operation_counted() {
+    let finished = run(Map::default(), "5k/s", 400);
+    let total = finished.record.total();
+    assert_eq!((total.operations(), total.errors()), (2000, 0), "{:?}", finished.complaints);
+    assert_eq!((finished.offered.handed, finished.offered.refused), (2000, 0));
+    assert!(!finished.record.has_after());
+}
+
+#[test]
+fn a_store_that_drops_writes_is_found_out() {
+    let finished = run(Map { drop_every: Some(10), ..Map::default() }, "5k/s", 400);
+    let lost = finished.record.total().failed(Failure::Lost);
+    assert!(lost > 10, "{lost} lost");
+    assert!(!finished.complaints.is_empty());
+}
+
+/// The stall is charged to all operations that were due in it, not to one.
+#[test]
+fn a_stall_is_charged_from_the_due_moment() {
+    let finished = run(Map { stall: Duration::from_millis(100), ..Map::default() }, "1k/s", 400);
+    let total = finished.record.total();
+    let slowest_fifth = crate::tally::Percentile::from_billionths(800_000_000).expect("a percentile");
+    let crate::tally::Latency::Ns(due_ns) = total.due(slowest_fifth) else { panic!("there are latencies") };
+    assert!(due_ns > 10_000_000, "a fifth waited no longer than {due_ns} ns");
+}
+
+#[test]
+fn beyond_what_may_be_in_flight_nothing_is_sent() {
+    let map = Map { delay: Duration::from_millis(50), ..Map::default() };
+    let stop = Arc::new(AtomicBool::new(false));
+    let run = runner_with(map, 16).run(workload("2k/s", 200, 0), std::future::pending(), stop, drop);
+    let finished = block_on(run);
+    let total = finished.record.total();
+    assert_eq!(total.operations(), 400);
+    assert!(total.failed(Failure::Unsent) > 200, "{}", total.failed(Failure::Unsent));
+    assert_eq!(finished.offered.refused, 0, "the generator itself was not at fault");
+}
+
+#[test]
+fn an_incident_begins_the_second_phase_and_lines_are_told() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let incident = tokio::time::Duration::from_millis(600);
+    let mut lines = 0;
+    let finished = block_on(async {
+        let incident = tokio::time::sleep(incident);
+        runner(Map::default()).run(workload("1k/s", 1200, 0), incident, stop, |_| lines += 1).await
+    });
+    assert_eq!(lines, 1);
+    let [before, after] = Phase::ALL.map(|phase| finished.record.phase(phase).operations());
+    assert_eq!(before + after, 1200);
+    assert!((100..1100).contains(&before), "{before} before");
+}
+
+#[test]
+fn preloaded_keys_are_found() {
+    let finished = block_on(async {
+        let mut runner = runner(Map::default());
+        let number = runner.preload((0..KEYS).map(|key| (Key(key), 100))).await.expect("a healthy store");
+        assert_eq!(number, KEYS);
+        let reads =
+            workload("2k/s", 100, number).map(|operation| Operation { kind: Kind::Read, ..operation });
+        runner.run(reads, std::future::pending(), Arc::new(AtomicBool::new(false)), drop).await
+    });
+    let reads = finished.record.kind(Kind::Read);
+    assert_eq!((reads.operations(), reads.not_found(), reads.errors()), (200, 0, 0));
+}
+
+#[test]
+fn a_refusing_store_fails_the_preload() {
+    let mut runner = runner(Map { refuses: true, ..Map::default() });
+    let error = block_on(runner.preload([(Key(1), 100)])).expect_err("all puts are refused");
+    assert_eq!(
+        error.to_string(),
+        "1 of 1 preloading writes failed, the first with 'overloaded': is the cluster healthy?"
+    );
+}
+
+#[test]
+fn a_raised_stop_ends_the_run_early() {
+    let finished = block_on(async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let raiser = Arc::clone(&stop);
+        let incident = async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            raiser.store(true, Ordering::Relaxed);
+        };
+        runner(Map::default()).run(workload("1k/s", 60_000, 0), incident, stop, drop).await
+    });
+    assert!(finished.offered.interrupted);
+    assert!(finished.record.total().operations() < 1000);
+}
+
+/// Not a promise but a measurement: `cargo test --release -p loadgen adds -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures this machine for some seconds"]
+fn what_the_generator_itself_adds() {
+    use crate::tally::Percentile;
+    for rate in ["579/s", "11574/s", "100k/s", "400k/s"] {
+        let finished = run(Map::default(), rate, 3000);
+        let total = finished.record.total();
+        let [p50, p99, p999] =
+            [Percentile::P50, Percentile::P99, Percentile::P999].map(|percentile| total.due(percentile));
+        let late = [Percentile::P50, Percentile::P99].map(|percentile| finished.offered.lateness(percentile));
+        let (offered, shortfall) = (finished.offered.per_second(), finished.offered.shortfall(None));
+        println!(
+            "{rate}: {offered:.0}/s offered, due p50 {p50:?} p99 {p99:?} p99.9 {p999:?}, late {late:?} {shortfall:?}"
+        );
+    }
+}

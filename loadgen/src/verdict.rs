@@ -1,0 +1,164 @@
+//! PASS or FAIL, and why.
+//!
+//! In this order:
+//!
+//! 1. A wrong or lost value fails every run, whatever its objective says.
+//! 2. A run that was stopped early, or in which nothing ended, shows nothing, and fails.
+//! 3. A generator that could not offer the load voids the run ([`crate::pacer`] has the criterion). If it was
+//!    merely late, only latencies that miss their limit are void: what passed did so on the harder test.
+//! 4. The objective decides.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::objective::{Finding, Objective};
+use crate::outcome::Failure;
+use crate::pacer::{Offered, Shortfall};
+use crate::tally::Tally;
+
+/// The judgement on a run. Shown as its last line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Verdict {
+    /// What the process exits with.
+    pub exit: Exit,
+    /// Why, in clauses.
+    pub reasons: Vec<String>,
+    /// The objective, clause by clause.
+    pub findings: Vec<Finding>,
+}
+
+impl Verdict {
+    /// Judges a run by its figures.
+    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered) -> Self {
+        let findings = objective.judge(total);
+        let shortfall = offered.shortfall(objective.latency_limit_min());
+        let (exit, reasons) = if let Some(reason) = broken_promise(total) {
+            (Exit::Missed, vec![reason])
+        } else if offered.interrupted {
+            (Exit::Missed, vec!["the run was stopped before its end".to_owned()])
+        } else if total.operations() == 0 {
+            (
+                Exit::Missed,
+                vec!["no operation was performed: choose a higher rate or a longer time".to_owned()],
+            )
+        } else if let Some(shortfall) = shortfall.filter(|shortfall| voids(shortfall, &findings)) {
+            (Exit::NotOffered, vec![format!("the generator itself could not offer the load: {shortfall}")])
+        } else {
+            by_objective(&findings, total)
+        };
+        Self { exit, reasons, findings }
+    }
+
+    /// Whether it is a PASS.
+    pub fn passed(&self) -> bool {
+        self.exit == Exit::Met
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.passed() { "PASS" } else { "FAIL" };
+        write!(formatter, "{word}: {}", self.reasons.join("; "))
+    }
+}
+
+fn broken_promise(total: &Tally) -> Option<String> {
+    let [lost, wrong] = [Failure::Lost, Failure::Wrong].map(|failure| total.failed(failure));
+    (lost + wrong > 0).then(|| {
+        format!(
+            "{lost} reads missed an acknowledged write and {wrong} brought a value never put on their key"
+        )
+    })
+}
+
+fn voids(shortfall: &Shortfall, findings: &[Finding]) -> bool {
+    let mut missed = findings.iter().filter(|finding| !finding.met).peekable();
+    shortfall.voids_success() || (missed.peek().is_some() && missed.all(|finding| finding.about_latency))
+}
+
+fn by_objective(findings: &[Finding], total: &Tally) -> (Exit, Vec<String>) {
+    let met = findings.iter().all(|finding| finding.met);
+    let decisive = findings.iter().filter(|finding| finding.met == met);
+    let mut reasons: Vec<String> = decisive.map(|finding| finding.reason.clone()).collect();
+    if reasons.is_empty() {
+        reasons.push(format!("no objective; all reads of {} operations verified", total.operations()));
+    }
+    (if met { Exit::Met } else { Exit::Missed }, reasons)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Moment;
+    use crate::operation::Kind;
+    use crate::outcome::{Completion, Outcome};
+
+    use super::*;
+
+    fn tally(failures: &[Failure]) -> Tally {
+        let mut tally = Tally::default();
+        let outcomes = failures.iter().map(|&failure| Outcome::Failed(failure));
+        for outcome in outcomes.chain((0..2000).map(|_| Outcome::Done)) {
+            let (due, sent, done) = (Moment(0), Moment(0), Moment(2_000_000));
+            tally.record(&Completion { kind: Kind::Read, due, sent, done, outcome });
+        }
+        tally
+    }
+
+    fn offered(refused: u64, elapsed_ns: u64) -> Offered {
+        Offered { handed: 2000, refused, due_last_ns: 1_000_000_000, elapsed_ns, ..Offered::default() }
+    }
+
+    fn line(objective: &str, tally: &Tally, offered: &Offered) -> (Exit, String) {
+        let objective = objective.parse().expect("an objective");
+        let verdict = Verdict::reach(&objective, tally, offered);
+        (verdict.exit, verdict.to_string())
+    }
+
+    #[test]
+    fn the_objective_decides_and_says_why() {
+        let punctual = offered(0, 1_000_000_000);
+        let (exit, text) = line("p99.9<300ms,errors<0.001%", &tally(&[]), &punctual);
+        assert_eq!(exit, Exit::Met);
+        assert_eq!(text, "PASS: p99.9 2.00 ms < 300 ms; errors 0% (0 of 2000) < 0.001%");
+        let (exit, text) = line("p99.9<300ms,p50<1ms", &tally(&[]), &punctual);
+        assert_eq!((exit, text.as_str()), (Exit::Missed, "FAIL: p50 2.00 ms is not < 1.00 ms"));
+    }
+
+    #[test]
+    fn a_broken_promise_fails_without_a_clause_for_it() {
+        let (exit, text) = line("p50<1s", &tally(&[Failure::Lost]), &offered(500, 1));
+        assert_eq!(exit, Exit::Missed);
+        assert!(text.starts_with("FAIL: 1 reads missed an acknowledged write"), "{text}");
+        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000));
+        assert_eq!(none.to_string(), "PASS: no objective; all reads of 2000 operations verified");
+    }
+
+    #[test]
+    fn a_load_that_was_not_offered_shows_nothing() {
+        for offered in [offered(100, 1_000_000_000), offered(0, 1_100_000_000)] {
+            let (exit, text) = line("p50<1s", &tally(&[]), &offered);
+            assert_eq!(exit, Exit::NotOffered);
+            assert!(text.starts_with("FAIL: the generator itself could not offer the load"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_or_empty_run_fails() {
+        let stopped = Offered { interrupted: true, ..offered(0, 1_000_000_000) };
+        assert_eq!(line("p50<1s", &tally(&[]), &stopped).0, Exit::Missed);
+        assert_eq!(line("p50<1s", &Tally::default(), &Offered::default()).0, Exit::Missed);
+    }
+
+    #[test]
+    fn lateness_voids_only_missed_latencies() {
+        let late = Shortfall::Late { p99_ns: 1, bound_ns: 0 };
+        let finding =
+            |met, about_latency| Finding { clause: String::new(), met, about_latency, reason: String::new() };
+        assert!(!voids(&late, &[finding(true, true)]));
+        assert!(voids(&late, &[finding(false, true), finding(true, false)]));
+        assert!(!voids(&late, &[finding(false, true), finding(false, false)]));
+        assert!(voids(&Shortfall::Slow { percent: 50.0 }, &[finding(true, true)]));
+    }
+}

@@ -1,0 +1,195 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use ringmain::config::{HostPort, ServeArguments, Span};
+
+/// An always-writable, replicated key-value store: Amazon Dynamo for one thread a core.
+#[derive(Parser, Debug)]
+#[command(name = "ringmain", version, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Run a node: without arguments, a cluster of one in memory on 127.0.0.1:7400
+    Serve(Box<ServeArguments>),
+    /// Print a key's value, or each of its siblings on a line
+    Get(GetArguments),
+    /// Set a key, replacing what is there now
+    Put(PutArguments),
+    /// Delete what is there now under a key
+    Delete(DeleteArguments),
+    /// Print how a node and its cluster are
+    Status(StatusArguments),
+}
+
+/// Whom to ask, and for how long.
+#[derive(Args, Debug)]
+pub(super) struct Target {
+    /// Any nodes of the cluster
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:7400")]
+    pub(super) server: Vec<HostPort>,
+
+    /// Give up after this long
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(super) timeout: Span,
+
+    /// A file that holds the cluster's secret
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<String>,
+}
+
+/// How to print what was found.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// Print values in hexadecimal
+    #[arg(long, conflicts_with = "json")]
+    pub(super) hex: bool,
+
+    /// Print everything there is to know as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArguments {
+    /// What to look up
+    pub(super) key: String,
+
+    /// R: how many replicas to wait for [default: the server's]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) read: Option<u8>,
+
+    /// Only the version with the latest timestamp
+    #[arg(long)]
+    pub(super) latest: bool,
+
+    #[command(flatten)]
+    pub(super) form: Form,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+/// What a write does to the versions that are there. By default it reads first and replaces what it read, so
+/// that a write by somebody else in between stays beside it as a sibling.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(super) struct Replaces {
+    /// Replace whatever the coordinator has, without reading first
+    #[arg(long)]
+    pub(super) overwrite: bool,
+
+    /// Replace what an earlier get showed: its context, as --json prints it
+    #[arg(long, value_name = "HEX", value_parser = super::render::from_hex)]
+    pub(super) context: Option<Context>,
+}
+
+/// A context's bytes. A type of its own, or clap would take them for many arguments.
+pub(super) type Context = std::sync::Arc<[u8]>;
+
+#[derive(Args, Debug)]
+pub(super) struct PutArguments {
+    /// What to set
+    pub(super) key: String,
+
+    /// To what; '-' reads it from standard input
+    pub(super) value: String,
+
+    /// Let it expire after this long
+    #[arg(long, value_name = "TIME")]
+    pub(super) ttl: Option<Span>,
+
+    /// Replace nothing: become a sibling of what is there
+    #[arg(long, conflicts_with_all = ["overwrite", "context"])]
+    pub(super) beside: bool,
+
+    /// W: how many replicas to wait for [default: the server's]
+    #[arg(long, value_name = "W", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) write: Option<u8>,
+
+    #[command(flatten)]
+    pub(super) replaces: Replaces,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DeleteArguments {
+    /// What to delete
+    pub(super) key: String,
+
+    /// W: how many replicas to wait for [default: the server's]
+    #[arg(long, value_name = "W", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) write: Option<u8>,
+
+    #[command(flatten)]
+    pub(super) replaces: Replaces,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArguments {
+    /// Print everything there is to know as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn alone_it_prints_help() {
+        let error = parse("ringmain").unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn every_setting_can_be_an_argument() {
+        let line = "ringmain serve --listen h:1 --members a=h:1,b=h:2 --shard-ports 3,4 --shards 2 --pin false \
+                    --timeout 50ms --value-bytes-max 64KiB --mode memory --stop-with-stdin --rack r1";
+        let Command::Serve(serve) = parse(line).unwrap().command else { panic!("serve") };
+        assert_eq!(serve.settings.members.unwrap().len(), 2);
+        assert_eq!(serve.settings.shard_ports.unwrap(), [3, 4]);
+        assert_eq!((serve.settings.pin, serve.stop_with_stdin), (Some(false), true));
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_a_sentence() {
+        for (line, words) in [
+            ("ringmain serve --mode durable", "in a later version"),
+            ("ringmain serve --listen 7400", "is not HOST:PORT"),
+            ("ringmain serve --secret x", "--secret"),
+            ("ringmain serve --check --print-config", "cannot be used with"),
+            ("ringmain get k --hex --json", "cannot be used with"),
+            ("ringmain get k --read 0", "0 is not in 1..=255"),
+            ("ringmain put k v --overwrite --context 00", "cannot be used with"),
+            ("ringmain put k v --beside --overwrite", "cannot be used with"),
+            ("ringmain delete k --context 0g", "hexadecimal"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(words), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a user may set, each optional: one list for the command line and the file alike.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::text::{ByteSize, Founder, HostPort, Mode, Secret, Span};
+
+/// Arguments of `ringmain serve`.
+#[derive(Args, Clone, Default, Debug)]
+pub struct ServeArguments {
+    /// Read settings from this TOML file; arguments override it. `--print-config` shows every key
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the settings, say ok and exit
+    #[arg(long)]
+    pub check: bool,
+
+    /// Print the settings in effect as TOML and exit
+    #[arg(long, conflicts_with = "check")]
+    pub print_config: bool,
+
+    /// Exit when standard input ends: for nodes that must not outlive whoever started them
+    #[arg(long, hide = true)]
+    pub stop_with_stdin: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take a comment for the command's description")]
+    pub settings: Settings,
+}
+
+/// Every setting, in the order in which users meet them. An absent one has the default that `Config` gives it.
+#[derive(Args, Serialize, Deserialize, Clone, PartialEq, Default, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where clients and peers reach this node [default: 127.0.0.1:7400]; port 0 lets the kernel choose
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<HostPort>,
+
+    /// The host to tell others, where it isn't the one listened on
+    #[arg(long, value_name = "HOST")]
+    pub advertise: Option<String>,
+
+    /// This node's name, unique in its cluster [default: HOST:PORT]
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// The cluster's name, the same on all its nodes [default: ringmain]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+
+    /// All members of a new cluster, this node included, the same list on each of them
+    #[arg(long, value_name = "NAME=HOST:PORT", value_delimiter = ',')]
+    pub members: Option<Vec<Founder>>,
+
+    /// Some members of a running cluster, to join it
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub seeds: Option<Vec<HostPort>>,
+
+    /// In the file only: arguments can be seen by every user of the machine.
+    #[arg(skip)]
+    #[serde(skip_serializing)]
+    pub secret: Option<Secret>,
+
+    /// A file that holds the secret which all nodes and clients of the cluster share
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<String>,
+
+    /// How many shards, each on a thread of its own [default: one per core this process may use]
+    #[arg(long, value_name = "NUMBER")]
+    pub shards: Option<u16>,
+
+    /// Pin each shard's thread to a core [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub pin: Option<bool>,
+
+    /// Each shard's own port, in order [default: chosen by the kernel]
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub shard_ports: Option<Vec<u16>>,
+
+    /// N: how many nodes keep a copy of each key [default: 3]
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u8>,
+
+    /// R: how many of them a read waits for, unless it asks otherwise; 0 is a majority [default: 0]
+    #[arg(long, value_name = "R")]
+    pub read: Option<u8>,
+
+    /// W: how many of them a write waits for, unless it asks otherwise; 0 is a majority [default: 0]
+    #[arg(long, value_name = "W")]
+    pub write: Option<u8>,
+
+    /// Into how many parts the ring is cut, for good: a power of two up to 65536 [default: 1024]
+    #[arg(long, value_name = "Q")]
+    pub partitions: Option<u32>,
+
+    /// The data centre this node stands in: copies are spread over them
+    #[arg(long, value_name = "NAME")]
+    pub data_center: Option<String>,
+
+    /// The rack this node stands in: copies are spread over them
+    #[arg(long, value_name = "NAME")]
+    pub rack: Option<String>,
+
+    /// This node's capacity beside that of an ordinary one, which has 100 [default: 100]
+    #[arg(long)]
+    pub weight: Option<u32>,
+
+    /// The deadline of a request that brings none [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Span>,
+
+    /// The longest deadline that a request gets, whatever it asks for [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout_max: Option<Span>,
+
+    /// The largest value that is taken [default: 8MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub value_bytes_max: Option<ByteSize>,
+
+    /// Unanswered requests after which a connection isn't read [default: 4096]
+    #[arg(long, value_name = "NUMBER")]
+    pub requests_in_flight_max: Option<u32>,
+
+    /// Where values are kept [default: memory]
+    #[arg(long)]
+    pub mode: Option<Mode>,
+
+    /// Microseconds for which an idle shard looks for work before it sleeps [default: 0]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub spin_us: Option<u32>,
+}
+
+impl Settings {
+    /// These, and where they are silent, those.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        // Taken apart in full, so that a new setting can't be forgotten here.
+        let Self {
+            listen,
+            advertise,
+            name,
+            cluster,
+            members,
+            seeds,
+            secret,
+            secret_file,
+            shards,
+            pin,
+            shard_ports,
+            replicas,
+            read,
+            write,
+            partitions,
+            data_center,
+            rack,
+            weight,
+            timeout,
+            timeout_max,
+            value_bytes_max,
+            requests_in_flight_max,
+            mode,
+            spin_us,
+        } = self;
+        // One secret, wherever it comes from: a file named by an argument replaces the one in the settings.
+        let file_secret = if secret_file.is_some() { None } else { file.secret };
+        Self {
+            listen: listen.or(file.listen),
+            advertise: advertise.or(file.advertise),
+            name: name.or(file.name),
+            cluster: cluster.or(file.cluster),
+            members: members.or(file.members),
+            seeds: seeds.or(file.seeds),
+            secret: secret.or(file_secret),
+            secret_file: secret_file.or(file.secret_file),
+            shards: shards.or(file.shards),
+            pin: pin.or(file.pin),
+            shard_ports: shard_ports.or(file.shard_ports),
+            replicas: replicas.or(file.replicas),
+            read: read.or(file.read),
+            write: write.or(file.write),
+            partitions: partitions.or(file.partitions),
+            data_center: data_center.or(file.data_center),
+            rack: rack.or(file.rack),
+            weight: weight.or(file.weight),
+            timeout: timeout.or(file.timeout),
+            timeout_max: timeout_max.or(file.timeout_max),
+            value_bytes_max: value_bytes_max.or(file.value_bytes_max),
+            requests_in_flight_max: requests_in_flight_max.or(file.requests_in_flight_max),
+            mode: mode.or(file.mode),
+            spin_us: spin_us.or(file.spin_us),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The coordinator: counts answers and decides, and does nothing else.
+//!
+//! A [`PutQuorum`] waits for W durable acknowledgements, a [`GetQuorum`] for R answers of replicas whose
+//! silence means something (paper §4.5). Neither sends, waits or knows a network: the shard tells them what
+//! came back and asks for the verdict. Each request has its own N, R and W.
+//!
+//! Two promises live here. Acknowledgements are counted by distinct node, and only durable ones (P1). A read
+//! counts complete replicas only, since one that restarted empty has nothing to say about what it doesn't
+//! have (P9); but when all N have answered there is nothing more to ask, and their union is the answer.
+
+mod get;
+mod put;
+
+pub use get::{GetQuorum, GetVerdict, Repair};
+pub use put::{PutQuorum, PutVerdict};
+
+/// A majority of `replicas`: what R and W are unless a request or the configuration says otherwise.
+pub const fn majority(replicas: u8) -> u8 {
+    replicas / 2 + 1
+}
+
+/// What an answer rests on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Basis {
+    /// Primary replicas.
+    pub primaries: u8,
+    /// Fallback replicas.
+    pub fallbacks: u8,
+    /// Distinct nodes.
+    pub nodes: u8,
+}
+
+impl Basis {
+    /// So many primaries, and nobody else.
+    pub const fn primaries(count: u8) -> Self {
+        Self { primaries: count, fallbacks: 0, nodes: count }
+    }
+}

@@ -1,0 +1,361 @@
+//! One node's records of all members: gossip, incarnation and birth. Lives on shard 0.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ringmain_schema::limits::MEMBERS_MAX;
+use ringmain_schema::peer::Gossip;
+
+use crate::id::{ClusterId, Incarnation, NodeId};
+use crate::ring::{Partitions, Ring, RingMember};
+use crate::time::Duration;
+
+use super::{Founders, Intent, Member, Oneself, View, node_id};
+
+/// Each node gossips with one random member so often (paper §4.8.1).
+pub const GOSSIP_EVERY: Duration = Duration::from_secs(1);
+
+/// What a cluster's founders fix for its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MembershipOptions {
+    /// Q.
+    pub partitions: Partitions,
+    /// N.
+    pub replicas: u8,
+}
+
+/// Where a node is and what it can take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The name or address that others reach it by.
+    pub host: Arc<str>,
+    /// The port that its shards share.
+    pub ordinary_port: u16,
+    /// Each shard's own.
+    pub shard_ports: Arc<[u16]>,
+    /// Capacity; 100 is ordinary. At least 1.
+    pub weight: u32,
+    /// Its data centre; may be empty.
+    pub data_center: Arc<str>,
+    /// Its rack; may be empty.
+    pub rack: Arc<str>,
+}
+
+/// All that one node knows of the members.
+#[derive(Debug)]
+pub struct Membership {
+    cluster: ClusterId,
+    me: NodeId,
+    options: MembershipOptions,
+    members: BTreeMap<NodeId, Member>,
+    /// Those who must have met before this node serves, itself excepted.
+    founders: BTreeSet<NodeId>,
+    /// Who has gossiped with this node since it started.
+    met: BTreeSet<NodeId>,
+    /// Who has shown that it knows this node's present incarnation.
+    known_by: BTreeSet<NodeId>,
+    /// The greatest version of this node's own record that others remember: (incarnation, heartbeat).
+    remembered: (Incarnation, u64),
+    /// Of the ring's members, for `ring`.
+    ring_members: Vec<RingMember>,
+    ring: Arc<Ring>,
+}
+
+impl Membership {
+    /// A node about to start. Without founders it is a cluster of one, or, as a `guest`, joins one that
+    /// its seeds know.
+    pub fn new(
+        cluster: ClusterId,
+        name: &Arc<str>,
+        place: Place,
+        founders: &Founders,
+        guest: bool,
+        options: MembershipOptions,
+    ) -> Self {
+        let me = node_id(cluster, name);
+        let others = founders.iter().filter(|founder| founder.name != *name);
+        let mut members: BTreeMap<_, _> = others
+            .map(|founder| {
+                let node = node_id(cluster, &founder.name);
+                (node, unmet(node, &founder.name, &founder.host, founder.port))
+            })
+            .collect();
+        let founders = members.keys().copied().collect();
+        let mut myself = unmet(me, name, &place.host, place.ordinary_port);
+        myself.oneself.shard_ports = place.shard_ports;
+        myself.intent = if guest { Intent::Guest } else { Intent::Member };
+        myself.intent_version = 1;
+        (myself.weight, myself.data_center, myself.rack) = (place.weight, place.data_center, place.rack);
+        members.insert(me, myself);
+        let ring = Arc::new(Ring::new(options.partitions, options.replicas, &[]));
+        let mut membership = Self {
+            cluster,
+            me,
+            options,
+            members,
+            founders,
+            met: BTreeSet::new(),
+            known_by: BTreeSet::new(),
+            remembered: (Incarnation(0), 0),
+            ring_members: Vec::new(),
+            ring,
+        };
+        membership.advance();
+        membership
+    }
+
+    /// Who this node is.
+    pub const fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// What this node says of itself.
+    pub fn oneself(&self) -> &Oneself {
+        &self.members[&self.me].oneself
+    }
+
+    /// Another second has passed.
+    pub fn beat(&mut self) {
+        self.myself_mut().oneself.heartbeat += 1;
+    }
+
+    /// What to tell another member: all records.
+    pub fn gossip(&self) -> Gossip {
+        Gossip { ring: self.ring.hash(), members: self.members.values().map(Member::to_record).collect() }
+    }
+
+    /// `from` told all it knows. True if a view made now would differ from the last one.
+    pub fn on_gossip(&mut self, from: NodeId, gossip: &Gossip) -> bool {
+        let before = self.visible();
+        for told in gossip.members.iter().filter_map(Member::from_record) {
+            if told.node == self.me {
+                self.on_told_of_myself(from, &told);
+            } else if told.node == node_id(self.cluster, &told.name) {
+                if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&told.node) {
+                    continue;
+                }
+                self.members.entry(told.node).and_modify(|known| _ = known.merge(&told)).or_insert(told);
+            }
+        }
+        self.met.insert(from);
+        self.advance();
+        self.visible() != before
+    }
+
+    fn on_told_of_myself(&mut self, from: NodeId, told: &Member) {
+        self.remembered = self.remembered.max((told.oneself.incarnation, told.oneself.heartbeat));
+        let mine = &self.members[&self.me].oneself;
+        if mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
+            self.known_by.insert(from);
+        }
+        // The operator's word about this node is the operator's, wherever it comes from.
+        let own = self.members[&self.me].oneself.clone();
+        let myself = self.myself_mut();
+        myself.merge(told);
+        myself.oneself = own;
+    }
+
+    /// Choose an incarnation, begin to serve: whatever can be done by now.
+    fn advance(&mut self) {
+        self.choose_incarnation();
+        self.begin_to_serve();
+    }
+
+    fn choose_incarnation(&mut self) {
+        let oneself = &self.members[&self.me].oneself;
+        let mine = (oneself.incarnation, oneself.heartbeat);
+        let have_met = self.founders.is_subset(&self.met) && (!self.is_guest() || !self.met.is_empty());
+        let chosen = if self.remembered > mine {
+            // Others remember an earlier life, which in `memory` mode left nothing behind.
+            Incarnation(self.remembered.0.0 + 1)
+        } else if mine.0 == Incarnation(0) && have_met {
+            Incarnation(1)
+        } else {
+            return;
+        };
+        self.known_by.clear();
+        let oneself = &mut self.myself_mut().oneself;
+        oneself.incarnation = chosen;
+        oneself.heartbeat = 0;
+        oneself.complete = chosen == Incarnation(1);
+        oneself.serving = false;
+    }
+
+    fn begin_to_serve(&mut self) {
+        let oneself = &self.members[&self.me].oneself;
+        if oneself.serving || oneself.incarnation == Incarnation(0) {
+            return;
+        }
+        let begun = |node: &NodeId| self.members[node].oneself.incarnation > Incarnation(0);
+        let born_together = self.founders.iter().all(|node| begun(node) && self.known_by.contains(node));
+        let serves = |node: &NodeId| self.members.get(node).is_some_and(|member| member.oneself.serving);
+        let taken_in = self.known_by.iter().any(serves);
+        if taken_in || (born_together && !self.is_guest()) {
+            let oneself = &mut self.myself_mut().oneself;
+            oneself.serving = true;
+            oneself.heartbeat += 1;
+        }
+    }
+
+    fn is_guest(&self) -> bool {
+        self.members[&self.me].intent == Intent::Guest
+    }
+
+    fn myself_mut(&mut self) -> &mut Member {
+        self.members.get_mut(&self.me).expect("a node is among its own records")
+    }
+
+    /// What a view is made of, but for heartbeats.
+    fn visible(&self) -> Vec<Member> {
+        let mut members: Vec<_> = self.members.values().cloned().collect();
+        members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
+        members
+    }
+
+    /// The view as of now. The ring is made anew only if those in it changed.
+    pub fn view(&mut self) -> View {
+        let members: Vec<_> = self.members.values().cloned().collect();
+        let in_ring = members.iter().filter(|member| member.is_in_ring()).map(Member::ring_member);
+        let in_ring: Vec<_> = in_ring.collect();
+        if in_ring != self.ring_members {
+            self.ring = Arc::new(Ring::new(self.options.partitions, self.options.replicas, &in_ring));
+            self.ring_members = in_ring;
+        }
+        View::new(self.cluster, self.me, members, self.ring.clone())
+    }
+}
+
+fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
+    Member {
+        node,
+        name: name.clone(),
+        oneself: Oneself {
+            incarnation: Incarnation(0),
+            heartbeat: 0,
+            host: host.clone(),
+            ordinary_port: port,
+            shard_ports: [].into(),
+            complete: false,
+            serving: false,
+        },
+        intent: Intent::Member,
+        intent_version: 0,
+        weight: crate::ring::WEIGHT_ORDINARY,
+        data_center: "".into(),
+        rack: "".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::{Founder, cluster_id};
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn node(name: &str, founders: &[&str], guest: bool) -> Membership {
+        let name: Arc<str> = name.into();
+        let list = founders.iter().zip(1..).map(|(founder, port)| Founder {
+            name: (*founder).into(),
+            host: "h".into(),
+            port,
+        });
+        let founders = Founders::new(list.collect(), &name).unwrap_or_default();
+        let place = Place {
+            host: "h".into(),
+            ordinary_port: 1,
+            shard_ports: [2].into(),
+            weight: 100,
+            data_center: "".into(),
+            rack: "".into(),
+        };
+        let options = MembershipOptions { partitions: Partitions::new(8).unwrap(), replicas: 3 };
+        Membership::new(cluster_id("x", NAMES.into_iter()), &name, place, &founders, guest, options)
+    }
+
+    fn exchange(left: &mut Membership, right: &mut Membership) {
+        left.beat();
+        right.on_gossip(left.me(), &left.gossip());
+        left.on_gossip(right.me(), &right.gossip());
+    }
+
+    fn born() -> [Membership; 3] {
+        let mut nodes = NAMES.map(|name| node(name, &NAMES, false));
+        for _ in 0..3 {
+            for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+                let [one, other] = nodes.get_disjoint_mut([one, other]).unwrap();
+                exchange(one, other);
+            }
+        }
+        nodes
+    }
+
+    #[test]
+    fn a_cluster_of_one_serves_at_once() {
+        let view = node("a", &[], false).view();
+        assert!(view.is_serving() && view.myself().oneself.complete);
+        assert_eq!((view.incarnation(), view.ring.replicas()), (Incarnation(1), 1));
+    }
+
+    #[test]
+    fn nobody_serves_before_all_founders_have_met() {
+        let mut nodes = NAMES.map(|name| node(name, &NAMES, false));
+        for _ in 0..5 {
+            let [a, b] = nodes.get_disjoint_mut([0, 1]).unwrap();
+            exchange(a, b);
+        }
+        assert!(nodes.iter_mut().all(|node| !node.view().is_serving()));
+        assert_eq!(nodes[0].view().incarnation(), Incarnation(0));
+    }
+
+    #[test]
+    fn founders_that_have_met_serve_complete_and_agree_on_the_ring() {
+        let mut nodes = born();
+        let views = nodes.each_mut().map(Membership::view);
+        for view in &views {
+            assert!(view.is_serving() && view.myself().oneself.complete);
+            assert_eq!((view.ring.hash(), view.epoch), (views[0].ring.hash(), views[0].epoch));
+            assert_eq!(view.incarnation(), Incarnation(1));
+        }
+    }
+
+    /// P9: what a node forgot when it stopped must not be reported as absent.
+    #[test]
+    fn a_node_that_comes_back_empty_is_a_new_incarnation_and_incomplete() {
+        let [mut a, mut b, _] = born();
+        let mut again = node("a", &NAMES, false);
+        assert!(!again.view().is_serving());
+        exchange(&mut again, &mut b);
+        exchange(&mut again, &mut b);
+        let view = again.view();
+        assert_eq!(view.incarnation(), Incarnation(2));
+        assert!(view.is_serving() && !view.myself().oneself.complete);
+        // The old life, should it still speak, is outweighed.
+        a.beat();
+        b.on_gossip(a.me(), &a.gossip());
+        assert_eq!(b.view().member(a.me()).unwrap().oneself.incarnation, Incarnation(2));
+    }
+
+    #[test]
+    fn a_guest_is_taken_in_by_those_who_serve_and_holds_nothing() {
+        let [mut a, ..] = born();
+        let mut guest = node("d", &[], true);
+        assert!(!guest.view().is_serving());
+        exchange(&mut guest, &mut a);
+        exchange(&mut guest, &mut a);
+        let view = guest.view();
+        assert!(view.is_serving());
+        assert_eq!(view.ring.hash(), a.view().ring.hash());
+        assert_eq!(view.members.len(), 4);
+    }
+
+    /// P13: a name decides the id, so a record can't claim another node's place.
+    #[test]
+    fn a_record_whose_id_is_not_its_names_is_ignored() {
+        let [mut a, b, _] = born();
+        let mut gossip = b.gossip();
+        gossip.members[0].node = 12345;
+        a.on_gossip(b.me(), &gossip);
+        assert_eq!(a.view().members.len(), 3);
+    }
+}

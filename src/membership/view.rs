@@ -1,0 +1,107 @@
+//! What the shards of a node need to know of the cluster: one value, shared, never changed.
+
+use std::sync::Arc;
+
+use ringmain_schema::message::{Member as WireMember, Topology};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
+use crate::ring::Ring;
+
+use super::Member;
+
+/// Who is in the cluster, as one node sees it.
+#[derive(Debug)]
+pub struct View {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Whose view this is.
+    pub me: NodeId,
+    /// In the order of their ids; includes oneself.
+    pub members: Vec<Member>,
+    /// Empty of members until somebody holds partitions.
+    pub ring: Arc<Ring>,
+    /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
+    pub epoch: u64,
+}
+
+impl View {
+    /// Of these members, sorted by id; `me` is one of them.
+    pub fn new(cluster: ClusterId, me: NodeId, members: Vec<Member>, ring: Arc<Ring>) -> Self {
+        debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
+        let epoch = epoch(&members, &ring);
+        Self { cluster, me, members, ring, epoch }
+    }
+
+    /// A member's record.
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.binary_search_by_key(&node, |member| member.node).ok().map(|at| &self.members[at])
+    }
+
+    /// One's own record.
+    pub fn myself(&self) -> &Member {
+        self.member(self.me).expect("a node is in its own view")
+    }
+
+    /// May requests about keys be answered?
+    pub fn is_serving(&self) -> bool {
+        self.myself().oneself.serving
+    }
+
+    /// One's own incarnation; 0 if not known yet.
+    pub fn incarnation(&self) -> Incarnation {
+        self.myself().oneself.incarnation
+    }
+
+    /// The nodes that own a partition, the first choice first.
+    pub fn primaries(&self, partition: PartitionId) -> &[NodeId] {
+        self.ring.preference_list(partition).primaries
+    }
+
+    /// For clients.
+    pub fn topology(&self) -> Topology {
+        let place = |node: &NodeId| {
+            self.members.binary_search_by_key(node, |member| member.node).expect("the ring is of the members")
+                as u16
+        };
+        let partitions = self.ring.partitions();
+        let primaries = partitions.iter().flat_map(|partition| self.primaries(partition).iter().map(place));
+        Topology {
+            epoch: self.epoch,
+            cluster: self.cluster.0,
+            replicas: self.ring.replicas() as u8,
+            partitions: partitions.count(),
+            primaries: primaries.collect(),
+            members: self.members.iter().map(wire_member).collect(),
+        }
+    }
+}
+
+fn wire_member(member: &Member) -> WireMember {
+    WireMember {
+        node: member.node.0,
+        name: member.name.to_string(),
+        host: member.oneself.host.to_string(),
+        ordinary_port: member.oneself.ordinary_port,
+        shard_ports: member.oneself.shard_ports.to_vec(),
+        weight: member.weight,
+        data_center: member.data_center.to_string(),
+        rack: member.rack.to_string(),
+    }
+}
+
+fn epoch(members: &[Member], ring: &Ring) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&ring.hash().to_le_bytes());
+    for member in members {
+        hasher.update(&member.node.0.to_le_bytes());
+        hasher.update(&(member.oneself.host.len() as u64).to_le_bytes());
+        hasher.update(member.oneself.host.as_bytes());
+        hasher.update(&member.oneself.ordinary_port.to_le_bytes());
+        hasher.update(&(member.oneself.shard_ports.len() as u64).to_le_bytes());
+        for port in member.oneself.shard_ports.iter() {
+            hasher.update(&port.to_le_bytes());
+        }
+    }
+    hasher.digest().max(1)
+}

@@ -1,0 +1,326 @@
+//! The replica: one shard's copies, and the only place where dots are minted.
+//!
+//! A replica takes a client's write as its coordinator ([`Replica::coordinate`]) or another replica's whole
+//! state of a key ([`Replica::merge`]), and tells what it has ([`Replica::read`]).
+//!
+//! What it promises: a dot is minted only after this replica's own record of the key was read, by an actor
+//! that no one else ever is or was (P6). An actor is (random id, epoch). The id is drawn at each start. A key
+//! that has no record here, because it is new, or was lost or evicted, is minted under an epoch that has
+//! never been used: counters seen elsewhere under an older one say nothing about it (riak_kv #679).
+//!
+//! A write that was applied before is recognised by its operation id while its version lives, and for some
+//! time after it was replaced ([`Superseded`]); it isn't applied again.
+
+mod superseded;
+mod wire;
+
+use bytes::Bytes;
+
+use crate::causality::{Actor, Content, InvalidState, SIBLINGS_MAX, Siblings, VersionVector};
+use crate::id::{OperationId, PartitionId};
+use crate::storage::{Entry, Index};
+use crate::time::{Now, WallTime};
+
+pub use superseded::{SUPERSEDED_MAX, Superseded};
+pub use wire::{state_from_wire, state_writer};
+
+/// A key with what routing already knows of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its token.
+    pub token: u64,
+    /// Its partition.
+    pub partition: PartitionId,
+}
+
+/// A client's write, as its coordinator applies it.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// `None` deletes.
+    pub value: Option<&'a [u8]>,
+    /// What the client had seen; what this covers is replaced.
+    pub covered: Covered,
+    /// When it expires.
+    pub expiry: Option<WallTime>,
+    /// Its name.
+    pub operation: OperationId,
+}
+
+/// Which versions a write replaces.
+#[derive(Debug)]
+pub enum Covered {
+    /// Those that its client had seen, and no other.
+    Context(VersionVector),
+    /// All that its coordinator has.
+    Everything,
+}
+
+/// A write that was not applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The key has as many siblings as it may: somebody must merge them.
+    TooManySiblings,
+    /// The key's versions together would be larger than this many bytes.
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// How a write came out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// It was minted.
+    Now,
+    /// It had been applied already: this is a retry.
+    Before,
+}
+
+/// One shard's copies.
+#[derive(Debug)]
+pub struct Replica {
+    index: Index,
+    /// Random, drawn at this start.
+    actor_id: u64,
+    /// The last epoch used for a key without a record.
+    epoch: u32,
+    superseded: Superseded,
+    /// A key's versions together may not grow past this by a put.
+    state_bytes_max: usize,
+}
+
+impl Replica {
+    /// An empty replica. `actor_id` must be random: never a core's number, never a time.
+    pub fn new(partitions: u32, actor_id: u64, state_bytes_max: usize) -> Self {
+        Self {
+            index: Index::new(partitions),
+            actor_id,
+            epoch: 0,
+            superseded: Superseded::new(SUPERSEDED_MAX),
+            state_bytes_max,
+        }
+    }
+
+    /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
+    pub fn read(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
+        let entry = self.index.find(place.partition, place.token, place.key)?;
+        let overdue = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now.wall);
+        if entry.state.versions().iter().any(|version| overdue(version.expiry)) {
+            self.index.update(place.partition, place.token, place.key, |entry| entry.state.expire(now.wall));
+        }
+        self.index.find(place.partition, place.token, place.key)
+    }
+
+    /// Apply a client's write and mint its dot. `appended` is the log record that will cover it.
+    pub fn coordinate(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        write: Write<'_>,
+        appended: u64,
+    ) -> Result<Applied, Refused> {
+        if self.superseded.contains(write.operation) {
+            return Ok(Applied::Before);
+        }
+        let (id, epoch, limit) = (self.actor_id, &mut self.epoch, self.state_bytes_max);
+        let superseded = &mut self.superseded;
+        self.index.update(place.partition, place.token, place.key, |entry| {
+            let state = &mut entry.state;
+            state.expire(now.wall);
+            if state.contains_operation(write.operation).is_some() {
+                return Ok(Applied::Before);
+            }
+            let covered = match write.covered {
+                Covered::Context(context) => context,
+                Covered::Everything => state.context(),
+            };
+            let actor = minting_actor(state, id, *epoch);
+            check_room(state, actor, &covered, write.value.map_or(0, <[u8]>::len), limit)?;
+            *epoch = (*epoch).max(actor.epoch);
+            superseded.remember(state.versions().iter().filter(|version| covered.covers(version.dot)));
+            let content =
+                write.value.map_or(Content::Tombstone, |v| Content::Value(Bytes::copy_from_slice(v)));
+            let expiry = write.expiry.filter(|_| write.value.is_some());
+            state.put(actor, &covered, content, expiry, write.operation, now.wall);
+            entry.appended = appended;
+            Ok(Applied::Now)
+        })
+    }
+
+    /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
+    /// will cover it, if so.
+    pub fn merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>, appended: u64) -> bool {
+        let superseded = &mut self.superseded;
+        self.index.update(place.partition, place.token, place.key, |entry| {
+            if !entry.state.would_change(theirs) {
+                return false;
+            }
+            let gone = entry.state.versions().iter().filter(|version| {
+                theirs.seen(version.dot.actor) >= version.dot.counter
+                    && !theirs.versions().iter().any(|kept| kept.dot == version.dot)
+            });
+            superseded.remember(gone);
+            entry.state.merge(theirs);
+            entry.appended = appended;
+            true
+        })
+    }
+
+    /// The log record that covers a key's state; 0 if there is none.
+    pub fn appended(&self, place: Place<'_>) -> u64 {
+        self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
+    }
+
+    /// Keys held, deleted ones included.
+    pub const fn keys(&self) -> usize {
+        self.index.keys()
+    }
+
+    /// Bytes of keys and values.
+    pub const fn bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// The copies themselves, to be looked at.
+    pub const fn index(&self) -> &Index {
+        &self.index
+    }
+}
+
+/// The actor under which this key is minted here: one that stands in the record already, or a fresh epoch.
+fn minting_actor(state: &Siblings<Bytes>, id: u64, last_epoch: u32) -> Actor {
+    let mine = state.clock().iter().rev().find(|(actor, _)| actor.id == id);
+    mine.map_or_else(
+        || Actor { id, epoch: last_epoch.checked_add(1).expect("four billion new keys in one run") },
+        |&(actor, _)| actor,
+    )
+}
+
+fn check_room(
+    state: &Siblings<Bytes>,
+    actor: Actor,
+    covered: &VersionVector,
+    added: usize,
+    limit: usize,
+) -> Result<(), Refused> {
+    let kept = || state.versions().iter().filter(|version| !covered.covers(version.dot));
+    if kept().next().is_some() {
+        let siblings = kept().filter(|version| matches!(version.content, Content::Value(_))).count();
+        if siblings >= SIBLINGS_MAX {
+            return Err(Refused::TooManySiblings);
+        }
+        let length = |content: &Content<Bytes>| match content {
+            Content::Value(value) => value.len(),
+            Content::Tombstone => 0,
+        };
+        if added + kept().map(|version| length(&version.content)).sum::<usize>() > limit {
+            return Err(Refused::TooLarge { limit });
+        }
+    }
+    if state.has_room_for(actor, covered) { Ok(()) } else { Err(Refused::TooManySiblings) }
+}
+
+/// Why a peer's state of a key was refused.
+pub type RefusedState = InvalidState;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PartitionId;
+    use crate::time::Instant;
+
+    const KEY: Place<'_> = Place { key: b"k", token: 5, partition: PartitionId(0) };
+
+    fn now(wall: u64) -> Now {
+        Now { monotonic: Instant(0), wall: WallTime(wall) }
+    }
+
+    fn write(value: &'static [u8], covered: Covered, sequence: u64) -> Write<'static> {
+        let operation = OperationId { client: 9, sequence };
+        Write { value: Some(value), covered, expiry: None, operation }
+    }
+
+    fn blind() -> Covered {
+        Covered::Context(VersionVector::new())
+    }
+
+    fn values(replica: &mut Replica, wall: u64) -> Vec<Vec<u8>> {
+        let Some(entry) = replica.read(now(wall), KEY) else { return Vec::new() };
+        let values = entry.state.values().map(|version| match &version.content {
+            Content::Value(value) => value.to_vec(),
+            Content::Tombstone => unreachable!("values are shown, tombstones are not"),
+        });
+        values.collect()
+    }
+
+    #[test]
+    fn blind_puts_make_siblings_and_an_overwrite_leaves_one() {
+        let mut replica = Replica::new(1, 77, 1 << 20);
+        for (sequence, value) in [(1, &b"a"[..]), (2, b"b")] {
+            assert_eq!(replica.coordinate(now(1), KEY, write(value, blind(), sequence), 0), Ok(Applied::Now));
+        }
+        assert_eq!(values(&mut replica, 1), [b"a", b"b"]);
+        let overwrite = write(b"c", Covered::Everything, 3);
+        assert_eq!(replica.coordinate(now(1), KEY, overwrite, 0), Ok(Applied::Now));
+        assert_eq!(values(&mut replica, 1), [b"c"]);
+        assert_eq!((replica.keys(), replica.bytes()), (1, 2));
+    }
+
+    /// P8 and the client's retries: neither while its version lives nor after it was replaced.
+    #[test]
+    fn a_retry_is_not_applied_twice() {
+        let mut replica = Replica::new(1, 77, 1 << 20);
+        replica.coordinate(now(1), KEY, write(b"a", Covered::Everything, 1), 0).unwrap();
+        let retry = replica.coordinate(now(1), KEY, write(b"a", Covered::Everything, 1), 0);
+        assert_eq!(retry, Ok(Applied::Before));
+        replica.coordinate(now(1), KEY, write(b"b", Covered::Everything, 2), 0).unwrap();
+        let retry = replica.coordinate(now(1), KEY, write(b"a", Covered::Everything, 1), 0);
+        assert_eq!(retry, Ok(Applied::Before));
+        assert_eq!(values(&mut replica, 1), [b"b"]);
+    }
+
+    /// riak_kv #679: a key that was lost here is minted under an actor that nobody has seen, so that a
+    /// replica which still has it keeps both versions.
+    #[test]
+    fn a_key_without_a_record_is_minted_under_a_fresh_epoch() {
+        let mut replica = Replica::new(1, 77, 1 << 20);
+        replica.coordinate(now(1), KEY, write(b"a", blind(), 1), 0).unwrap();
+        let elsewhere = replica.read(now(1), KEY).unwrap().state.clone();
+        // The record is lost, but not the process.
+        replica.index = Index::new(1);
+        replica.coordinate(now(1), KEY, write(b"b", blind(), 2), 0).unwrap();
+        assert!(replica.merge(KEY, &elsewhere, 0));
+        assert_eq!(values(&mut replica, 1), [b"a", b"b"]);
+    }
+
+    #[test]
+    fn an_expired_version_is_gone_but_remembered() {
+        let mut replica = Replica::new(1, 77, 1 << 20);
+        let mut fleeting = write(b"a", blind(), 1);
+        fleeting.expiry = Some(WallTime(10));
+        replica.coordinate(now(1), KEY, fleeting, 0).unwrap();
+        assert_eq!(values(&mut replica, 9).len(), 1);
+        assert_eq!(values(&mut replica, 10).len(), 0);
+        assert_eq!(replica.read(now(10), KEY).unwrap().state.context().iter().count(), 1);
+    }
+
+    #[test]
+    fn siblings_are_bounded_in_number_and_bytes() {
+        let mut replica = Replica::new(1, 77, 1 << 20);
+        for sequence in 1..=SIBLINGS_MAX as u64 {
+            replica.coordinate(now(1), KEY, write(b"a", blind(), sequence), 0).unwrap();
+        }
+        let one_more = replica.coordinate(now(1), KEY, write(b"a", blind(), 1000), 0);
+        assert_eq!(one_more, Err(Refused::TooManySiblings));
+        let overwrite = write(b"a", Covered::Everything, 1001);
+        assert_eq!(replica.coordinate(now(1), KEY, overwrite, 0), Ok(Applied::Now));
+
+        let mut replica = Replica::new(1, 77, 3);
+        replica.coordinate(now(1), KEY, write(b"aa", blind(), 1), 0).unwrap();
+        let too_large = replica.coordinate(now(1), KEY, write(b"aa", blind(), 2), 0);
+        assert_eq!(too_large, Err(Refused::TooLarge { limit: 3 }));
+        assert_eq!(values(&mut replica, 1), [b"aa"], "a refused write leaves nothing behind");
+    }
+}

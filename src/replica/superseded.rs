@@ -1,0 +1,74 @@
+//! Writes that were applied and then replaced: a late retry of one must not bring it back.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+
+use crate::causality::Version;
+use crate::id::OperationId;
+
+/// Replaced writes that a shard remembers, the newest ones. Clients retry within a request's deadline, so
+/// at ten thousand overwrites a second a shard remembers six times the longest default deadline.
+pub const SUPERSEDED_MAX: usize = 64 * 1024;
+
+/// The operation ids of versions that were replaced, up to a fixed number, oldest forgotten first.
+#[derive(Debug)]
+pub struct Superseded {
+    known: HashTable<OperationId>,
+    order: VecDeque<OperationId>,
+    limit: usize,
+}
+
+impl Superseded {
+    /// Remember at most `limit`.
+    pub const fn new(limit: usize) -> Self {
+        Self { known: HashTable::new(), order: VecDeque::new(), limit }
+    }
+
+    /// Was this write applied and replaced? Never true for a write without a name.
+    pub fn contains(&self, operation: OperationId) -> bool {
+        operation != OperationId::NONE
+            && self.known.find(hash(operation), |known| *known == operation).is_some()
+    }
+
+    /// These versions are about to be replaced.
+    pub fn remember<'a>(&mut self, gone: impl Iterator<Item = &'a Version<Bytes>>) {
+        for version in gone {
+            if version.operation != OperationId::NONE && !self.contains(version.operation) {
+                self.add(version.operation);
+            }
+        }
+    }
+
+    fn add(&mut self, operation: OperationId) {
+        if self.order.len() == self.limit
+            && let Some(oldest) = self.order.pop_front()
+            && let Ok(slot) = self.known.find_entry(hash(oldest), |known| *known == oldest)
+        {
+            slot.remove();
+        }
+        self.known.insert_unique(hash(operation), operation, |known| hash(*known));
+        self.order.push_back(operation);
+    }
+}
+
+/// Sequences count up and clients are random: one multiplication spreads them over the table.
+const fn hash(operation: OperationId) -> u64 {
+    (operation.client ^ operation.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_forgotten_first() {
+        let operation = |sequence| OperationId { client: 1, sequence };
+        let mut superseded = Superseded::new(3);
+        (1..=4).for_each(|sequence| superseded.add(operation(sequence)));
+        let known: Vec<_> = (1..=4).filter(|&sequence| superseded.contains(operation(sequence))).collect();
+        assert_eq!(known, [2, 3, 4]);
+        assert!(!superseded.contains(OperationId::NONE));
+    }
+}

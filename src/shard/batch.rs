@@ -1,0 +1,65 @@
+//! Multi-get and multi-put: one frame, many keys, each answered as if it had come alone.
+
+use ringmain_schema::message::{ErrorCode, Multi, MultiWriter};
+use ringmain_schema::{Frame, Kind};
+
+use crate::time::{Duration, Now};
+
+use super::Shard;
+use super::answer::Origin;
+use super::io::Output;
+
+/// A batch whose items are under way. Each ends by itself at its own deadline, and so the batch does.
+#[derive(Debug)]
+pub(super) struct Batch {
+    origin: Origin,
+    /// Items without an answer yet, and one for the loop that still hands items out.
+    awaited: u32,
+    pub(super) answers: MultiWriter,
+}
+
+impl Shard {
+    /// Hand out the items of a batch. Those of other shards and nodes travel alone, but leave in the same turn
+    /// and so in the same send.
+    pub(super) fn on_multi(&mut self, now: Now, origin: Origin, frame: &Frame<'_>, out: &mut Output) {
+        let multi = match Multi::parse(frame) {
+            Ok(multi) => multi,
+            Err(error) => return self.answer_code(out, origin, ErrorCode::BadRequest, &error.to_string()),
+        };
+        let gets = frame.header.kind == Kind::MULTI_GET;
+        let fits = |kind| if gets { kind == Kind::GET } else { kind == Kind::PUT || kind == Kind::DELETE };
+        if !multi.items().all(|item| fits(item.header.kind)) {
+            let message = "a multi-get holds gets, a multi-put puts and deletes, and nothing else";
+            return self.answer_code(out, origin, ErrorCode::BadRequest, message);
+        }
+        let batch = Batch { origin, awaited: multi.count + 1, answers: MultiWriter::default() };
+        let Ok(key) = self.batches.insert(batch) else {
+            return self.answer_code(
+                out,
+                origin,
+                ErrorCode::Overloaded,
+                "too many batches under way: retry later",
+            );
+        };
+        let cap = (multi.budget_us > 0).then(|| Duration::from_micros(multi.budget_us.into()));
+        let hops = origin.hops();
+        for item in multi.items() {
+            let item_origin = Origin::Item { batch: key, request_id: item.header.request_id, hops };
+            self.on_key_request(now, item_origin, &item, cap, out);
+        }
+        self.on_item_answered(out, key);
+    }
+
+    /// One item fewer to wait for; the last one sends the answer.
+    pub(super) fn on_item_answered(&mut self, out: &mut Output, key: u64) {
+        let Some(batch) = self.batches.get_mut(key) else { return };
+        batch.awaited -= 1;
+        if batch.awaited > 0 {
+            return;
+        }
+        let batch = self.batches.remove(key).expect("it was there a moment ago");
+        self.answer(out, batch.origin, |encoder, id, flags, bytes| {
+            batch.answers.encode(encoder, Kind::MULTI_DONE, flags, id, 0, bytes);
+        });
+    }
+}

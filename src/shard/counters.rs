@@ -1,0 +1,51 @@
+//! What a shard counts about itself.
+
+/// Counts since the start, but for gauges.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) gets: u64,
+    pub(super) puts: u64,
+    pub(super) deletes: u64,
+    pub(super) batches: u64,
+    pub(super) not_found: u64,
+    pub(super) errors: u64,
+    pub(super) overloaded: u64,
+    pub(super) timeouts: u64,
+    pub(super) maybe_applied: u64,
+    pub(super) retries_recognised: u64,
+    pub(super) forwarded_to_siblings: u64,
+    pub(super) forwarded_to_peers: u64,
+    pub(super) replicated_in: u64,
+    pub(super) states_read_by_peers: u64,
+    pub(super) repairs_sent: u64,
+    pub(super) gossip_rounds: u64,
+    pub(super) frames_refused: u64,
+    /// A gauge: reads answered that still wait for the last replicas, to repair them.
+    pub(super) operations_lingering: u64,
+}
+
+impl Counters {
+    /// Each with its name, in a fixed order.
+    pub(super) const fn named(&self) -> [(&'static str, u64); 18] {
+        [
+            ("gets", self.gets),
+            ("puts", self.puts),
+            ("deletes", self.deletes),
+            ("batches", self.batches),
+            ("not_found", self.not_found),
+            ("errors", self.errors),
+            ("overloaded", self.overloaded),
+            ("timeouts", self.timeouts),
+            ("maybe_applied", self.maybe_applied),
+            ("retries_recognised", self.retries_recognised),
+            ("forwarded_to_siblings", self.forwarded_to_siblings),
+            ("forwarded_to_peers", self.forwarded_to_peers),
+            ("replicated_in", self.replicated_in),
+            ("states_read_by_peers", self.states_read_by_peers),
+            ("repairs_sent", self.repairs_sent),
+            ("gossip_rounds", self.gossip_rounds),
+            ("frames_refused", self.frames_refused),
+            ("operations_lingering", self.operations_lingering),
+        ]
+    }
+}

@@ -1,0 +1,43 @@
+//! What ends by itself, and when.
+
+use std::collections::BTreeSet;
+
+use crate::time::Instant;
+
+/// Something with a deadline, by its key in its table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Due {
+    /// An operation that this shard coordinates.
+    Operation(u64),
+    /// A request that was passed on.
+    Relay(u64),
+}
+
+/// All deadlines, the nearest first.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    all: BTreeSet<(Instant, Due)>,
+}
+
+impl Deadlines {
+    /// End `due` at `at`.
+    pub(super) fn add(&mut self, at: Instant, due: Due) {
+        self.all.insert((at, due));
+    }
+
+    /// It ended before.
+    pub(super) fn remove(&mut self, at: Instant, due: Due) {
+        self.all.remove(&(at, due));
+    }
+
+    /// The nearest one.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.all.first().map(|(at, _)| *at)
+    }
+
+    /// The nearest one, if it has come.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Due> {
+        self.all.first().filter(|(at, _)| *at <= now)?;
+        self.all.pop_first().map(|(_, due)| due)
+    }
+}

@@ -1,0 +1,131 @@
+//! The node's own affairs: gossip on shard 0, and views for the other shards.
+
+use std::sync::Arc;
+
+use ringmain_schema::peer::Gossip;
+use ringmain_schema::{Frame, Kind};
+
+use crate::id::{ConnectionId, NodeId, ShardId};
+use crate::membership::{GOSSIP_EVERY, View};
+use crate::time::{Duration, Instant, Now};
+
+use super::Shard;
+use super::io::{Output, SiblingMessage};
+use super::sessions::Session;
+
+/// Which siblings have been shown a view that they have not taken yet, and when gossip is due.
+#[derive(Debug)]
+pub(super) struct Notices {
+    /// By sibling: a view is on its way. The ring between two shards has room for no more.
+    under_way: Vec<bool>,
+    /// By sibling: there has been a newer one since.
+    behind: Vec<bool>,
+    next_beat: Option<Instant>,
+}
+
+impl Notices {
+    pub(super) fn new(shards: u16) -> Self {
+        let none = vec![false; usize::from(shards)];
+        Self { under_way: none.clone(), behind: none, next_beat: None }
+    }
+}
+
+impl Shard {
+    /// When gossip is due: at once after the start, then once a second.
+    pub(super) fn next_beat(&self) -> Option<Instant> {
+        self.membership.as_ref().map(|_| self.notices.next_beat.unwrap_or_default())
+    }
+
+    /// Gossip with one random member, if a second has passed.
+    pub(super) fn beat(&mut self, now: Now, out: &mut Output) {
+        if self.next_beat().is_none_or(|at| at > now.monotonic) {
+            return;
+        }
+        // A tenth more or less, so that nodes that start together don't speak in chorus.
+        let jitter = Duration(self.prng.below(GOSSIP_EVERY.0 / 5));
+        self.notices.next_beat = Some(now.monotonic + Duration(GOSSIP_EVERY.0 * 9 / 10) + jitter);
+        if let Some(membership) = &mut self.membership {
+            membership.beat();
+        }
+        let peers = self.links.up_on(ShardId(0));
+        if !peers.is_empty() {
+            let (node, connection) = peers[self.prng.below(peers.len() as u64) as usize];
+            self.counters.gossip_rounds += 1;
+            self.detector.on_asked(now.monotonic, node);
+            self.send_gossip(connection, Kind::GOSSIP, 0, out);
+        }
+    }
+
+    pub(super) fn send_gossip(&mut self, connection: ConnectionId, kind: Kind, id: u64, out: &mut Output) {
+        let Some(membership) = &self.membership else { return };
+        let gossip = membership.gossip();
+        let encoder = &mut self.encoder;
+        out.deliver(connection, kind.is_answer(), |bytes| gossip.encode(encoder, kind, id, bytes));
+    }
+
+    /// A peer told all it knows of the members; a `GOSSIP` wants the same back.
+    pub(super) fn on_gossip(
+        &mut self,
+        connection: ConnectionId,
+        from: NodeId,
+        frame: &Frame<'_>,
+        gossip: &Gossip,
+        out: &mut Output,
+    ) {
+        let Some(membership) = &mut self.membership else { return };
+        let before = membership.oneself().clone();
+        let changed = membership.on_gossip(from, gossip);
+        let oneself = membership.oneself();
+        let newly = (oneself.incarnation, oneself.serving) != (before.incarnation, before.serving);
+        if changed {
+            let view = Arc::new(membership.view());
+            self.show_view(&view, out);
+            self.take_view(view, out);
+        }
+        if frame.header.kind == Kind::GOSSIP {
+            self.send_gossip(connection, Kind::GOSSIPED, frame.header.request_id, out);
+        }
+        if newly {
+            // The others wait for this: tell them now rather than within a second.
+            for (_, connection) in self.links.up_on(ShardId(0)) {
+                self.send_gossip(connection, Kind::GOSSIP, 0, out);
+            }
+        }
+    }
+
+    fn show_view(&mut self, view: &Arc<View>, out: &mut Output) {
+        for sibling in 1..self.options.shards {
+            if std::mem::replace(&mut self.notices.under_way[usize::from(sibling)], true) {
+                self.notices.behind[usize::from(sibling)] = true;
+            } else {
+                out.siblings.push((ShardId(sibling), SiblingMessage::View(view.clone())));
+            }
+        }
+    }
+
+    /// A sibling has taken the last view: show it the newest if there was another meanwhile.
+    pub(super) fn on_view_taken(&mut self, from: ShardId, out: &mut Output) {
+        let sibling = usize::from(from.0);
+        self.notices.under_way[sibling] = std::mem::take(&mut self.notices.behind[sibling]);
+        if self.notices.under_way[sibling] {
+            out.siblings.push((from, SiblingMessage::View(self.view.clone())));
+        }
+    }
+
+    /// Work by this view from now on, and tell the clients that subscribed.
+    pub(super) fn take_view(&mut self, view: Arc<View>, out: &mut Output) {
+        let topology_changed = view.epoch != self.view.epoch || view.is_serving() != self.view.is_serving();
+        self.view = view;
+        self.want_links();
+        if !topology_changed {
+            return;
+        }
+        let topology = self.view.topology();
+        for (connection, session) in &self.sessions {
+            if let Session::Client { subscription: Some(request_id) } = session {
+                let encoder = &mut self.encoder;
+                out.deliver(*connection, false, |bytes| topology.encode(encoder, *request_id, bytes));
+            }
+        }
+    }
+}

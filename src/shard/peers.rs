@@ -1,0 +1,194 @@
+//! What other nodes ask of this shard, and what they answer.
+
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Ping};
+use ringmain_schema::peer::{Forward, Gossip, ReadState, Replicate, Replicated, State};
+use ringmain_schema::{Flags, Frame, Kind, Malformed};
+
+use crate::id::{ConnectionId, NodeId, ShardId};
+use crate::replica::{Place, state_from_wire, state_writer};
+use crate::time::Now;
+
+use super::Shard;
+use super::answer::Origin;
+use super::io::{Output, SiblingMessage};
+use super::links::LinkId;
+use super::operations::Waiter;
+
+impl Shard {
+    /// A frame from a shard of another node.
+    pub(super) fn on_peer_frame(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        link: LinkId,
+        frame: &Frame<'_>,
+        out: &mut Output,
+    ) {
+        // Only an answer shows that it hears us: over a link cut in one direction it may well speak.
+        if frame.header.kind.is_answer() {
+            self.detector.on_answered(link.node);
+        }
+        self.links.on_heard(now.monotonic, link);
+        if let Err(error) = self.try_peer_frame(now, connection, link.node, frame, out) {
+            // A peer of the same protocol never sends this: whatever else it says can't be trusted either.
+            let message = error.to_string();
+            let why = ErrorAnswer::new(ErrorCode::BadRequest, &message);
+            self.hang_up(connection, frame.header.request_id, &why, out);
+        }
+    }
+
+    fn try_peer_frame(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        node: NodeId,
+        frame: &Frame<'_>,
+        out: &mut Output,
+    ) -> Result<(), Malformed> {
+        let request_id = frame.header.request_id;
+        match frame.header.kind {
+            Kind::REPLICATE => self.on_replicate(connection, request_id, &Replicate::parse(frame)?, out),
+            Kind::READ_STATE => {
+                self.on_read_state(now, connection, request_id, &ReadState::parse(frame)?, out);
+            }
+            Kind::FORWARD => {
+                let forward = Forward::parse(frame)?;
+                let origin = Origin::Peer { connection, request_id, hops: forward.hops };
+                self.on_request(now, origin, &forward.frame, out);
+            }
+            Kind::REPLICATED => {
+                if Replicated::parse(frame)?.durable {
+                    self.count_durable(request_id, node);
+                    self.progress(now, request_id, false, out);
+                }
+            }
+            Kind::STATE => {
+                let answer = State::parse(frame)?;
+                match state_from_wire(&answer.state) {
+                    Ok(state) => self.count_state(request_id, node, state, answer.complete),
+                    Err(_) => self.count_failure(request_id, node),
+                }
+                self.progress(now, request_id, false, out);
+            }
+            Kind::GOSSIP | Kind::GOSSIPED => {
+                let gossip = Gossip::parse(frame)?;
+                self.on_gossip(connection, node, frame, &gossip, out);
+            }
+            Kind::PING => {
+                let encoder = &mut self.encoder;
+                out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
+            }
+            Kind::PONG => {}
+            Kind::ERROR => self.on_peer_error(now, node, frame, out),
+            kind if kind.is_answer() => self.on_relayed(request_id, frame, out),
+            kind => {
+                let message = format!("this version doesn't know frames of kind {}", kind.0);
+                let error = ErrorAnswer::new(ErrorCode::Unsupported, &message);
+                let encoder = &mut self.encoder;
+                out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// An error answers a replication or a read, whose key is in the table of operations, or something that was
+    /// passed on. The two tables' keys may coincide, so an error between replicas says that it is one.
+    fn on_peer_error(&mut self, now: Now, node: NodeId, frame: &Frame<'_>, out: &mut Output) {
+        let request_id = frame.header.request_id;
+        if frame.header.flags.contains(Flags::REPLICA) {
+            self.count_failure(request_id, node);
+            self.progress(now, request_id, false, out);
+        } else {
+            self.on_relayed(request_id, frame, out);
+        }
+    }
+
+    /// Merge what a coordinator sent, and say so when it is durable.
+    fn on_replicate(
+        &mut self,
+        connection: ConnectionId,
+        request_id: u64,
+        replicate: &Replicate<'_>,
+        out: &mut Output,
+    ) {
+        let place = self.place(replicate.key);
+        if !self.holds(place) {
+            return self.refuse_peer(connection, request_id, out);
+        }
+        let Ok(state) = state_from_wire(&replicate.state) else {
+            return self.refuse_peer(connection, request_id, out);
+        };
+        self.counters.replicated_in += 1;
+        if self.replica.merge(place, &state, self.next_append()) {
+            self.append(place, out);
+        }
+        if replicate.repair {
+            return;
+        }
+        if self.is_on_record(place) {
+            self.send_replicated(connection, request_id, out);
+        } else {
+            let sequence = self.replica.appended(place);
+            self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
+        }
+    }
+
+    pub(super) fn send_replicated(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| {
+            Replicated { durable: true }.encode(encoder, request_id, bytes);
+        });
+    }
+
+    fn on_read_state(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        request_id: u64,
+        request: &ReadState<'_>,
+        out: &mut Output,
+    ) {
+        let place = self.place(request.key);
+        if !self.holds(place) {
+            return self.refuse_peer(connection, request_id, out);
+        }
+        self.counters.states_read_by_peers += 1;
+        let complete = self.view.myself().oneself.complete;
+        let entry = self.replica.read(now, place);
+        let state = entry.map(|entry| state_writer(&entry.state)).unwrap_or_default();
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| State::encode(encoder, request_id, &state, complete, bytes));
+    }
+
+    /// Is this shard's copy of the key one of the primaries', and worth something?
+    fn holds(&self, place: Place<'_>) -> bool {
+        self.view.is_serving()
+            && self.is_mine(place.partition)
+            && self.view.primaries(place.partition).contains(&self.view.me)
+    }
+
+    fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
+        let message = "this shard does not hold the key, or does not serve yet";
+        let epoch = self.view.epoch;
+        let error = ErrorAnswer { epoch, ..ErrorAnswer::new(ErrorCode::WrongShard, message) };
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::REPLICA, bytes));
+    }
+
+    /// What a sibling shard said.
+    pub(super) fn on_sibling(&mut self, now: Now, from: ShardId, message: SiblingMessage, out: &mut Output) {
+        match message {
+            SiblingMessage::Request { ticket, hops, frame } => {
+                let frame = Frame::split(&frame, frame.len()).ok().flatten();
+                let frame = frame.expect("siblings pass on whole frames");
+                self.on_request(now, Origin::Sibling { shard: from, ticket, hops }, &frame, out);
+            }
+            SiblingMessage::Answer { ticket, frame } => self.on_sibling_answered(from, ticket, &frame, out),
+            SiblingMessage::View(view) => {
+                self.take_view(view, out);
+                out.siblings.push((from, SiblingMessage::ViewTaken));
+            }
+            SiblingMessage::ViewTaken => self.on_view_taken(from, out),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Requests that another shard must coordinate: passed on as they are, and their answers back.
+//!
+//! Between shards of a node a request takes a slot that was reserved for its answer in the ring back, so an
+//! answer always fits. Between nodes it travels inside a `FORWARD` frame.
+
+use ringmain_schema::message::{ErrorAnswer, ErrorCode};
+use ringmain_schema::peer::Forward;
+use ringmain_schema::{Flags, Frame, Kind, token};
+
+use crate::id::{NodeId, PartitionId, ShardId};
+use crate::membership::Health;
+use crate::time::{Duration, Instant, Now};
+
+use super::Shard;
+use super::answer::Origin;
+use super::deadlines::Due;
+use super::io::{Output, SIBLING_REQUESTS_MAX, SiblingMessage};
+use super::links::LinkId;
+
+/// Between nodes a request is passed on at most so often: more means that they disagree about the ring.
+const HOPS_MAX: u8 = 3;
+
+/// The coordinator's own answer at the deadline may take so long to come back.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// A request that was passed on.
+#[derive(Debug)]
+pub(super) struct Relay {
+    origin: Origin,
+    via: Via,
+    deadline: Instant,
+    /// It may be applied although no answer came.
+    is_write: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Via {
+    Sibling(ShardId),
+    Node(NodeId),
+}
+
+impl Shard {
+    /// Pass a request on towards the owner of `partition`: first to the right shard of this node, which has
+    /// connections to the right shards of the others.
+    pub(super) fn relay(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        partition: PartitionId,
+        budget: Duration,
+        out: &mut Output,
+    ) {
+        if self.is_mine(partition) {
+            self.relay_to_peer(now, origin, frame, partition, budget, out);
+        } else {
+            self.relay_to_sibling(now, origin, frame, partition, budget, out);
+        }
+    }
+
+    fn relay_to_sibling(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        partition: PartitionId,
+        budget: Duration,
+        out: &mut Output,
+    ) {
+        let shard = ShardId(token::shard_of(partition.0, self.options.shards));
+        let under_way = self.relays_to[usize::from(shard.0)];
+        if under_way >= SIBLING_REQUESTS_MAX {
+            return self.refuse_overloaded(out, origin, "the owning shard is busy: retry later");
+        }
+        let Some(ticket) = self.remember_relay(now, origin, Via::Sibling(shard), frame, budget, out) else {
+            return;
+        };
+        self.relays_to[usize::from(shard.0)] += 1;
+        self.counters.forwarded_to_siblings += 1;
+        let mut copy = Vec::with_capacity(frame.length());
+        frame.relay(0, Flags::NONE, &mut copy);
+        let message = SiblingMessage::Request { ticket, hops: origin.hops(), frame: copy.into() };
+        out.siblings.push((shard, message));
+    }
+
+    fn relay_to_peer(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        partition: PartitionId,
+        budget: Duration,
+        out: &mut Output,
+    ) {
+        let hops = origin.hops() + 1;
+        if hops > HOPS_MAX {
+            let message = "the nodes disagree about who owns this key: retry when they have talked";
+            return self.answer_code(out, origin, ErrorCode::Unavailable, message);
+        }
+        let Some((node, connection)) = self.nearest_primary(now.monotonic, partition) else {
+            let message = "no primary of this key can be reached: retry later";
+            return self.answer_code(out, origin, ErrorCode::Unavailable, message);
+        };
+        let Some(ticket) = self.remember_relay(now, origin, Via::Node(node), frame, budget, out) else {
+            return;
+        };
+        self.counters.forwarded_to_peers += 1;
+        self.detector.on_asked(now.monotonic, node);
+        let mut inner = Vec::with_capacity(frame.length());
+        frame.relay(0, Flags::NONE, &mut inner);
+        let encoder = &mut self.encoder;
+        out.deliver(connection, false, |bytes| Forward::encode(encoder, ticket, hops, &inner, bytes));
+    }
+
+    /// The first primary of the preference list that is up, with the connection to its right shard.
+    fn nearest_primary(
+        &self,
+        now: Instant,
+        partition: PartitionId,
+    ) -> Option<(NodeId, crate::id::ConnectionId)> {
+        let primaries = self.view.primaries(partition).iter();
+        let others = primaries.filter(|&&node| node != self.view.me);
+        let up = others.filter(|&&node| self.detector.health(now, node) == Health::Up);
+        up.filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?))).next()
+    }
+
+    /// The shard of `node` that holds `partition`; `None` while its shards are not known.
+    pub(super) fn link_to(&self, node: NodeId, partition: PartitionId) -> Option<LinkId> {
+        let shards = self.view.member(node)?.oneself.shard_ports.len() as u16;
+        (shards > 0).then(|| LinkId { node, shard: ShardId(token::shard_of(partition.0, shards)) })
+    }
+
+    fn remember_relay(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        via: Via,
+        frame: &Frame<'_>,
+        budget: Duration,
+        out: &mut Output,
+    ) -> Option<u64> {
+        let deadline = now.monotonic + budget + GRACE;
+        let is_write = matches!(frame.header.kind, Kind::PUT | Kind::DELETE | Kind::MULTI_PUT);
+        if let Ok(ticket) = self.relays.insert(Relay { origin, via, deadline, is_write }) {
+            self.deadlines.add(deadline, Due::Relay(ticket));
+            return Some(ticket);
+        }
+        self.refuse_overloaded(out, origin, "too many requests are being passed on: retry later");
+        None
+    }
+
+    pub(super) fn refuse_overloaded(&mut self, out: &mut Output, origin: Origin, message: &str) {
+        self.counters.overloaded += 1;
+        self.answer_code(out, origin, ErrorCode::Overloaded, message);
+    }
+
+    /// The answer to something that was passed on. Too late, or unknown: nobody waits for it.
+    pub(super) fn on_relayed(&mut self, ticket: u64, frame: &Frame<'_>, out: &mut Output) {
+        let Some(relay) = self.take_relay(ticket) else { return };
+        self.deadlines.remove(relay.deadline, Due::Relay(ticket));
+        self.answer(out, relay.origin, |_, id, _, bytes| frame.relay(id, Flags::FORWARDED, bytes));
+    }
+
+    /// A sibling's answer frees its slot of the ring, even if nobody waits for it any more.
+    pub(super) fn on_sibling_answered(&mut self, from: ShardId, ticket: u64, frame: &[u8], out: &mut Output) {
+        self.relays_to[usize::from(from.0)] -= 1;
+        let frame = Frame::split(frame, frame.len()).ok().flatten().expect("siblings answer in whole frames");
+        self.on_relayed(ticket, &frame, out);
+    }
+
+    fn take_relay(&mut self, ticket: u64) -> Option<Relay> {
+        self.relays.remove(ticket)
+    }
+
+    /// No answer came in time.
+    pub(super) fn on_relay_due(&mut self, ticket: u64, out: &mut Output) {
+        let Some(relay) = self.take_relay(ticket) else { return };
+        self.counters.timeouts += 1;
+        self.give_up(out, &relay, ErrorCode::Timeout, "the coordinator did not answer by the deadline");
+    }
+
+    /// A node is gone, and with it the answers that it owed.
+    pub(super) fn fail_relays(&mut self, node: NodeId, out: &mut Output) {
+        let lost: Vec<u64> = self.relays.keys().collect();
+        for ticket in lost {
+            if self.relays.get_mut(ticket).is_some_and(|relay| relay.via == Via::Node(node))
+                && let Some(relay) = self.take_relay(ticket)
+            {
+                self.deadlines.remove(relay.deadline, Due::Relay(ticket));
+                self.give_up(out, &relay, ErrorCode::Unavailable, "the coordinator was lost: retry");
+            }
+        }
+    }
+
+    fn give_up(&mut self, out: &mut Output, relay: &Relay, code: ErrorCode, message: &str) {
+        if relay.is_write {
+            self.counters.maybe_applied += 1;
+            let message = "the coordinator was lost before it answered: the write may be applied";
+            self.answer_error(out, relay.origin, &ErrorAnswer::new(ErrorCode::MaybeApplied, message));
+        } else {
+            self.answer_code(out, relay.origin, code, message);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Requests about keys: parsed, checked, and sent where they can be coordinated.
+
+use ringmain_schema::limits::KEY_BYTES_MAX;
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Put};
+use ringmain_schema::{Flags, Frame, Kind, token};
+
+use crate::causality::VersionVector;
+use crate::id::{OperationId, PartitionId};
+use crate::replica::{Covered, Place, Write};
+use crate::time::{Duration, Now, WallTime};
+
+use super::Shard;
+use super::answer::Origin;
+use super::io::Output;
+
+impl Shard {
+    /// A request from a client, a sibling or a peer.
+    pub(super) fn on_request(&mut self, now: Now, origin: Origin, frame: &Frame<'_>, out: &mut Output) {
+        if self.stopping {
+            let message = "this node is stopping: ask another";
+            return self.answer_code(out, origin, ErrorCode::ShuttingDown, message);
+        }
+        match frame.header.kind {
+            Kind::MULTI_GET | Kind::MULTI_PUT => {
+                self.counters.batches += 1;
+                self.on_multi(now, origin, frame, out);
+            }
+            Kind::GET | Kind::PUT | Kind::DELETE => self.on_key_request(now, origin, frame, None, out),
+            _ => self.answer_code(
+                out,
+                origin,
+                ErrorCode::Unsupported,
+                "only requests about keys are passed on",
+            ),
+        }
+    }
+
+    /// A request about one key. `cap` bounds its budget, where it is part of a batch.
+    pub(super) fn on_key_request(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        cap: Option<Duration>,
+        out: &mut Output,
+    ) {
+        if !self.view.is_serving() {
+            let message = "this node has not met the others yet, and does not serve: retry, or ask another";
+            return self.answer_code(out, origin, ErrorCode::NotServing, message);
+        }
+        let result = match frame.header.kind {
+            Kind::GET => self.on_get(now, origin, frame, cap, out),
+            _ => self.on_put(now, origin, frame, cap, out),
+        };
+        if let Err((code, message)) = result {
+            let limit = match code {
+                ErrorCode::TooLarge if message == KEY_TOO_LARGE => KEY_BYTES_MAX as u64,
+                ErrorCode::TooLarge => u64::from(self.options.value_bytes_max),
+                _ => 0,
+            };
+            self.answer_error(out, origin, &ErrorAnswer { limit, ..ErrorAnswer::new(code, &message) });
+        }
+    }
+
+    fn on_get(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        cap: Option<Duration>,
+        out: &mut Output,
+    ) -> Result<(), Problem> {
+        let get = Get::parse(frame).map_err(bad_request)?;
+        check_key(get.key)?;
+        let place = self.place(get.key);
+        let budget = self.budget(get.budget_us, cap);
+        if !self.coordinates(place) {
+            self.pass_on(now, origin, frame, place, budget, out);
+            return Ok(());
+        }
+        let at_least = self.open_context(get.key, get.at_least)?;
+        let needed = self.quorum(get.read, self.options.read)?;
+        self.counters.gets += 1;
+        self.coordinate_get(now, origin, place, needed, at_least, get.latest, budget, out);
+        Ok(())
+    }
+
+    fn on_put(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        cap: Option<Duration>,
+        out: &mut Output,
+    ) -> Result<(), Problem> {
+        let put = Put::parse(frame).map_err(bad_request)?;
+        check_key(put.key)?;
+        self.check_value(&put)?;
+        let place = self.place(put.key);
+        let budget = self.budget(put.budget_us, cap);
+        if !self.coordinates(place) {
+            self.pass_on(now, origin, frame, place, budget, out);
+            return Ok(());
+        }
+        let covered = if put.overwrite {
+            Covered::Everything
+        } else {
+            Covered::Context(self.open_context(put.key, put.context)?)
+        };
+        let needed = self.quorum(put.write, self.options.write)?;
+        let expiry_us = now.wall.0.saturating_add(put.ttl_ms.saturating_mul(1000));
+        let write = Write {
+            value: put.value,
+            covered,
+            expiry: (put.ttl_ms > 0).then_some(WallTime(expiry_us)),
+            operation: OperationId { client: put.operation_client, sequence: put.operation_sequence },
+        };
+        match put.value {
+            Some(_) => self.counters.puts += 1,
+            None => self.counters.deletes += 1,
+        }
+        self.coordinate_put(now, origin, place, needed, write, budget, out);
+        Ok(())
+    }
+
+    fn check_value(&self, put: &Put<'_>) -> Result<(), Problem> {
+        if put.value.is_some_and(|value| value.len() > self.options.value_bytes_max as usize) {
+            let message = format!(
+                "a value may have {} bytes: split it, or raise value_bytes_max on all nodes",
+                self.options.value_bytes_max
+            );
+            return Err((ErrorCode::TooLarge, message));
+        }
+        if put.overwrite && !put.context.is_empty() {
+            let message =
+                "an overwrite replaces whatever there is, and takes no context: send one or the other";
+            return Err((ErrorCode::BadRequest, message.to_owned()));
+        }
+        if put.value.is_none() && !put.overwrite && put.context.is_empty() {
+            let message = "a delete needs the context of what it deletes, or overwrite";
+            return Err((ErrorCode::BadRequest, message.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn open_context(&self, key: &[u8], sealed: &[u8]) -> Result<VersionVector, Problem> {
+        if sealed.is_empty() {
+            return Ok(VersionVector::new());
+        }
+        self.context_key.open(key, sealed).map_err(|error| (ErrorCode::BadContext, error.to_string()))
+    }
+
+    /// R or W: the request's own, else the configured one, else a majority of N.
+    fn quorum(&self, asked: u8, configured: u8) -> Result<u8, Problem> {
+        let replicas = self.view.ring.replicas() as u8;
+        if asked > replicas {
+            let message = format!("{asked} replicas were asked for, and each key has {replicas}");
+            return Err((ErrorCode::BadRequest, message));
+        }
+        Ok(match (asked, configured) {
+            (0, 0) => crate::coordinator::majority(replicas),
+            (0, configured) => configured.min(replicas),
+            (asked, _) => asked,
+        })
+    }
+
+    fn budget(&self, asked_us: u32, cap: Option<Duration>) -> Duration {
+        let asked = match asked_us {
+            0 => cap.unwrap_or(self.options.budget_default),
+            asked_us => Duration::from_micros(asked_us.into()),
+        };
+        asked.min(cap.unwrap_or(asked)).min(self.options.budget_max)
+    }
+
+    pub(super) fn place<'a>(&self, key: &'a [u8]) -> Place<'a> {
+        let token = token::token(key);
+        let partition = token::partition(token, self.view.ring.partitions().count());
+        Place { key, token, partition: PartitionId(partition) }
+    }
+
+    /// Is this shard the one of a primary of this key?
+    fn coordinates(&self, place: Place<'_>) -> bool {
+        self.is_mine(place.partition) && self.view.primaries(place.partition).contains(&self.view.me)
+    }
+
+    /// Would this shard hold the partition, if its node did?
+    pub(super) fn is_mine(&self, partition: PartitionId) -> bool {
+        token::shard_of(partition.0, self.options.shards) == self.options.shard.0
+    }
+
+    /// This key's owner is another shard: pass the request on, unless the client wants to know instead.
+    fn pass_on(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        place: Place<'_>,
+        budget: Duration,
+        out: &mut Output,
+    ) {
+        if frame.header.flags.contains(Flags::DIRECT) {
+            let epoch = self.view.epoch;
+            let message = "this shard doesn't own the key: fetch the topology";
+            let error = ErrorAnswer { epoch, ..ErrorAnswer::new(ErrorCode::WrongShard, message) };
+            return self.answer_error(out, origin, &error);
+        }
+        self.relay(now, origin, frame, place.partition, budget, out);
+    }
+}
+
+/// What a request is refused with.
+type Problem = (ErrorCode, String);
+
+const KEY_TOO_LARGE: &str = "a key may have 65536 bytes: use a shorter one, or a hash of it";
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+fn bad_request(error: ringmain_schema::Malformed) -> Problem {
+    (ErrorCode::BadRequest, error.to_string())
+}
+
+fn check_key(key: &[u8]) -> Result<(), Problem> {
+    if key.is_empty() {
+        return Err((ErrorCode::BadRequest, "a key has at least one byte".to_owned()));
+    }
+    if key.len() > KEY_BYTES_MAX {
+        return Err((ErrorCode::TooLarge, KEY_TOO_LARGE.to_owned()));
+    }
+    Ok(())
+}

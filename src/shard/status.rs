@@ -1,0 +1,56 @@
+//! How a shard is, for people.
+
+use ringmain_schema::message::{Counter, MemberStatus, Status};
+
+use crate::id::{Incarnation, NodeId};
+use crate::membership::{Health, Member};
+use crate::time::Instant;
+
+use super::Shard;
+
+impl Shard {
+    pub(super) fn status(&self, now: Instant) -> Status {
+        let gauges = [
+            ("keys", self.replica.keys() as u64),
+            ("key_and_value_bytes", self.replica.bytes() as u64),
+            ("connections", self.sessions.len() as u64),
+            ("operations_under_way", self.operations.len() as u64),
+            ("relays_under_way", self.relays.len() as u64),
+        ];
+        let counters = gauges.into_iter().chain(self.counters.named());
+        Status {
+            node: self.view.me.0,
+            name: self.view.myself().name.to_string(),
+            cluster: self.view.cluster.0,
+            shard: self.options.shard.0,
+            shards: self.options.shards,
+            epoch: self.view.epoch,
+            serving: self.view.is_serving(),
+            software: self.options.software.to_string(),
+            members: self.view.members.iter().map(|member| self.member_status(now, member)).collect(),
+            counters: counters.map(|(name, value)| Counter { name: name.to_owned(), value }).collect(),
+        }
+    }
+
+    fn member_status(&self, now: Instant, member: &Member) -> MemberStatus {
+        MemberStatus {
+            node: member.node.0,
+            name: member.name.to_string(),
+            address: format!("{}:{}", member.oneself.host, member.oneself.ordinary_port),
+            incarnation: member.oneself.incarnation.0,
+            state: self.member_state(now, member.node, member.oneself.incarnation).to_owned(),
+        }
+    }
+
+    fn member_state(&self, now: Instant, node: NodeId, incarnation: Incarnation) -> &'static str {
+        if node == self.view.me {
+            "self"
+        } else if incarnation == Incarnation(0) {
+            "not met"
+        } else if self.detector.health(now, node) == Health::Up {
+            "up"
+        } else {
+            "suspected"
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Between the machine and the world: inputs in, outputs carried out, nothing decided.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::mesh::Mesh;
+use super::names::Names;
+use super::net::{Event, Filled, HandedIn, Net};
+use crate::id::{ConnectionId, ShardId};
+use crate::shard::{Dial, Input, Machine, Output, SiblingMessage};
+use crate::time::{Instant, Now};
+
+/// Messages taken from one sibling in one turn.
+const SIBLING_MESSAGES_PER_TURN: usize = 256;
+/// Paused connections that go on in one turn.
+const RELIEVED_PER_TURN: usize = 64;
+
+pub(super) struct Host<M> {
+    machine: M,
+    output: Output,
+    mesh: Mesh<SiblingMessage>,
+    names: Names,
+    /// Read once a turn.
+    now: Now,
+    /// The last append that the machine asked for and wasn't told of. In memory mode there is no log, and a
+    /// record is as durable as it will get.
+    appended: Option<u64>,
+    /// Reused by [`Host::take_siblings`].
+    messages: Vec<(ShardId, SiblingMessage)>,
+}
+
+impl<M: Machine> Host<M> {
+    pub(super) fn new(machine: M, mesh: Mesh<SiblingMessage>, names: Names) -> Self {
+        Self {
+            machine,
+            output: Output::default(),
+            mesh,
+            names,
+            now: Now::default(),
+            appended: None,
+            messages: Vec::new(),
+        }
+    }
+
+    /// A turn begins.
+    pub(super) fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// Pass one input to the machine, and carry out what follows.
+    pub(super) fn take(&mut self, net: &mut Net, input: Input<'_>) {
+        self.machine.handle(self.now, input, &mut self.output);
+        self.carry_out(net);
+    }
+
+    /// Pass on everything that has happened on the network.
+    pub(super) fn take_events(&mut self, net: &mut Net) {
+        while let Some(event) = net.next_event() {
+            match event {
+                Event::Received { connection, filled } => self.read(net, connection, Some(filled)),
+                Event::Opened { connection, dial } => self.take(net, Input::Opened { connection, dial }),
+                Event::DialFailed { dial } => self.take(net, Input::DialFailed { dial }),
+                Event::Closed { connection } => self.take(net, Input::Closed { connection }),
+            }
+        }
+    }
+
+    /// Pass on what siblings said; tells whether they said anything.
+    pub(super) fn take_siblings(&mut self, net: &mut Net) -> bool {
+        let mut messages = std::mem::take(&mut self.messages);
+        let any =
+            self.mesh.receive(SIBLING_MESSAGES_PER_TURN, |from, message| messages.push((from, message)));
+        for (from, message) in messages.drain(..) {
+            self.take(net, Input::Sibling { from, message });
+        }
+        self.messages = messages;
+        any
+    }
+
+    /// Go on with calls whose host's name has been looked up, with connections that were paused, with appends
+    /// that are done, and with time. Tells whether there was any.
+    pub(super) fn take_the_rest(&mut self, net: &mut Net) -> bool {
+        let mut any = false;
+        while let Some(resolved) = self.names.take() {
+            net.dial(resolved.dial, resolved.addresses);
+            any = true;
+        }
+        for _ in 0..RELIEVED_PER_TURN {
+            let Some(connection) = net.next_relieved() else { break };
+            self.read(net, connection, None);
+            any = true;
+        }
+        while let Some(sequence) = self.appended.take() {
+            self.take(net, Input::Appended { sequence });
+            any = true;
+        }
+        if self.machine.next_timeout().is_some_and(|at| at <= self.now.monotonic) {
+            self.take(net, Input::Tick);
+            any = true;
+        }
+        self.take_events(net);
+        any
+    }
+
+    /// Wake the siblings that were sent something.
+    pub(super) fn ring_siblings(&mut self) {
+        self.mesh.ring();
+    }
+
+    /// No message from another thread waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.mesh.is_idle() && self.names.is_idle()
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.machine.next_timeout()
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.machine.is_drained()
+    }
+
+    /// Hand in what arrived, as far as the connection's limits go; what the machine answers at once makes room
+    /// for more.
+    fn read(&mut self, net: &mut Net, connection: ConnectionId, filled: Option<Filled>) {
+        let mut from = 0;
+        loop {
+            let Self { machine, output, now, .. } = self;
+            let handed_in =
+                net.hand_in(connection, filled.as_ref(), from, |input| machine.handle(*now, input, output));
+            self.carry_out(net);
+            match handed_in {
+                HandedIn::All => {
+                    net.resume(connection);
+                    break;
+                }
+                HandedIn::Until(at) if net.is_within_limits(connection) => from = at,
+                HandedIn::Until(at) => {
+                    net.pause(connection, filled.as_ref(), at);
+                    break;
+                }
+            }
+        }
+        if let Some(filled) = filled {
+            net.give_back(filled);
+        }
+    }
+
+    fn carry_out(&mut self, net: &mut Net) {
+        let output = &mut self.output;
+        for delivery in output.deliveries.drain(..) {
+            net.deliver(delivery.to, delivery.piece, &output.bytes, delivery.answers);
+        }
+        for (to, message) in output.siblings.drain(..) {
+            self.mesh.send(to, message);
+        }
+        for (connection, limits) in output.limits.drain(..) {
+            net.set_limits(connection, limits);
+        }
+        for connection in output.closes.drain(..) {
+            net.finish(connection);
+        }
+        for call in output.dials.drain(..) {
+            dial(&mut self.names, net, call);
+        }
+        if let Some(append) = output.appends.last() {
+            self.appended = Some(append.sequence);
+        }
+        output.clear();
+    }
+}
+
+/// Call at once if the host is an address, else look it up first.
+fn dial(names: &mut Names, net: &mut Net, call: Dial) {
+    let dial = call.id;
+    if let Ok(address) = call.host.parse::<IpAddr>() {
+        net.dial(dial, vec![SocketAddr::new(address, call.port)]);
+    } else if !names.ask(call) {
+        // Calling nobody fails, in due order.
+        net.dial(dial, Vec::new());
+    }
+}

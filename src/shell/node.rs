@@ -1,0 +1,240 @@
+//! A whole node: from its configuration to shards that serve.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration as StdDuration, Instant as StdInstant};
+
+use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
+use ringmain_schema::message::{ErrorAnswer, Hello, PeerHello, Role, Welcome};
+use ringmain_schema::{Encoder, Frame, Kind};
+use thiserror::Error;
+
+use super::probe::StartError;
+use super::signals::serve;
+use super::start::{Placement, Server, ShardStart, ShellOptions};
+use crate::config::{Config, HostPort};
+use crate::id::ClusterId;
+use crate::membership::{
+    Founder, Founders, InvalidFounders, Membership, MembershipOptions, Place, cluster_id,
+};
+use crate::prng::Prng;
+use crate::ring::Partitions;
+use crate::shard::{Shard, ShardOptions};
+use crate::time::Duration;
+
+/// For so long a node asks its seeds which cluster they are before it gives up.
+const SEEDS_WITHIN: StdDuration = StdDuration::from_secs(30);
+const SEED_TIMEOUT: StdDuration = StdDuration::from_secs(1);
+const SEED_PAUSE: StdDuration = StdDuration::from_millis(200);
+
+/// What hello, status and the command line say of this program.
+pub const SOFTWARE: &str = concat!("ringmain ", env!("CARGO_PKG_VERSION"));
+
+/// Why a node can't serve.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The name in `listen` means nothing here.
+    #[error("{address} is no address to listen on ({reason}): give an address of this machine")]
+    Listen {
+        /// As configured.
+        address: HostPort,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// The list of initial members can't be.
+    #[error(transparent)]
+    Founders(#[from] InvalidFounders),
+    /// No seed said which cluster it belongs to.
+    #[error("no seed answered within {} s (the last said: {reason}): check the addresses and that they are up", SEEDS_WITHIN.as_secs())]
+    Seeds {
+        /// The last refusal or failure.
+        reason: String,
+    },
+    /// The machine, or its ports.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Serve as configured until told to stop. `ready` is called when the ports are open, which is before the
+/// cluster's members have met.
+pub fn serve_node(config: &Config, ready: impl FnOnce(&Server)) -> Result<(), NodeError> {
+    let plan = Plan::new(config)?;
+    let stop_with_stdin = config.stop_with_stdin;
+    let options = shell_options(config)?;
+    let ready = move |server: &Server| {
+        if stop_with_stdin {
+            stop_at_end_of_input(server);
+        }
+        ready(server);
+    };
+    Ok(serve(&options, move |start| plan.shard(&start), ready)?)
+}
+
+/// What all shards of a node are made from.
+#[derive(Clone)]
+struct Plan {
+    cluster: ClusterId,
+    name: Arc<str>,
+    host: Arc<str>,
+    weight: u32,
+    data_center: Arc<str>,
+    rack: Arc<str>,
+    founders: Founders,
+    seeds: Vec<(Arc<str>, u16)>,
+    membership: MembershipOptions,
+    shard: ShardOptions,
+}
+
+impl Plan {
+    fn new(config: &Config) -> Result<Self, NodeError> {
+        let name: Arc<str> = config.name.as_str().into();
+        let secret: Arc<[u8]> = config.secret.as_ref().map_or(&[][..], |secret| secret.as_bytes()).into();
+        let listed = config.members.iter().map(|member| Founder {
+            name: member.name.as_str().into(),
+            host: member.address.host.as_str().into(),
+            port: member.address.port,
+        });
+        let founders = Founders::new(listed.collect(), &name)?;
+        let cluster = if !config.seeds.is_empty() {
+            ask_seeds(&config.seeds, &secret)?
+        } else if founders.is_empty() {
+            cluster_id(&config.cluster, [&*name].into_iter())
+        } else {
+            cluster_id(&config.cluster, founders.iter().map(|founder| &*founder.name))
+        };
+        let partitions = Partitions::new(config.partitions).expect("the configuration is checked");
+        Ok(Self {
+            cluster,
+            name,
+            host: config.advertise.as_str().into(),
+            weight: config.weight,
+            data_center: config.data_center.as_str().into(),
+            rack: config.rack.as_str().into(),
+            founders,
+            seeds: config.seeds.iter().map(|seed| (seed.host.as_str().into(), seed.port)).collect(),
+            membership: MembershipOptions { partitions, replicas: config.replicas },
+            shard: shard_options(config, secret),
+        })
+    }
+
+    fn shard(&self, start: &ShardStart) -> Shard {
+        let place = Place {
+            host: self.host.clone(),
+            ordinary_port: start.ports.ordinary,
+            shard_ports: start.ports.shards.as_slice().into(),
+            weight: self.weight,
+            data_center: self.data_center.clone(),
+            rack: self.rack.clone(),
+        };
+        let guest = !self.seeds.is_empty();
+        let membership =
+            Membership::new(self.cluster, &self.name, place, &self.founders, guest, self.membership);
+        let options = ShardOptions { shard: start.shard, ..self.shard.clone() };
+        Shard::new(options, membership, &self.seeds, Prng::from_seed(start.seed))
+    }
+}
+
+fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
+    ShardOptions {
+        shards: config.shards,
+        secret,
+        read: config.read,
+        write: config.write,
+        budget_default: config.timeout,
+        budget_max: config.timeout_max,
+        value_bytes_max: config.value_bytes_max,
+        requests_in_flight_max: config.requests_in_flight_max,
+        ..ShardOptions::single(SOFTWARE)
+    }
+}
+
+fn shell_options(config: &Config) -> Result<ShellOptions, NodeError> {
+    let refused = |reason: String| NodeError::Listen { address: config.listen.clone(), reason };
+    let mut found = resolve(&config.listen).map_err(|error| refused(error.to_string()))?;
+    let listen = found.next().ok_or_else(|| refused("it has no address".to_owned()))?;
+    Ok(ShellOptions {
+        shard_ports: config.shard_ports.clone(),
+        placement: if config.pin { Placement::Pinned } else { Placement::Unbound },
+        spin: Duration::from_micros(config.spin_us.into()),
+        ..ShellOptions::new(listen, usize::from(config.shards))
+    })
+}
+
+fn resolve(address: &HostPort) -> std::io::Result<impl Iterator<Item = SocketAddr> + use<>> {
+    (address.host.trim_matches(['[', ']']), address.port).to_socket_addrs()
+}
+
+/// For embedded nodes: whoever started this one holds the other end of its standard input, and is gone when
+/// that ends, however it went.
+fn stop_at_end_of_input(server: &Server) {
+    let stopper = server.stopper();
+    let watch = move || {
+        let mut ignored = [0; 64];
+        while std::io::stdin().read(&mut ignored).is_ok_and(|length| length > 0) {}
+        stopper.stop();
+    };
+    let watching = std::thread::Builder::new().name("stdin".into()).spawn(watch);
+    if let Err(error) = watching {
+        eprintln!("ringmain: can't watch standard input: {error}");
+        server.stop();
+    }
+}
+
+/// Which cluster the seeds belong to: asked before anything else, because a node's own id follows from it.
+fn ask_seeds(seeds: &[HostPort], secret: &[u8]) -> Result<ClusterId, NodeError> {
+    let until = StdInstant::now() + SEEDS_WITHIN;
+    loop {
+        let mut reason = String::new();
+        for seed in seeds {
+            match ask_seed(seed, secret) {
+                Ok(cluster) => return Ok(cluster),
+                Err(error) => reason = format!("{seed}: {error}"),
+            }
+        }
+        if StdInstant::now() >= until {
+            return Err(NodeError::Seeds { reason });
+        }
+        std::thread::sleep(SEED_PAUSE);
+    }
+}
+
+fn ask_seed(seed: &HostPort, secret: &[u8]) -> std::io::Result<ClusterId> {
+    let address = resolve(seed)?.next().ok_or_else(|| std::io::Error::other("it has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, SEED_TIMEOUT)?;
+    stream.set_read_timeout(Some(SEED_TIMEOUT))?;
+    let hello = Hello {
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        role: Role::Client,
+        cluster: 0,
+        secret,
+        software: SOFTWARE,
+        peer: PeerHello::default(),
+    };
+    let mut bytes = Vec::new();
+    hello.encode(&mut Encoder::default(), 0, &mut bytes);
+    stream.write_all(&bytes)?;
+    bytes.clear();
+    let mut chunk = [0; 4096];
+    loop {
+        let length = stream.read(&mut chunk)?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(&chunk[..length]);
+        let frame = Frame::split(&bytes, ringmain_schema::limits::META_BYTES_MAX);
+        if let Some(frame) = frame.map_err(std::io::Error::other)? {
+            return read_welcome(&frame);
+        }
+    }
+}
+
+fn read_welcome(frame: &Frame<'_>) -> std::io::Result<ClusterId> {
+    if frame.header.kind == Kind::WELCOME {
+        let welcome = Welcome::parse(frame).map_err(std::io::Error::other)?;
+        return Ok(ClusterId(welcome.cluster));
+    }
+    let error = ErrorAnswer::parse(frame).map_err(std::io::Error::other)?;
+    Err(std::io::Error::other(error.message))
+}

@@ -1,0 +1,318 @@
+//! Bringing a node up: ports first, then threads, then machines; and taking it down.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use glommio::{LocalExecutor, LocalExecutorBuilder};
+
+use super::doorbell::Doorbell;
+use super::executor::ShardLoop;
+use super::host::Host;
+use super::mesh::Mesh;
+use super::names::Names;
+use super::net::Net;
+use super::probe::{self, StartError};
+use super::stop::Stop;
+use super::{clock, sockets};
+use crate::id::ShardId;
+use crate::shard::{Machine, SIBLING_RING_SLOTS, SiblingMessage};
+use crate::time::{Duration, Instant, Now};
+
+/// glommio's registered buffers: the least that it takes. They count against `RLIMIT_MEMLOCK`.
+const EXECUTOR_IO_BYTES: usize = 64 * 1024;
+
+/// Where the shards of a node run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Placement {
+    /// Shard by shard on the cores that the process may use, in order.
+    #[default]
+    Pinned,
+    /// Wherever the kernel puts them: for several nodes on the same cores.
+    Unbound,
+}
+
+/// What the shell needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShellOptions {
+    /// The ordinary port, which all shards share; port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// The ports of each shard alone, in order; empty lets the kernel choose.
+    pub shard_ports: Vec<u16>,
+    /// 1 to 65,535.
+    pub shards: usize,
+    /// On which cores.
+    pub placement: Placement,
+    /// How long a shard without work looks for some before it sleeps; zero for not at all. Spinning costs a
+    /// whole core, and saves a wake-up.
+    pub spin: Duration,
+    /// How long accepted requests may take to be answered after a stop.
+    pub grace: Duration,
+    /// Bytes that may wait to be sent on a connection somebody opened to us; past it, it isn't read.
+    pub unsent_bytes_max: usize,
+}
+
+impl ShellOptions {
+    /// Pinned, without spinning, with kernel-assigned ports for the shards.
+    pub fn new(listen: SocketAddr, shards: usize) -> Self {
+        Self {
+            listen,
+            shard_ports: Vec::new(),
+            shards,
+            placement: Placement::Pinned,
+            spin: Duration::ZERO,
+            grace: Duration::from_secs(5),
+            unsent_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// Where a node listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ports {
+    /// Of all shards.
+    pub ordinary: u16,
+    /// Of each shard, in order.
+    pub shards: Vec<u16>,
+}
+
+/// What a machine is made from.
+#[derive(Clone, Debug)]
+pub struct ShardStart {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Of the whole node.
+    pub ports: Arc<Ports>,
+    /// The clocks as it starts.
+    pub now: Now,
+    /// From the kernel's randomness; another one for each shard.
+    pub seed: u64,
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Server {
+    ports: Arc<Ports>,
+    stop: Stop,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Stops a server, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    stop: Stop,
+}
+
+impl Stopper {
+    /// Take no more calls, answer what was accepted, then leave.
+    pub fn stop(&self) {
+        self.stop.request();
+    }
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// For stopping it later.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { stop: self.stop.clone() }
+    }
+
+    /// Take no more calls, answer what was accepted, then leave.
+    pub fn stop(&self) {
+        self.stop.request();
+    }
+
+    /// Wait until all shards have left.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A shard that panics takes the process with it, so there is nobody to hear of it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Bring a node up: probe the machine, bind the ports, start a thread for each shard, and in it make its
+/// machine. Returns when all ports are open, or with the first thing that went wrong.
+pub fn start<M, F>(options: &ShellOptions, make: F) -> Result<Server, StartError>
+where
+    M: Machine + 'static,
+    F: Fn(ShardStart) -> M + Send + Clone + 'static,
+{
+    probe::machine()?;
+    let cores = cores_for(options)?;
+    let (ports, listeners) = bind(options)?;
+    let ports = Arc::new(ports);
+    let doorbells = (0..options.shards).map(|_| Doorbell::new()).collect::<Result<Vec<_>, _>>();
+    let doorbells = doorbells.map_err(StartError::Rings)?;
+    let stop = Stop::new(doorbells.clone());
+    let meshes = Mesh::connect(&doorbells, SIBLING_RING_SLOTS);
+    let (report, reports) = sync_channel(options.shards);
+    let mut server = Server { ports: ports.clone(), stop: stop.clone(), threads: Vec::new() };
+    for (place, ((doorbell, mesh), listeners)) in doorbells.into_iter().zip(meshes).zip(listeners).enumerate()
+    {
+        let shard = ShardId(place as u16);
+        let seat = Seat {
+            shard,
+            shards: options.shards,
+            core: cores.as_ref().map(|cores| cores[place]),
+            doorbell,
+            mesh,
+            listeners,
+            stop: stop.clone(),
+            spin: options.spin,
+            grace: options.grace,
+            unsent_bytes_max: options.unsent_bytes_max,
+        };
+        let (make, ports, report) = (make.clone(), ports.clone(), report.clone());
+        let make = move || make(ShardStart { shard, ports, now: clock::now(), seed: clock::seed() });
+        let thread = std::thread::Builder::new().name(format!("shard-{place}"));
+        server.threads.push(thread.spawn(move || seat.run(make, &report)).map_err(StartError::Thread)?);
+    }
+    drop(report);
+    server.when_open(&reports)
+}
+
+impl Server {
+    /// Wait for every shard's report; if one failed, stop the others.
+    fn when_open(self, reports: &Receiver<Result<(), StartError>>) -> Result<Self, StartError> {
+        let failed = reports.iter().take(self.threads.len()).find_map(Result::err);
+        let Some(error) = failed else { return Ok(self) };
+        self.stop();
+        self.join();
+        Err(error)
+    }
+}
+
+/// The cores to pin to, if shards are pinned.
+fn cores_for(options: &ShellOptions) -> Result<Option<Vec<usize>>, StartError> {
+    let shards = options.shards;
+    if shards == 0 || shards > usize::from(u16::MAX) {
+        return Err(StartError::Shards { shards });
+    }
+    if options.placement == Placement::Unbound {
+        return Ok(None);
+    }
+    let cores = probe::cores();
+    if cores.len() < shards {
+        return Err(StartError::Cores { shards, cores: cores.len() });
+    }
+    Ok(Some(cores))
+}
+
+/// For each shard two bound sockets: its own, and its share of the ordinary port.
+fn bind(options: &ShellOptions) -> Result<(Ports, Vec<Vec<OwnedFd>>), StartError> {
+    let (host, shards) = (options.listen.ip(), options.shards);
+    if !options.shard_ports.is_empty() && options.shard_ports.len() != shards {
+        return Err(StartError::ShardPorts { ports: options.shard_ports.len(), shards });
+    }
+    // Another server that shares its port would be joined silently: ask for the port alone first.
+    if options.listen.port() != 0 {
+        bind_one(host, options.listen.port(), false)?;
+    }
+    let mut ordinary = options.listen.port();
+    let mut ports = Ports { ordinary, shards: Vec::with_capacity(shards) };
+    let mut listeners = Vec::with_capacity(shards);
+    for shard in 0..shards {
+        let (shared, port) = bind_one(host, ordinary, true)?;
+        ordinary = port;
+        let (own, port) = bind_one(host, options.shard_ports.get(shard).copied().unwrap_or(0), false)?;
+        ports.shards.push(port);
+        listeners.push(vec![own, shared]);
+    }
+    ports.ordinary = ordinary;
+    Ok((ports, listeners))
+}
+
+fn bind_one(host: IpAddr, port: u16, shared: bool) -> Result<(OwnedFd, u16), StartError> {
+    let address = SocketAddr::new(host, port);
+    let bound = sockets::bind(address, shared).and_then(|socket| {
+        let port = sockets::port_of(&socket)?;
+        Ok((socket, port))
+    });
+    bound.map_err(|reason| StartError::of_listening(address, reason))
+}
+
+/// What a shard's thread takes with it.
+struct Seat {
+    shard: ShardId,
+    shards: usize,
+    core: Option<usize>,
+    doorbell: Doorbell,
+    mesh: Mesh<SiblingMessage>,
+    listeners: Vec<OwnedFd>,
+    stop: Stop,
+    spin: Duration,
+    grace: Duration,
+    unsent_bytes_max: usize,
+}
+
+impl Seat {
+    /// The thread of a shard.
+    fn run<M: Machine + 'static>(
+        self,
+        make: impl FnOnce() -> M + 'static,
+        report: &SyncSender<Result<(), StartError>>,
+    ) {
+        let report = report.clone();
+        match self.executor() {
+            Ok(executor) => executor.run(self.serve(make, report)),
+            Err(error) => {
+                // Room for one report of each shard: this never waits.
+                let _ = report.send(Err(error));
+            }
+        }
+    }
+
+    fn executor(&self) -> Result<LocalExecutor, StartError> {
+        let placement = self.core.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
+        let builder = LocalExecutorBuilder::new(placement).io_memory(EXECUTOR_IO_BYTES);
+        builder.make().map_err(|error| StartError::of_executor(error, self.shards))
+    }
+
+    async fn serve<M: Machine>(self, make: impl FnOnce() -> M, report: SyncSender<Result<(), StartError>>) {
+        // The first park of an executor is slow; no client is to wait for it.
+        glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+        match self.open(make) {
+            Ok(shard) => {
+                let _ = report.send(Ok(()));
+                drop(report);
+                shard.run().await;
+            }
+            Err(error) => {
+                let _ = report.send(Err(error));
+            }
+        }
+    }
+
+    /// Set up the network, make the machine, and open the ports.
+    fn open<M: Machine>(self, make: impl FnOnce() -> M) -> Result<ShardLoop<M>, StartError> {
+        for listener in &self.listeners {
+            let address = || {
+                let port = sockets::port_of(listener).unwrap_or(0);
+                SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port)
+            };
+            sockets::listen(listener).map_err(|reason| StartError::of_listening(address(), reason))?;
+        }
+        let net = Net::new(&self.doorbell, self.listeners, self.unsent_bytes_max)
+            .map_err(|error| StartError::of_rings(error, self.shards))?;
+        let bell = self.doorbell.duplicate().map_err(StartError::Rings)?;
+        Ok(ShardLoop {
+            shard: self.shard,
+            host: Host::new(make(), self.mesh, Names::new(self.doorbell.clone())),
+            doorbell: self.doorbell,
+            bell: Some(bell),
+            net,
+            stop: self.stop,
+            spin: self.spin,
+            grace: self.grace,
+            leave_by: None,
+            busy_at: Instant::default(),
+        })
+    }
+}

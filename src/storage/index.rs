@@ -1,0 +1,160 @@
+//! The index: from a key to its state.
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+
+use crate::causality::{Content, Siblings};
+use crate::id::PartitionId;
+
+/// Everything this replica knows of one key.
+#[derive(Debug)]
+pub struct Entry {
+    /// The key itself.
+    pub key: Box<[u8]>,
+    /// Its token, which is its hash.
+    pub token: u64,
+    /// Its versions and what was seen of them.
+    pub state: Siblings<Bytes>,
+    /// The log record that covers this state; 0 if there is no log.
+    pub appended: u64,
+}
+
+/// The keys of one shard.
+///
+/// One hash table a partition: a table that grows moves some thousand entries, not all of the shard's, so no
+/// request waits for ten million keys to be moved.
+#[derive(Debug)]
+pub struct Index {
+    /// By partition; those of other shards stay empty.
+    tables: Vec<HashTable<Box<Entry>>>,
+    keys: usize,
+    bytes: usize,
+}
+
+impl Index {
+    /// Room for `partitions` partitions, numbered from 0.
+    pub fn new(partitions: u32) -> Self {
+        let mut tables = Vec::new();
+        tables.resize_with(partitions as usize, HashTable::new);
+        Self { tables, keys: 0, bytes: 0 }
+    }
+
+    /// What is known of `key`; `token` must be its token, and `partition` its partition.
+    pub fn find(&self, partition: PartitionId, token: u64, key: &[u8]) -> Option<&Entry> {
+        self.tables[partition.0 as usize]
+            .find(spread(token), |entry| entry.token == token && *entry.key == *key)
+            .map(|entry| &**entry)
+    }
+
+    /// Change what is known of `key`, from nothing if it isn't there. An entry left empty is not kept.
+    pub fn update<T>(
+        &mut self,
+        partition: PartitionId,
+        token: u64,
+        key: &[u8],
+        change: impl FnOnce(&mut Entry) -> T,
+    ) -> T {
+        let table = &mut self.tables[partition.0 as usize];
+        let found = table.entry(
+            spread(token),
+            |entry| entry.token == token && *entry.key == *key,
+            |entry| spread(entry.token),
+        );
+        match found {
+            Slot::Occupied(mut slot) => {
+                let entry = slot.get_mut();
+                let before = value_bytes(&entry.state);
+                let result = change(entry);
+                self.bytes = self.bytes + value_bytes(&entry.state) - before;
+                result
+            }
+            Slot::Vacant(slot) => {
+                let mut entry =
+                    Box::new(Entry { key: key.into(), token, state: Siblings::new(), appended: 0 });
+                let result = change(&mut entry);
+                if !entry.state.is_empty() {
+                    self.keys += 1;
+                    self.bytes += key.len() + value_bytes(&entry.state);
+                    slot.insert(entry);
+                }
+                result
+            }
+        }
+    }
+
+    /// Keys held, deleted ones included.
+    pub const fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Bytes of keys and values, without what it costs to keep them.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The entries of one partition, in an order that depends on nothing but what was done to it.
+    pub fn partition(&self, partition: PartitionId) -> impl Iterator<Item = &Entry> {
+        self.tables[partition.0 as usize].iter().map(|entry| &**entry)
+    }
+}
+
+/// Bytes of all live values of a key.
+fn value_bytes(state: &Siblings<Bytes>) -> usize {
+    let length = |content: &Content<Bytes>| match content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone => 0,
+    };
+    state.versions().iter().map(|version| length(&version.content)).sum()
+}
+
+/// All tokens of a partition share their top bits, and the hash table takes its tags from the top: turn
+/// them round, so that the tags tell keys apart.
+const fn spread(token: u64) -> u64 {
+    token.rotate_left(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causality::Actor;
+    use crate::id::OperationId;
+    use crate::time::WallTime;
+
+    const P: PartitionId = PartitionId(3);
+
+    fn put(index: &mut Index, token: u64, key: &[u8], value: &'static [u8]) {
+        index.update(P, token, key, |entry| {
+            let covered = entry.state.context();
+            let actor = Actor { id: 1, epoch: 1 };
+            let content = Content::Value(Bytes::from_static(value));
+            entry.state.put(actor, &covered, content, None, OperationId::NONE, WallTime(1));
+        });
+    }
+
+    #[test]
+    fn keys_with_the_same_token_are_told_apart() {
+        let mut index = Index::new(8);
+        put(&mut index, 7, b"a", b"one");
+        put(&mut index, 7, b"b", b"two");
+        let value = |key| index.find(P, 7, key).map(|entry| entry.state.values().count());
+        assert_eq!((value(b"a"), value(b"b"), value(b"c")), (Some(1), Some(1), None));
+        assert_eq!((index.keys(), index.bytes()), (2, 8));
+    }
+
+    #[test]
+    fn bytes_follow_overwrites() {
+        let mut index = Index::new(8);
+        put(&mut index, 7, b"a", b"one");
+        put(&mut index, 7, b"a", b"three");
+        assert_eq!((index.keys(), index.bytes()), (1, 6));
+    }
+
+    #[test]
+    fn what_stays_empty_is_not_kept() {
+        let mut index = Index::new(8);
+        index.update(P, 7, b"a", |_| ());
+        assert!(index.find(P, 7, b"a").is_none());
+        assert_eq!((index.keys(), index.partition(P).count()), (0, 0));
+    }
+}

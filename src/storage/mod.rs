@@ -1,0 +1,11 @@
+//! Storage: what a shard holds, and how it is found.
+//!
+//! An [`Index`] keeps the whole causal state of each key, sorted by partition, because a partition is what
+//! moves, is compared and is reaped as one. A lookup never hashes a key twice: the token that routed a
+//! request here is also its hash.
+//!
+//! The room holds no file handle and never waits: the log's records leave through the shard's output.
+
+mod index;
+
+pub use index::{Entry, Index};

@@ -355,7 +355,6 @@ impl Behaviour {
             value_bytes_max: self.value_bytes_max,
             frame_bytes_max: self.frame_bytes_max,
             requests_in_flight_max: self.in_flight_max,
-            known_incarnation: 0,
             serving: true,
         };
         welcome.encode(encoder, id, answers);

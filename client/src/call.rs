@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::answer::{Got, Stored};
 use crate::connection::{NotSent, Outcome, Pending, frame, was_forwarded};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::options::Options;
 use crate::router::Route;
-use crate::shared::Shared;
 use crate::tries::{Next, Tries};
 
 /// What to do with a key.
@@ -90,13 +90,13 @@ pub(crate) fn budget_us(deadline: Instant, now: Instant) -> u32 {
 const TRAVEL_MAX: Duration = Duration::from_millis(5);
 
 /// Read a key.
-pub(crate) async fn get(shared: &Shared, key: &[u8], options: &Options) -> Result<Got, Error> {
-    run(shared, key, Verb::Get, options, Got::read).await
+pub(crate) async fn get(engine: &Engine, key: &[u8], options: &Options) -> Result<Got, Error> {
+    run(engine, key, Verb::Get, options, Got::read).await
 }
 
 /// Put or delete a key.
 pub(crate) async fn write(
-    shared: &Shared,
+    engine: &Engine,
     key: &[u8],
     verb: Verb<'_>,
     options: &Options,
@@ -104,7 +104,7 @@ pub(crate) async fn write(
     if matches!(verb, Verb::Delete) {
         check_delete(options)?;
     }
-    run(shared, key, verb, options, Stored::read).await
+    run(engine, key, verb, options, Stored::read).await
 }
 
 /// A delete without a context would cover nothing.
@@ -118,38 +118,38 @@ pub(crate) fn check_delete(options: &Options) -> Result<(), Error> {
 }
 
 async fn run<T>(
-    shared: &Shared,
+    engine: &Engine,
     key: &[u8],
     verb: Verb<'_>,
     options: &Options,
     read: Read<T>,
 ) -> Result<T, Error> {
     let value = if let Verb::Put(value) = verb { Some(value) } else { None };
-    shared.check(key, value)?;
-    let _permit = shared.admit(1)?;
+    engine.check(key, value)?;
+    let _permit = engine.admit(1)?;
     let start = Instant::now();
     let is_write = value.is_some() || matches!(verb, Verb::Delete);
-    let sequence = if is_write { shared.next_sequences(1) } else { 0 };
-    let operation = (shared.operation_client, sequence);
+    let sequence = if is_write { engine.next_sequences(1) } else { 0 };
+    let operation = (engine.operation_client, sequence);
     let call = Call { key, verb, options, operation, deadline: deadline(start, options.timeout) };
     let mut tries = Tries::new(is_write, options.retry);
-    let turn = shared.router.first_turn(is_write);
+    let turn = engine.router.first_turn(is_write);
     let token = token(key);
     let mut now = start;
     loop {
-        if let Some(route) = shared.router.choose(token, turn, tries.tried(), now) {
+        if let Some(route) = engine.router.choose(token, turn, tries.tried(), now) {
             let Some(pending) = send(&call, &route, &mut tries, now)? else { continue };
-            let next = match judge(shared, &mut tries, &route, pending.await, read) {
+            let next = match judge(engine, &mut tries, &route, pending.await, read) {
                 Ok(answer) => return Ok(answer),
                 Err(next) => next,
             };
             match next {
                 Next::Another => {}
-                Next::Refresh => refresh(shared, &mut tries, &route, call.deadline).await?,
+                Next::Refresh => refresh(engine, &mut tries, &route, call.deadline).await?,
                 Next::GiveUp(error) => return Err(error),
             }
         } else {
-            let pause = tries.pause(call.deadline, now, || shared.router.failure())?;
+            let pause = tries.pause(call.deadline, now, || engine.router.failure())?;
             tokio::time::sleep(pause).await;
         }
         now = Instant::now();
@@ -188,7 +188,7 @@ pub(crate) fn not_queued(not_sent: &NotSent, route: &Route, tries: &mut Tries) -
 
 /// What follows from the outcome of a try.
 fn judge<T>(
-    shared: &Shared,
+    engine: &Engine,
     tries: &mut Tries,
     route: &Route,
     outcome: Outcome,
@@ -198,7 +198,7 @@ fn judge<T>(
         Outcome::Answer(bytes) => {
             let frame = frame(&bytes);
             if route.is_owner() && was_forwarded(&frame) {
-                shared.follow.ask_for_refresh(&route.connection);
+                engine.follow.ask_for_refresh(&route.connection);
             }
             read(&bytes, &frame).map_err(|error| tries.refused(error, route))
         }
@@ -209,11 +209,11 @@ fn judge<T>(
 
 /// The server doesn't hold the key: learn from it who does.
 pub(crate) async fn refresh(
-    shared: &Shared,
+    engine: &Engine,
     tries: &mut Tries,
     route: &Route,
     deadline: Instant,
 ) -> Result<(), Error> {
-    let is_newer = shared.refresh_past(route, deadline).await;
+    let is_newer = engine.refresh_past(route, deadline).await;
     tries.refreshed(is_newer)
 }

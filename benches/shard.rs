@@ -66,12 +66,7 @@ fn prepare(keys: u64) -> (Shard, Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let mut get = Vec::new();
         Get { key: key.as_bytes(), ..Get::default() }.encode(&mut encoder, number, Flags::NONE, &mut get);
         let mut put = Vec::new();
-        let request = Put {
-            key: key.as_bytes(),
-            value: Some(&[7; 100]),
-            overwrite: true,
-            ..Put::default()
-        };
+        let request = Put { key: key.as_bytes(), value: Some(&[7; 100]), overwrite: true, ..Put::default() };
         request.encode(&mut encoder, number, Flags::NONE, &mut put);
         output.clear();
         feed(&mut shard, &put, &mut output);

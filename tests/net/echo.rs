@@ -166,14 +166,14 @@ impl Echo {
             let Some((connection, frame)) = self.waiting.pop() else { return };
             let ticket = self.next();
             self.tickets.insert(ticket, connection);
-            let message = SiblingMessage::Request { ticket, frame: frame.into() };
+            let message = SiblingMessage::Request { ticket, hops: 0, frame: frame.into() };
             output.siblings.push((ShardId(1 - self.shard.0), message));
         }
     }
 
     fn on_sibling(&mut self, from: ShardId, message: SiblingMessage, output: &mut Output) {
         match message {
-            SiblingMessage::Request { ticket, frame } => {
+            SiblingMessage::Request { ticket, frame, .. } => {
                 output.siblings.push((from, SiblingMessage::Answer { ticket, frame }));
             }
             SiblingMessage::Answer { ticket, frame } => {

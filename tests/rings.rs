@@ -3,6 +3,11 @@
 //! Two executors bounce bursts of numbered messages, sleeping whenever they have nothing to do, or spinning a
 //! while first. `RINGMAIN_RING_MESSAGES` sets how many (2 million); `cargo bench --bench rings` does 100 million.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test or bench has threads and clocks of its own"
+)]
 #![allow(unsafe_code, reason = "an eventfd is given to its executor")]
 
 #[path = "../benches/rings/bounce.rs"]

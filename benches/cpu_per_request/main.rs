@@ -4,6 +4,11 @@
 //! the client on core 1: 50 connections, 100-byte values, half gets and half puts, pipeline depths 1 and 16.
 //! The rounds alternate, and medians are printed: on a shared machine only ratios within one run mean anything.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test or bench has threads and clocks of its own"
+)]
 #![allow(unsafe_code, reason = "pinning, epoll and /proc, for measuring")]
 
 #[path = "../echo_floor/floor.rs"]

@@ -87,7 +87,6 @@ fn canned_welcome() -> Welcome<'static> {
         value_bytes_max: limits::VALUE_BYTES_MAX_DEFAULT,
         frame_bytes_max: limits::request_bytes_max(limits::VALUE_BYTES_MAX_DEFAULT) as u32,
         requests_in_flight_max: 1024,
-        known_incarnation: 0,
         serving: true,
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! Every message is counted and checked for order; a watchdog reports a wake-up that got lost.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test or bench has threads and clocks of its own"
+)]
 #![allow(unsafe_code, reason = "an eventfd is given to its executor")]
 
 mod bounce;

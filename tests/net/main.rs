@@ -1,5 +1,11 @@
 //! The shell over real sockets, with a machine that echoes.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test or bench has threads and clocks of its own"
+)]
+
 mod bounds;
 mod echo;
 mod ends;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use ringmain::config::ServeArguments;
 use ringmain::prng::Prng;
 
 use crate::duration::{parse, parse_positive};
@@ -23,6 +24,7 @@ use crate::rate::Rate;
 use crate::runner::Limits;
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
+use crate::target::cluster::Writes;
 use crate::workload::Workload;
 
 /// What the user wants done.
@@ -34,9 +36,9 @@ pub enum Command {
     Check(Check),
     /// Replay a trace of real requests and verify every read
     Replay(Replay),
-    /// Be a node of the embedded cluster
+    /// Be a node of the embedded cluster, with the server's own settings
     #[command(hide = true)]
-    Node(Node),
+    Node(Box<ServeArguments>),
 }
 
 /// `loadgen demo`
@@ -51,6 +53,9 @@ pub struct Demo {
     /// Where it goes.
     #[command(flatten)]
     pub embedded: Embedded,
+    /// Let all nodes live
+    #[arg(long)]
+    pub no_kill: bool,
 }
 
 /// `loadgen check`
@@ -59,6 +64,9 @@ pub struct Check {
     /// Nodes of the cluster, of which one must answer; separated by commas
     #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
     pub servers: Vec<Server>,
+    /// A file that holds the cluster's secret
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// What is offered.
     #[command(flatten)]
     pub load: Load,
@@ -80,22 +88,17 @@ pub struct Replay {
     #[arg(long)]
     pub preload: bool,
     /// Nodes of a running cluster, separated by commas; without them, nodes are started on this machine
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "no_kill"])]
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "replicas"])]
     pub servers: Vec<Server>,
+    /// A file that holds the secret of that cluster
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    pub secret_file: Option<PathBuf>,
     /// How it is judged.
     #[command(flatten)]
     pub judging: Judging,
     /// Where it goes if no servers are given.
     #[command(flatten)]
     pub embedded: Embedded,
-}
-
-/// `loadgen node`: the server's own command line follows.
-#[derive(Clone, Debug, Args)]
-pub struct Node {
-    /// Handed on to the server as they are.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<OsString>,
 }
 
 /// A made-up load.
@@ -151,9 +154,9 @@ pub struct Judging {
     /// Replicas a write waits for [default: a majority]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "W")]
     pub write_quorum: Option<u8>,
-    /// Copies the cluster keeps of each key; the embedded nodes are started with it
-    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
-    pub replicas: u8,
+    /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind)
+    #[arg(long, default_value = "overwrite", value_name = "KIND")]
+    pub writes: Writes,
     /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
     #[arg(long, value_name = "KIND")]
     pub consistency: Option<Consistency>,
@@ -177,9 +180,9 @@ pub struct Embedded {
     /// Shards of each node
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "COUNT")]
     pub shards: u8,
-    /// Let all nodes live
-    #[arg(long)]
-    pub no_kill: bool,
+    /// Copies the nodes keep of each key, or as many as there are nodes
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(1..=16), value_name = "N")]
+    pub replicas: u8,
 }
 
 /// A node's address as the user gave it: a name or number, and a port.
@@ -204,13 +207,12 @@ pub enum Refusal {
 pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
     let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
     let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
-    let judging = match &command {
-        Command::Demo(demo) => &demo.judging,
-        Command::Check(check) => &check.judging,
-        Command::Replay(replay) => &replay.judging,
-        Command::Node(_) => return Ok(command),
-    };
-    judging.refuse_impossible()?;
+    match &command {
+        Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
+        Command::Check(check) => check.judging.refuse_impossible(None)?,
+        Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
+        Command::Node(_) => {}
+    }
     Ok(command)
 }
 
@@ -234,21 +236,31 @@ impl Load {
     }
 }
 
-impl Judging {
-    /// The replicas a read waits for.
-    pub fn read_quorum(&self) -> u8 {
-        self.read_quorum.unwrap_or(self.replicas / 2 + 1)
+impl Replay {
+    /// N, where it is known before the cluster is.
+    fn copies(&self) -> Option<u8> {
+        self.servers.is_empty().then(|| self.embedded.copies())
     }
+}
 
-    /// The replicas a write waits for.
-    pub fn write_quorum(&self) -> u8 {
-        self.write_quorum.unwrap_or(self.replicas / 2 + 1)
+impl Embedded {
+    /// N in force.
+    pub fn copies(self) -> u8 {
+        self.replicas.min(self.nodes)
+    }
+}
+
+impl Judging {
+    /// R and W of a cluster that keeps so many copies.
+    pub fn quorums(&self, copies: u8) -> (u8, u8) {
+        let majority = copies / 2 + 1;
+        (self.read_quorum.unwrap_or(majority), self.write_quorum.unwrap_or(majority))
     }
 
     /// What a read behind an acknowledged write means.
-    pub fn consistency(&self) -> Consistency {
-        let overlap =
-            u16::from(self.read_quorum()) + u16::from(self.write_quorum()) > u16::from(self.replicas);
+    pub fn consistency(&self, copies: u8) -> Consistency {
+        let (read, write) = self.quorums(copies);
+        let overlap = u16::from(read) + u16::from(write) > u16::from(copies);
         self.consistency.unwrap_or(if overlap { Consistency::Strict } else { Consistency::Eventual })
     }
 
@@ -257,15 +269,23 @@ impl Judging {
         Limits { in_flight_max: self.in_flight as usize, spin: self.spin }
     }
 
-    fn refuse_impossible(&self) -> Result<(), Refusal> {
-        let quorums = [("--read-quorum", self.read_quorum()), ("--write-quorum", self.write_quorum())];
-        for (name, quorum) in quorums {
-            if quorum > self.replicas {
-                let replicas = self.replicas;
-                return Err(Refusal::Wrong(format!(
-                    "error: {name} {quorum} can never be reached with {replicas} replicas: lower it, or raise --replicas"
-                )));
+    /// One sentence, if a quorum is beyond so many copies.
+    pub fn refuse_quorums(&self, copies: u8) -> Result<(), String> {
+        let (read, write) = self.quorums(copies);
+        match [("--read-quorum", read), ("--write-quorum", write)]
+            .into_iter()
+            .find(|&(_, quorum)| quorum > copies)
+        {
+            None => Ok(()),
+            Some((name, quorum)) => {
+                Err(format!("{name} {quorum} can never be reached: there are {copies} copies of a key"))
             }
+        }
+    }
+
+    fn refuse_impossible(&self, copies: Option<u8>) -> Result<(), Refusal> {
+        if let Some(copies) = copies {
+            self.refuse_quorums(copies).map_err(|reason| Refusal::Wrong(format!("error: {reason}")))?;
         }
         if self.spin > SPIN_MAX {
             let spin = self.spin;

@@ -256,7 +256,7 @@ mod tests {
         let finished = finished();
         let objective: Objective = "p50<1ms".parse().expect("an objective");
         let offered = Offered { elapsed_ns: 1, ..finished.offered.clone() };
-        let verdict = Verdict::reach(&objective, &finished.record.total(), &offered);
+        let verdict = Verdict::reach(&objective, &finished.record.total(), &offered, &[]);
         Report::new(&finished, verdict, BTreeMap::from([("rate", "579/s".to_owned())]))
     }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use crate::outcome::Failure;
 
+pub mod cluster;
+
 /// Something that gets, puts and deletes. A clone is another handle to the same thing.
 pub trait Target: Clone + 'static {
     /// The value of a key, or `None` if it is not found.

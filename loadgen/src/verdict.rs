@@ -2,7 +2,7 @@
 //!
 //! In this order:
 //!
-//! 1. A wrong or lost value fails every run, whatever its objective says.
+//! 1. A wrong or lost value fails every run, whatever its objective says; so does a node that ended by itself.
 //! 2. A run that was stopped early, or in which nothing ended, shows nothing, and fails.
 //! 3. A generator that could not offer the load voids the run ([`crate::pacer`] has the criterion). If it was
 //!    merely late, only latencies that miss their limit are void: what passed did so on the harder test.
@@ -31,11 +31,15 @@ pub struct Verdict {
 
 impl Verdict {
     /// Judges a run by its figures.
-    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered) -> Self {
+    ///
+    /// `faults` are sentences about nodes that ended when nobody asked them to, or didn't when they were.
+    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered, faults: &[String]) -> Self {
         let findings = objective.judge(total);
         let shortfall = offered.shortfall(objective.latency_limit_min());
         let (exit, reasons) = if let Some(reason) = broken_promise(total) {
-            (Exit::Missed, vec![reason])
+            (Exit::Missed, [&[reason], faults].concat())
+        } else if !faults.is_empty() {
+            (Exit::Missed, faults.to_vec())
         } else if offered.interrupted {
             (Exit::Missed, vec!["the run was stopped before its end".to_owned()])
         } else if total.operations() == 0 {
@@ -112,7 +116,7 @@ mod tests {
 
     fn line(objective: &str, tally: &Tally, offered: &Offered) -> (Exit, String) {
         let objective = objective.parse().expect("an objective");
-        let verdict = Verdict::reach(&objective, tally, offered);
+        let verdict = Verdict::reach(&objective, tally, offered, &[]);
         (verdict.exit, verdict.to_string())
     }
 
@@ -131,8 +135,19 @@ mod tests {
         let (exit, text) = line("p50<1s", &tally(&[Failure::Lost]), &offered(500, 1));
         assert_eq!(exit, Exit::Missed);
         assert!(text.starts_with("FAIL: 1 reads missed an acknowledged write"), "{text}");
-        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000));
+        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000), &[]);
         assert_eq!(none.to_string(), "PASS: no objective; all reads of 2000 operations verified");
+    }
+
+    #[test]
+    fn a_node_that_ended_by_itself_fails_the_run() {
+        let fault = "node n2 ended by itself".to_owned();
+        let punctual = offered(0, 1_000_000_000);
+        let verdict = Verdict::reach(&Objective::default(), &tally(&[]), &punctual, &[fault]);
+        assert_eq!(
+            (verdict.exit, verdict.to_string()),
+            (Exit::Missed, "FAIL: node n2 ended by itself".into())
+        );
     }
 
     #[test]

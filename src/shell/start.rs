@@ -172,20 +172,29 @@ where
         let (make, ports, report) = (make.clone(), ports.clone(), report.clone());
         let make = move || make(ShardStart { shard, ports, now: clock::now(), seed: clock::seed() });
         let thread = std::thread::Builder::new().name(format!("shard-{place}"));
-        server.threads.push(thread.spawn(move || seat.run(make, report)).map_err(StartError::Thread)?);
+        match thread.spawn(move || seat.run(make, report)) {
+            Ok(thread) => server.threads.push(thread),
+            Err(error) => return Err(server.abandon(StartError::Thread(error))),
+        }
     }
-    drop(report);
     server.when_open(&reports)
 }
 
 impl Server {
-    /// Wait for every shard's report; if one failed, stop the others.
-    fn when_open(self, reports: &Receiver<Result<(), StartError>>) -> Result<Self, StartError> {
-        let failed = reports.iter().take(self.threads.len()).find_map(Result::err);
-        let Some(error) = failed else { return Ok(self) };
+    /// Undo a start that failed half-way.
+    fn abandon(self, error: StartError) -> StartError {
         self.stop();
         self.join();
-        Err(error)
+        error
+    }
+
+    /// Wait for every shard's report; if one failed, stop the others.
+    fn when_open(self, reports: &Receiver<Result<(), StartError>>) -> Result<Self, StartError> {
+        // A shard reports once, or takes the process with it.
+        match reports.iter().take(self.threads.len()).find_map(Result::err) {
+            None => Ok(self),
+            Some(error) => Err(self.abandon(error)),
+        }
     }
 }
 

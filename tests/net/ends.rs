@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::echo::{CLOSE, Config, ECHO, LATER, ask, connect, frame, read_frame, serve, wait_until};
+use crate::echo::{CLOSE, Config, ECHO, LARGE, LATER, ask, connect, frame, read_frame, serve, wait_until};
 
 #[test]
 fn connections_come_and_go_and_leave_nothing() {
@@ -108,4 +108,18 @@ fn a_stop_does_not_wait_for_ever() {
     server.stop();
     server.join();
     assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+/// Whoever takes no answers is cut off after a while, when the core is done with it.
+#[test]
+fn who_takes_nothing_is_closed_in_the_end() {
+    let config = Config { large: vec![1; 8 << 20].into(), ..Config::default() };
+    let server = serve(1, &config);
+    let mut stream = connect(&server);
+    stream.write_all(&[frame(LARGE, 1, &[3]), frame(CLOSE, 2, b"")].concat()).unwrap();
+    let start = Instant::now();
+    wait_until("it is closed", || config.counts.closed.load(Ordering::Relaxed) == 1);
+    assert!(start.elapsed() > Duration::from_secs(4), "it gets some time");
+    server.stop();
+    server.join();
 }

@@ -102,8 +102,10 @@ impl Net {
         connection.phase = Phase::Closing;
         connection.incoming.discard();
         connection.outgoing.discard();
+        // Ends whatever waits for the other end, even where the kernel misses the cancellation.
+        sockets::cut_off(&connection.socket);
         let operations = [
-            (connection.receiving == Receiving::Yes, Operation::Receive),
+            (connection.receiving != Receiving::No, Operation::Receive),
             (connection.sending, Operation::Send),
             (connection.connecting.is_some(), Operation::Connect),
         ];

@@ -21,7 +21,7 @@ use crate::objective::Objective;
 use crate::operation::Key;
 use crate::pacer::Pacer;
 use crate::rate::Rate;
-use crate::runner::Limits;
+use crate::runner::{Beyond, Limits};
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
 use crate::target::cluster::Writes;
@@ -145,9 +145,9 @@ pub struct Judging {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Each request's deadline
-    #[arg(long, default_value = "1s", value_parser = parse_positive, value_name = "TIME")]
-    pub timeout: Duration,
+    /// Each request's deadline [default: 1s; replay: 10s]
+    #[arg(long, value_parser = parse_positive, value_name = "TIME")]
+    pub timeout: Option<Duration>,
     /// Replicas a read waits for [default: a majority]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "R")]
     pub read_quorum: Option<u8>,
@@ -160,9 +160,9 @@ pub struct Judging {
     /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
     #[arg(long, value_name = "KIND")]
     pub consistency: Option<Consistency>,
-    /// Operations in flight beyond which no more are sent, but counted as errors
-    #[arg(long, default_value_t = Limits::IN_FLIGHT_DEFAULT as u32, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
-    pub in_flight: u32,
+    /// Operations in flight beyond which no more are sent, but counted as errors; replay waits [default: 65536; replay: 256]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub in_flight: Option<u32>,
     /// How long to spin before each due moment: more punctual, but takes processor time
     #[arg(long, default_value = "5us", value_parser = parse, value_name = "TIME")]
     pub spin: Duration,
@@ -264,11 +264,6 @@ impl Judging {
         self.consistency.unwrap_or(if overlap { Consistency::Strict } else { Consistency::Eventual })
     }
 
-    /// The sending side's own bounds.
-    pub fn limits(&self) -> Limits {
-        Limits { in_flight_max: self.in_flight as usize, spin: self.spin }
-    }
-
     /// One sentence, if a quorum is beyond so many copies.
     pub fn refuse_quorums(&self, copies: u8) -> Result<(), String> {
         let (read, write) = self.quorums(copies);
@@ -310,13 +305,40 @@ impl Command {
 
     /// The objective, given or by default. A node has none.
     pub fn objective(&self) -> Objective {
-        let (given, by_default) = match self {
-            Self::Demo(demo) => (&demo.judging.slo, SLO_DEFAULT),
-            Self::Check(check) => (&check.judging.slo, SLO_DEFAULT),
-            Self::Replay(replay) => (&replay.judging.slo, SLO_REPLAY_DEFAULT),
-            Self::Node(_) => return Objective::default(),
+        let Some(judging) = self.judging() else { return Objective::default() };
+        let by_default = if self.is_replay() { SLO_REPLAY_DEFAULT } else { SLO_DEFAULT };
+        judging.slo.clone().unwrap_or_else(|| by_default.parse().expect("the default is an objective"))
+    }
+
+    /// Each request's deadline, given or by default.
+    pub fn timeout(&self) -> Duration {
+        let by_default = if self.is_replay() { TIMEOUT_REPLAY_DEFAULT } else { TIMEOUT_DEFAULT };
+        self.judging().and_then(|judging| judging.timeout).unwrap_or(by_default)
+    }
+
+    /// The sending side's own bounds, given or by default.
+    pub fn limits(&self) -> Limits {
+        let (beyond, by_default) = if self.is_replay() {
+            (Beyond::Wait, Limits::IN_FLIGHT_REPLAY)
+        } else {
+            (Beyond::Fail, Limits::IN_FLIGHT_DEFAULT)
         };
-        given.clone().unwrap_or_else(|| by_default.parse().expect("the default is an objective"))
+        let given = self.judging().and_then(|judging| judging.in_flight);
+        let spin = self.judging().map_or(Pacer::SPIN_DEFAULT, |judging| judging.spin);
+        Limits { in_flight_max: given.map_or(by_default, |count| count as usize), beyond, spin }
+    }
+
+    fn is_replay(&self) -> bool {
+        matches!(self, Self::Replay(_))
+    }
+
+    fn judging(&self) -> Option<&Judging> {
+        match self {
+            Self::Demo(demo) => Some(&demo.judging),
+            Self::Check(check) => Some(&check.judging),
+            Self::Replay(replay) => Some(&replay.judging),
+            Self::Node(_) => None,
+        }
     }
 }
 
@@ -348,6 +370,9 @@ const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 
     3 the generator itself could not offer the load.";
 const SLO_DEFAULT: &str = "p99.9<300ms,errors<0.001%";
 const SLO_REPLAY_DEFAULT: &str = "errors<0.001%";
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+/// The longest that servers give by default: a replay has no objective for latency.
+const TIMEOUT_REPLAY_DEFAULT: Duration = Duration::from_secs(10);
 const SPIN_MAX: Duration = Duration::from_millis(1);
 const EXPONENT_MAX: f64 = 20.0;
 const _: () = assert!(Pacer::SPIN_DEFAULT.as_micros() == 5, "the default of --spin is written 5us");

@@ -172,11 +172,11 @@ impl Run<'_> {
 
     /// A client with what its requests shall ask for. Quorums that nobody chose are left to the cluster.
     fn builder(&self) -> Builder {
-        let in_flight = self.judging.in_flight as usize * REQUESTS_PER_OPERATION + REQUESTS_MORE;
+        let in_flight = self.command.limits().in_flight_max * REQUESTS_PER_OPERATION + REQUESTS_MORE;
         Client::builder()
             .read(self.judging.read_quorum.unwrap_or(0))
             .write(self.judging.write_quorum.unwrap_or(0))
-            .timeout(self.judging.timeout)
+            .timeout(self.command.timeout())
             .in_flight_max(in_flight)
     }
 
@@ -192,10 +192,10 @@ impl Run<'_> {
             length_min: self.offer.length_min,
             run_tag: run_tag(),
             consistency: self.judging.consistency(copies),
-            timeout: self.judging.timeout,
+            timeout: self.command.timeout(),
         };
         let target = ClusterTarget::new(client, self.judging.writes);
-        let mut runner = Runner::new(target, rules, self.judging.limits());
+        let mut runner = Runner::new(target, rules, self.command.limits());
         let preload = std::mem::take(&mut self.offer.preload);
         if !preload.is_empty() {
             eprintln!("writing {} keys first", preload.len());

@@ -24,12 +24,14 @@ pub trait Target: Clone + 'static {
 }
 
 /// A request that brought no answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trouble {
     /// How it counts.
     pub failure: Failure,
     /// Whether a write took effect. Of no meaning for reads.
     pub applied: Applied,
+    /// In the target's own words.
+    pub reason: String,
 }
 
 /// What is known about the effect of a failed write.

@@ -2,33 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use crate::objective::Objective;
-
 use super::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 
 impl Command {
     /// Every setting by name, defaults included, for the report of a run against a cluster that keeps so many
     /// copies.
     pub fn describe(&self, copies: u8) -> BTreeMap<&'static str, String> {
-        let mut settings = BTreeMap::from([("command", self.name().to_owned())]);
-        let slo = self.objective();
+        let mut settings = BTreeMap::from([
+            ("command", self.name().to_owned()),
+            ("slo", self.objective().to_string()),
+            ("timeout", format!("{:?}", self.timeout())),
+            ("in_flight", self.limits().in_flight_max.to_string()),
+        ]);
         match self {
             Self::Demo(Demo { load, judging, embedded, no_kill }) => {
                 settings.extend(load.describe());
-                settings.extend(judging.describe(&slo, copies));
+                settings.extend(judging.describe(copies));
                 settings.extend(embedded.describe());
                 settings.insert("kill", (!no_kill).to_string());
             }
             Self::Check(Check { servers, secret_file: _, load, judging }) => {
                 settings.insert("servers", join(servers));
                 settings.extend(load.describe());
-                settings.extend(judging.describe(&slo, copies));
+                settings.extend(judging.describe(copies));
             }
             Self::Replay(Replay { trace, speed, preload, servers, secret_file: _, judging, embedded }) => {
                 settings.insert("trace", trace.display().to_string());
                 settings.insert("speed", speed.to_string());
                 settings.insert("preload", preload.to_string());
-                settings.extend(judging.describe(&slo, copies));
+                settings.extend(judging.describe(copies));
                 if servers.is_empty() {
                     settings.extend(embedded.describe());
                 } else {
@@ -59,17 +61,14 @@ impl Load {
 }
 
 impl Judging {
-    fn describe(&self, slo: &Objective, copies: u8) -> [(&'static str, String); 9] {
+    fn describe(&self, copies: u8) -> [(&'static str, String); 6] {
         let (read, write) = self.quorums(copies);
         [
-            ("slo", slo.to_string()),
-            ("timeout", format!("{:?}", self.timeout)),
             ("read_quorum", read.to_string()),
             ("write_quorum", write.to_string()),
             ("copies", copies.to_string()),
             ("writes", self.writes.to_string()),
             ("consistency", self.consistency(copies).to_string()),
-            ("in_flight", self.in_flight.to_string()),
             ("spin", format!("{:?}", self.spin)),
         ]
     }

@@ -41,10 +41,12 @@ fn every_option_reaches_its_place() {
          --nodes 5 --shards 2 --no-kill --quiet",
     );
     assert_eq!(demo.judging.consistency(demo.embedded.copies()), Consistency::Eventual);
-    assert_eq!(demo.judging.limits().in_flight_max, 100);
     assert_eq!(demo.load.preload().len(), 500);
     assert_eq!(demo.load.operations(0).count(), demo.load.operations(0).count());
-    let settings = Command::Demo(demo).describe(3);
+    let command = Command::Demo(demo);
+    assert_eq!((command.limits().in_flight_max, command.limits().beyond), (100, Beyond::Fail));
+    assert_eq!(command.timeout(), Duration::from_millis(50));
+    let settings = command.describe(3);
     for (name, value) in [
         ("command", "demo"),
         ("rate", "10000/s"),
@@ -72,6 +74,7 @@ fn check_and_replay_know_their_servers() {
     };
     assert_eq!(command.objective().to_string(), SLO_REPLAY_DEFAULT);
     assert_eq!(command.describe(3)["speed"], "0.5");
+    assert_eq!((command.limits().beyond, command.timeout()), (Beyond::Wait, Duration::from_secs(10)));
     assert!(parse_line("replay trace.csv").is_ok());
 }
 

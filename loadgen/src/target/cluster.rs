@@ -91,7 +91,8 @@ fn trouble(error: &Error) -> Trouble {
         | Error::Closed => Failure::Unreachable,
         _ => Failure::Refused,
     };
-    Trouble { failure, applied: if error.is_definite_failure() { Applied::No } else { Applied::Maybe } }
+    let applied = if error.is_definite_failure() { Applied::No } else { Applied::Maybe };
+    Trouble { failure, applied, reason: error.to_string() }
 }
 
 impl FromStr for Writes {
@@ -132,7 +133,8 @@ mod tests {
             (Error::MaybeApplied { acks: 1 }, Failure::MaybeApplied, Applied::Maybe),
             (Error::Protocol(String::new()), Failure::Refused, Applied::Maybe),
         ] {
-            assert_eq!(trouble(&error), Trouble { failure, applied }, "{error}");
+            let reason = error.to_string();
+            assert_eq!(trouble(&error), Trouble { failure, applied, reason });
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Audit {
     values: Values,
     ledger: Ledger,
     complaints: Vec<String>,
+    /// What the target said to the first operation that failed in each way.
+    reasons: [Option<String>; Failure::ALL.len()],
 }
 
 /// What to ask a target for.
@@ -67,7 +69,8 @@ impl Audit {
     /// Empty books.
     pub fn new(rules: Rules) -> Self {
         let values = Values::new(rules.run_tag, rules.length_min);
-        Self { rules, values, ledger: Ledger::new(rules.keys), complaints: Vec::new() }
+        let ledger = Ledger::new(rules.keys);
+        Self { rules, values, ledger, complaints: Vec::new(), reasons: Default::default() }
     }
 
     /// Enters an operation that is sent now.
@@ -93,15 +96,24 @@ impl Audit {
 
     /// Judges an operation's answer, which arrived at `done`.
     pub fn settle(&mut self, pending: Pending, answer: Answer, done: Moment) -> Outcome {
+        if let Err(trouble) = &answer {
+            self.reasons[trouble.failure.index()].get_or_insert_with(|| trouble.reason.clone());
+        }
         match pending.ticket {
             Some(ticket) => self.settle_read(&pending.operation, ticket, answer),
-            None => self.settle_write(&pending, answer.err(), done),
+            None => self.settle_write(&pending, answer.as_ref().err(), done),
         }
     }
 
     /// The first broken promises, each in a sentence.
     pub fn complaints(&self) -> &[String] {
         &self.complaints
+    }
+
+    /// For each way of failing that occurred, what the target said the first time.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        let named = Failure::ALL.iter().zip(&self.reasons);
+        named.filter_map(|(failure, reason)| Some(format!("{failure}, the first time: {}", reason.as_ref()?)))
     }
 
     fn settle_read(&mut self, operation: &Operation, ticket: ReadTicket, answer: Answer) -> Outcome {
@@ -136,18 +148,18 @@ impl Audit {
         }
     }
 
-    fn settle_write(&mut self, pending: &Pending, trouble: Option<Trouble>, done: Moment) -> Outcome {
+    fn settle_write(&mut self, pending: &Pending, trouble: Option<&Trouble>, done: Moment) -> Outcome {
         let Operation { key, number, .. } = pending.operation;
         match trouble {
             None => {
                 self.ledger.write_acknowledged(key, number, done);
                 Outcome::Done
             }
-            Some(Trouble { failure, applied: Applied::No }) => {
+            Some(&Trouble { failure, applied: Applied::No, .. }) => {
                 self.ledger.write_refused(key, number, done);
                 Outcome::Failed(failure)
             }
-            Some(Trouble { failure, applied: Applied::Maybe }) => {
+            Some(&Trouble { failure, applied: Applied::Maybe, .. }) => {
                 let deadline = pending.sent + self.rules.timeout;
                 self.ledger.write_unknown(key, number, deadline.max(done) + self.rules.timeout);
                 Outcome::Failed(failure)
@@ -225,7 +237,7 @@ mod tests {
 
     #[test]
     fn failed_writes_are_refused_or_unknown() {
-        let trouble = |failure, applied| Err(Trouble { failure, applied });
+        let trouble = |failure, applied| Err(Trouble { failure, applied, reason: format!("{failure}!") });
         let mut audit = audit(Consistency::Strict);
         let overloaded = trouble(Failure::Overloaded, Applied::No);
         let (outcome, refused) = perform(&mut audit, 1, Kind::Write, overloaded);
@@ -236,5 +248,7 @@ mod tests {
         assert_eq!(outcome, Outcome::Failed(Failure::Timeout));
         assert_eq!(perform(&mut audit, 4, Kind::Read, Ok(None)).0, Outcome::NotFound);
         assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(unknown)).0, Outcome::Done);
+        let reasons: Vec<String> = audit.reasons().collect();
+        assert_eq!(reasons, ["timeout, the first time: timeout!", "overloaded, the first time: overloaded!"]);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use ringmain::config::ServeArguments;
 use ringmain::prng::Prng;
 
 use crate::duration::{parse, parse_positive};
@@ -20,9 +21,10 @@ use crate::objective::Objective;
 use crate::operation::Key;
 use crate::pacer::Pacer;
 use crate::rate::Rate;
-use crate::runner::Limits;
+use crate::runner::{Beyond, Limits};
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
+use crate::target::cluster::Writes;
 use crate::workload::Workload;
 
 /// What the user wants done.
@@ -34,9 +36,9 @@ pub enum Command {
     Check(Check),
     /// Replay a trace of real requests and verify every read
     Replay(Replay),
-    /// Be a node of the embedded cluster
+    /// Be a node of the embedded cluster, with the server's own settings
     #[command(hide = true)]
-    Node(Node),
+    Node(Box<ServeArguments>),
 }
 
 /// `loadgen demo`
@@ -51,6 +53,9 @@ pub struct Demo {
     /// Where it goes.
     #[command(flatten)]
     pub embedded: Embedded,
+    /// Let all nodes live
+    #[arg(long)]
+    pub no_kill: bool,
 }
 
 /// `loadgen check`
@@ -59,6 +64,9 @@ pub struct Check {
     /// Nodes of the cluster, of which one must answer; separated by commas
     #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
     pub servers: Vec<Server>,
+    /// A file that holds the cluster's secret
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// What is offered.
     #[command(flatten)]
     pub load: Load,
@@ -80,22 +88,17 @@ pub struct Replay {
     #[arg(long)]
     pub preload: bool,
     /// Nodes of a running cluster, separated by commas; without them, nodes are started on this machine
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "no_kill"])]
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "replicas"])]
     pub servers: Vec<Server>,
+    /// A file that holds the secret of that cluster
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    pub secret_file: Option<PathBuf>,
     /// How it is judged.
     #[command(flatten)]
     pub judging: Judging,
     /// Where it goes if no servers are given.
     #[command(flatten)]
     pub embedded: Embedded,
-}
-
-/// `loadgen node`: the server's own command line follows.
-#[derive(Clone, Debug, Args)]
-pub struct Node {
-    /// Handed on to the server as they are.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<OsString>,
 }
 
 /// A made-up load.
@@ -142,24 +145,24 @@ pub struct Judging {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Each request's deadline
-    #[arg(long, default_value = "1s", value_parser = parse_positive, value_name = "TIME")]
-    pub timeout: Duration,
+    /// Each request's deadline [default: 1s; replay: 10s]
+    #[arg(long, value_parser = parse_positive, value_name = "TIME")]
+    pub timeout: Option<Duration>,
     /// Replicas a read waits for [default: a majority]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "R")]
     pub read_quorum: Option<u8>,
     /// Replicas a write waits for [default: a majority]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "W")]
     pub write_quorum: Option<u8>,
-    /// Copies the cluster keeps of each key; the embedded nodes are started with it
-    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
-    pub replicas: u8,
+    /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind)
+    #[arg(long, default_value = "overwrite", value_name = "KIND")]
+    pub writes: Writes,
     /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
     #[arg(long, value_name = "KIND")]
     pub consistency: Option<Consistency>,
-    /// Operations in flight beyond which no more are sent, but counted as errors
-    #[arg(long, default_value_t = Limits::IN_FLIGHT_DEFAULT as u32, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
-    pub in_flight: u32,
+    /// Operations in flight beyond which no more are sent, but counted as errors; replay waits [default: 65536; replay: 256]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub in_flight: Option<u32>,
     /// How long to spin before each due moment: more punctual, but takes processor time
     #[arg(long, default_value = "5us", value_parser = parse, value_name = "TIME")]
     pub spin: Duration,
@@ -177,9 +180,9 @@ pub struct Embedded {
     /// Shards of each node
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "COUNT")]
     pub shards: u8,
-    /// Let all nodes live
-    #[arg(long)]
-    pub no_kill: bool,
+    /// Copies the nodes keep of each key, or as many as there are nodes
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(1..=16), value_name = "N")]
+    pub replicas: u8,
 }
 
 /// A node's address as the user gave it: a name or number, and a port.
@@ -204,13 +207,12 @@ pub enum Refusal {
 pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
     let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
     let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
-    let judging = match &command {
-        Command::Demo(demo) => &demo.judging,
-        Command::Check(check) => &check.judging,
-        Command::Replay(replay) => &replay.judging,
-        Command::Node(_) => return Ok(command),
-    };
-    judging.refuse_impossible()?;
+    match &command {
+        Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
+        Command::Check(check) => check.judging.refuse_impossible(None)?,
+        Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
+        Command::Node(_) => {}
+    }
     Ok(command)
 }
 
@@ -234,38 +236,51 @@ impl Load {
     }
 }
 
-impl Judging {
-    /// The replicas a read waits for.
-    pub fn read_quorum(&self) -> u8 {
-        self.read_quorum.unwrap_or(self.replicas / 2 + 1)
+impl Replay {
+    /// N, where it is known before the cluster is.
+    fn copies(&self) -> Option<u8> {
+        self.servers.is_empty().then(|| self.embedded.copies())
     }
+}
 
-    /// The replicas a write waits for.
-    pub fn write_quorum(&self) -> u8 {
-        self.write_quorum.unwrap_or(self.replicas / 2 + 1)
+impl Embedded {
+    /// N in force.
+    pub fn copies(self) -> u8 {
+        self.replicas.min(self.nodes)
+    }
+}
+
+impl Judging {
+    /// R and W of a cluster that keeps so many copies.
+    pub fn quorums(&self, copies: u8) -> (u8, u8) {
+        let majority = copies / 2 + 1;
+        (self.read_quorum.unwrap_or(majority), self.write_quorum.unwrap_or(majority))
     }
 
     /// What a read behind an acknowledged write means.
-    pub fn consistency(&self) -> Consistency {
-        let overlap =
-            u16::from(self.read_quorum()) + u16::from(self.write_quorum()) > u16::from(self.replicas);
+    pub fn consistency(&self, copies: u8) -> Consistency {
+        let (read, write) = self.quorums(copies);
+        let overlap = u16::from(read) + u16::from(write) > u16::from(copies);
         self.consistency.unwrap_or(if overlap { Consistency::Strict } else { Consistency::Eventual })
     }
 
-    /// The sending side's own bounds.
-    pub fn limits(&self) -> Limits {
-        Limits { in_flight_max: self.in_flight as usize, spin: self.spin }
+    /// One sentence, if a quorum is beyond so many copies.
+    pub fn refuse_quorums(&self, copies: u8) -> Result<(), String> {
+        let (read, write) = self.quorums(copies);
+        match [("--read-quorum", read), ("--write-quorum", write)]
+            .into_iter()
+            .find(|&(_, quorum)| quorum > copies)
+        {
+            None => Ok(()),
+            Some((name, quorum)) => {
+                Err(format!("{name} {quorum} can never be reached: there are {copies} copies of a key"))
+            }
+        }
     }
 
-    fn refuse_impossible(&self) -> Result<(), Refusal> {
-        let quorums = [("--read-quorum", self.read_quorum()), ("--write-quorum", self.write_quorum())];
-        for (name, quorum) in quorums {
-            if quorum > self.replicas {
-                let replicas = self.replicas;
-                return Err(Refusal::Wrong(format!(
-                    "error: {name} {quorum} can never be reached with {replicas} replicas: lower it, or raise --replicas"
-                )));
-            }
+    fn refuse_impossible(&self, copies: Option<u8>) -> Result<(), Refusal> {
+        if let Some(copies) = copies {
+            self.refuse_quorums(copies).map_err(|reason| Refusal::Wrong(format!("error: {reason}")))?;
         }
         if self.spin > SPIN_MAX {
             let spin = self.spin;
@@ -290,13 +305,40 @@ impl Command {
 
     /// The objective, given or by default. A node has none.
     pub fn objective(&self) -> Objective {
-        let (given, by_default) = match self {
-            Self::Demo(demo) => (&demo.judging.slo, SLO_DEFAULT),
-            Self::Check(check) => (&check.judging.slo, SLO_DEFAULT),
-            Self::Replay(replay) => (&replay.judging.slo, SLO_REPLAY_DEFAULT),
-            Self::Node(_) => return Objective::default(),
+        let Some(judging) = self.judging() else { return Objective::default() };
+        let by_default = if self.is_replay() { SLO_REPLAY_DEFAULT } else { SLO_DEFAULT };
+        judging.slo.clone().unwrap_or_else(|| by_default.parse().expect("the default is an objective"))
+    }
+
+    /// Each request's deadline, given or by default.
+    pub fn timeout(&self) -> Duration {
+        let by_default = if self.is_replay() { TIMEOUT_REPLAY_DEFAULT } else { TIMEOUT_DEFAULT };
+        self.judging().and_then(|judging| judging.timeout).unwrap_or(by_default)
+    }
+
+    /// The sending side's own bounds, given or by default.
+    pub fn limits(&self) -> Limits {
+        let (beyond, by_default) = if self.is_replay() {
+            (Beyond::Wait, Limits::IN_FLIGHT_REPLAY)
+        } else {
+            (Beyond::Fail, Limits::IN_FLIGHT_DEFAULT)
         };
-        given.clone().unwrap_or_else(|| by_default.parse().expect("the default is an objective"))
+        let given = self.judging().and_then(|judging| judging.in_flight);
+        let spin = self.judging().map_or(Pacer::SPIN_DEFAULT, |judging| judging.spin);
+        Limits { in_flight_max: given.map_or(by_default, |count| count as usize), beyond, spin }
+    }
+
+    fn is_replay(&self) -> bool {
+        matches!(self, Self::Replay(_))
+    }
+
+    fn judging(&self) -> Option<&Judging> {
+        match self {
+            Self::Demo(demo) => Some(&demo.judging),
+            Self::Check(check) => Some(&check.judging),
+            Self::Replay(replay) => Some(&replay.judging),
+            Self::Node(_) => None,
+        }
     }
 }
 
@@ -328,6 +370,9 @@ const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 
     3 the generator itself could not offer the load.";
 const SLO_DEFAULT: &str = "p99.9<300ms,errors<0.001%";
 const SLO_REPLAY_DEFAULT: &str = "errors<0.001%";
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+/// The longest that servers give by default: a replay has no objective for latency.
+const TIMEOUT_REPLAY_DEFAULT: Duration = Duration::from_secs(10);
 const SPIN_MAX: Duration = Duration::from_millis(1);
 const EXPONENT_MAX: f64 = 20.0;
 const _: () = assert!(Pacer::SPIN_DEFAULT.as_micros() == 5, "the default of --spin is written 5us");

@@ -22,14 +22,18 @@
 //! objective, verdict judge the sum; report, exit tell it
 //! ```
 //!
-//! [`target::Target`] is the seam: whatever gets, puts and deletes can be loaded.
+//! [`target::Target`] is the seam: whatever gets, puts and deletes can be loaded. A real cluster is loaded
+//! through [`target::cluster`]; [`embedded`] starts one on this machine. [`conduct`] joins it all.
 
 pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod conduct;
 pub mod duration;
+pub mod embedded;
 pub mod environment;
 pub mod exit;
+pub mod interrupt;
 pub mod keys;
 pub mod ledger;
 pub mod mix;
@@ -52,9 +56,3 @@ pub mod value;
 pub mod verdict;
 pub mod workload;
 pub mod zipf;
-
-/// Carries a command out, and tells what the process shall exit with.
-pub fn run(command: &cli::Command) -> exit::Exit {
-    eprintln!("error: this build has no client yet, so it can't run {}", command.name());
-    exit::Exit::Missed
-}

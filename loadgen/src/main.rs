@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use loadgen::cli::{self, Refusal};
+use loadgen::conduct::conduct;
 use loadgen::exit::Exit;
 
 #[global_allocator]
@@ -10,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match cli::understand(std::env::args_os()) {
-        Ok(command) => loadgen::run(&command).into(),
+        Ok(command) => conduct(command),
         Err(Refusal::Shown(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

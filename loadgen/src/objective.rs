@@ -98,6 +98,26 @@ impl Objective {
         });
         limits.min()
     }
+
+    /// Whether a limit on a percentile is missed by more than a late generator can explain: beyond it lies even
+    /// the time from sending, less the generator's own lateness, at that percentile or a lower one.
+    pub fn is_surely_missed(&self, total: &Tally, lateness: impl Fn(Percentile) -> u64) -> bool {
+        const PROBES: [Percentile; 3] = [Percentile::P50, Percentile::P99, Percentile::P999];
+        let beyond = |percentile, bound: Bound<Duration>| match total.service(percentile) {
+            Latency::None => false,
+            Latency::Failed => true,
+            Latency::Ns(service_ns) => {
+                !bound.holds(Duration::from_nanos(service_ns.saturating_sub(lateness(percentile))))
+            }
+        };
+        self.clauses.iter().any(|clause| match *clause {
+            Clause::Latency(Measure::Percentile(percentile), bound) => {
+                PROBES.into_iter().filter(|&probe| probe <= percentile).any(|probe| beyond(probe, bound))
+            }
+            Clause::Latency(Measure::Max, bound) => PROBES.into_iter().any(|probe| beyond(probe, bound)),
+            Clause::Latency(Measure::Mean, _) | Clause::Errors(_) => false,
+        })
+    }
 }
 
 impl Clause {

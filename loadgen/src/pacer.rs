@@ -6,7 +6,7 @@
 //! off. Overdue operations are handed out at once, one after the other, with their due moments as planned: a
 //! late generator makes latencies longer, never shorter.
 //!
-//! It never waits for the sending side: what doesn't fit into the queue is refused and counted. That queue is
+//! Unless it is told to ([`Handed::HeldUp`]), it never waits for the sending side: what doesn't fit into the queue is refused and counted. That queue is
 //! emptied without waiting for any server ([`crate::runner`] bounds what is in flight by itself, and counts
 //! that against the servers), so a full queue means that this machine couldn't keep up.
 //!
@@ -44,6 +44,8 @@ pub struct Pacer {
 pub enum Handed {
     /// It is in the queue.
     Taken,
+    /// It is in the queue, after the sending side had to wait for the target.
+    HeldUp,
     /// The queue is full.
     Full,
 }
@@ -59,6 +61,8 @@ pub struct Offered {
     pub due_last_ns: u64,
     /// When it was handed out or refused.
     pub elapsed_ns: u64,
+    /// For how long the target held it up, in nanoseconds. This is no lateness of its own.
+    pub held_up_ns: u64,
     /// The run was stopped before its end.
     pub interrupted: bool,
     /// How late each operation was handed out or refused, in nanoseconds.
@@ -116,17 +120,23 @@ impl Pacer {
     ) -> Offered {
         clock::tighten_timer_slack();
         let mut offered = Offered::default();
+        let mut free = self.start;
         for operation in operations {
             let due = self.start + Duration::from_nanos(operation.due_ns);
             let Some(now) = self.wait_until(due, stop) else {
                 offered.interrupted = true;
                 break;
             };
+            offered.lateness.saturating_record(now.since_ns(due.max(free)));
             match hand(operation) {
                 Handed::Taken => offered.handed += 1,
+                Handed::HeldUp => {
+                    offered.handed += 1;
+                    free = Moment::now();
+                    offered.held_up_ns += free.since_ns(now);
+                }
                 Handed::Full => offered.refused += 1,
             }
-            offered.lateness.saturating_record(now.since_ns(due));
             offered.due_last_ns = operation.due_ns;
             offered.elapsed_ns = now.since_ns(self.start);
         }
@@ -159,8 +169,9 @@ impl Offered {
         if self.refused as f64 > planned as f64 * REFUSED_SHARE_MAX {
             return Some(Shortfall::Refused { refused: self.refused, planned });
         }
-        let share = self.due_last_ns as f64 / self.elapsed_ns.max(1) as f64;
-        if share < RATE_SHARE_MIN && self.elapsed_ns > self.due_last_ns + DELAY_NS_ALLOWED {
+        let own_ns = self.elapsed_ns.saturating_sub(self.held_up_ns);
+        let share = self.due_last_ns as f64 / own_ns.max(1) as f64;
+        if share < RATE_SHARE_MIN && own_ns > self.due_last_ns + DELAY_NS_ALLOWED {
             return Some(Shortfall::Slow { percent: share * 100.0 });
         }
         let bound = latency_limit_min.map_or(LATENESS_BOUND_DEFAULT, |limit| limit / 10);
@@ -192,6 +203,7 @@ impl Default for Offered {
             refused: 0,
             due_last_ns: 0,
             elapsed_ns: 0,
+            held_up_ns: 0,
             interrupted: false,
             lateness: latency_histogram(),
         }
@@ -259,6 +271,18 @@ mod tests {
         });
         assert_eq!((offered.handed, offered.refused), (480, 20));
         assert_eq!(offered.shortfall(None), Some(Shortfall::Refused { refused: 20, planned: 500 }));
+    }
+
+    /// A target that holds up a replay is no fault of the generator.
+    #[test]
+    fn being_held_up_is_no_lateness() {
+        let offered = pacer().run(operations("1k/s", 100), &AtomicBool::new(false), |_| {
+            std::thread::sleep(Duration::from_millis(2));
+            Handed::HeldUp
+        });
+        assert_eq!((offered.handed, offered.refused), (100, 0));
+        assert!(offered.held_up_ns >= 200_000_000, "{}", offered.held_up_ns);
+        assert_eq!(offered.shortfall(None), None);
     }
 
     #[test]

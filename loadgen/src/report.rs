@@ -32,7 +32,7 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What the generator offered.
     pub generator: Generator,
-    /// The first broken promises, in words.
+    /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
     /// How the run was configured, defaults included.
     pub configuration: BTreeMap<&'static str, String>,
@@ -87,6 +87,8 @@ pub struct Generator {
     pub refused: u64,
     /// Operations a second, as achieved.
     pub per_second: f64,
+    /// For how long the target held it up, where that is allowed.
+    pub held_up_ns: u64,
     /// The median of how late operations were handed out.
     pub lateness_p50_ns: u64,
     /// 99% of them.
@@ -209,6 +211,7 @@ impl Generator {
             handed: offered.handed,
             refused: offered.refused,
             per_second: offered.per_second(),
+            held_up_ns: offered.held_up_ns,
             lateness_p50_ns: offered.lateness(Percentile::P50),
             lateness_p99_ns: offered.lateness(Percentile::P99),
             lateness_max_ns: offered.lateness_max(),
@@ -225,6 +228,10 @@ impl Generator {
             display_ns(self.lateness_p99_ns),
             display_ns(self.lateness_max_ns),
         );
+        if self.held_up_ns > 0 {
+            let held_up = display_ns(self.held_up_ns);
+            let _ = writeln!(text, "the cluster held it up for {held_up}: as much as may be was in flight");
+        }
     }
 }
 
@@ -256,7 +263,7 @@ mod tests {
         let finished = finished();
         let objective: Objective = "p50<1ms".parse().expect("an objective");
         let offered = Offered { elapsed_ns: 1, ..finished.offered.clone() };
-        let verdict = Verdict::reach(&objective, &finished.record.total(), &offered);
+        let verdict = Verdict::reach(&objective, &finished.record.total(), &offered, &[]);
         Report::new(&finished, verdict, BTreeMap::from([("rate", "579/s".to_owned())]))
     }
 

@@ -6,9 +6,11 @@
 //!                                 loop <-------- its answer ---------
 //! ```
 //!
-//! The loop never waits for the target, so the queue fills only if this thread lacks the processor. What is
-//! in flight is bounded: an operation beyond is not sent and counts as a failure, [`Failure::Unsent`], since
-//! it is the target that is so slow. Everything runs on the caller's thread, within a `LocalSet`.
+//! What is in flight is bounded. Under an objective for latency an operation beyond is not sent and counts as
+//! a failure, [`Failure::Unsent`], since it is the target that is so slow; the loop never waits for the target,
+//! so the queue fills only if this thread lacks the processor. A replay waits instead ([`Beyond::Wait`]): it
+//! asks for every operation, in the end, and not for latencies. Everything runs on the caller's thread, within
+//! a `LocalSet`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -36,8 +38,19 @@ pub struct Limits {
     /// So many operations may be in flight; more are not sent. More than the queue holds, or a moment without
     /// the processor on this side would be counted against the target.
     pub in_flight_max: usize,
+    /// What happens to an operation that is one too many.
+    pub beyond: Beyond,
     /// How long the pacer spins before a due moment.
     pub spin: Duration,
+}
+
+/// What to do while as much is in flight as may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beyond {
+    /// Fail what is due.
+    Fail,
+    /// Hold it up, and what comes after it. Latencies still count from the due moments.
+    Wait,
 }
 
 /// A run against one target. Operation numbers must rise from preload to measured run.
@@ -51,11 +64,11 @@ pub struct Runner<T> {
 
 /// Keys could not be written before the run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{failed} of {writes} preloading writes failed, the first with '{first}': is the cluster healthy?")]
+#[error("{failed} of {writes} preloading writes failed: is the cluster healthy? {reason}")]
 pub struct PreloadError {
     failed: u64,
     writes: u64,
-    first: Failure,
+    reason: String,
 }
 
 /// What came of a run.
@@ -65,7 +78,7 @@ pub struct Finished {
     pub record: Record,
     /// What the generator offered.
     pub offered: Offered,
-    /// The first broken promises, in words.
+    /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
 }
 
@@ -82,6 +95,8 @@ const LEAD: Duration = Duration::from_millis(20);
 impl Limits {
     /// What five seconds bring at a billion operations a day.
     pub const IN_FLIGHT_DEFAULT: usize = 65_536;
+    /// Enough to keep a cluster busy; more would only wait there, and longer.
+    pub const IN_FLIGHT_REPLAY: usize = 256;
 }
 
 impl<T: Target> Runner<T> {
@@ -96,7 +111,7 @@ impl<T: Target> Runner<T> {
         writes: impl IntoIterator<Item = (Key, u32)>,
     ) -> Result<u64, PreloadError> {
         let mut tasks = JoinSet::new();
-        let (mut number, mut failed, mut first) = (0, 0, None);
+        let (mut number, mut failed) = (0, 0);
         let mut writes = writes.into_iter();
         loop {
             while tasks.len() < PRELOAD_IN_FLIGHT {
@@ -106,12 +121,13 @@ impl<T: Target> Runner<T> {
             }
             let Some(returned) = tasks.join_next().await else { break };
             let (pending, answer, done) = returned.unwrap_or_else(propagate_panic);
-            if let Outcome::Failed(failure) = self.audit.settle(pending, answer, done) {
-                failed += 1;
-                first.get_or_insert(failure);
-            }
+            failed += u64::from(matches!(self.audit.settle(pending, answer, done), Outcome::Failed(_)));
         }
-        first.map_or(Ok(number), |first| Err(PreloadError { failed, writes: number, first }))
+        if failed == 0 {
+            return Ok(number);
+        }
+        let reason = self.audit.reasons().collect::<Vec<_>>().join("; ");
+        Err(PreloadError { failed, writes: number, reason })
     }
 
     /// Offers all operations and waits for their answers, or for those that were sent when `stop` was raised.
@@ -125,7 +141,8 @@ impl<T: Target> Runner<T> {
         mut line: impl FnMut(String),
     ) -> Finished {
         let start = Moment::now() + LEAD;
-        let (mut queue, pacer) = spawn_pacer(Pacer { start, spin: self.limits.spin }, operations, stop);
+        let (mut queue, pacer) =
+            spawn_pacer(Pacer { start, spin: self.limits.spin }, operations, self.limits.beyond, stop);
         let mut tasks = JoinSet::new();
         let mut batch = Vec::with_capacity(BATCH_LEN);
         let mut progress = Progress::default();
@@ -136,6 +153,7 @@ impl<T: Target> Runner<T> {
         let (mut happened, mut offering) = (false, true);
 
         while offering || !tasks.is_empty() {
+            let room = self.room(tasks.len());
             tokio::select! {
                 biased;
                 _ = seconds.tick() => {
@@ -150,7 +168,7 @@ impl<T: Target> Runner<T> {
                     let (pending, answer, done) = returned.unwrap_or_else(propagate_panic);
                     self.settle(pending, answer, done, start, &mut progress);
                 }
-                received = queue.recv_many(&mut batch, BATCH_LEN), if offering => {
+                received = queue.recv_many(&mut batch, room), if offering && room > 0 => {
                     offering = received > 0;
                     for operation in batch.drain(..) {
                         self.send_or_drop(&mut tasks, operation, start, &mut progress);
@@ -161,7 +179,16 @@ impl<T: Target> Runner<T> {
             }
         }
         let offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Finished { record: self.record, offered, complaints: self.audit.complaints().to_vec() }
+        let complaints = self.audit.complaints().iter().cloned().chain(self.audit.reasons()).collect();
+        Finished { record: self.record, offered, complaints }
+    }
+
+    /// How many operations may be taken from the queue now; 0 to wait for answers.
+    fn room(&self, in_flight: usize) -> usize {
+        match self.limits.beyond {
+            Beyond::Fail => BATCH_LEN,
+            Beyond::Wait => self.limits.in_flight_max.saturating_sub(in_flight).min(BATCH_LEN),
+        }
     }
 
     fn send_or_drop(
@@ -220,13 +247,22 @@ async fn perform<T: Target>(target: &T, request: Request) -> Answer {
 fn spawn_pacer(
     pacer: Pacer,
     operations: impl Iterator<Item = Operation> + Send + 'static,
+    beyond: Beyond,
     stop: Arc<AtomicBool>,
 ) -> (mpsc::Receiver<Operation>, thread::JoinHandle<Offered>) {
-    let (sender, receiver) = mpsc::channel(QUEUE_LEN);
+    let length = if beyond == Beyond::Fail { QUEUE_LEN } else { BATCH_LEN };
+    let (sender, receiver) = mpsc::channel(length);
     let stopped = Arc::clone(&stop);
     let hand = move |operation| match sender.try_send(operation) {
         Ok(()) => Handed::Taken,
-        Err(mpsc::error::TrySendError::Full(_)) => Handed::Full,
+        Err(mpsc::error::TrySendError::Full(operation)) => match beyond {
+            Beyond::Fail => Handed::Full,
+            Beyond::Wait if sender.blocking_send(operation).is_ok() => Handed::HeldUp,
+            Beyond::Wait => {
+                stop.store(true, Ordering::Relaxed);
+                Handed::Full
+            }
+        },
         Err(mpsc::error::TrySendError::Closed(_)) => {
             // The run is gone, so this thread shall go too.
             stop.store(true, Ordering::Relaxed);

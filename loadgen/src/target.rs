@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use crate::outcome::Failure;
 
+pub mod cluster;
+
 /// Something that gets, puts and deletes. A clone is another handle to the same thing.
 pub trait Target: Clone + 'static {
     /// The value of a key, or `None` if it is not found.
@@ -22,12 +24,14 @@ pub trait Target: Clone + 'static {
 }
 
 /// A request that brought no answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trouble {
     /// How it counts.
     pub failure: Failure,
     /// Whether a write took effect. Of no meaning for reads.
     pub applied: Applied,
+    /// In the target's own words.
+    pub reason: String,
 }
 
 /// What is known about the effect of a failed write.

@@ -2,10 +2,11 @@
 //!
 //! In this order:
 //!
-//! 1. A wrong or lost value fails every run, whatever its objective says.
+//! 1. A wrong or lost value fails every run, whatever its objective says; so does a node that ended by itself.
 //! 2. A run that was stopped early, or in which nothing ended, shows nothing, and fails.
 //! 3. A generator that could not offer the load voids the run ([`crate::pacer`] has the criterion). If it was
-//!    merely late, only latencies that miss their limit are void: what passed did so on the harder test.
+//!    merely late, only latencies that miss their limit are void: what passed did so on the harder test, and
+//!    what missed by more than the lateness missed it surely.
 //! 4. The objective decides.
 
 use std::fmt;
@@ -31,11 +32,15 @@ pub struct Verdict {
 
 impl Verdict {
     /// Judges a run by its figures.
-    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered) -> Self {
+    ///
+    /// `faults` are sentences about nodes that ended when nobody asked them to, or didn't when they were.
+    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered, faults: &[String]) -> Self {
         let findings = objective.judge(total);
         let shortfall = offered.shortfall(objective.latency_limit_min());
         let (exit, reasons) = if let Some(reason) = broken_promise(total) {
-            (Exit::Missed, vec![reason])
+            (Exit::Missed, [&[reason], faults].concat())
+        } else if !faults.is_empty() {
+            (Exit::Missed, faults.to_vec())
         } else if offered.interrupted {
             (Exit::Missed, vec!["the run was stopped before its end".to_owned()])
         } else if total.operations() == 0 {
@@ -43,7 +48,10 @@ impl Verdict {
                 Exit::Missed,
                 vec!["no operation was performed: choose a higher rate or a longer time".to_owned()],
             )
-        } else if let Some(shortfall) = shortfall.filter(|shortfall| voids(shortfall, &findings)) {
+        } else if let Some(shortfall) = shortfall.filter(|shortfall| {
+            let surely = objective.is_surely_missed(total, |percentile| offered.lateness(percentile));
+            voids(shortfall, &findings, surely)
+        }) {
             (Exit::NotOffered, vec![format!("the generator itself could not offer the load: {shortfall}")])
         } else {
             by_objective(&findings, total)
@@ -73,9 +81,10 @@ fn broken_promise(total: &Tally) -> Option<String> {
     })
 }
 
-fn voids(shortfall: &Shortfall, findings: &[Finding]) -> bool {
+fn voids(shortfall: &Shortfall, findings: &[Finding], surely_missed: bool) -> bool {
     let mut missed = findings.iter().filter(|finding| !finding.met).peekable();
-    shortfall.voids_success() || (missed.peek().is_some() && missed.all(|finding| finding.about_latency))
+    let is_excused = missed.peek().is_some() && missed.all(|finding| finding.about_latency);
+    shortfall.voids_success() || (is_excused && !surely_missed)
 }
 
 fn by_objective(findings: &[Finding], total: &Tally) -> (Exit, Vec<String>) {
@@ -112,7 +121,7 @@ mod tests {
 
     fn line(objective: &str, tally: &Tally, offered: &Offered) -> (Exit, String) {
         let objective = objective.parse().expect("an objective");
-        let verdict = Verdict::reach(&objective, tally, offered);
+        let verdict = Verdict::reach(&objective, tally, offered, &[]);
         (verdict.exit, verdict.to_string())
     }
 
@@ -131,8 +140,19 @@ mod tests {
         let (exit, text) = line("p50<1s", &tally(&[Failure::Lost]), &offered(500, 1));
         assert_eq!(exit, Exit::Missed);
         assert!(text.starts_with("FAIL: 1 reads missed an acknowledged write"), "{text}");
-        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000));
+        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000), &[]);
         assert_eq!(none.to_string(), "PASS: no objective; all reads of 2000 operations verified");
+    }
+
+    #[test]
+    fn a_node_that_ended_by_itself_fails_the_run() {
+        let fault = "node n2 ended by itself".to_owned();
+        let punctual = offered(0, 1_000_000_000);
+        let verdict = Verdict::reach(&Objective::default(), &tally(&[]), &punctual, &[fault]);
+        assert_eq!(
+            (verdict.exit, verdict.to_string()),
+            (Exit::Missed, "FAIL: node n2 ended by itself".into())
+        );
     }
 
     #[test]
@@ -156,9 +176,21 @@ mod tests {
         let late = Shortfall::Late { p99_ns: 1, bound_ns: 0 };
         let finding =
             |met, about_latency| Finding { clause: String::new(), met, about_latency, reason: String::new() };
-        assert!(!voids(&late, &[finding(true, true)]));
-        assert!(voids(&late, &[finding(false, true), finding(true, false)]));
-        assert!(!voids(&late, &[finding(false, true), finding(false, false)]));
-        assert!(voids(&Shortfall::Slow { percent: 50.0 }, &[finding(true, true)]));
+        assert!(!voids(&late, &[finding(true, true)], false));
+        assert!(voids(&late, &[finding(false, true), finding(true, false)], false));
+        assert!(!voids(&late, &[finding(false, true), finding(true, false)], true));
+        assert!(!voids(&late, &[finding(false, true), finding(false, false)], false));
+        assert!(voids(&Shortfall::Slow { percent: 50.0 }, &[finding(true, true)], true));
+    }
+
+    /// Operations took 2 ms from sending; the generator was late by 20 ms at the 99th percentile only.
+    #[test]
+    fn lateness_excuses_only_what_it_explains() {
+        let mut late = offered(0, 1_000_000_000);
+        late.lateness.record_n(1000, 1900).expect("in range");
+        late.lateness.record_n(20_000_000, 100).expect("in range");
+        assert_eq!(line("p99<1us", &tally(&[]), &late).0, Exit::Missed, "the median says so");
+        assert_eq!(line("p99<2ms", &tally(&[]), &late).0, Exit::NotOffered);
+        assert_eq!(line("p99<3ms", &tally(&[]), &late).0, Exit::Met);
     }
 }

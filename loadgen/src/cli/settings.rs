@@ -2,31 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use crate::objective::Objective;
-
 use super::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 
 impl Command {
-    /// Every setting by name, defaults included, for the report.
-    pub fn describe(&self) -> BTreeMap<&'static str, String> {
-        let mut settings = BTreeMap::from([("command", self.name().to_owned())]);
-        let slo = self.objective();
+    /// Every setting by name, defaults included, for the report of a run against a cluster that keeps so many
+    /// copies.
+    pub fn describe(&self, copies: u8) -> BTreeMap<&'static str, String> {
+        let mut settings = BTreeMap::from([
+            ("command", self.name().to_owned()),
+            ("slo", self.objective().to_string()),
+            ("timeout", format!("{:?}", self.timeout())),
+            ("in_flight", self.limits().in_flight_max.to_string()),
+        ]);
         match self {
-            Self::Demo(Demo { load, judging, embedded }) => {
+            Self::Demo(Demo { load, judging, embedded, no_kill }) => {
                 settings.extend(load.describe());
-                settings.extend(judging.describe(&slo));
+                settings.extend(judging.describe(copies));
                 settings.extend(embedded.describe());
+                settings.insert("kill", (!no_kill).to_string());
             }
-            Self::Check(Check { servers, load, judging }) => {
+            Self::Check(Check { servers, secret_file: _, load, judging }) => {
                 settings.insert("servers", join(servers));
                 settings.extend(load.describe());
-                settings.extend(judging.describe(&slo));
+                settings.extend(judging.describe(copies));
             }
-            Self::Replay(Replay { trace, speed, preload, servers, judging, embedded }) => {
+            Self::Replay(Replay { trace, speed, preload, servers, secret_file: _, judging, embedded }) => {
                 settings.insert("trace", trace.display().to_string());
                 settings.insert("speed", speed.to_string());
                 settings.insert("preload", preload.to_string());
-                settings.extend(judging.describe(&slo));
+                settings.extend(judging.describe(copies));
                 if servers.is_empty() {
                     settings.extend(embedded.describe());
                 } else {
@@ -57,27 +61,22 @@ impl Load {
 }
 
 impl Judging {
-    fn describe(&self, slo: &Objective) -> [(&'static str, String); 8] {
+    fn describe(&self, copies: u8) -> [(&'static str, String); 6] {
+        let (read, write) = self.quorums(copies);
         [
-            ("slo", slo.to_string()),
-            ("timeout", format!("{:?}", self.timeout)),
-            ("read_quorum", self.read_quorum().to_string()),
-            ("write_quorum", self.write_quorum().to_string()),
-            ("replicas", self.replicas.to_string()),
-            ("consistency", self.consistency().to_string()),
-            ("in_flight", self.in_flight.to_string()),
+            ("read_quorum", read.to_string()),
+            ("write_quorum", write.to_string()),
+            ("copies", copies.to_string()),
+            ("writes", self.writes.to_string()),
+            ("consistency", self.consistency(copies).to_string()),
             ("spin", format!("{:?}", self.spin)),
         ]
     }
 }
 
 impl Embedded {
-    fn describe(self) -> [(&'static str, String); 3] {
-        [
-            ("nodes", self.nodes.to_string()),
-            ("shards", self.shards.to_string()),
-            ("kill", (!self.no_kill).to_string()),
-        ]
+    fn describe(self) -> [(&'static str, String); 2] {
+        [("nodes", self.nodes.to_string()), ("shards", self.shards.to_string())]
     }
 }
 

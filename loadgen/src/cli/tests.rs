@@ -26,7 +26,7 @@ fn demo_is_the_default_with_and_without_its_name() {
         let demo = demo(line);
         assert_eq!(demo.load.rate.to_string(), "11574/s");
         assert_eq!(demo.embedded.nodes, 3);
-        assert!(!demo.embedded.no_kill);
+        assert!(!demo.no_kill);
         assert_eq!(Command::Demo(demo).objective().to_string(), SLO_DEFAULT);
     }
     assert_eq!(demo("").load.rate.to_string(), "579/s");
@@ -40,11 +40,13 @@ fn every_option_reaches_its_place() {
          --json out.json --timeout 50ms --read-quorum 1 --write-quorum 1 --in-flight 100 --spin 0us \
          --nodes 5 --shards 2 --no-kill --quiet",
     );
-    assert_eq!(demo.judging.consistency(), Consistency::Eventual);
-    assert_eq!(demo.judging.limits().in_flight_max, 100);
+    assert_eq!(demo.judging.consistency(demo.embedded.copies()), Consistency::Eventual);
     assert_eq!(demo.load.preload().len(), 500);
     assert_eq!(demo.load.operations(0).count(), demo.load.operations(0).count());
-    let settings = Command::Demo(demo).describe();
+    let command = Command::Demo(demo);
+    assert_eq!((command.limits().in_flight_max, command.limits().beyond), (100, Beyond::Fail));
+    assert_eq!(command.timeout(), Duration::from_millis(50));
+    let settings = command.describe(3);
     for (name, value) in [
         ("command", "demo"),
         ("rate", "10000/s"),
@@ -71,14 +73,20 @@ fn check_and_replay_know_their_servers() {
         panic!("a replay")
     };
     assert_eq!(command.objective().to_string(), SLO_REPLAY_DEFAULT);
-    assert_eq!(command.describe()["speed"], "0.5");
+    assert_eq!(command.describe(3)["speed"], "0.5");
+    assert_eq!((command.limits().beyond, command.timeout()), (Beyond::Wait, Duration::from_secs(10)));
     assert!(parse_line("replay trace.csv").is_ok());
 }
 
+/// The default of a cluster that is not known yet is its own.
 #[test]
-fn a_nodes_arguments_are_handed_on() {
-    let Ok(Command::Node(node)) = parse_line("node serve --listen 127.0.0.1:0") else { panic!("a node") };
-    assert_eq!(node.arguments, ["serve", "--listen", "127.0.0.1:0"]);
+fn quorums_follow_the_cluster() {
+    let judging = demo("--read-quorum 1").judging;
+    assert_eq!([1, 3, 5].map(|copies| judging.quorums(copies)), [(1, 1), (1, 2), (1, 3)]);
+    assert_eq!(judging.consistency(1), Consistency::Strict);
+    assert_eq!(judging.consistency(3), Consistency::Eventual);
+    assert_eq!(demo("--nodes 1").embedded.copies(), 1);
+    assert!(judging.refuse_quorums(1).is_ok() && demo("--read-quorum 3").judging.refuse_quorums(2).is_err());
 }
 
 #[test]
@@ -103,6 +111,11 @@ fn mistakes_take_one_line() {
         ("replay x --servers a:1 --nodes 5", "cannot be used"),
         ("replay x --speed 0", "from 0.001"),
         ("--replicas 3 --read-quorum 4", "can never be reached"),
+        ("--nodes 2 --write-quorum 3", "can never be reached"),
+        ("--writes once", "no known way of writing"),
+        ("check --servers a:1 --nodes 2", "--nodes"),
+        ("replay x --secret-file f", "--servers"),
+        ("node --members none", "NAME=HOST:PORT"),
         ("--spin 1s", "whole core"),
         ("--rate 5/s demo", "demo"),
     ] {

@@ -35,7 +35,11 @@ struct Map {
 impl Map {
     async fn pause(&self) -> Result<(), Trouble> {
         if self.refuses {
-            return Err(Trouble { failure: Failure::Overloaded, applied: Applied::No });
+            return Err(Trouble {
+                failure: Failure::Overloaded,
+                applied: Applied::No,
+                reason: "full".to_owned(),
+            });
         }
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
@@ -92,7 +96,7 @@ fn runner(map: Map) -> Runner<Map> {
 fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
     let (consistency, timeout) = (Consistency::Strict, Duration::from_secs(1));
     let rules = Rules { keys: KEYS, length_min: 100, run_tag: 9, consistency, timeout };
-    Runner::new(map, rules, Limits { in_flight_max, spin: Pacer::SPIN_DEFAULT })
+    Runner::new(map, rules, Limits { in_flight_max, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT })
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -120,6 +124,19 @@ fn a_store_that_drops_writes_is_found_out() {
     let lost = finished.record.total().failed(Failure::Lost);
     assert!(lost > 10, "{lost} lost");
     assert!(!finished.complaints.is_empty());
+}
+
+#[test]
+fn a_replay_waits_for_a_slow_store_and_loses_nothing() {
+    let map = Map { delay: Duration::from_millis(20), ..Map::default() };
+    let mut runner = runner_with(map, 4);
+    runner.limits.beyond = Beyond::Wait;
+    let stop = Arc::new(AtomicBool::new(false));
+    let finished = block_on(runner.run(workload("2k/s", 200, 0), std::future::pending(), stop, drop));
+    let total = finished.record.total();
+    assert_eq!((total.operations(), total.errors(), finished.offered.refused), (400, 0, 0));
+    assert!(finished.offered.held_up_ns > 0);
+    assert_eq!(finished.offered.shortfall(None), None, "the store was slow, not the generator");
 }
 
 /// The stall is charged to all operations that were due in it, not to one.
@@ -179,7 +196,7 @@ fn a_refusing_store_fails_the_preload() {
     let error = block_on(runner.preload([(Key(1), 100)])).expect_err("all puts are refused");
     assert_eq!(
         error.to_string(),
-        "1 of 1 preloading writes failed, the first with 'overloaded': is the cluster healthy?"
+        "1 of 1 preloading writes failed: is the cluster healthy? overloaded, the first time: full"
     );
 }
 

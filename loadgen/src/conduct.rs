@@ -1,0 +1,262 @@
+//! Carries a command out: from what was typed to a report and an exit code.
+//!
+//! Everything runs on one thread, but for the pacer's: the client's connections share it with the loop that
+//! keeps the books, so that no answer waits for a hand-over between cores that the nodes need.
+
+use std::fs::File;
+use std::future::{Future, pending};
+use std::io::{BufReader, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringmain::config::Secret;
+use ringmain_client::{Builder, Client};
+use tokio::task::LocalSet;
+
+use crate::audit::Rules;
+use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
+use crate::embedded::{self, Cluster, Plan};
+use crate::exit::Exit;
+use crate::interrupt::Interrupt;
+use crate::operation::{Key, Operation};
+use crate::report::Report;
+use crate::runner::{Finished, Runner};
+use crate::target::cluster::ClusterTarget;
+use crate::trace::Trace;
+use crate::verdict::Verdict;
+
+/// Carries a command out, and tells what the process shall exit with.
+pub fn conduct(command: Command) -> ExitCode {
+    let exit = match command {
+        Command::Node(arguments) => return embedded::serve(*arguments),
+        command => run(&command),
+    };
+    let exit = exit.unwrap_or_else(|setback| {
+        eprintln!("error: {}", setback.sentence);
+        setback.exit
+    });
+    exit.into()
+}
+
+/// Why there was no run to report about.
+struct Setback {
+    exit: Exit,
+    sentence: String,
+}
+
+/// What to offer.
+struct Offer {
+    operations: Box<dyn Iterator<Item = Operation> + Send>,
+    /// Writes that come before them, and are not measured.
+    preload: Vec<(Key, u32)>,
+    /// Keys are numbered below this.
+    keys: u64,
+    /// Bytes of the shortest value.
+    length_min: u32,
+}
+
+/// A run, as far as the cluster it goes to doesn't matter.
+struct Run<'a> {
+    command: &'a Command,
+    judging: &'a Judging,
+    offer: Offer,
+    /// Created before the run, so that a mistake in its path doesn't cost the run.
+    json: Option<File>,
+    interrupt: Interrupt,
+}
+
+/// Two requests in flight for each operation at most: updates read first.
+const REQUESTS_PER_OPERATION: usize = 2;
+/// Beside the operations: questions about status and topology.
+const REQUESTS_MORE: usize = 1024;
+
+fn run(command: &Command) -> Result<Exit, Setback> {
+    let (judging, offer) = match command {
+        Command::Demo(Demo { load, judging, .. }) | Command::Check(Check { load, judging, .. }) => {
+            (judging, Offer::made_up(load))
+        }
+        Command::Replay(Replay { trace, speed, preload, judging, .. }) => {
+            (judging, Offer::replayed(trace, *speed, *preload)?)
+        }
+        Command::Node(_) => unreachable!("a node has no run"),
+    };
+    let json = judging.json.as_deref().map(create).transpose()?;
+    let interrupt =
+        Interrupt::listen().map_err(|error| failed(format!("can't listen for signals: {error}")))?;
+    let run = Run { command, judging, offer, json, interrupt };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(format!("can't set up a runtime: {error}")))?;
+    LocalSet::new().block_on(&runtime, async {
+        match command {
+            Command::Demo(Demo { load, embedded, no_kill, .. }) => {
+                let kill_after = (!no_kill).then_some(load.duration / 2);
+                run.on_nodes_of_its_own(*embedded, kill_after).await
+            }
+            Command::Replay(Replay { servers, embedded, .. }) if servers.is_empty() => {
+                run.on_nodes_of_its_own(*embedded, None).await
+            }
+            Command::Check(Check { servers, secret_file, .. })
+            | Command::Replay(Replay { servers, secret_file, .. }) => {
+                run.on_servers(servers, secret_file.as_deref()).await
+            }
+            Command::Node(_) => unreachable!("a node has no run"),
+        }
+    })
+}
+
+impl Offer {
+    fn made_up(load: &Load) -> Self {
+        let preload = load.preload();
+        Self {
+            operations: Box::new(load.operations(preload.len() as u64)),
+            preload,
+            keys: load.keys,
+            length_min: load.value_size.shortest(),
+        }
+    }
+
+    fn replayed(path: &Path, speed: f64, preload: bool) -> Result<Self, Setback> {
+        let wrong = |reason: String| wrong(format!("{}: {reason}", path.display()));
+        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+        let trace = Trace::read(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
+        let seconds = trace.span_ns() as f64 / 1e9 / speed;
+        let (requests, objects) = (trace.requests(), trace.objects());
+        eprintln!("{requests} requests for {objects} objects in {seconds:.0} s");
+        let preload = if preload { trace.preload() } else { Vec::new() };
+        Ok(Self {
+            keys: trace.objects(),
+            length_min: trace.length_min(),
+            operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
+            preload,
+        })
+    }
+}
+
+impl Run<'_> {
+    /// Starts nodes, and kills one of them so long after the run began.
+    async fn on_nodes_of_its_own(
+        self,
+        embedded: Embedded,
+        kill_after: Option<Duration>,
+    ) -> Result<Exit, Setback> {
+        let Embedded { nodes, shards, .. } = embedded;
+        let plan = Plan::of_this_program(nodes, shards, embedded.copies());
+        let builder = self.builder();
+        let started = self.unless_interrupted(Cluster::start(&plan, &builder)).await?;
+        let (mut cluster, client) = started.map_err(|error| failed(error.to_string()))?;
+        eprintln!("nodes: {cluster}");
+        let kill = async {
+            let Some(after) = kill_after else { return pending().await };
+            tokio::time::sleep(after).await;
+            let name = cluster.kill_one();
+            eprintln!("        {name} is killed");
+        };
+        let (told, finished) = self.offer(client, embedded.copies(), kill).await?;
+        let faults = cluster.stop().await;
+        told.report(&finished, &faults, embedded.copies())
+    }
+
+    async fn on_servers(self, servers: &[Server], secret_file: Option<&Path>) -> Result<Exit, Setback> {
+        let mut builder = self.builder().servers(servers.iter().map(|Server(address)| address.clone()));
+        if let Some(path) = secret_file {
+            builder = builder.cluster_secret(read_secret(path)?.as_bytes());
+        }
+        let connected = self.unless_interrupted(builder.connect()).await?;
+        let client = connected.map_err(|error| failed(error.to_string()))?;
+        let copies = client.known_topology().map_or(1, |topology| topology.replicas);
+        self.judging.refuse_quorums(copies).map_err(wrong)?;
+        let (told, finished) = self.offer(client, copies, pending()).await?;
+        told.report(&finished, &[], copies)
+    }
+
+    /// A client with what its requests shall ask for. Quorums that nobody chose are left to the cluster.
+    fn builder(&self) -> Builder {
+        let in_flight = self.command.limits().in_flight_max * REQUESTS_PER_OPERATION + REQUESTS_MORE;
+        Client::builder()
+            .read(self.judging.read_quorum.unwrap_or(0))
+            .write(self.judging.write_quorum.unwrap_or(0))
+            .timeout(self.command.timeout())
+            .in_flight_max(in_flight)
+    }
+
+    /// Performs the operations. `incident` ends when a node has been killed.
+    async fn offer(
+        mut self,
+        client: Client,
+        copies: u8,
+        incident: impl Future<Output = ()>,
+    ) -> Result<(Self, Finished), Setback> {
+        let rules = Rules {
+            keys: self.offer.keys,
+            length_min: self.offer.length_min,
+            run_tag: run_tag(),
+            consistency: self.judging.consistency(copies),
+            timeout: self.command.timeout(),
+        };
+        let target = ClusterTarget::new(client, self.judging.writes);
+        let mut runner = Runner::new(target, rules, self.command.limits());
+        let preload = std::mem::take(&mut self.offer.preload);
+        if !preload.is_empty() {
+            eprintln!("writing {} keys first", preload.len());
+            let preloaded = self.unless_interrupted(runner.preload(preload)).await?;
+            preloaded.map_err(|error| failed(error.to_string()))?;
+        }
+        let operations = std::mem::replace(&mut self.offer.operations, Box::new(std::iter::empty()));
+        let quiet = self.judging.quiet;
+        let line = |line: String| {
+            if !quiet {
+                eprintln!("{line}");
+            }
+        };
+        let finished = runner.run(operations, incident, self.interrupt.flag(), line).await;
+        Ok((self, finished))
+    }
+
+    /// Judges, and tells.
+    fn report(self, finished: &Finished, faults: &[String], copies: u8) -> Result<Exit, Setback> {
+        let objective = self.command.objective();
+        let total = finished.record.total();
+        let verdict = Verdict::reach(&objective, &total, &finished.offered, faults);
+        let exit = verdict.exit;
+        let report = Report::new(finished, verdict, self.command.describe(copies));
+        if let Some(mut json) = self.json {
+            let written = json.write_all(report.json().as_bytes());
+            written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
+        }
+        // Whoever closed our output doesn't want it; the exit code still tells.
+        let _closed = std::io::stdout().write_all(report.text().as_bytes());
+        Ok(exit)
+    }
+
+    async fn unless_interrupted<F: Future>(&self, future: F) -> Result<F::Output, Setback> {
+        tokio::select! {
+            biased;
+            () = self.interrupt.raised() => Err(failed("stopped before the run began".to_owned())),
+            output = future => Ok(output),
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<File, Setback> {
+    File::create(path).map_err(|error| wrong(format!("{}: {error}", path.display())))
+}
+
+fn read_secret(path: &Path) -> Result<Secret, Setback> {
+    let text = std::fs::read_to_string(path);
+    text.map(|text| Secret::new(&text)).map_err(|error| wrong(format!("{}: {error}", path.display())))
+}
+
+/// Another one for each run, so that the values of an earlier one are told apart.
+fn run_tag() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos() as u64 ^ u64::from(std::process::id())
+}
+
+fn failed(sentence: String) -> Setback {
+    Setback { exit: Exit::Missed, sentence }
+}
+
+fn wrong(sentence: String) -> Setback {
+    Setback { exit: Exit::Usage, sentence }
+}

@@ -1,0 +1,140 @@
+//! A Ringmain cluster as a target, through the client crate as its users have it: routed, pipelined, retried.
+//!
+//! What a failed write left behind is taken from the client at its word: a definite failure was applied
+//! nowhere and never will be, so its value must never be seen; of every other one nobody knows.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use ringmain_client::{Client, Error};
+
+use crate::outcome::Failure;
+
+use super::{Applied, Target, Trouble};
+
+/// A cluster, and how it is written to.
+#[derive(Clone, Debug)]
+pub struct ClusterTarget {
+    client: Client,
+    writes: Writes,
+}
+
+/// What a write does to the versions that are there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Writes {
+    /// It replaces what its coordinator has, and reads ask for the latest version only.
+    #[default]
+    Overwrite,
+    /// It reads first, and replaces what it read: two requests, and siblings where writers are concurrent.
+    Update,
+    /// It replaces nothing, so siblings pile up. Deletes overwrite.
+    Blind,
+}
+
+/// A way of writing that is not known.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{0}' is no known way of writing: write overwrite, update (read first) or blind (make siblings)")]
+pub struct WritesError(String);
+
+impl ClusterTarget {
+    /// With the quorums and deadline that the client was built with.
+    pub fn new(client: Client, writes: Writes) -> Self {
+        Self { client, writes }
+    }
+}
+
+impl Target for ClusterTarget {
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, Trouble> {
+        let got = match self.writes {
+            Writes::Overwrite => self.client.get_latest(key).await,
+            Writes::Update | Writes::Blind => self.client.get(key).await,
+        };
+        Ok(got.map_err(|error| trouble(&error))?.into_value())
+    }
+
+    async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Trouble> {
+        let stored = match self.writes {
+            Writes::Overwrite => self.client.overwrite(key, value).await,
+            Writes::Update => self.client.update(key, |_replaced| value).await,
+            Writes::Blind => self.client.put(key, value).await,
+        };
+        stored.map(drop).map_err(|error| trouble(&error))
+    }
+
+    async fn delete(&self, key: Bytes) -> Result<(), Trouble> {
+        let deleted = match self.writes {
+            Writes::Overwrite | Writes::Blind => self.client.delete_overwrite(key).await.map(drop),
+            Writes::Update => delete_what_is_read(&self.client, &key).await,
+        };
+        deleted.map_err(|error| trouble(&error))
+    }
+}
+
+async fn delete_what_is_read(client: &Client, key: &Bytes) -> Result<(), Error> {
+    let got = client.get(key).await?;
+    if got.context.is_empty() {
+        return Ok(());
+    }
+    client.delete(key, &got.context).await.map(drop)
+}
+
+fn trouble(error: &Error) -> Trouble {
+    let failure = match error {
+        Error::Timeout => Failure::Timeout,
+        Error::MaybeApplied { .. } => Failure::MaybeApplied,
+        Error::Overloaded => Failure::Overloaded,
+        Error::Disconnected(_)
+        | Error::Unavailable(_)
+        | Error::NotServing
+        | Error::ShuttingDown
+        | Error::Closed => Failure::Unreachable,
+        _ => Failure::Refused,
+    };
+    let applied = if error.is_definite_failure() { Applied::No } else { Applied::Maybe };
+    Trouble { failure, applied, reason: error.to_string() }
+}
+
+impl FromStr for Writes {
+    type Err = WritesError;
+
+    fn from_str(text: &str) -> Result<Self, WritesError> {
+        match text {
+            "overwrite" => Ok(Self::Overwrite),
+            "update" => Ok(Self::Update),
+            "blind" => Ok(Self::Blind),
+            _ => Err(WritesError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Writes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Overwrite => "overwrite",
+            Self::Update => "update",
+            Self::Blind => "blind",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A doubt must never be entered as a refusal: its value may be read later, rightly.
+    #[test]
+    fn only_definite_failures_count_as_not_applied() {
+        for (error, failure, applied) in [
+            (Error::Timeout, Failure::Timeout, Applied::No),
+            (Error::Overloaded, Failure::Overloaded, Applied::No),
+            (Error::Unavailable(String::new()), Failure::Unreachable, Applied::No),
+            (Error::BadContext, Failure::Refused, Applied::No),
+            (Error::MaybeApplied { acks: 1 }, Failure::MaybeApplied, Applied::Maybe),
+            (Error::Protocol(String::new()), Failure::Refused, Applied::Maybe),
+        ] {
+            let reason = error.to_string();
+            assert_eq!(trouble(&error), Trouble { failure, applied, reason });
+        }
+    }
+}

@@ -3,27 +3,28 @@
 //! Items that go to the same shard share a frame. A round sends every frame before it waits for the first;
 //! items whose try failed safely go into the next round, where each is routed anew, like a request by itself.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmain_schema::limits::{META_BYTES_MAX, MULTI_ITEMS_MAX};
+use ringmain_schema::limits::MULTI_ITEMS_MAX;
 use ringmain_schema::message::{Multi, MultiWriter};
 use ringmain_schema::token::token;
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
-use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use crate::answer::{Got, Stored, failure, malformed, unexpected};
-use crate::call::{Call, Read, Verb, budget_us, check_delete, deadline, first_turn, not_queued, refresh};
+use crate::call::{Call, Read, Verb, budget_us, check_delete, deadline, not_queued, refresh};
 use crate::client::Client;
 use crate::connection::{NotSent, Outcome, Pending, frame, was_forwarded};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::options::{Options, ttl_ms};
 use crate::router::Route;
-use crate::shared::Shared;
 use crate::tries::{Next, Tries};
 
-/// Requests about many keys; see [`Client::batch`]. The options hold for each item.
+/// Requests about many keys; see [`Client::batch`]. The options hold for each item; nothing about a batch is
+/// atomic. One of more items than the client's `in_flight_max` is [`Error::Overloaded`].
 ///
 /// ```no_run
 /// # async fn example(client: ringmain_client::Client) -> Result<(), ringmain_client::Error> {
@@ -45,7 +46,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(client: &'a Client) -> Self {
-        Self { client, options: client.shared().defaults.clone() }
+        Self { client, options: client.engine().defaults.clone() }
     }
 
     /// R: replicas that each read waits for; 0 for the servers' default.
@@ -100,7 +101,7 @@ impl<'a> Batch<'a> {
     pub async fn get<K: AsRef<[u8]>>(self, keys: impl IntoIterator<Item = K>) -> Vec<Result<Got, Error>> {
         let keys: Vec<K> = keys.into_iter().collect();
         let items = keys.iter().map(|key| (key.as_ref(), Verb::Get)).collect();
-        run(self.client.shared(), items, &self.options, Got::read).await
+        run(self.client.engine(), items, &self.options, Got::read).await
     }
 
     /// Put the values. The results are in the order of the items.
@@ -110,7 +111,7 @@ impl<'a> Batch<'a> {
     ) -> Vec<Result<Stored, Error>> {
         let items: Vec<(K, Bytes)> = items.into_iter().map(|(key, value)| (key, value.into())).collect();
         let items = items.iter().map(|(key, value)| (key.as_ref(), Verb::Put(value))).collect();
-        run(self.client.shared(), items, &self.options, Stored::read).await
+        run(self.client.engine(), items, &self.options, Stored::read).await
     }
 
     /// Delete the keys; needs [`overwrite`](Self::overwrite). The results are in their order.
@@ -123,7 +124,7 @@ impl<'a> Batch<'a> {
             return keys.iter().map(|_| Err(error.clone())).collect();
         }
         let items = keys.iter().map(|key| (key.as_ref(), Verb::Delete)).collect();
-        run(self.client.shared(), items, &self.options, Stored::read).await
+        run(self.client.engine(), items, &self.options, Stored::read).await
     }
 }
 
@@ -151,17 +152,17 @@ struct Flight {
 }
 
 async fn run<T>(
-    shared: &Shared,
+    engine: &Engine,
     items: Vec<(&[u8], Verb<'_>)>,
     options: &Options,
     read: Read<T>,
 ) -> Vec<Result<T, Error>> {
-    let _permit = match shared.admit(items.len()) {
+    let _permit = match engine.admit(items.len()) {
         Ok(permit) => permit,
         Err(error) => return items.iter().map(|_| Err(error.clone())).collect(),
     };
     let deadline = deadline(Instant::now(), options.timeout);
-    let mut batch = Round { shared, read, deadline, turn: 0, encoder: Encoder::default() };
+    let mut batch = Round { engine, read, deadline, turn: 0, encoder: Encoder::default() };
     let mut items = batch.prepare(items, options);
     while items.iter().any(|item| item.result.is_none()) {
         batch.run(&mut items).await;
@@ -171,7 +172,7 @@ async fn run<T>(
 
 /// What all rounds of a batch share.
 struct Round<'a, T> {
-    shared: &'a Shared,
+    engine: &'a Engine,
     read: Read<T>,
     deadline: Instant,
     /// Where in the preference lists this batch begins: the same for all its items, so that few frames do.
@@ -182,16 +183,16 @@ struct Round<'a, T> {
 impl<T> Round<'_, T> {
     fn prepare<'b>(&mut self, items: Vec<(&'b [u8], Verb<'b>)>, options: &'b Options) -> Vec<Item<'b, T>> {
         let is_write = items.first().is_some_and(|(_, verb)| !matches!(verb, Verb::Get));
-        self.turn = first_turn(self.shared, is_write);
-        let first = if is_write { self.shared.next_sequences(items.len() as u64) } else { 0 };
+        self.turn = self.engine.router.first_turn(is_write);
+        let first = if is_write { self.engine.next_sequences(items.len() as u64) } else { 0 };
         let prepare = |(place, (key, verb)): (usize, (&'b [u8], Verb<'b>))| {
             let value = if let Verb::Put(value) = verb { Some(value) } else { None };
-            let operation = (self.shared.operation_client, first + place as u64);
+            let operation = (self.engine.operation_client, first + place as u64);
             Item {
                 call: Call { key, verb, options, operation, deadline: self.deadline },
                 token: token(key),
                 tries: Tries::new(is_write, options.retry),
-                result: self.shared.check(key, value).err().map(Err),
+                result: self.engine.check(key, value).err().map(Err),
             }
         };
         items.into_iter().enumerate().map(prepare).collect()
@@ -219,10 +220,10 @@ impl<T> Round<'_, T> {
 
     /// Items without a result, by the connection they go over. A frame that is full is followed by another.
     fn group(&mut self, items: &mut [Item<'_, T>], now: Instant) -> Vec<Group> {
-        let frame_bytes_max = self.shared.settings.frame_bytes_max.load(Ordering::Relaxed) as usize;
+        let frame_bytes_max = self.engine.settings.frame_bytes_max.load(Ordering::Relaxed) as usize;
         let mut groups: Vec<Group> = Vec::new();
         for (place, item) in items.iter_mut().enumerate().filter(|(_, item)| item.result.is_none()) {
-            let Some(route) = self.shared.router.choose(item.token, self.turn, item.tries.tried(), now)
+            let Some(route) = self.engine.router.choose(item.token, self.turn, item.tries.tried(), now)
             else {
                 continue;
             };
@@ -301,14 +302,14 @@ impl<T> Round<'_, T> {
         let answer =
             answer.ok_or_else(|| Error::Protocol("an item of a batch was not answered".to_owned()))?;
         if route.is_owner() && was_forwarded(answer) {
-            self.shared.follow.ask_for_refresh(&route.connection);
+            self.engine.follow.ask_for_refresh(&route.connection);
         }
         (self.read)(bytes, answer)
     }
 
     async fn refresh(&self, items: &mut [Item<'_, T>], route: &Route) {
         let Some(first) = items.iter_mut().find(|item| item.result.is_none()) else { return };
-        let is_newer = refresh(self.shared, &mut first.tries, route, self.deadline).await.is_ok();
+        let is_newer = refresh(self.engine, &mut first.tries, route, self.deadline).await.is_ok();
         for item in items.iter_mut().filter(|item| item.result.is_none()) {
             if let Err(error) = item.tries.refreshed(is_newer) {
                 item.result = Some(Err(error));
@@ -320,7 +321,7 @@ impl<T> Round<'_, T> {
     async fn pause(&self, items: &mut [Item<'_, T>], now: Instant) {
         let mut longest = Duration::ZERO;
         for item in items.iter_mut().filter(|item| item.result.is_none()) {
-            match item.tries.pause(self.deadline, now) {
+            match item.tries.pause(self.deadline, now, || self.engine.router.failure()) {
                 Ok(pause) => longest = longest.max(pause),
                 Err(error) => item.result = Some(Err(error)),
             }
@@ -387,5 +388,3 @@ fn answers(bytes: &Bytes, count: usize) -> Result<Vec<Option<Frame<'_>>>, Error>
     }
     Ok(answers)
 }
-
-const _: () = assert!(META_BYTES_MAX > 256, "a batch's own metadata fits beside its items");

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::answer::{Got, Stored};
 use crate::connection::{NotSent, Outcome, Pending, frame, was_forwarded};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::options::Options;
 use crate::router::Route;
-use crate::shared::Shared;
 use crate::tries::{Next, Tries};
 
 /// What to do with a key.
@@ -78,20 +78,25 @@ impl Call<'_> {
     }
 }
 
-/// What is left of a deadline, as the wire has it: at least 1, because 0 means the server's default.
+/// What is left of a deadline, as the wire has it, but for the time that the answer needs to travel: a
+/// server that has used up its budget tells how far a write has come, and the caller should still hear it.
+/// At least 1, because 0 means the server's default.
 pub(crate) fn budget_us(deadline: Instant, now: Instant) -> u32 {
-    let left = deadline.saturating_duration_since(now).as_micros();
-    u32::try_from(left).unwrap_or(u32::MAX).max(1)
+    let left = deadline.saturating_duration_since(now);
+    let travel = (left / 16).min(TRAVEL_MAX);
+    u32::try_from((left - travel).as_micros()).unwrap_or(u32::MAX).max(1)
 }
 
+const TRAVEL_MAX: Duration = Duration::from_millis(5);
+
 /// Read a key.
-pub(crate) async fn get(shared: &Shared, key: &[u8], options: &Options) -> Result<Got, Error> {
-    run(shared, key, Verb::Get, options, Got::read).await
+pub(crate) async fn get(engine: &Engine, key: &[u8], options: &Options) -> Result<Got, Error> {
+    run(engine, key, Verb::Get, options, Got::read).await
 }
 
 /// Put or delete a key.
 pub(crate) async fn write(
-    shared: &Shared,
+    engine: &Engine,
     key: &[u8],
     verb: Verb<'_>,
     options: &Options,
@@ -99,7 +104,7 @@ pub(crate) async fn write(
     if matches!(verb, Verb::Delete) {
         check_delete(options)?;
     }
-    run(shared, key, verb, options, Stored::read).await
+    run(engine, key, verb, options, Stored::read).await
 }
 
 /// A delete without a context would cover nothing.
@@ -113,48 +118,42 @@ pub(crate) fn check_delete(options: &Options) -> Result<(), Error> {
 }
 
 async fn run<T>(
-    shared: &Shared,
+    engine: &Engine,
     key: &[u8],
     verb: Verb<'_>,
     options: &Options,
     read: Read<T>,
 ) -> Result<T, Error> {
     let value = if let Verb::Put(value) = verb { Some(value) } else { None };
-    shared.check(key, value)?;
-    let _permit = shared.admit(1)?;
+    engine.check(key, value)?;
+    let _permit = engine.admit(1)?;
     let start = Instant::now();
     let is_write = value.is_some() || matches!(verb, Verb::Delete);
-    let sequence = if is_write { shared.next_sequences(1) } else { 0 };
-    let operation = (shared.operation_client, sequence);
+    let sequence = if is_write { engine.next_sequences(1) } else { 0 };
+    let operation = (engine.operation_client, sequence);
     let call = Call { key, verb, options, operation, deadline: deadline(start, options.timeout) };
     let mut tries = Tries::new(is_write, options.retry);
-    let turn = first_turn(shared, is_write);
+    let turn = engine.router.first_turn(is_write);
     let token = token(key);
     let mut now = start;
     loop {
-        if let Some(route) = shared.router.choose(token, turn, tries.tried(), now) {
+        if let Some(route) = engine.router.choose(token, turn, tries.tried(), now) {
             let Some(pending) = send(&call, &route, &mut tries, now)? else { continue };
-            let next = match judge(shared, &mut tries, &route, pending.await, read) {
+            let next = match judge(engine, &mut tries, &route, pending.await, read) {
                 Ok(answer) => return Ok(answer),
                 Err(next) => next,
             };
             match next {
                 Next::Another => {}
-                Next::Refresh => refresh(shared, &mut tries, &route, call.deadline).await?,
+                Next::Refresh => refresh(engine, &mut tries, &route, call.deadline).await?,
                 Next::GiveUp(error) => return Err(error),
             }
         } else {
-            tokio::time::sleep(tries.pause(call.deadline, now)?).await;
+            let pause = tries.pause(call.deadline, now, || engine.router.failure())?;
+            tokio::time::sleep(pause).await;
         }
         now = Instant::now();
     }
-}
-
-/// Reads begin at each primary in turn, so that a hot key's load spreads. Writes keep to the first that is
-/// healthy: a key that is written through one coordinator grows fewer siblings and a shorter clock, and the
-/// first places of all partitions are spread over the nodes anyway.
-pub(crate) fn first_turn(shared: &Shared, is_write: bool) -> u32 {
-    if is_write { 0 } else { shared.router.next_turn() }
 }
 
 /// A deadline that can be reckoned with, however long the timeout.
@@ -189,7 +188,7 @@ pub(crate) fn not_queued(not_sent: &NotSent, route: &Route, tries: &mut Tries) -
 
 /// What follows from the outcome of a try.
 fn judge<T>(
-    shared: &Shared,
+    engine: &Engine,
     tries: &mut Tries,
     route: &Route,
     outcome: Outcome,
@@ -199,7 +198,7 @@ fn judge<T>(
         Outcome::Answer(bytes) => {
             let frame = frame(&bytes);
             if route.is_owner() && was_forwarded(&frame) {
-                shared.follow.ask_for_refresh(&route.connection);
+                engine.follow.ask_for_refresh(&route.connection);
             }
             read(&bytes, &frame).map_err(|error| tries.refused(error, route))
         }
@@ -210,11 +209,11 @@ fn judge<T>(
 
 /// The server doesn't hold the key: learn from it who does.
 pub(crate) async fn refresh(
-    shared: &Shared,
+    engine: &Engine,
     tries: &mut Tries,
     route: &Route,
     deadline: Instant,
 ) -> Result<(), Error> {
-    let is_newer = shared.refresh_past(route, deadline).await;
+    let is_newer = engine.refresh_past(route, deadline).await;
     tries.refreshed(is_newer)
 }

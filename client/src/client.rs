@@ -17,12 +17,12 @@ use crate::batch::Batch;
 use crate::builder::Builder;
 use crate::call::{self, Verb, deadline};
 use crate::connection::{Availability, Connection, NotSent, Outcome, Settings, frame};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::follow::{ask, follow, lost};
 use crate::random::back_off;
 use crate::request::Request;
 use crate::router::Router;
-use crate::shared::Shared;
 
 /// No single call to a server may take longer.
 const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub struct Client {
 /// Ends the background work with the last clone.
 #[derive(Debug)]
 struct Core {
-    shared: Arc<Shared>,
+    engine: Arc<Engine>,
     follower: Option<AbortHandle>,
 }
 
@@ -51,7 +51,7 @@ impl Drop for Core {
         if let Some(follower) = &self.follower {
             follower.abort();
         }
-        self.shared.router.close();
+        self.engine.router.close();
     }
 }
 
@@ -96,7 +96,7 @@ impl Client {
     /// [`Error::Timeout`], [`Error::Overloaded`], [`Error::Unavailable`] (fewer than R replicas) or
     /// [`Error::Disconnected`], after retries.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Got, Error> {
-        call::get(self.shared(), key.as_ref(), &self.shared().defaults).await
+        call::get(self.engine(), key.as_ref(), &self.engine().defaults).await
     }
 
     /// Read only the version with the highest timestamp. If there were others, the answer's context is
@@ -130,7 +130,7 @@ impl Client {
     /// was not applied.
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Stored, Error> {
         let value = value.into();
-        call::write(self.shared(), key.as_ref(), Verb::Put(&value), &self.shared().defaults).await
+        call::write(self.engine(), key.as_ref(), Verb::Put(&value), &self.engine().defaults).await
     }
 
     /// Put a value in place of whatever the coordinator has: the last writer wins, as that node sees it.
@@ -244,23 +244,23 @@ impl Client {
     /// As [`ping`](Self::ping).
     pub async fn topology(&self) -> Result<Topology, Error> {
         let start = Instant::now();
-        ask(&self.any_connection()?, deadline(start, self.shared().defaults.timeout)).await
+        ask(&self.any_connection()?, deadline(start, self.engine().defaults.timeout)).await
     }
 
     /// The topology that requests are routed by. It follows the cluster's.
     pub fn known_topology(&self) -> Option<Arc<Topology>> {
-        self.shared().router.topology()
+        self.engine().router.topology()
     }
 
     /// Ask every shard of every node how it is. Shards of nodes that can't be reached are there too, with
     /// the error.
     pub async fn status(&self) -> Vec<ShardStatus> {
-        let (shared, now) = (self.shared(), Instant::now());
-        let until = deadline(now, shared.defaults.timeout);
+        let (engine, now) = (self.engine(), Instant::now());
+        let until = deadline(now, engine.defaults.timeout);
         let encode = |encoder: &mut Encoder, id, out: &mut Vec<u8>| StatusRequest.encode(encoder, id, out);
-        let asked: Vec<_> = shared
+        let asked: Vec<_> = engine
             .router
-            .connections()
+            .shards()
             .into_iter()
             .map(|connection| {
                 connection.availability(now);
@@ -287,7 +287,7 @@ impl Client {
         let start = Instant::now();
         let connection = self.any_connection()?;
         let encode = |encoder: &mut Encoder, id, out: &mut Vec<u8>| Ping.encode(encoder, Kind::PING, id, out);
-        let until = deadline(start, self.shared().defaults.timeout);
+        let until = deadline(start, self.engine().defaults.timeout);
         let pending = connection.send(Some(until), encode);
         match pending.map_err(|not_sent| not_asked(&connection, &not_sent))?.await {
             Outcome::Answer(bytes) => match frame(&bytes).header.kind {
@@ -301,16 +301,16 @@ impl Client {
 
     /// Requests of this client that are under way now, items of batches counted singly.
     pub fn in_flight(&self) -> usize {
-        self.shared().in_flight()
+        self.engine().in_flight()
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.core.shared
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.core.engine
     }
 
     fn any_connection(&self) -> Result<Arc<Connection>, Error> {
         let none = || Error::Disconnected("none of the servers can be reached at present".to_owned());
-        self.shared().router.any(&[], Instant::now()).ok_or_else(none)
+        self.engine().router.any(&[], Instant::now()).ok_or_else(none)
     }
 
     pub(crate) async fn open(builder: Builder, servers: Vec<Address>) -> Result<Self, Error> {
@@ -328,23 +328,23 @@ impl Client {
             origin: start,
         });
         let router = Router::new(servers, builder.routing, Arc::clone(&settings));
-        let shared = Arc::new(Shared::new(builder.options, builder.in_flight_max, settings, router));
-        let mut core = Core { shared: Arc::clone(&shared), follower: None };
-        learn_topology(&shared, deadline(start, builder.connect_timeout)).await?;
-        warm_up(&shared).await;
-        core.follower = Some(runtime.spawn(follow(shared)).abort_handle());
+        let engine = Arc::new(Engine::new(builder.options, builder.in_flight_max, settings, router));
+        let mut core = Core { engine: Arc::clone(&engine), follower: None };
+        learn_topology(&engine, deadline(start, builder.connect_timeout)).await?;
+        warm_up(&engine).await;
+        core.follower = Some(runtime.spawn(follow(engine)).abort_handle());
         Ok(Self { core: Arc::new(core) })
     }
 }
 
 /// Ask the given servers for the topology, in turn, until one knows it.
-async fn learn_topology(shared: &Shared, deadline: Instant) -> Result<(), Error> {
-    let seeds = shared.router.seeds();
+async fn learn_topology(engine: &Engine, deadline: Instant) -> Result<(), Error> {
+    let seeds = engine.router.seeds();
     let mut rounds = 0;
     loop {
         let (mut refusals, mut last) = (0, Error::Timeout);
         for seed in seeds {
-            match ask_seed(shared, seed, deadline).await {
+            match ask_seed(engine, seed, deadline).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     refusals += usize::from(error.is_refusal());
@@ -361,7 +361,7 @@ async fn learn_topology(shared: &Shared, deadline: Instant) -> Result<(), Error>
     }
 }
 
-async fn ask_seed(shared: &Shared, seed: &Arc<Connection>, deadline: Instant) -> Result<(), Error> {
+async fn ask_seed(engine: &Engine, seed: &Arc<Connection>, deadline: Instant) -> Result<(), Error> {
     let now = Instant::now();
     if seed.availability(now) == Availability::Away {
         return Err(lost(seed));
@@ -369,15 +369,15 @@ async fn ask_seed(shared: &Shared, seed: &Arc<Connection>, deadline: Instant) ->
     // Longer than a call may take, so that a failed call tells its reason.
     let topology = ask(seed, deadline.min(now + 3 * DIAL_TIMEOUT_MAX / 2)).await?;
     let cluster = topology.cluster;
-    if shared.router.apply(topology) || shared.router.epoch() != 0 {
+    if engine.router.apply(topology) || engine.router.epoch() != 0 {
         return Ok(());
     }
     Err(Error::WrongCluster(format!("{} answers for cluster {cluster:#018x}", seed.address)))
 }
 
 /// Open the connections of a cluster of ordinary size, and wait a moment for them.
-async fn warm_up(shared: &Shared) {
-    let connections = shared.router.connections();
+async fn warm_up(engine: &Engine) {
+    let connections = engine.router.shards();
     if connections.len() > WARM_CONNECTIONS_MAX {
         return;
     }

@@ -93,9 +93,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Was the request certainly not applied, on any replica? Always true of reads.
+    /// Was the request certainly not applied, on any replica? True of all but [`Error::MaybeApplied`], which
+    /// is what a write ends in where there is any doubt.
     pub fn is_definite_failure(&self) -> bool {
-        !matches!(self, Self::MaybeApplied { .. } | Self::Protocol(_))
+        !matches!(self, Self::MaybeApplied { .. })
     }
 
     /// Would every other attempt with the same addresses and credentials fail too?

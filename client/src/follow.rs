@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use crate::answer::{failure, malformed, unexpected};
 use crate::connection::{Connection, NotSent, Outcome, Pending, frame};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::random::back_off;
 use crate::router::Route;
-use crate::shared::Shared;
 
 /// For an answer about the topology, if the caller didn't say.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ impl Follow {
     }
 }
 
-impl Shared {
+impl Engine {
     /// Get past the topology by which `route` was chosen. False if none newer came before the deadline or
     /// the next refresh.
     pub(crate) async fn refresh_past(&self, route: &Route, deadline: Instant) -> bool {
@@ -127,54 +127,54 @@ pub(crate) fn lost(connection: &Connection) -> Error {
 }
 
 /// Follow the topology for as long as the client lives.
-pub(crate) async fn follow(shared: Arc<Shared>) {
+pub(crate) async fn follow(engine: Arc<Engine>) {
     let mut failures = 0;
     loop {
-        if let Some(connection) = shared.router.any(&[], Instant::now()) {
-            let was_answered = subscribe(&shared, &connection).await;
+        if let Some(connection) = engine.router.any(&[], Instant::now()) {
+            let was_answered = subscribe(&engine, &connection).await;
             failures = if was_answered { 0 } else { failures + 1 };
         } else {
             failures += 1;
         }
         tokio::time::sleep(back_off(failures, BACK_OFF, BACK_OFF_MAX)).await;
-        if shared.follow.is_wanted.load(Ordering::Acquire) {
+        if engine.follow.is_wanted.load(Ordering::Acquire) {
             // The next subscription's first answer is as good as a refresh, whoever gives it.
-            shared.follow.informant();
+            engine.follow.informant();
         }
     }
 }
 
 /// Follow over this connection until it ends. False if it never answered.
-async fn subscribe(shared: &Shared, connection: &Arc<Connection>) -> bool {
+async fn subscribe(engine: &Engine, connection: &Arc<Connection>) -> bool {
     let Ok(mut subscription) = request(connection, None, true) else { return false };
     let Ok(first) = tokio::time::timeout(ANSWER_WITHIN, subscription.next()).await else { return false };
     let Ok(first) = topology(connection, first) else { return false };
-    shared.router.apply(first);
-    shared.follow.round_done();
+    engine.router.apply(first);
+    engine.follow.round_done();
     let (mut pause, mut last, mut refresh_at) = (REFRESH_PAUSE, Instant::now(), None);
     loop {
         tokio::select! {
             outcome = subscription.next() => {
                 let Ok(newer) = topology(connection, outcome) else { return true };
-                shared.router.apply(newer);
-                shared.follow.round_done();
+                engine.router.apply(newer);
+                engine.follow.round_done();
             }
-            () = shared.follow.asked.notified() => refresh_at = Some(last + pause),
+            () = engine.follow.asked.notified() => refresh_at = Some(last + pause),
             () = tokio::time::sleep_until(refresh_at.unwrap_or(last)), if refresh_at.is_some() => {
-                let is_newer = refresh(shared, connection).await;
+                let is_newer = refresh(engine, connection).await;
                 pause = if is_newer { REFRESH_PAUSE } else { (2 * pause).min(REFRESH_PAUSE_MAX) };
                 (last, refresh_at) = (Instant::now(), None);
-                shared.follow.round_done();
+                engine.follow.round_done();
             }
         }
     }
 }
 
 /// Ask whoever showed that our topology is old. True if it had another.
-async fn refresh(shared: &Shared, subscribed: &Arc<Connection>) -> bool {
-    let informant = shared.follow.informant().unwrap_or_else(|| Arc::clone(subscribed));
+async fn refresh(engine: &Engine, subscribed: &Arc<Connection>) -> bool {
+    let informant = engine.follow.informant().unwrap_or_else(|| Arc::clone(subscribed));
     match ask(&informant, Instant::now() + ANSWER_WITHIN).await {
-        Ok(topology) => shared.router.apply(topology),
+        Ok(topology) => engine.router.apply(topology),
         Err(_) => false,
     }
 }

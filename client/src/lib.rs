@@ -45,13 +45,13 @@ mod builder;
 mod call;
 mod client;
 mod connection;
+mod engine;
 mod error;
 mod follow;
 mod options;
 mod random;
 mod request;
 mod router;
-mod shared;
 mod tries;
 mod url;
 

@@ -33,7 +33,7 @@ pub struct Request<'a, K> {
 
 impl<'a, K: AsRef<[u8]>> Request<'a, K> {
     pub(crate) fn new(client: &'a Client, key: K) -> Self {
-        Self { client, key, options: client.shared().defaults.clone() }
+        Self { client, key, options: client.engine().defaults.clone() }
     }
 
     /// R: replicas that a read waits for; 0 for the servers' default.
@@ -102,7 +102,7 @@ impl<'a, K: AsRef<[u8]>> Request<'a, K> {
     /// # Errors
     /// See [`Client::get`].
     pub async fn get(self) -> Result<Got, Error> {
-        call::get(self.client.shared(), self.key.as_ref(), &self.options).await
+        call::get(self.client.engine(), self.key.as_ref(), &self.options).await
     }
 
     /// Put a value.
@@ -111,7 +111,7 @@ impl<'a, K: AsRef<[u8]>> Request<'a, K> {
     /// See [`Client::put`].
     pub async fn put(self, value: impl Into<Bytes>) -> Result<Stored, Error> {
         let value = value.into();
-        call::write(self.client.shared(), self.key.as_ref(), Verb::Put(&value), &self.options).await
+        call::write(self.client.engine(), self.key.as_ref(), Verb::Put(&value), &self.options).await
     }
 
     /// Delete the key. Needs [`context`](Self::context) or [`overwrite`](Self::overwrite).
@@ -119,6 +119,6 @@ impl<'a, K: AsRef<[u8]>> Request<'a, K> {
     /// # Errors
     /// See [`Client::delete`].
     pub async fn delete(self) -> Result<Stored, Error> {
-        call::write(self.client.shared(), self.key.as_ref(), Verb::Delete, &self.options).await
+        call::write(self.client.engine(), self.key.as_ref(), Verb::Delete, &self.options).await
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::address::Address;
 use crate::builder::Routing;
 use crate::connection::{Availability, Connection, Settings};
+use crate::error::Error;
 
 /// Where to send a request.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ struct Routes {
     owners: Vec<u32>,
     /// Every shard's, then those of the given servers that are not among them.
     connections: Vec<Arc<Connection>>,
+    /// How many of them are shards'; all, if the topology is not used.
+    shards: usize,
 }
 
 /// All connections, and the topology that tells which holds what.
@@ -51,7 +54,10 @@ pub(crate) struct Router {
     /// Held while the topology is exchanged, which is seldom.
     pool: Mutex<HashMap<Address, Arc<Connection>>>,
     numbers: AtomicU32,
+    /// Where the next read begins in its preference list.
     turn: AtomicU32,
+    /// Where the next question that any server can answer begins.
+    any_turn: AtomicU32,
 }
 
 impl Router {
@@ -61,14 +67,11 @@ impl Router {
             settings,
             routing,
             seeds: Vec::new(),
-            routes: RwLock::new(Arc::new(Routes {
-                topology: None,
-                owners: Vec::new(),
-                connections: Vec::new(),
-            })),
+            routes: RwLock::new(Arc::new(Routes::to_any(&[], None))),
             pool: Mutex::new(HashMap::new()),
             numbers: AtomicU32::new(0),
             turn: AtomicU32::new(0),
+            any_turn: AtomicU32::new(0),
         };
         let mut pool = HashMap::new();
         for server in servers {
@@ -77,8 +80,7 @@ impl Router {
                 router.seeds.push(seed);
             }
         }
-        let routes = Routes { topology: None, owners: Vec::new(), connections: router.seeds.clone() };
-        router.routes = RwLock::new(Arc::new(routes));
+        router.routes = RwLock::new(Arc::new(Routes::to_any(&router.seeds, None)));
         router.pool = Mutex::new(pool);
         router
     }
@@ -88,9 +90,10 @@ impl Router {
         &self.seeds
     }
 
-    /// Every connection that requests may go over.
-    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
-        self.routes().connections.clone()
+    /// The connections of all shards; of the given servers, if nothing else is known or wanted.
+    pub(crate) fn shards(&self) -> Vec<Arc<Connection>> {
+        let routes = self.routes();
+        routes.connections[..routes.shards].to_vec()
     }
 
     /// What is known; `None` before the first answer.
@@ -103,9 +106,14 @@ impl Router {
         self.routes().topology.as_ref().map_or(0, |topology| topology.epoch)
     }
 
-    /// A number that differs from call to call: where in a preference list reads begin.
-    pub(crate) fn next_turn(&self) -> u32 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+    /// Where a request begins in its preference list.
+    ///
+    /// Reads begin at each primary in turn, so that a hot key's load spreads. Writes keep to the first that
+    /// is healthy: a key that is written through one coordinator grows fewer siblings and a shorter clock,
+    /// and the first places of all partitions are spread over the nodes anyway.
+    pub(crate) fn first_turn(&self, is_write: bool) -> u32 {
+        let keeps_to_first = is_write && self.routing == Routing::Owner;
+        if keeps_to_first { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The best connection for a key that is not among `tried`. Its primaries are asked in their order,
@@ -138,8 +146,13 @@ impl Router {
 
     /// A connection for a question that any server can answer.
     pub(crate) fn any(&self, tried: &[u32], now: Instant) -> Option<Arc<Connection>> {
-        let turn = self.next_turn();
+        let turn = self.any_turn.fetch_add(1, Ordering::Relaxed);
         self.routes().any(turn, tried, now, None).map(|route| route.connection)
+    }
+
+    /// Why a server can't be reached, when none can.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.routes().connections.iter().find_map(|connection| connection.last_failure())
     }
 
     /// Take a new topology. False if it is another cluster's, or the one in use.
@@ -171,29 +184,29 @@ impl Router {
 
     fn build(&self, pool: &mut HashMap<Address, Arc<Connection>>, topology: Topology) -> Routes {
         if self.routing == Routing::Given {
-            let connections = self.seeds.clone();
-            return Routes { topology: Some(Arc::new(topology)), owners: Vec::new(), connections };
+            return Routes::to_any(&self.seeds, Some(topology));
         }
         let mut connections = Vec::new();
         // Where each member's shards begin in `connections`, and how many it has.
-        let mut shards = Vec::with_capacity(topology.members.len());
+        let mut places = Vec::with_capacity(topology.members.len());
         for member in &topology.members {
             let ports = ports(member);
-            shards.push((connections.len() as u32, ports.len() as u16));
+            places.push((connections.len() as u32, ports.len() as u16));
             connections.extend(
                 ports.iter().map(|&port| self.connection(pool, Address { host: member.host.clone(), port })),
             );
         }
         let replicas = u32::from(topology.replicas);
         let owner = |(slot, &place): (usize, &u16)| {
-            let (first, count) = shards[usize::from(place)];
+            let (first, count) = places[usize::from(place)];
             first + u32::from(shard_of(slot as u32 / replicas, count))
         };
         let owners = topology.primaries.iter().enumerate().map(owner).collect();
         let is_new = |seed: &&Arc<Connection>| !connections.iter().any(|other| other.number == seed.number);
         let more: Vec<_> = self.seeds.iter().filter(is_new).cloned().collect();
+        let shards = connections.len();
         connections.extend(more);
-        Routes { topology: Some(Arc::new(topology)), owners, connections }
+        Routes { topology: Some(Arc::new(topology)), owners, connections, shards }
     }
 
     fn connection(&self, pool: &mut HashMap<Address, Arc<Connection>>, address: Address) -> Arc<Connection> {
@@ -229,6 +242,12 @@ fn ports(member: &Member) -> &[u16] {
 }
 
 impl Routes {
+    /// All servers are equal, whatever the key.
+    fn to_any(servers: &[Arc<Connection>], topology: Option<Topology>) -> Self {
+        let topology = topology.map(Arc::new);
+        Self { topology, owners: Vec::new(), connections: servers.to_vec(), shards: servers.len() }
+    }
+
     /// Any connection that is ready; else `fallback`; else one that may be soon.
     fn any(&self, turn: u32, tried: &[u32], now: Instant, fallback: Option<Route>) -> Option<Route> {
         let count = self.connections.len();

@@ -135,15 +135,21 @@ impl Tries {
         Ok(())
     }
 
-    /// No server is left in this round: how long to wait for the next, if the deadline lets us.
-    pub(crate) fn pause(&mut self, deadline: Instant, now: Instant) -> Result<Duration, Error> {
+    /// No server is left in this round: how long to wait for the next, if the deadline lets us. `failure`
+    /// tells why none can be reached, and is what the caller hears if no server ever told more.
+    pub(crate) fn pause(
+        &mut self,
+        deadline: Instant,
+        now: Instant,
+        failure: impl FnOnce() -> Option<Error>,
+    ) -> Result<Duration, Error> {
         if self.met_full {
             return Err(self.give_up(Error::Overloaded));
         }
         self.pauses += 1;
         let pause = back_off(self.pauses, PAUSE, PAUSE_MAX);
         if now + pause >= deadline {
-            let last = self.last.take().unwrap_or(Error::Timeout);
+            let last = self.last.take().or_else(failure).unwrap_or(Error::Timeout);
             return Err(self.give_up(last));
         }
         self.tried.clear();

@@ -105,12 +105,7 @@ impl Replica {
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
     pub fn read(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
-        let entry = self.index.find(place.partition, place.token, place.key)?;
-        let overdue = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now.wall);
-        if entry.state.versions().iter().any(|version| overdue(version.expiry)) {
-            self.index.update(place.partition, place.token, place.key, |entry| entry.state.expire(now.wall));
-        }
-        self.index.find(place.partition, place.token, place.key)
+        self.index.find_current(now.wall, place.partition, place.token, place.key)
     }
 
     /// Apply a client's write and mint its dot. `appended` is the log record that will cover it.

@@ -62,10 +62,9 @@ impl Shard {
                 out.siblings.push((shard, message));
             }
             Origin::Item { batch, request_id, .. } => {
-                let encoder = &mut self.encoder;
+                let limit = self.options.peer_limits().frame_bytes_max;
                 if let Some(batch) = self.batches.get_mut(batch) {
-                    encode(encoder, request_id, Flags::NONE, &mut batch.answers.items);
-                    batch.answers.count += 1;
+                    batch.add(&mut self.encoder, request_id, limit, encode);
                 }
                 self.on_item_answered(out, batch);
             }

@@ -1,7 +1,8 @@
 //! Multi-get and multi-put: one frame, many keys, each answered as if it had come alone.
 
-use ringmain_schema::message::{ErrorCode, Multi, MultiWriter};
-use ringmain_schema::{Frame, Kind};
+use ringmain_schema::limits::MULTI_ITEMS_MAX;
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Multi, MultiWriter};
+use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
 use crate::time::{Duration, Now};
 
@@ -15,7 +16,32 @@ pub(super) struct Batch {
     origin: Origin,
     /// Items without an answer yet, and one for the loop that still hands items out.
     awaited: u32,
-    pub(super) answers: MultiWriter,
+    answers: MultiWriter,
+}
+
+/// What is left free in the answer to a batch, for errors of the items that no longer fit.
+const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * 256;
+
+impl Batch {
+    /// Add an item's answer; one with which the whole would be too large for its reader becomes `TooLarge`.
+    pub(super) fn add(
+        &mut self,
+        encoder: &mut Encoder,
+        request_id: u64,
+        limit: usize,
+        encode: impl FnOnce(&mut Encoder, u64, Flags, &mut Vec<u8>),
+    ) {
+        let items = &mut self.answers.items;
+        let start = items.len();
+        encode(encoder, request_id, Flags::NONE, items);
+        if items.len() > limit - RESERVE_BYTES && items.len() - start > RESERVE_BYTES / MULTI_ITEMS_MAX {
+            items.truncate(start);
+            let message = "the answer to this batch is full: ask for this item in another";
+            let error = ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) };
+            error.encode(encoder, request_id, Flags::NONE, items);
+        }
+        self.answers.count += 1;
+    }
 }
 
 impl Shard {

@@ -150,7 +150,7 @@ impl Shard {
             return self.answer_stored(out, origin, &context, Basis::primaries(1));
         }
         let mut quorum = PutQuorum::new(needed, &primaries);
-        let told = self.connected(place.partition, &primaries);
+        let told = self.reachable(now.monotonic, place.partition, &primaries);
         let me = self.view.me;
         let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
         primaries.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
@@ -179,28 +179,17 @@ impl Shard {
         Some(key)
     }
 
-    /// The other primaries that are up, with the connection to the right shard of each.
+    /// The other primaries that are up, with the connection to the right shard of each. Nothing is sent to a
+    /// suspected one: what it doesn't read would pile up here.
     fn reachable(
         &self,
         now: Instant,
         partition: PartitionId,
         primaries: &[NodeId],
     ) -> SmallVec<[(NodeId, ConnectionId); 4]> {
-        let mut connected = self.connected(partition, primaries);
-        connected.retain(|(node, _)| self.detector.health(now, *node) == Health::Up);
-        connected
-    }
-
-    /// The other primaries that there is a connection to, silent or not.
-    fn connected(
-        &self,
-        partition: PartitionId,
-        primaries: &[NodeId],
-    ) -> SmallVec<[(NodeId, ConnectionId); 4]> {
         let others = primaries.iter().filter(|&&node| node != self.view.me);
-        others
-            .filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?)))
-            .collect()
+        let up = others.filter(|&&node| self.detector.health(now, node) == Health::Up);
+        up.filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?))).collect()
     }
 
     fn count_healthy(&self, now: Instant, primaries: &[NodeId]) -> usize {
@@ -418,7 +407,7 @@ impl Shard {
         if self.replica.merge(place, quorum.merged(), self.next_append()) {
             self.append(place, out);
         }
-        let told = self.connected(operation.partition, &stale);
+        let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
         self.send_state(now, place, 0, true, &told, out);
     }

@@ -136,7 +136,7 @@ impl<M: Machine> ShardLoop<M> {
 }
 
 /// A node with a dead shard would look alive and answer for nobody: a panic ends the whole process.
-struct WholeOrNothing(ShardId);
+pub(super) struct WholeOrNothing(pub(super) ShardId);
 
 impl Drop for WholeOrNothing {
     fn drop(&mut self) {

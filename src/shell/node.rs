@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration as StdDuration, Instant as StdInstant};
+use std::time::Duration as StdDuration;
 
 use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use ringmain_schema::message::{ErrorAnswer, Hello, PeerHello, Role, Welcome};
 use ringmain_schema::{Encoder, Frame, Kind};
 use thiserror::Error;
 
+use super::clock;
 use super::probe::StartError;
 use super::signals::serve;
 use super::start::{Placement, Server, ShardStart, ShellOptions};
@@ -24,7 +25,7 @@ use crate::shard::{Shard, ShardOptions};
 use crate::time::Duration;
 
 /// For so long a node asks its seeds which cluster they are before it gives up.
-const SEEDS_WITHIN: StdDuration = StdDuration::from_secs(30);
+const SEEDS_WITHIN: Duration = Duration::from_secs(30);
 const SEED_TIMEOUT: StdDuration = StdDuration::from_secs(1);
 const SEED_PAUSE: StdDuration = StdDuration::from_millis(200);
 
@@ -46,7 +47,7 @@ pub enum NodeError {
     #[error(transparent)]
     Founders(#[from] InvalidFounders),
     /// No seed said which cluster it belongs to.
-    #[error("no seed answered within {} s (the last said: {reason}): check the addresses and that they are up", SEEDS_WITHIN.as_secs())]
+    #[error("no seed answered within {} s (the last said: {reason}): check the addresses and that they are up", SEEDS_WITHIN.as_millis() / 1000)]
     Seeds {
         /// The last refusal or failure.
         reason: String,
@@ -182,8 +183,9 @@ fn stop_at_end_of_input(server: &Server) {
 }
 
 /// Which cluster the seeds belong to: asked before anything else, because a node's own id follows from it.
+#[expect(clippy::disallowed_methods, reason = "no shard runs yet: there is nobody to keep waiting")]
 fn ask_seeds(seeds: &[HostPort], secret: &[u8]) -> Result<ClusterId, NodeError> {
-    let until = StdInstant::now() + SEEDS_WITHIN;
+    let until = clock::now().monotonic + SEEDS_WITHIN;
     loop {
         let mut reason = String::new();
         for seed in seeds {
@@ -192,7 +194,7 @@ fn ask_seeds(seeds: &[HostPort], secret: &[u8]) -> Result<ClusterId, NodeError> 
                 Err(error) => reason = format!("{seed}: {error}"),
             }
         }
-        if StdInstant::now() >= until {
+        if clock::now().monotonic >= until {
             return Err(NodeError::Seeds { reason });
         }
         std::thread::sleep(SEED_PAUSE);

@@ -127,6 +127,12 @@ pub(super) fn finish_sending(socket: &OwnedFd) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
 }
 
+/// End both directions: every operation on the socket completes, and a listening one takes no more calls.
+pub(super) fn cut_off(socket: &OwnedFd) {
+    // SAFETY: no pointers are passed. It fails only if there is nothing to end.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 fn set(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: `value` is readable and of that length.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use glommio::{LocalExecutor, LocalExecutorBuilder};
 
 use super::doorbell::Doorbell;
-use super::executor::ShardLoop;
+use super::executor::{ShardLoop, WholeOrNothing};
 use super::host::Host;
 use super::mesh::Mesh;
 use super::names::Names;
@@ -172,20 +172,29 @@ where
         let (make, ports, report) = (make.clone(), ports.clone(), report.clone());
         let make = move || make(ShardStart { shard, ports, now: clock::now(), seed: clock::seed() });
         let thread = std::thread::Builder::new().name(format!("shard-{place}"));
-        server.threads.push(thread.spawn(move || seat.run(make, &report)).map_err(StartError::Thread)?);
+        match thread.spawn(move || seat.run(make, report)) {
+            Ok(thread) => server.threads.push(thread),
+            Err(error) => return Err(server.abandon(StartError::Thread(error))),
+        }
     }
-    drop(report);
     server.when_open(&reports)
 }
 
 impl Server {
-    /// Wait for every shard's report; if one failed, stop the others.
-    fn when_open(self, reports: &Receiver<Result<(), StartError>>) -> Result<Self, StartError> {
-        let failed = reports.iter().take(self.threads.len()).find_map(Result::err);
-        let Some(error) = failed else { return Ok(self) };
+    /// Undo a start that failed half-way.
+    fn abandon(self, error: StartError) -> StartError {
         self.stop();
         self.join();
-        Err(error)
+        error
+    }
+
+    /// Wait for every shard's report; if one failed, stop the others.
+    fn when_open(self, reports: &Receiver<Result<(), StartError>>) -> Result<Self, StartError> {
+        // A shard reports once, or takes the process with it.
+        match reports.iter().take(self.threads.len()).find_map(Result::err) {
+            None => Ok(self),
+            Some(error) => Err(self.abandon(error)),
+        }
     }
 }
 
@@ -257,9 +266,9 @@ impl Seat {
     fn run<M: Machine + 'static>(
         self,
         make: impl FnOnce() -> M + 'static,
-        report: &SyncSender<Result<(), StartError>>,
+        report: SyncSender<Result<(), StartError>>,
     ) {
-        let report = report.clone();
+        let _whole = WholeOrNothing(self.shard);
         match self.executor() {
             Ok(executor) => executor.run(self.serve(make, report)),
             Err(error) => {

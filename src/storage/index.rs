@@ -6,6 +6,7 @@ use hashbrown::hash_table::Entry as Slot;
 
 use crate::causality::{Content, Siblings};
 use crate::id::PartitionId;
+use crate::time::WallTime;
 
 /// Everything this replica knows of one key.
 #[derive(Debug)]
@@ -45,6 +46,25 @@ impl Index {
         self.tables[partition.0 as usize]
             .find(spread(token), |entry| entry.token == token && *entry.key == *key)
             .map(|entry| &**entry)
+    }
+
+    /// What is known of `key` at this time: versions whose time has come are turned into tombstones first.
+    pub fn find_current(
+        &mut self,
+        now: WallTime,
+        partition: PartitionId,
+        token: u64,
+        key: &[u8],
+    ) -> Option<&Entry> {
+        let entry = self.tables[partition.0 as usize]
+            .find_mut(spread(token), |entry| entry.token == token && *entry.key == *key)?;
+        let is_overdue = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
+        if entry.state.versions().iter().any(|version| is_overdue(version.expiry)) {
+            self.bytes -= value_bytes(&entry.state);
+            entry.state.expire(now);
+            self.bytes += value_bytes(&entry.state);
+        }
+        Some(entry)
     }
 
     /// Change what is known of `key`, from nothing if it isn't there. An entry left empty is not kept.
@@ -119,7 +139,6 @@ mod tests {
     use super::*;
     use crate::causality::Actor;
     use crate::id::OperationId;
-    use crate::time::WallTime;
 
     const P: PartitionId = PartitionId(3);
 

@@ -9,20 +9,20 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Something that a rule may speak of, and where it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Mention {
+pub(crate) struct Mention {
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Inside `#[cfg(test)]`.
-    pub in_test: bool,
+    pub(crate) in_test: bool,
     /// Modules opened in this file around it.
-    pub nested: Vec<String>,
+    pub(crate) nested: Vec<String>,
     /// What it is.
-    pub what: What,
+    pub(crate) what: What,
 }
 
 /// See [`Mention`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum What {
+pub(crate) enum What {
     /// `a::b::c`, or one branch of a `use`; `*` for a glob.
     Path(Vec<String>),
     /// `name!`
@@ -34,7 +34,7 @@ pub enum What {
 }
 
 /// All that a file mentions, or why it can't be read.
-pub fn mentions(source: &str) -> Result<Vec<Mention>, String> {
+pub(crate) fn mentions(source: &str) -> Result<Vec<Mention>, String> {
     let tokens = TokenStream::from_str(source).map_err(|error| error.to_string())?;
     let mut reader = Reader { found: Vec::new(), nested: Vec::new() };
     reader.read(&tokens.into_iter().collect::<Vec<_>>(), false);

@@ -15,14 +15,15 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringmain_schema::frame::HEADER_BYTES;
 use ringmain_schema::message::{ErrorAnswer, Ping};
-use ringmain_schema::{Frame, Kind};
+use ringmain_schema::{Frame, FrameError, Header, Kind};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::handshake::{Link, dial, wake_all};
+use super::silence::{Listening, Silence};
 use super::{CLOSED, Connection, Outcome, UP};
 use crate::error::Error;
 use crate::random::{back_off, jitter};
@@ -45,20 +46,43 @@ const RECALL_PAUSE: Duration = Duration::from_millis(2);
 /// How long a server that said in its welcome that it isn't serving is left alone.
 const NOT_SERVING_PAUSE: Duration = Duration::from_millis(200);
 
+/// What a driver owes to those who wait: an outcome, however it ends, even if it is dropped with its runtime
+/// before it ever ran.
+pub(super) struct Duty {
+    connection: Arc<Connection>,
+    failure: Error,
+    /// Bytes of requests that may have left.
+    written: u64,
+}
+
+impl Duty {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        let why = "the runtime on which the client connected is gone: connect again on this one";
+        Self { connection, failure: Error::Disconnected(why.to_owned()), written: u64::MAX }
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        let failure = std::mem::replace(&mut self.failure, Error::Closed);
+        fall(&self.connection, failure, self.written);
+    }
+}
+
 /// Call, serve the connection while it lasts, and tell all who wait when it ends.
-pub(super) async fn run(connection: Arc<Connection>) {
-    let mut written = 0;
-    let failure = match dial_watching(&connection).await {
-        Ok(link) => {
-            come_up(&connection, &link);
-            let mut driver = Driver::new(&connection, link);
-            let failure = std::future::poll_fn(|context| driver.poll(context)).await;
-            written = driver.written;
-            failure
+pub(super) async fn run(mut duty: Duty) {
+    let link = match dial_watching(&duty.connection).await {
+        Ok(link) => link,
+        Err(failure) => {
+            (duty.failure, duty.written) = (failure, 0);
+            return;
         }
-        Err(failure) => failure,
     };
-    fall(&connection, failure, written);
+    come_up(&duty.connection, &link);
+    let mut driver = Driver::new(&duty.connection, link);
+    let failure = std::future::poll_fn(|context| driver.poll(context)).await;
+    let written = driver.written;
+    (duty.failure, duty.written) = (failure, written);
 }
 
 /// Call, and meanwhile watch the deadlines of those who wait already.
@@ -110,34 +134,6 @@ fn fall(connection: &Connection, failure: Error, written: u64) {
     wake_all(&mut woken);
 }
 
-/// One timer, moved as seldom as possible.
-struct Clock {
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl Clock {
-    /// Longer than any wait that matters; a fired timer only looks around.
-    const FAR: Duration = Duration::from_secs(3600);
-
-    fn new() -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(Self::FAR)) }
-    }
-
-    /// Make sure that it fires at `alarm` or before, but not more than once a millisecond. Returns when.
-    fn next(&mut self, alarm: Option<Instant>, now: Instant) -> Instant {
-        let armed = self.sleep.deadline();
-        let alarm = alarm.map_or(now + Self::FAR, |alarm| alarm.max(now + Duration::from_millis(1)));
-        if armed <= now || alarm < armed {
-            self.sleep.as_mut().reset(alarm);
-        }
-        self.sleep.deadline()
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.sleep.as_mut().poll(context)
-    }
-}
-
 /// An open connection.
 struct Driver<'a> {
     connection: &'a Connection,
@@ -155,18 +151,6 @@ struct Driver<'a> {
     woken: Vec<Waker>,
 }
 
-/// What is known of the other end's life.
-struct Silence {
-    /// The latest of: something was read, somebody began to wait.
-    since: Instant,
-    /// A ping is out since then.
-    pinged: Option<Instant>,
-    /// Something was read in this poll.
-    was_heard: bool,
-    /// Somebody waited at the end of the last poll.
-    was_awaited: bool,
-}
-
 impl<'a> Driver<'a> {
     fn new(connection: &'a Connection, link: Link) -> Self {
         Self {
@@ -178,7 +162,7 @@ impl<'a> Driver<'a> {
             sent: 0,
             written: 0,
             clock: Clock::new(),
-            silence: Silence { since: Instant::now(), pinged: None, was_heard: false, was_awaited: false },
+            silence: Silence::new(Instant::now()),
             woken: Vec::new(),
         }
     }
@@ -215,7 +199,7 @@ impl<'a> Driver<'a> {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => return Err(self.lost("it hung up")),
                 Poll::Ready(Ok(_)) => {
-                    self.silence.was_heard = true;
+                    self.silence.heard();
                     self.take_answers()?;
                 }
                 Poll::Ready(Err(error)) => return Err(self.lost(&error.to_string())),
@@ -233,11 +217,7 @@ impl<'a> Driver<'a> {
     fn take_answers(&mut self) -> Result<(), Error> {
         let mut lane = self.connection.lane();
         loop {
-            let frame = match Frame::split(&self.received, self.answer_bytes_max) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return Ok(()),
-                Err(reason) => return Err(Error::Protocol(reason.to_string())),
-            };
+            let Some(frame) = split(&self.received, self.answer_bytes_max)? else { return Ok(()) };
             let (header, length) = (frame.header, frame.length());
             if !header.kind.is_answer() {
                 return Err(Error::Protocol(format!("a frame of kind {} from a server", header.kind.0)));
@@ -262,8 +242,13 @@ impl<'a> Driver<'a> {
             return Err(Error::Closed);
         }
         lane.expire(now, &mut self.woken);
-        let patience = patience(connection, lane.slots.waiting(), lane.slots.subscriptions());
-        let listening = self.silence.look(now, patience, connection.settings.hung_after / 2);
+        let is_awaited = lane.slots.waiting() > 0;
+        let within = connection.settings.hung_after / 2;
+        let patience = match is_awaited {
+            true => Some(within),
+            false => (lane.slots.subscriptions() > 0).then_some(SUBSCRIPTION_SILENCE_MAX),
+        };
+        let listening = self.silence.look(now, is_awaited, patience, within);
         let listen_until = match listening {
             Listening::Quiet => None,
             Listening::Until(at) => Some(at),
@@ -315,52 +300,16 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// How long the other end may be silent before it is pinged; `None` for ever.
-fn patience(connection: &Connection, waiting: usize, subscriptions: usize) -> Option<Duration> {
-    if waiting > 0 {
-        Some(connection.settings.hung_after / 2)
-    } else {
-        (subscriptions > 0).then_some(SUBSCRIPTION_SILENCE_MAX)
-    }
-}
-
-/// What to do about silence.
-enum Listening {
-    /// Nobody waits.
-    Quiet,
-    /// Look again then.
-    Until(Instant),
-    /// Ping, and look again then.
-    Ping(Instant),
-    /// The ping was not answered.
-    Dead,
-}
-
-impl Silence {
-    /// `patience` is how long silence is borne before a ping, `answer_within` how long after it.
-    fn look(&mut self, now: Instant, patience: Option<Duration>, answer_within: Duration) -> Listening {
-        let is_awaited = patience.is_some();
-        if self.was_heard || (is_awaited && !self.was_awaited) {
-            self.since = now;
-            self.pinged = None;
-        }
-        self.was_heard = false;
-        self.was_awaited = is_awaited;
-        let Some(patience) = patience else { return Listening::Quiet };
-        match self.pinged {
-            Some(pinged) if now >= pinged + answer_within => Listening::Dead,
-            Some(pinged) => Listening::Until(pinged + answer_within),
-            None if now >= self.since + patience => {
-                self.pinged = Some(now);
-                Listening::Ping(now + answer_within)
-            }
-            None => Listening::Until(self.since + patience),
-        }
-    }
+/// Cut the first answer, once it is there whole. A batch's may be as long as all its items' together, and
+/// the client asked for those; any other has the given limit.
+fn split(received: &[u8], answer_bytes_max: usize) -> Result<Option<Frame<'_>>, Error> {
+    let broken = |reason: FrameError| Error::Protocol(reason.to_string());
+    let Some(header) = Header::read(received).map_err(broken)? else { return Ok(None) };
+    let limit = if header.kind == Kind::MULTI_DONE { u32::MAX as usize } else { answer_bytes_max };
+    Frame::split(received, limit).map_err(broken)
 }
 
 fn complaint(frame: &Frame<'_>) -> Error {
-    debug_assert!(frame.length() >= HEADER_BYTES);
     match ErrorAnswer::parse(frame) {
         Ok(answer) => Error::from_answer(&answer),
         Err(reason) => crate::answer::malformed(reason),

@@ -9,9 +9,11 @@
 //! A connection is opened when somebody wants to send over it, and again, after a back-off, when it was lost.
 //! Whatever happens, each waiter gets one outcome, and the outcome says whether the request may have left.
 
+mod clock;
 mod driver;
 mod handshake;
 mod lane;
+mod silence;
 mod slots;
 
 use std::future::Future;
@@ -28,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::error::Error;
+use driver::Duty;
 use lane::{Lane, Phase, Retirement};
 use slots::RequestId;
 
@@ -195,7 +198,7 @@ impl Connection {
         self.hope_until_us.store(self.micros(now + hope), Ordering::Relaxed);
         self.phase.store(DIALLING, Ordering::Release);
         drop(lane);
-        self.settings.runtime.spawn(driver::run(Arc::clone(self)));
+        self.settings.runtime.spawn(driver::run(Duty::new(Arc::clone(self))));
         true
     }
 

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Got, Hello, PeerHello, Put, Role, Stored};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
-use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::membership::{
-    Founder, Founders, Membership, MembershipOptions, Place as NodePlace, cluster_id, node_id,
-};
+use crate::id::{ConnectionId, ShardId};
+use crate::membership::{Founder, Founders, Membership, MembershipOptions, Place as NodePlace, cluster_id};
 use crate::prng::Prng;
 use crate::ring::Partitions;
 use crate::shard::io::{Dial, Input, Machine, Output, Piece, SiblingMessage};
@@ -342,15 +340,6 @@ impl Cluster {
         put.encode(&mut Encoder::default(), 7, Flags::NONE, &mut bytes);
         self.send(client, &bytes);
         self.answer(client)
-    }
-
-    /// The nodes that own `key`, the first choice first.
-    pub(super) fn owners(&self, key: &[u8]) -> Vec<usize> {
-        let shard = self.shards.values().next().unwrap();
-        let place = shard.place(key);
-        let cluster = shard.view().cluster;
-        let number = |id: &NodeId| self.names.iter().position(|name| node_id(cluster, name) == *id).unwrap();
-        shard.view().primaries(place.partition).iter().map(number).collect()
     }
 
     /// The shard of `node` that owns `key`, if the node does.

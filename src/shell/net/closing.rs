@@ -62,11 +62,7 @@ impl Net {
                 if connection.peer_finished { self.tear_down(id) } else { self.receive(id) }
             }
             Phase::Finishing { fin_sent: true } if connection.peer_finished => self.tear_down(id),
-            Phase::Open if connection.peer_finished && !connection.paused => {
-                if connection.dialled || connection.requests_in_flight == 0 {
-                    self.tear_down(id)
-                }
-            }
+            Phase::Open if connection.is_answered_after_end() => self.tear_down(id),
             _ => {}
         }
     }
@@ -106,8 +102,10 @@ impl Net {
         connection.phase = Phase::Closing;
         connection.incoming.discard();
         connection.outgoing.discard();
+        // Ends whatever waits for the other end, even where the kernel misses the cancellation.
+        sockets::cut_off(&connection.socket);
         let operations = [
-            (connection.receiving == Receiving::Yes, Operation::Receive),
+            (connection.receiving != Receiving::No, Operation::Receive),
             (connection.sending, Operation::Send),
             (connection.connecting.is_some(), Operation::Connect),
         ];
@@ -148,9 +146,9 @@ impl Net {
             let Some(connection) = self.table.find(id) else { continue };
             connection.deadline = None;
             if matches!(connection.phase, Phase::Dialling(_)) {
-                self.give_up_address(id)
+                self.give_up_address(id);
             } else {
-                self.tear_down(id)
+                self.tear_down(id);
             }
         }
     }

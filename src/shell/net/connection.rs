@@ -118,6 +118,11 @@ impl Connection {
         phase && !self.peer_finished
     }
 
+    /// The other end sends no more, and has nothing to wait for.
+    pub(super) fn is_answered_after_end(&self) -> bool {
+        self.peer_finished && !self.paused && (self.dialled || self.requests_in_flight == 0)
+    }
+
     /// Has everything that was queued left?
     pub(super) fn is_flushed(&self) -> bool {
         !self.sending && self.outgoing.is_empty()

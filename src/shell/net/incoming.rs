@@ -8,7 +8,7 @@ use ringmain_schema::frame::HEADER_BYTES;
 use ringmain_schema::{Frame, FrameError, Header};
 
 /// Memory that an idle connection may keep for its next partial frame.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// The bytes of one connection that were not handed over yet.
 #[derive(Debug, Default)]

@@ -41,8 +41,8 @@ impl Net {
     pub(in crate::shell) fn stop_accepting(&mut self) {
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             listener.retry_at = None;
-            // The kernel has its own reference to the socket while the accept runs.
-            listener.socket = None;
+            let Some(socket) = listener.socket.take() else { continue };
+            sockets::cut_off(&socket);
             if listener.armed {
                 self.ring.cancel(loose_token(Operation::Accept, number));
             }

@@ -38,13 +38,18 @@ use self::token::Operation;
 use super::doorbell::Doorbell;
 use crate::id::ConnectionId;
 use crate::shard::DialId;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 pub(super) use self::buffers::Filled;
 pub(super) use self::traffic::HandedIn;
 
 /// Completions taken in one turn: what arrived is answered before more is looked at.
 const COMPLETIONS_PER_TURN: usize = 256;
+
+/// While everything is being closed: how often to look at the time,
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// and how long to wait for the kernel to give operations back that were cancelled.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// What happened on the network.
 #[derive(Debug)]
@@ -169,18 +174,16 @@ impl Net {
         self.stop_accepting();
         self.finish_all();
         self.flush();
-        loop {
+        while self.table.len() > 0 || self.is_accepting() {
             let now = super::clock::monotonic();
             if now >= until {
                 self.tear_down_all();
-                self.ring.cancel_timer();
             }
-            if self.table.len() == 0 && !self.is_accepting() {
-                return;
+            if now >= until + GIVE_UP {
+                // Rather leak than free what the kernel might still use. The process is about to end.
+                return std::mem::forget(self);
             }
-            if now < until {
-                self.ring.wake_at(until);
-            }
+            self.ring.wake_at(now + LOOK_AGAIN);
             self.ring.enter_and_wait();
             self.poll(now, |net| {
                 while let Some(event) = net.next_event() {

@@ -12,7 +12,7 @@ use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 
 /// Memory that an idle connection may keep for its next answers, in each of two buffers.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// Parts of one send, well under the kernel's `UIO_MAXIOV`.
 const PARTS_MAX: usize = 64;
 /// Bytes of one send; the kernel takes just under 2 GiB.

@@ -154,11 +154,4 @@ impl Ring {
     pub(super) fn timer_fired(&mut self) {
         self.timer.armed = None;
     }
-
-    /// Stop the timer; its completion still arrives.
-    pub(super) fn cancel_timer(&mut self) {
-        if self.timer.armed.is_some() {
-            self.cancel(loose_token(Operation::Timer, 0));
-        }
-    }
 }

@@ -124,7 +124,9 @@ impl Net {
             return;
         }
         connection.paused = true;
-        if connection.receiving == Receiving::Yes {
+        // Each time, for the kernel may miss a cancellation while it is about to go on by itself. If nothing
+        // more arrives, it doesn't matter that it did.
+        if connection.receiving != Receiving::No {
             connection.receiving = Receiving::Stopping;
             self.ring.cancel(token(Operation::Receive, id));
         }

@@ -1,4 +1,6 @@
-//! What all clones of a client share.
+//! What is behind every clone of a client: its bounds, its name, and the way to the servers.
+//!
+//! It counts requests in flight and refuses one too many, names writes, and refuses what every server would.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +16,7 @@ use crate::router::Router;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Engine {
     pub(crate) defaults: Options,
     pub(crate) settings: Arc<Settings>,
     pub(crate) router: Router,
@@ -26,7 +28,7 @@ pub(crate) struct Shared {
     operation_sequence: AtomicU64,
 }
 
-impl Shared {
+impl Engine {
     pub(crate) fn new(
         defaults: Options,
         in_flight_max: usize,
@@ -49,7 +51,7 @@ impl Shared {
     /// Room for `requests` more, or `Overloaded` at once.
     pub(crate) fn admit(&self, requests: usize) -> Result<Permit<'_>, Error> {
         let before = self.in_flight.fetch_add(requests, Ordering::Relaxed);
-        let permit = Permit { shared: self, requests };
+        let permit = Permit { engine: self, requests };
         if before + requests > self.in_flight_max {
             return Err(Error::Overloaded);
         }
@@ -85,12 +87,12 @@ impl Shared {
 /// Room for some requests, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
-    shared: &'a Shared,
+    engine: &'a Engine,
     requests: usize,
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.shared.in_flight.fetch_sub(self.requests, Ordering::Relaxed);
+        self.engine.in_flight.fetch_sub(self.requests, Ordering::Relaxed);
     }
 }

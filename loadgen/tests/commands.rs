@@ -148,6 +148,11 @@ fn an_interrupt_ends_early_with_a_report() {
 fn a_node_that_ends_by_itself_is_told_about() {
     let (child, nodes, stderr) = start_demo();
     kill_process(nodes[1], Signal::KILL).expect("it runs");
+    // A process that has ended is a zombie until its parent asks for it, which is at the end of the run.
+    let stat = format!("/proc/{}/stat", nodes[1].as_raw_nonzero());
+    while !fs::read_to_string(&stat).expect("not reaped yet").contains(") Z ") {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let (code, stdout) = interrupted(child, stderr);
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("FAIL: node n2 ended by itself (signal: 9"), "{stdout}");

@@ -27,7 +27,7 @@ pub use settings::{ServeArguments, Settings};
 pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span};
 
 /// Copies of a key.
-const REPLICAS_MAX: u8 = 16;
+const REPLICAS_MAX: u8 = 8;
 /// Cores of the largest machine anybody would give to one node.
 const SHARDS_MAX: u16 = 1024;
 const PARTITIONS_MAX: u32 = 65_536;

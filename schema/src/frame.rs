@@ -69,10 +69,7 @@ impl Flags {
     /// On an answer: it took a hop, so the sender's topology is old, or it has none.
     pub const FORWARDED: Self = Self(4);
 
-    /// On an error between peers: it answers a replication or the read of a replica, not a request passed on.
-    pub const REPLICA: Self = Self(8);
-
-    const KNOWN: u8 = 15;
+    const KNOWN: u8 = 7;
 
     /// Are all the bits of `other` set?
     pub const fn contains(self, other: Self) -> bool {

@@ -8,7 +8,7 @@ use crate::generated::peer as wire;
 use crate::limits::MEMBERS_MAX;
 use crate::message::{Malformed, Ports, bytes, ports, verified};
 
-pub use wire::{Seen, Version};
+pub use wire::{Operation, Seen, Version};
 
 /// The state of a key as a frame carries it: how far each actor has been seen, and the live versions with
 /// their values. Whether it makes sense as a dotted version vector set is for its reader.
@@ -84,6 +84,7 @@ pub struct Replicate<'a> {
     pub partition_epoch: u64,
     /// From read repair: nobody waits for the answer.
     pub repair: bool,
+    replaced: Option<Vector<'a, Operation>>,
 }
 
 impl<'a> Replicate<'a> {
@@ -96,33 +97,51 @@ impl<'a> Replicate<'a> {
             ring: wire.ring(),
             partition_epoch: wire.partition_epoch(),
             repair: wire.repair(),
+            replaced: wire.replaced(),
         })
     }
 
-    /// Append as a frame.
-    pub fn encode(
-        encoder: &mut Encoder,
-        request_id: u64,
-        key: &[u8],
-        state: &StateWriter<'_>,
-        ring: u64,
-        partition_epoch: u64,
-        repair: bool,
-        out: &mut Vec<u8>,
-    ) {
-        encoder.frame(
-            out,
-            Kind::REPLICATE,
-            Flags::CHECKSUM,
-            request_id,
-            state.values.iter().copied(),
-            |builder| {
-                let (clock, versions) = state.write(builder);
-                let key = Some(builder.create_vector(key));
-                let arguments = wire::ReplicateArgs { key, clock, versions, ring, partition_epoch, repair };
-                wire::Replicate::create(builder, &arguments)
-            },
-        );
+    /// Writes that this one has just replaced: a retry of theirs must not bring them back.
+    pub fn replaced(&self) -> impl Iterator<Item = &'a Operation> + use<'a> {
+        self.replaced.into_iter().flat_map(|replaced| replaced.iter())
+    }
+}
+
+/// The same, about to be written.
+#[derive(Debug)]
+pub struct ReplicateWriter<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its whole state.
+    pub state: StateWriter<'a>,
+    /// The hash of the sender's ring.
+    pub ring: u64,
+    /// The epoch of the key's partition at the sender.
+    pub partition_epoch: u64,
+    /// From read repair: nobody waits for the answer.
+    pub repair: bool,
+    /// Writes that this one has just replaced.
+    pub replaced: &'a [Operation],
+}
+
+impl ReplicateWriter<'_> {
+    /// Append as a frame of kind `REPLICATE`.
+    pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
+        let values = self.state.values.iter().copied();
+        encoder.frame(out, Kind::REPLICATE, Flags::CHECKSUM, request_id, values, |builder| {
+            let (clock, versions) = self.state.write(builder);
+            let replaced = (!self.replaced.is_empty()).then(|| builder.create_vector(self.replaced));
+            let arguments = wire::ReplicateArgs {
+                key: Some(builder.create_vector(self.key)),
+                clock,
+                versions,
+                ring: self.ring,
+                partition_epoch: self.partition_epoch,
+                repair: self.repair,
+                replaced,
+            };
+            wire::Replicate::create(builder, &arguments)
+        });
     }
 }
 
@@ -221,6 +240,8 @@ impl<'a> State<'a> {
 pub struct Forward<'a> {
     /// How often it was passed on between nodes, this time included.
     pub hops: u8,
+    /// What is left of its deadline, in microseconds.
+    pub budget_us: u32,
     /// The request.
     pub frame: Frame<'a>,
 }
@@ -231,16 +252,23 @@ impl<'a> Forward<'a> {
         let wire = verified::<wire::Forward<'a>>(frame, "Forward", 1)?;
         match Frame::split(frame.values, frame.values.len()) {
             Ok(Some(inner)) if inner.length() == frame.values.len() => {
-                Ok(Self { hops: wire.hops(), frame: inner })
+                Ok(Self { hops: wire.hops(), budget_us: wire.budget_us(), frame: inner })
             }
             _ => Err(Malformed::Field("a forward that doesn't hold exactly one frame")),
         }
     }
 
     /// Append as a frame around `inner`, which is one whole frame.
-    pub fn encode(encoder: &mut Encoder, request_id: u64, hops: u8, inner: &[u8], out: &mut Vec<u8>) {
+    pub fn encode(
+        encoder: &mut Encoder,
+        request_id: u64,
+        hops: u8,
+        budget_us: u32,
+        inner: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         encoder.frame(out, Kind::FORWARD, Flags::CHECKSUM, request_id, [inner], |builder| {
-            wire::Forward::create(builder, &wire::ForwardArgs { hops })
+            wire::Forward::create(builder, &wire::ForwardArgs { hops, budget_us })
         });
     }
 }

@@ -208,7 +208,7 @@ fn shards_have_cores_and_ports() {
 #[test]
 fn quorums_fit_the_replicas() {
     is_refused("replicas = 0", &["replicas is 0"]);
-    is_refused("replicas = 17", &["replicas is 17", "1 to 16"]);
+    is_refused("replicas = 17", &["replicas is 17", "1 to 8"]);
     is_refused("read = 4", &["read is 4", "3 replicas", "0 for a majority"]);
     is_refused("replicas = 1\nwrite = 2", &["write is 2", "1 replicas"]);
 }

@@ -39,13 +39,6 @@ pub enum GetVerdict {
     Stale,
 }
 
-/// A replica that lacks something of the merged state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Repair {
-    /// Which.
-    pub node: NodeId,
-}
-
 impl GetQuorum {
     /// A read of which `replicas` (distinct nodes) are asked, and `needed` must answer.
     pub fn new(needed: u8, at_least: VersionVector, replicas: &[NodeId]) -> Self {
@@ -97,8 +90,14 @@ impl GetQuorum {
         let awaited = if expired { 0 } else { count(|answer| matches!(answer, Answer::Awaited)) };
         let needed = usize::from(self.needed);
         let all = answered == self.replicas.len() && answered >= needed;
-        if all || (complete >= needed && self.merged.includes(&self.at_least)) {
-            GetVerdict::Enough(Basis::primaries(if all { answered } else { complete } as u8))
+        let covered = self.merged.includes(&self.at_least);
+        // What all complete replicas lack was never acknowledged; an incomplete one may have forgotten it.
+        if all && (covered || complete == self.replicas.len()) {
+            GetVerdict::Enough(Basis::primaries(answered as u8))
+        } else if complete >= needed && covered {
+            GetVerdict::Enough(Basis::primaries(complete as u8))
+        } else if all {
+            GetVerdict::Stale
         } else if awaited > 0 && complete + awaited >= needed {
             GetVerdict::Pending
         } else if complete >= needed {
@@ -112,9 +111,9 @@ impl GetQuorum {
     }
 
     /// Who answered and lacks something of the merged state.
-    pub fn repairs(&self) -> impl Iterator<Item = Repair> {
+    pub fn stale_replicas(&self) -> impl Iterator<Item = NodeId> {
         self.replicas.iter().filter_map(|(node, answer)| match answer {
-            Answer::State { state, .. } if state.would_change(&self.merged) => Some(Repair { node: *node }),
+            Answer::State { state, .. } if state.would_change(&self.merged) => Some(*node),
             _ => None,
         })
     }
@@ -150,7 +149,7 @@ mod tests {
         get.on_state(NODES[2], state(8), true);
         assert_eq!(get.verdict(false), GetVerdict::Enough(Basis::primaries(2)));
         assert_eq!(get.merged().values().count(), 2);
-        assert_eq!(get.repairs().map(|repair| repair.node).collect::<Vec<_>>(), [NODES[0], NODES[2]]);
+        assert_eq!(get.stale_replicas().collect::<Vec<_>>(), [NODES[0], NODES[2]]);
     }
 
     /// P9: a replica that restarted empty doesn't make a read miss.
@@ -190,6 +189,16 @@ mod tests {
         assert_eq!(get.verdict(true), GetVerdict::Stale);
         get.on_state(NODES[1], state(8), true);
         assert_eq!(get.verdict(false), GetVerdict::Enough(Basis::primaries(2)));
+    }
+
+    /// The one that had seen it may be the one that restarted empty.
+    #[test]
+    fn at_least_does_not_go_back_in_time_because_a_replica_forgot() {
+        let mut get = GetQuorum::new(2, state(9).context(), &NODES);
+        get.on_state(NODES[0], Siblings::new(), false);
+        get.on_state(NODES[1], state(7), true);
+        get.on_state(NODES[2], state(7), true);
+        assert_eq!(get.verdict(false), GetVerdict::Stale);
     }
 
     /// A context from a write that reached nobody else: when all complete replicas agree, that is the answer.

@@ -11,7 +11,7 @@
 mod get;
 mod put;
 
-pub use get::{GetQuorum, GetVerdict, Repair};
+pub use get::{GetQuorum, GetVerdict};
 pub use put::{PutQuorum, PutVerdict};
 
 /// A majority of `replicas`: what R and W are unless a request or the configuration says otherwise.

@@ -52,6 +52,11 @@ impl FailureDetector {
         self.peers.entry(node).or_default().asked_at = None;
     }
 
+    /// Nobody asks about `node` any more.
+    pub fn forget(&mut self, node: NodeId) {
+        self.peers.remove(&node);
+    }
+
     /// How `node` seems to be.
     pub fn health(&self, now: Instant, node: NodeId) -> Health {
         match self.peers.get(&node) {

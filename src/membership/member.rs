@@ -7,6 +7,13 @@ use ringmain_schema::peer::MemberRecord;
 use crate::id::{Incarnation, NodeId};
 use crate::ring::{RingMember, Zone};
 
+/// Whatever counts up honestly stays below this: a record with more would leave no room above itself.
+const COUNTER_MAX: u64 = 1 << 48;
+/// Shards of one node.
+const SHARDS_MAX: usize = 1024;
+/// Bytes of a name, a host, a data centre or a rack.
+const TEXT_BYTES_MAX: usize = 255;
+
 /// What the operator wants of a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Intent {
@@ -126,7 +133,14 @@ impl Member {
 
     /// From gossip; `None` if it makes no sense here, which a newer version's record might.
     pub fn from_record(record: &MemberRecord) -> Option<Self> {
-        if record.node == 0 || record.weight == 0 {
+        let counters = [record.incarnation, record.heartbeat, record.intent_version];
+        let texts = [&record.name, &record.host, &record.data_center, &record.rack];
+        if record.node == 0
+            || record.weight == 0
+            || counters.iter().any(|&counter| counter > COUNTER_MAX)
+            || record.shard_ports.len() > SHARDS_MAX
+            || texts.iter().any(|text| text.len() > TEXT_BYTES_MAX)
+        {
             return None;
         }
         let intent = match record.intent {

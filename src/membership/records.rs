@@ -165,7 +165,7 @@ impl Membership {
         let oneself = &self.members[&self.me].oneself;
         let mine = (oneself.incarnation, oneself.heartbeat);
         let have_met = self.founders.is_subset(&self.met) && (!self.is_guest() || !self.met.is_empty());
-        let chosen = if self.remembered > mine {
+        let chosen = if self.remembered > mine && self.remembered.0 > Incarnation(0) {
             // Others remember an earlier life, which in `memory` mode left nothing behind.
             Incarnation(self.remembered.0.0 + 1)
         } else if mine.0 == Incarnation(0) && have_met {
@@ -334,6 +334,25 @@ mod tests {
         a.beat();
         b.on_gossip(a.me(), &a.gossip());
         assert_eq!(b.view().member(a.me()).unwrap().oneself.incarnation, Incarnation(2));
+    }
+
+    /// A founder that was met, but not by all, and restarted, was remembered by its heartbeat alone; it took that for
+    /// an earlier life of the first incarnation, and so for a birth, and served as complete.
+    #[test]
+    fn a_node_that_restarts_twice_while_another_is_away_is_not_born_again() {
+        let [mut a, mut b, mut c] = born();
+        // C is cut off. A and B restart, and meet; then A restarts again.
+        let [mut again_a, mut again_b] = ["a", "b"].map(|name| node(name, &NAMES, false));
+        (0..3).for_each(|_| exchange(&mut again_a, &mut again_b));
+        let mut third_a = node("a", &NAMES, false);
+        (0..60).for_each(|_| exchange(&mut third_a, &mut again_b));
+        for _ in 0..5 {
+            exchange(&mut third_a, &mut c);
+            exchange(&mut again_b, &mut c);
+            exchange(&mut third_a, &mut again_b);
+        }
+        assert!(!third_a.oneself().complete, "A lost all it held, and says its silence means something");
+        assert!(a.view().is_serving() && b.view().is_serving(), "as they were before");
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod superseded;
 mod wire;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::causality::{Actor, Content, InvalidState, SIBLINGS_MAX, Siblings, VersionVector};
 use crate::id::{OperationId, PartitionId};
+use crate::prng::Prng;
 use crate::storage::{Entry, Index};
 use crate::time::{Now, WallTime};
 
@@ -70,13 +72,20 @@ pub enum Refused {
 }
 
 /// How a write came out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Applied {
-    /// It was minted.
-    Now,
+    /// It was minted, and replaced what these writes had left. Other replicas must hear of them, so that they
+    /// recognise their retries too.
+    Now {
+        /// Those that have a name.
+        replaced: Replaced,
+    },
     /// It had been applied already: this is a retry.
     Before,
 }
+
+/// Writes that another has replaced.
+pub type Replaced = SmallVec<[OperationId; 1]>;
 
 /// One shard's copies.
 #[derive(Debug)]
@@ -119,6 +128,10 @@ impl Replica {
         if self.superseded.contains(write.operation) {
             return Ok(Applied::Before);
         }
+        if self.epoch == u32::MAX {
+            // Four billion new keys in one run: go on as somebody new.
+            (self.actor_id, self.epoch) = (Prng::from_seed(self.actor_id).next_u64(), 0);
+        }
         let (id, epoch, limit) = (self.actor_id, &mut self.epoch, self.state_bytes_max);
         let superseded = &mut self.superseded;
         self.index.update(place.partition, place.token, place.key, |entry| {
@@ -134,14 +147,22 @@ impl Replica {
             let actor = minting_actor(state, id, *epoch);
             check_room(state, actor, &covered, write.value.map_or(0, <[u8]>::len), limit)?;
             *epoch = (*epoch).max(actor.epoch);
-            superseded.remember(state.versions().iter().filter(|version| covered.covers(version.dot)));
+            let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
+            let replaced: Replaced =
+                gone.map(|version| version.operation).filter(|name| *name != OperationId::NONE).collect();
+            superseded.remember(replaced.iter().copied());
             let content =
                 write.value.map_or(Content::Tombstone, |v| Content::Value(Bytes::copy_from_slice(v)));
             let expiry = write.expiry.filter(|_| write.value.is_some());
             state.put(actor, &covered, content, expiry, write.operation, now.wall);
             entry.appended = appended;
-            Ok(Applied::Now)
+            Ok(Applied::Now { replaced })
         })
+    }
+
+    /// Another replica has replaced what these writes had left.
+    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) {
+        self.superseded.remember(replaced);
     }
 
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
@@ -156,7 +177,7 @@ impl Replica {
                 theirs.seen(version.dot.actor) >= version.dot.counter
                     && !theirs.versions().iter().any(|kept| kept.dot == version.dot)
             });
-            superseded.remember(gone);
+            superseded.remember(gone.map(|version| version.operation));
             entry.state.merge(theirs);
             entry.appended = appended;
             true
@@ -186,11 +207,10 @@ impl Replica {
 
 /// The actor under which this key is minted here: one that stands in the record already, or a fresh epoch.
 fn minting_actor(state: &Siblings<Bytes>, id: u64, last_epoch: u32) -> Actor {
-    let mine = state.clock().iter().rev().find(|(actor, _)| actor.id == id);
-    mine.map_or_else(
-        || Actor { id, epoch: last_epoch.checked_add(1).expect("four billion new keys in one run") },
-        |&(actor, _)| actor,
-    )
+    // An epoch beyond the last was never minted here: somebody made it up.
+    let is_mine = |actor: Actor| actor.id == id && actor.epoch <= last_epoch;
+    let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
+    mine.map_or(Actor { id, epoch: last_epoch + 1 }, |&(actor, _)| actor)
 }
 
 fn check_room(
@@ -254,11 +274,14 @@ mod tests {
     fn blind_puts_make_siblings_and_an_overwrite_leaves_one() {
         let mut replica = Replica::new(1, 77, 1 << 20);
         for (sequence, value) in [(1, &b"a"[..]), (2, b"b")] {
-            assert_eq!(replica.coordinate(now(1), KEY, write(value, blind(), sequence), 0), Ok(Applied::Now));
+            assert!(matches!(
+                replica.coordinate(now(1), KEY, write(value, blind(), sequence), 0),
+                Ok(Applied::Now { .. })
+            ));
         }
         assert_eq!(values(&mut replica, 1), [b"a", b"b"]);
         let overwrite = write(b"c", Covered::Everything, 3);
-        assert_eq!(replica.coordinate(now(1), KEY, overwrite, 0), Ok(Applied::Now));
+        assert!(matches!(replica.coordinate(now(1), KEY, overwrite, 0), Ok(Applied::Now { .. })));
         assert_eq!(values(&mut replica, 1), [b"c"]);
         assert_eq!((replica.keys(), replica.bytes()), (1, 2));
     }
@@ -310,7 +333,7 @@ mod tests {
         let one_more = replica.coordinate(now(1), KEY, write(b"a", blind(), 1000), 0);
         assert_eq!(one_more, Err(Refused::TooManySiblings));
         let overwrite = write(b"a", Covered::Everything, 1001);
-        assert_eq!(replica.coordinate(now(1), KEY, overwrite, 0), Ok(Applied::Now));
+        assert!(matches!(replica.coordinate(now(1), KEY, overwrite, 0), Ok(Applied::Now { .. })));
 
         let mut replica = Replica::new(1, 77, 3);
         replica.coordinate(now(1), KEY, write(b"aa", blind(), 1), 0).unwrap();

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use hashbrown::HashTable;
 
-use crate::causality::Version;
 use crate::id::OperationId;
 
 /// Replaced writes that a shard remembers, the newest ones. Clients retry within a request's deadline, so
@@ -32,11 +30,11 @@ impl Superseded {
             && self.known.find(hash(operation), |known| *known == operation).is_some()
     }
 
-    /// These versions are about to be replaced.
-    pub fn remember<'a>(&mut self, gone: impl Iterator<Item = &'a Version<Bytes>>) {
-        for version in gone {
-            if version.operation != OperationId::NONE && !self.contains(version.operation) {
-                self.add(version.operation);
+    /// These versions are about to be replaced, here or at whoever told of it.
+    pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>) {
+        for operation in gone {
+            if operation != OperationId::NONE && !self.contains(operation) {
+                self.add(operation);
             }
         }
     }

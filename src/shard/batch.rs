@@ -23,7 +23,7 @@ pub(super) struct Batch {
 const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * 256;
 
 impl Batch {
-    /// Add an item's answer; one with which the whole would be too large for its reader becomes `TooLarge`.
+    /// Add an item's answer; values with which the whole would be too large for its reader become `TooLarge`.
     pub(super) fn add(
         &mut self,
         encoder: &mut Encoder,
@@ -34,7 +34,8 @@ impl Batch {
         let items = &mut self.answers.items;
         let start = items.len();
         encode(encoder, request_id, Flags::NONE, items);
-        if items.len() > limit - RESERVE_BYTES && items.len() - start > RESERVE_BYTES / MULTI_ITEMS_MAX {
+        let is_got = |item: &[u8]| item.get(8) == Some(&Kind::GOT.0);
+        if items.len() > limit - RESERVE_BYTES && is_got(&items[start..]) {
             items.truncate(start);
             let message = "the answer to this batch is full: ask for this item in another";
             let error = ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) };
@@ -47,7 +48,14 @@ impl Batch {
 impl Shard {
     /// Hand out the items of a batch. Those of other shards and nodes travel alone, but leave in the same turn
     /// and so in the same send.
-    pub(super) fn on_multi(&mut self, now: Now, origin: Origin, frame: &Frame<'_>, out: &mut Output) {
+    pub(super) fn on_multi(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        cap: Option<Duration>,
+        out: &mut Output,
+    ) {
         let multi = match Multi::parse(frame) {
             Ok(multi) => multi,
             Err(error) => return self.answer_code(out, origin, ErrorCode::BadRequest, &error.to_string()),
@@ -67,7 +75,8 @@ impl Shard {
                 "too many batches under way: retry later",
             );
         };
-        let cap = (multi.budget_us > 0).then(|| Duration::from_micros(multi.budget_us.into()));
+        let own = (multi.budget_us > 0).then(|| Duration::from_micros(multi.budget_us.into()));
+        let cap = own.into_iter().chain(cap).min();
         let hops = origin.hops();
         for item in multi.items() {
             let item_origin = Origin::Item { batch: key, request_id: item.header.request_id, hops };

@@ -11,7 +11,7 @@ use ringmain_schema::{Frame, FrameError};
 
 use crate::id::{ConnectionId, ShardId};
 use crate::membership::View;
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 
 /// Requests that one shard may have unanswered at one sibling. A ring between two shards has room for this
 /// many requests, as many answers to requests the other way, and [`SIBLING_NOTICES_MAX`]: so an answer
@@ -101,6 +101,8 @@ pub enum SiblingMessage {
         ticket: u64,
         /// How often it was passed on between nodes.
         hops: u8,
+        /// What is left of its deadline.
+        budget: Duration,
         /// The frame.
         frame: Box<[u8]>,
     },
@@ -116,6 +118,9 @@ pub enum SiblingMessage {
     /// The last view has arrived: the next may be sent.
     ViewTaken,
 }
+
+/// An output keeps so much memory for its next use.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// What the core wants done, in order. Owned by the caller and reused.
 #[derive(Debug, Default)]
@@ -194,6 +199,9 @@ pub struct Append {
 impl Output {
     /// Everything was carried out: make room, keep the memory.
     pub fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.deliveries.clear();
         self.siblings.clear();

@@ -195,7 +195,9 @@ impl Shard {
                 .all
                 .iter()
                 .any(|(link, state)| link.node != NodeId(0) && matches!(state.state, State::Up(_)));
-            return (!reached).then(|| self.links.seeds[usize::from(id.shard.0)].clone());
+            let (host, port) = self.links.seeds[usize::from(id.shard.0)].clone();
+            let taught = self.links.all.get(&id).and_then(|link| link.port);
+            return (!reached).then(|| (host, taught.unwrap_or(port)));
         }
         let oneself = &self.view.member(id.node)?.oneself;
         let link = self.links.all.get(&id)?;
@@ -318,6 +320,7 @@ impl Shard {
         {
             self.sessions.insert(older, Session::Leaving);
             out.closes.push(older);
+            self.fail_all_over(now, id, out);
         }
         self.detector.on_connected(id.node);
         if self.membership.is_some() && id.shard == ShardId(0) {
@@ -327,6 +330,7 @@ impl Shard {
 
     /// A link's connection is gone: nothing that was asked over it will be answered.
     pub(super) fn on_link_lost(&mut self, now: Now, id: LinkId, connection: ConnectionId, out: &mut Output) {
+        let was_up = self.links.connection(id) == Some(connection);
         self.pause(now, id, |state| match state {
             State::Up(current) | State::Greeting { connection: current, .. } => current == connection,
             State::Awaiting | State::Pausing(_) | State::Calling(_) => false,
@@ -334,8 +338,20 @@ impl Shard {
         if !self.links.is_up(id.node) {
             self.detector.on_disconnected(id.node);
         }
-        self.fail_operations(now, id.node, out);
-        self.fail_relays(id.node, out);
+        if was_up {
+            self.fail_all_over(now, id, out);
+        }
+        if id.node != NodeId(0) && self.view.member(id.node).is_none() {
+            // Nobody that this node knows: whoever it was may introduce itself again.
+            self.links.all.remove(&id);
+            self.detector.forget(id.node);
+        }
+    }
+
+    /// What was asked over this link will not be answered.
+    fn fail_all_over(&mut self, now: Now, link: LinkId, out: &mut Output) {
+        self.fail_operations(now, link, out);
+        self.fail_relays(link, out);
     }
 }
 

@@ -49,7 +49,7 @@ use nodes::Notices;
 use operations::{Appends, Operation};
 use relay::Relay;
 use sessions::Session;
-use table::Table;
+use table::{Table, Tag};
 
 pub use io::{
     Append, ConnectionLimits, Delivery, Dial, DialId, Input, Machine, Output, Piece, SIBLING_NOTICES_MAX,
@@ -104,7 +104,7 @@ impl Shard {
         } else {
             ContextKey::from_secret(&options.secret)
         };
-        let state_bytes_max = 2 * options.value_bytes_max as usize;
+        let state_bytes_max = options.sibling_bytes_max();
         let is_first = options.shard == ShardId(0);
         let mut shard = Self {
             replica: Replica::new(partitions, prng.next_u64(), state_bytes_max),
@@ -116,10 +116,10 @@ impl Shard {
             appends: Appends::default(),
             sessions: BTreeMap::new(),
             links: Links::new(if is_first { seeds } else { &[] }),
-            operations: Table::new(options.operations_max),
-            relays: Table::new(options.operations_max),
+            operations: Table::new(options.operations_max, Tag::Operations),
+            relays: Table::new(options.operations_max, Tag::Relays),
             relays_to: vec![0; usize::from(options.shards)],
-            batches: Table::new(BATCHES_MAX),
+            batches: Table::new(BATCHES_MAX, Tag::Batches),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),

@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Stored};
-use ringmain_schema::peer::{ReadState, Replicate};
+use ringmain_schema::peer::{Operation as WireOperation, ReadState, ReplicateWriter};
 use smallvec::SmallVec;
 
 use crate::causality::{Siblings, VersionVector};
 use crate::coordinator::{Basis, GetQuorum, GetVerdict, PutQuorum, PutVerdict};
-use crate::id::{ConnectionId, NodeId, PartitionId};
+use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
 use crate::membership::Health;
-use crate::replica::{Applied, Place, Refused, Write, state_writer};
+use crate::replica::{Applied, Place, Refused, Replaced, Write, state_writer};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::answer::Origin;
 use super::deadlines::Due;
 use super::io::{Append, Output};
+use super::links::LinkId;
 
 /// A read that is answered waits so long for the last replicas, to repair them.
 const LINGER: Duration = Duration::from_millis(100);
@@ -132,7 +133,8 @@ impl Shard {
         out: &mut Output,
     ) {
         let primaries: Nodes = self.view.primaries(place.partition).into();
-        let healthy = self.count_healthy(now.monotonic, &primaries);
+        let told = self.reachable(now.monotonic, place.partition, &primaries);
+        let healthy = told.len() + 1;
         if healthy < usize::from(needed) {
             return self.refuse_unavailable(out, origin, needed, healthy);
         }
@@ -140,23 +142,29 @@ impl Shard {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
         let appended = if self.options.durable { self.appends.last + 1 } else { 0 };
-        match self.replica.coordinate(now, place, write, appended) {
-            Ok(Applied::Now) => self.append(place, out),
-            Ok(Applied::Before) => self.counters.retries_recognised += 1,
+        let operation = write.operation;
+        let (replaced, only) = match self.replica.coordinate(now, place, write, appended) {
+            Ok(Applied::Now { replaced }) => {
+                self.append(place, out);
+                (replaced, None)
+            }
+            Ok(Applied::Before) => {
+                self.counters.retries_recognised += 1;
+                (Replaced::new(), Some(operation))
+            }
             Err(refused) => return self.refuse_write(out, origin, refused),
-        }
-        let context = self.context_of_only_version(now, place);
+        };
+        let context = self.context_of_only_version(now, place, only);
         if primaries.len() == 1 && !self.options.durable {
             return self.answer_stored(out, origin, &context, Basis::primaries(1));
         }
         let mut quorum = PutQuorum::new(needed, &primaries);
-        let told = self.reachable(now.monotonic, place.partition, &primaries);
         let me = self.view.me;
         let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
         primaries.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
         let work = Work::Put { quorum, context };
         let Some(key) = self.begin(origin, now.monotonic + budget, place, work, out) else { return };
-        self.send_state(now, place, key, false, &told, out);
+        self.send_state(now, place, key, &replaced, &told, out);
         self.await_own_record(place, key);
         self.progress(now, key, false, out);
     }
@@ -192,39 +200,63 @@ impl Shard {
         up.filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?))).collect()
     }
 
-    fn count_healthy(&self, now: Instant, primaries: &[NodeId]) -> usize {
-        let is_healthy = |node: NodeId| node == self.view.me || self.detector.health(now, node) == Health::Up;
-        primaries.iter().filter(|&&node| is_healthy(node)).count()
-    }
-
-    /// Send a key's whole state, as one frame for all.
+    /// Send a key's whole state after a write, as one frame for all.
     fn send_state(
         &mut self,
         now: Now,
         place: Place<'_>,
-        request_id: u64,
-        repair: bool,
+        operation: u64,
+        replaced: &[OperationId],
         to: &[(NodeId, ConnectionId)],
         out: &mut Output,
     ) {
-        let ring = self.view.ring.hash();
+        let replaced = replaced.iter().map(|write| WireOperation::new(write.client, write.sequence));
+        let replaced: SmallVec<[_; 1]> = replaced.collect();
         let Some(entry) = self.replica.read(now, place) else { return };
-        let state = state_writer(&entry.state);
+        let replicate = ReplicateWriter {
+            key: place.key,
+            state: state_writer(&entry.state),
+            ring: self.view.ring.hash(),
+            partition_epoch: 0,
+            repair: false,
+            replaced: &replaced,
+        };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {
-            Replicate::encode(encoder, request_id, place.key, &state, ring, 0, repair, bytes);
+            replicate.encode(encoder, operation, bytes);
         });
-        if !repair {
-            to.iter().for_each(|(node, _)| self.detector.on_asked(now.monotonic, *node));
-        }
+        to.iter().for_each(|(node, _)| self.detector.on_asked(now.monotonic, *node));
+    }
+
+    /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
+    fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
+        let Some(entry) = self.replica.read(now, place) else { return };
+        let replicate = ReplicateWriter {
+            key: place.key,
+            state: state_writer(&entry.state),
+            ring: self.view.ring.hash(),
+            partition_epoch: 0,
+            repair: true,
+            replaced: &[],
+        };
+        let encoder = &mut self.encoder;
+        out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {
+            replicate.encode(encoder, 0, bytes);
+        });
     }
 
     /// A context that covers the new version, if it is the only one: else it would cover versions that the
-    /// client has not seen.
-    fn context_of_only_version(&mut self, now: Now, place: Place<'_>) -> Vec<u8> {
+    /// client has not seen. To a retry, the new version is the one that it had left (`retried`), if that stands.
+    fn context_of_only_version(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        retried: Option<OperationId>,
+    ) -> Vec<u8> {
         let mut context = Vec::new();
         if let Some(entry) = self.replica.read(now, place)
-            && entry.state.versions().len() == 1
+            && let [only] = entry.state.versions()
+            && retried.is_none_or(|operation| only.operation == operation)
         {
             self.context_key.seal_clock(place.key, entry.state.clock(), &mut context);
         }
@@ -240,8 +272,16 @@ impl Shard {
         let index = self.replica.index();
         let entry = index.find(place.partition, place.token, place.key).expect("what was written is there");
         debug_assert_eq!(entry.appended, self.appends.last);
-        let (state, start) = (state_writer(&entry.state), out.bytes.len());
-        Replicate::encode(&mut self.encoder, 0, place.key, &state, 0, 0, false, &mut out.bytes);
+        let record = ReplicateWriter {
+            key: place.key,
+            state: state_writer(&entry.state),
+            ring: 0,
+            partition_epoch: 0,
+            repair: false,
+            replaced: &[],
+        };
+        let start = out.bytes.len();
+        record.encode(&mut self.encoder, 0, &mut out.bytes);
         out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
     }
 
@@ -310,12 +350,17 @@ impl Shard {
         }
     }
 
-    /// A node is gone, and with it the answers that it owed.
-    pub(super) fn fail_operations(&mut self, now: Now, node: NodeId, out: &mut Output) {
+    /// A link is gone, and with it the answers that were to come over it.
+    pub(super) fn fail_operations(&mut self, now: Now, link: LinkId, out: &mut Output) {
         let under_way: Vec<u64> = self.operations.keys().collect();
         for key in under_way {
-            self.count_failure(key, node);
-            self.progress(now, key, false, out);
+            let Some(partition) = self.operations.get_mut(key).map(|operation| operation.partition) else {
+                continue;
+            };
+            if self.link_to(link.node, partition) == Some(link) {
+                self.count_failure(key, link.node);
+                self.progress(now, key, false, out);
+            }
         }
     }
 
@@ -399,7 +444,7 @@ impl Shard {
     fn end_get(&mut self, now: Now, key: u64, out: &mut Output) {
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
-        let stale: Nodes = quorum.repairs().map(|repair| repair.node).collect();
+        let stale: Nodes = quorum.stale_replicas().collect();
         if stale.is_empty() {
             return;
         }
@@ -409,7 +454,7 @@ impl Shard {
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
-        self.send_state(now, place, 0, true, &told, out);
+        self.send_repair(now, place, &told, out);
     }
 
     fn progress_put(&mut self, key: u64, verdict: PutVerdict, expired: bool, out: &mut Output) {

@@ -18,6 +18,8 @@ pub struct ShardOptions {
     pub shards: u16,
     /// What a connection must know; empty for nothing.
     pub secret: Arc<[u8]>,
+    /// N, before it is cut to the number of members; at most 8.
+    pub replicas: u8,
     /// R where a request doesn't say; 0 for a majority of N.
     pub read: u8,
     /// W where a request doesn't say; 0 for a majority of N.
@@ -45,6 +47,7 @@ impl ShardOptions {
             shard: ShardId(0),
             shards: 1,
             secret: [].into(),
+            replicas: 3,
             read: 0,
             write: 0,
             budget_default: Duration::from_secs(1),
@@ -55,6 +58,13 @@ impl ShardOptions {
             durable: false,
             software: software.into(),
         }
+    }
+
+    /// Bytes that a key's versions may have together after a put. Each of N coordinators may fill a key up to
+    /// here before they hear of each other, and what they merge must fit in a frame.
+    pub(super) fn sibling_bytes_max(&self) -> usize {
+        let value = self.value_bytes_max as usize;
+        (8 * value / usize::from(self.replicas.max(1))).min(2 * value)
     }
 
     pub(super) const fn client_limits(&self) -> ConnectionLimits {

@@ -4,9 +4,9 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Ping};
 use ringmain_schema::peer::{Forward, Gossip, ReadState, Replicate, Replicated, State};
 use ringmain_schema::{Flags, Frame, Kind, Malformed};
 
-use crate::id::{ConnectionId, NodeId, ShardId};
+use crate::id::{ConnectionId, OperationId, ShardId};
 use crate::replica::{Place, state_from_wire, state_writer};
-use crate::time::Now;
+use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
@@ -27,9 +27,9 @@ impl Shard {
         // Only an answer shows that it hears us: over a link cut in one direction it may well speak.
         if frame.header.kind.is_answer() {
             self.detector.on_answered(link.node);
+            self.links.on_heard(now.monotonic, link);
         }
-        self.links.on_heard(now.monotonic, link);
-        if let Err(error) = self.try_peer_frame(now, connection, link.node, frame, out) {
+        if let Err(error) = self.try_peer_frame(now, connection, link, frame, out) {
             // A peer of the same protocol never sends this: whatever else it says can't be trusted either.
             let message = error.to_string();
             let why = ErrorAnswer::new(ErrorCode::BadRequest, &message);
@@ -41,10 +41,11 @@ impl Shard {
         &mut self,
         now: Now,
         connection: ConnectionId,
-        node: NodeId,
+        link: LinkId,
         frame: &Frame<'_>,
         out: &mut Output,
     ) -> Result<(), Malformed> {
+        let node = link.node;
         let request_id = frame.header.request_id;
         match frame.header.kind {
             Kind::REPLICATE => self.on_replicate(connection, request_id, &Replicate::parse(frame)?, out),
@@ -54,7 +55,8 @@ impl Shard {
             Kind::FORWARD => {
                 let forward = Forward::parse(frame)?;
                 let origin = Origin::Peer { connection, request_id, hops: forward.hops };
-                self.on_request(now, origin, &forward.frame, out);
+                let cap = Duration::from_micros(forward.budget_us.into());
+                self.on_request(now, origin, &forward.frame, Some(cap), out);
             }
             Kind::REPLICATED => {
                 if Replicated::parse(frame)?.durable {
@@ -79,8 +81,12 @@ impl Shard {
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
             Kind::PONG => {}
-            Kind::ERROR => self.on_peer_error(now, node, frame, out),
-            kind if kind.is_answer() => self.on_relayed(request_id, frame, out),
+            kind if kind.is_answer() => {
+                // An error may answer a replication or a read; anything else, something that was passed on.
+                self.count_failure(request_id, node);
+                self.progress(now, request_id, false, out);
+                self.on_peer_answered(link, request_id, frame, out);
+            }
             kind => {
                 let message = format!("this version doesn't know frames of kind {}", kind.0);
                 let error = ErrorAnswer::new(ErrorCode::Unsupported, &message);
@@ -89,18 +95,6 @@ impl Shard {
             }
         }
         Ok(())
-    }
-
-    /// An error answers a replication or a read, whose key is in the table of operations, or something that was
-    /// passed on. The two tables' keys may coincide, so an error between replicas says that it is one.
-    fn on_peer_error(&mut self, now: Now, node: NodeId, frame: &Frame<'_>, out: &mut Output) {
-        let request_id = frame.header.request_id;
-        if frame.header.flags.contains(Flags::REPLICA) {
-            self.count_failure(request_id, node);
-            self.progress(now, request_id, false, out);
-        } else {
-            self.on_relayed(request_id, frame, out);
-        }
     }
 
     /// Merge what a coordinator sent, and say so when it is durable.
@@ -119,6 +113,10 @@ impl Shard {
             return self.refuse_peer(connection, request_id, out);
         };
         self.counters.replicated_in += 1;
+        let replaced = replicate.replaced();
+        self.replica.remember_replaced(
+            replaced.map(|write| OperationId { client: write.client(), sequence: write.sequence() }),
+        );
         if self.replica.merge(place, &state, self.next_append()) {
             self.append(place, out);
         }
@@ -170,16 +168,17 @@ impl Shard {
         let epoch = self.view.epoch;
         let error = ErrorAnswer { epoch, ..ErrorAnswer::new(ErrorCode::WrongShard, message) };
         let encoder = &mut self.encoder;
-        out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::REPLICA, bytes));
+        out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));
     }
 
     /// What a sibling shard said.
     pub(super) fn on_sibling(&mut self, now: Now, from: ShardId, message: SiblingMessage, out: &mut Output) {
         match message {
-            SiblingMessage::Request { ticket, hops, frame } => {
+            SiblingMessage::Request { ticket, hops, budget, frame } => {
                 let frame = Frame::split(&frame, frame.len()).ok().flatten();
                 let frame = frame.expect("siblings pass on whole frames");
-                self.on_request(now, Origin::Sibling { shard: from, ticket, hops }, &frame, out);
+                let origin = Origin::Sibling { shard: from, ticket, hops };
+                self.on_request(now, origin, &frame, Some(budget), out);
             }
             SiblingMessage::Answer { ticket, frame } => self.on_sibling_answered(from, ticket, &frame, out),
             SiblingMessage::View(view) => {

@@ -7,7 +7,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::peer::Forward;
 use ringmain_schema::{Flags, Frame, Kind, token};
 
-use crate::id::{NodeId, PartitionId, ShardId};
+use crate::id::{ConnectionId, NodeId, PartitionId, ShardId};
 use crate::membership::Health;
 use crate::time::{Duration, Instant, Now};
 
@@ -36,7 +36,7 @@ pub(super) struct Relay {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Via {
     Sibling(ShardId),
-    Node(NodeId),
+    Peer(LinkId),
 }
 
 impl Shard {
@@ -79,7 +79,7 @@ impl Shard {
         self.counters.forwarded_to_siblings += 1;
         let mut copy = Vec::with_capacity(frame.length());
         frame.relay(0, Flags::NONE, &mut copy);
-        let message = SiblingMessage::Request { ticket, hops: origin.hops(), frame: copy.into() };
+        let message = SiblingMessage::Request { ticket, hops: origin.hops(), budget, frame: copy.into() };
         out.siblings.push((shard, message));
     }
 
@@ -92,36 +92,36 @@ impl Shard {
         budget: Duration,
         out: &mut Output,
     ) {
-        let hops = origin.hops() + 1;
+        let hops = origin.hops().saturating_add(1);
         if hops > HOPS_MAX {
             let message = "the nodes disagree about who owns this key: retry when they have talked";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
         }
-        let Some((node, connection)) = self.nearest_primary(now.monotonic, partition) else {
+        let Some((link, connection)) = self.nearest_primary(now.monotonic, partition) else {
             let message = "no primary of this key can be reached: retry later";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
         };
-        let Some(ticket) = self.remember_relay(now, origin, Via::Node(node), frame, budget, out) else {
+        let Some(ticket) = self.remember_relay(now, origin, Via::Peer(link), frame, budget, out) else {
             return;
         };
         self.counters.forwarded_to_peers += 1;
-        self.detector.on_asked(now.monotonic, node);
+        self.detector.on_asked(now.monotonic, link.node);
+        let budget_us = u32::try_from(budget.as_micros()).unwrap_or(u32::MAX);
         let mut inner = Vec::with_capacity(frame.length());
         frame.relay(0, Flags::NONE, &mut inner);
         let encoder = &mut self.encoder;
-        out.deliver(connection, false, |bytes| Forward::encode(encoder, ticket, hops, &inner, bytes));
+        out.deliver(connection, false, |bytes| {
+            Forward::encode(encoder, ticket, hops, budget_us, &inner, bytes);
+        });
     }
 
     /// The first primary of the preference list that is up, with the connection to its right shard.
-    fn nearest_primary(
-        &self,
-        now: Instant,
-        partition: PartitionId,
-    ) -> Option<(NodeId, crate::id::ConnectionId)> {
+    fn nearest_primary(&self, now: Instant, partition: PartitionId) -> Option<(LinkId, ConnectionId)> {
         let primaries = self.view.primaries(partition).iter();
         let others = primaries.filter(|&&node| node != self.view.me);
         let up = others.filter(|&&node| self.detector.health(now, node) == Health::Up);
-        up.filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?))).next()
+        let links = up.filter_map(|&node| self.link_to(node, partition));
+        links.filter_map(|link| Some((link, self.links.connection(link)?))).next()
     }
 
     /// The shard of `node` that holds `partition`; `None` while its shards are not known.
@@ -154,9 +154,23 @@ impl Shard {
         self.answer_code(out, origin, ErrorCode::Overloaded, message);
     }
 
-    /// The answer to something that was passed on. Too late, or unknown: nobody waits for it.
-    pub(super) fn on_relayed(&mut self, ticket: u64, frame: &Frame<'_>, out: &mut Output) {
-        let Some(relay) = self.take_relay(ticket) else { return };
+    /// A peer's answer to something that was passed on to it. Too late, unknown, or not its to answer: nobody
+    /// waits for it.
+    pub(super) fn on_peer_answered(
+        &mut self,
+        link: LinkId,
+        ticket: u64,
+        frame: &Frame<'_>,
+        out: &mut Output,
+    ) {
+        self.on_relayed(Via::Peer(link), ticket, frame, out);
+    }
+
+    fn on_relayed(&mut self, via: Via, ticket: u64, frame: &Frame<'_>, out: &mut Output) {
+        if self.relays.get_mut(ticket).is_none_or(|relay| relay.via != via) {
+            return;
+        }
+        let Some(relay) = self.relays.remove(ticket) else { return };
         self.deadlines.remove(relay.deadline, Due::Relay(ticket));
         self.answer(out, relay.origin, |_, id, _, bytes| frame.relay(id, Flags::FORWARDED, bytes));
     }
@@ -165,26 +179,22 @@ impl Shard {
     pub(super) fn on_sibling_answered(&mut self, from: ShardId, ticket: u64, frame: &[u8], out: &mut Output) {
         self.relays_to[usize::from(from.0)] -= 1;
         let frame = Frame::split(frame, frame.len()).ok().flatten().expect("siblings answer in whole frames");
-        self.on_relayed(ticket, &frame, out);
-    }
-
-    fn take_relay(&mut self, ticket: u64) -> Option<Relay> {
-        self.relays.remove(ticket)
+        self.on_relayed(Via::Sibling(from), ticket, &frame, out);
     }
 
     /// No answer came in time.
     pub(super) fn on_relay_due(&mut self, ticket: u64, out: &mut Output) {
-        let Some(relay) = self.take_relay(ticket) else { return };
+        let Some(relay) = self.relays.remove(ticket) else { return };
         self.counters.timeouts += 1;
         self.give_up(out, &relay, ErrorCode::Timeout, "the coordinator did not answer by the deadline");
     }
 
-    /// A node is gone, and with it the answers that it owed.
-    pub(super) fn fail_relays(&mut self, node: NodeId, out: &mut Output) {
+    /// A link is gone, and with it the answers that were to come over it.
+    pub(super) fn fail_relays(&mut self, link: LinkId, out: &mut Output) {
         let lost: Vec<u64> = self.relays.keys().collect();
         for ticket in lost {
-            if self.relays.get_mut(ticket).is_some_and(|relay| relay.via == Via::Node(node))
-                && let Some(relay) = self.take_relay(ticket)
+            if self.relays.get_mut(ticket).is_some_and(|relay| relay.via == Via::Peer(link))
+                && let Some(relay) = self.relays.remove(ticket)
             {
                 self.deadlines.remove(relay.deadline, Due::Relay(ticket));
                 self.give_up(out, &relay, ErrorCode::Unavailable, "the coordinator was lost: retry");
@@ -195,7 +205,7 @@ impl Shard {
     fn give_up(&mut self, out: &mut Output, relay: &Relay, code: ErrorCode, message: &str) {
         if relay.is_write {
             self.counters.maybe_applied += 1;
-            let message = "the coordinator was lost before it answered: the write may be applied";
+            let message = "the coordinator did not answer: the write may be applied; read it back, or retry";
             self.answer_error(out, relay.origin, &ErrorAnswer::new(ErrorCode::MaybeApplied, message));
         } else {
             self.answer_code(out, relay.origin, code, message);

@@ -14,8 +14,15 @@ use super::answer::Origin;
 use super::io::Output;
 
 impl Shard {
-    /// A request from a client, a sibling or a peer.
-    pub(super) fn on_request(&mut self, now: Now, origin: Origin, frame: &Frame<'_>, out: &mut Output) {
+    /// A request from a client, a sibling or a peer. `cap` bounds its budget, where it was passed on.
+    pub(super) fn on_request(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        frame: &Frame<'_>,
+        cap: Option<Duration>,
+        out: &mut Output,
+    ) {
         if self.stopping {
             let message = "this node is stopping: ask another";
             return self.answer_code(out, origin, ErrorCode::ShuttingDown, message);
@@ -23,9 +30,9 @@ impl Shard {
         match frame.header.kind {
             Kind::MULTI_GET | Kind::MULTI_PUT => {
                 self.counters.batches += 1;
-                self.on_multi(now, origin, frame, out);
+                self.on_multi(now, origin, frame, cap, out);
             }
-            Kind::GET | Kind::PUT | Kind::DELETE => self.on_key_request(now, origin, frame, None, out),
+            Kind::GET | Kind::PUT | Kind::DELETE => self.on_key_request(now, origin, frame, cap, out),
             _ => self.answer_code(
                 out,
                 origin,
@@ -35,7 +42,7 @@ impl Shard {
         }
     }
 
-    /// A request about one key. `cap` bounds its budget, where it is part of a batch.
+    /// A request about one key. `cap` bounds its budget, where it is part of a batch or was passed on.
     pub(super) fn on_key_request(
         &mut self,
         now: Now,

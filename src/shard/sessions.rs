@@ -212,7 +212,7 @@ impl Shard {
         let origin = Origin::Client { connection, request_id };
         match frame.header.kind {
             Kind::GET | Kind::PUT | Kind::DELETE | Kind::MULTI_GET | Kind::MULTI_PUT => {
-                self.on_request(now, origin, frame, out);
+                self.on_request(now, origin, frame, None, out);
             }
             Kind::TOPOLOGY => self.on_topology_request(connection, frame, out),
             Kind::STATUS => {

@@ -1,13 +1,25 @@
 //! A table of things under way, each with a number that is never used again.
 
 /// At most `limit` things. A key holds a slot and its generation, so that a late answer to something long
-/// gone finds nothing, instead of something else.
+/// gone finds nothing, instead of something else; and the table's tag, so that no key fits two tables.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     limit: usize,
+    tag: Tag,
 }
+
+/// Which table a key is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tag {
+    Operations = 0,
+    Relays = 1,
+    Batches = 2,
+}
+
+/// The tag's place in a key, above the slot's number.
+const TAG_SHIFT: u32 = 30;
 
 #[derive(Debug)]
 struct Slot<T> {
@@ -17,9 +29,10 @@ struct Slot<T> {
 }
 
 impl<T> Table<T> {
-    /// Room for `limit` things; memory grows with use.
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), limit }
+    /// Room for `limit` things, fewer than 2^30; memory grows with use.
+    pub(super) const fn new(limit: usize, tag: Tag) -> Self {
+        assert!(limit < 1 << TAG_SHIFT, "a slot's number must leave room for the tag");
+        Self { slots: Vec::new(), free: Vec::new(), limit, tag }
     }
 
     /// How many there are.
@@ -50,19 +63,23 @@ impl<T> Table<T> {
         debug_assert!(slot.thing.is_none());
         slot.generation = slot.generation.wrapping_add(1);
         slot.thing = Some(thing);
-        Ok(u64::from(slot.generation) << 32 | u64::from(at))
+        let generation = slot.generation;
+        Ok(self.key(generation, at))
     }
 
     /// The thing of this key, if it is still there.
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key as u32 as usize)?;
+        if key as u32 >> TAG_SHIFT != self.tag as u32 {
+            return None;
+        }
+        let slot = self.slots.get_mut(slot_of(key) as usize)?;
         slot.thing.as_mut().filter(|_| slot.generation == (key >> 32) as u32)
     }
 
     /// Take the thing of this key out, if it is still there.
     pub(super) fn remove(&mut self, key: u64) -> Option<T> {
         self.get_mut(key)?;
-        let at = key as u32;
+        let at = slot_of(key);
         self.free.push(at);
         let slot = &mut self.slots[at as usize];
         slot.generation = slot.generation.wrapping_add(1);
@@ -75,8 +92,16 @@ impl<T> Table<T> {
             .iter()
             .enumerate()
             .filter(|(_, slot)| slot.thing.is_some())
-            .map(|(at, slot)| u64::from(slot.generation) << 32 | at as u64)
+            .map(|(at, slot)| self.key(slot.generation, at as u32))
     }
+
+    fn key(&self, generation: u32, at: u32) -> u64 {
+        u64::from(generation) << 32 | u64::from((self.tag as u32) << TAG_SHIFT | at)
+    }
+}
+
+const fn slot_of(key: u64) -> u32 {
+    key as u32 & ((1 << TAG_SHIFT) - 1)
 }
 
 #[cfg(test)]
@@ -85,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_key_is_never_used_again() {
-        let mut table = Table::new(2);
+        let mut table = Table::new(2, Tag::Relays);
         let first = table.insert("first").unwrap();
         assert_eq!(table.remove(first), Some("first"));
         let second = table.insert("second").unwrap();
@@ -97,8 +122,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_fits_one_table_only() {
+        let (mut operations, mut relays) = (Table::new(1, Tag::Operations), Table::new(1, Tag::Relays));
+        let key = operations.insert(1).unwrap();
+        assert_ne!(key, relays.insert(2).unwrap());
+        assert_eq!(relays.get_mut(key), None);
+    }
+
+    #[test]
     fn a_full_table_says_so() {
-        let mut table = Table::new(1);
+        let mut table = Table::new(1, Tag::Batches);
         table.insert(1).unwrap();
         assert_eq!(table.insert(2), Err(2));
         assert!(table.is_full() && table.len() == 1);

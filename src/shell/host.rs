@@ -9,6 +9,10 @@ use crate::id::{ConnectionId, ShardId};
 use crate::shard::{Dial, Input, Machine, Output, SiblingMessage};
 use crate::time::{Instant, Now};
 
+/// Small requests can have large answers: with so many bytes of them waiting, they are carried out before the
+/// next request is looked at, so that the connection's limit on unsent bytes can take effect.
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
+
 /// Messages taken from one sibling in one turn.
 const SIBLING_MESSAGES_PER_TURN: usize = 256;
 /// Paused connections that go on in one turn.
@@ -125,8 +129,10 @@ impl<M: Machine> Host<M> {
         let mut from = 0;
         loop {
             let Self { machine, output, now, .. } = self;
-            let handed_in =
-                net.hand_in(connection, filled.as_ref(), from, |input| machine.handle(*now, input, output));
+            let handed_in = net.hand_in(connection, filled.as_ref(), from, |input| {
+                machine.handle(*now, input, output);
+                output.bytes.len() < OUTPUT_BYTES_MAX
+            });
             self.carry_out(net);
             match handed_in {
                 HandedIn::All => {

@@ -140,6 +140,7 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
     ShardOptions {
         shards: config.shards,
         secret,
+        replicas: config.replicas,
         read: config.read,
         write: config.write,
         budget_default: config.timeout,

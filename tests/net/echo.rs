@@ -166,7 +166,12 @@ impl Echo {
             let Some((connection, frame)) = self.waiting.pop() else { return };
             let ticket = self.next();
             self.tickets.insert(ticket, connection);
-            let message = SiblingMessage::Request { ticket, hops: 0, frame: frame.into() };
+            let message = SiblingMessage::Request {
+                ticket,
+                hops: 0,
+                budget: ringmain::time::Duration::ZERO,
+                frame: frame.into(),
+            };
             output.siblings.push((ShardId(1 - self.shard.0), message));
         }
     }

@@ -513,6 +513,133 @@ impl<'a> Version {
 
 }
 
+// struct Operation, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Operation(pub [u8; 16]);
+impl Default for Operation { 
+  fn default() -> Self { 
+    Self([0; 16])
+  }
+}
+impl ::core::fmt::Debug for Operation {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Operation")
+      .field("client", &self.client())
+      .field("sequence", &self.sequence())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Operation {}
+impl<'a> ::flatbuffers::Follow<'a> for Operation {
+  type Inner = &'a Operation;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Operation>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Operation {
+  type Inner = &'a Operation;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Operation>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Operation {
+    type Output = Operation;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Operation as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Operation {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Operation {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    client: u64,
+    sequence: u64,
+  ) -> Self {
+    let mut s = Self([0; 16]);
+    s.set_client(client);
+    s.set_sequence(sequence);
+    s
+  }
+
+  pub fn client(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_client(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn sequence(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_sequence(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum ReplicateOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -535,6 +662,7 @@ impl<'a> Replicate<'a> {
   pub const VT_RING: ::flatbuffers::VOffsetT = 10;
   pub const VT_PARTITION_EPOCH: ::flatbuffers::VOffsetT = 12;
   pub const VT_REPAIR: ::flatbuffers::VOffsetT = 14;
+  pub const VT_REPLACED: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -548,6 +676,7 @@ impl<'a> Replicate<'a> {
     let mut builder = ReplicateBuilder::new(_fbb);
     builder.add_partition_epoch(args.partition_epoch);
     builder.add_ring(args.ring);
+    if let Some(x) = args.replaced { builder.add_replaced(x); }
     if let Some(x) = args.versions { builder.add_versions(x); }
     if let Some(x) = args.clock { builder.add_clock(x); }
     if let Some(x) = args.key { builder.add_key(x); }
@@ -598,6 +727,13 @@ impl<'a> Replicate<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Replicate::VT_REPAIR, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn replaced(&self) -> Option<::flatbuffers::Vector<'a, Operation>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Operation>>>(Replicate::VT_REPLACED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Replicate<'_> {
@@ -612,6 +748,7 @@ impl ::flatbuffers::Verifiable for Replicate<'_> {
      .visit_field::<u64>("ring", Self::VT_RING, false)?
      .visit_field::<u64>("partition_epoch", Self::VT_PARTITION_EPOCH, false)?
      .visit_field::<bool>("repair", Self::VT_REPAIR, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Operation>>>("replaced", Self::VT_REPLACED, false)?
      .finish();
     Ok(())
   }
@@ -623,6 +760,7 @@ pub struct ReplicateArgs<'a> {
     pub ring: u64,
     pub partition_epoch: u64,
     pub repair: bool,
+    pub replaced: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Operation>>>,
 }
 impl<'a> Default for ReplicateArgs<'a> {
   #[inline]
@@ -634,6 +772,7 @@ impl<'a> Default for ReplicateArgs<'a> {
       ring: 0,
       partition_epoch: 0,
       repair: false,
+      replaced: None,
     }
   }
 }
@@ -668,6 +807,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplicateBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(Replicate::VT_REPAIR, repair, false);
   }
   #[inline]
+  pub fn add_replaced(&mut self, replaced: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Operation>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Replicate::VT_REPLACED, replaced);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReplicateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ReplicateBuilder {
@@ -691,6 +834,7 @@ impl ::core::fmt::Debug for Replicate<'_> {
       ds.field("ring", &self.ring());
       ds.field("partition_epoch", &self.partition_epoch());
       ds.field("repair", &self.repair());
+      ds.field("replaced", &self.replaced());
       ds.finish()
   }
 }
@@ -1067,6 +1211,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Forward<'a> {
 
 impl<'a> Forward<'a> {
   pub const VT_HOPS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BUDGET_US: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1078,6 +1223,7 @@ impl<'a> Forward<'a> {
     args: &'args ForwardArgs
   ) -> ::flatbuffers::WIPOffset<Forward<'bldr>> {
     let mut builder = ForwardBuilder::new(_fbb);
+    builder.add_budget_us(args.budget_us);
     builder.add_hops(args.hops);
     builder.finish()
   }
@@ -1090,6 +1236,13 @@ impl<'a> Forward<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Forward::VT_HOPS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn budget_us(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Forward::VT_BUDGET_US, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Forward<'_> {
@@ -1099,18 +1252,21 @@ impl ::flatbuffers::Verifiable for Forward<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<u8>("hops", Self::VT_HOPS, false)?
+     .visit_field::<u32>("budget_us", Self::VT_BUDGET_US, false)?
      .finish();
     Ok(())
   }
 }
 pub struct ForwardArgs {
     pub hops: u8,
+    pub budget_us: u32,
 }
 impl<'a> Default for ForwardArgs {
   #[inline]
   fn default() -> Self {
     ForwardArgs {
       hops: 0,
+      budget_us: 0,
     }
   }
 }
@@ -1123,6 +1279,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ForwardBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_hops(&mut self, hops: u8) {
     self.fbb_.push_slot::<u8>(Forward::VT_HOPS, hops, 0);
+  }
+  #[inline]
+  pub fn add_budget_us(&mut self, budget_us: u32) {
+    self.fbb_.push_slot::<u32>(Forward::VT_BUDGET_US, budget_us, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ForwardBuilder<'a, 'b, A> {
@@ -1143,6 +1303,7 @@ impl ::core::fmt::Debug for Forward<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Forward");
       ds.field("hops", &self.hops());
+      ds.field("budget_us", &self.budget_us());
       ds.finish()
   }
 }

@@ -71,13 +71,14 @@ impl Net {
     }
 
     /// Cut frames from what the connection holds and from `filled`, of which the first `from` bytes were
-    /// handed in before, and pass them to `take`, up to the connection's limits.
+    /// handed in before, and pass them to `take`, up to the connection's limits, or until `take` says that it
+    /// has enough for now.
     pub(in crate::shell) fn hand_in(
         &mut self,
         id: ConnectionId,
         filled: Option<&Filled>,
         from: usize,
-        mut take: impl FnMut(Input<'_>),
+        mut take: impl FnMut(Input<'_>) -> bool,
     ) -> HandedIn {
         let Some(connection) = self.table.find(id) else { return HandedIn::All };
         if !matches!(connection.phase, Phase::Open) {
@@ -89,8 +90,8 @@ impl Net {
         let in_flight = &mut connection.requests_in_flight;
         let on_frame = |frame: Frame<'_>| {
             *in_flight += usize::from(!frame.header.kind.is_answer());
-            take(Input::Frame { connection: id, frame });
-            *in_flight < limits.requests_in_flight_max
+            let goes_on = take(Input::Frame { connection: id, frame });
+            goes_on && *in_flight < limits.requests_in_flight_max
         };
         match connection.incoming.cut(fresh, limits.frame_bytes_max, ready, on_frame) {
             Cut::Hungry => HandedIn::All,

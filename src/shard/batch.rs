@@ -23,6 +23,12 @@ pub(super) struct Batch {
 const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * 256;
 
 impl Batch {
+    /// Is an answer with so many bytes of values certain to be refused?
+    pub(super) fn is_full_for(&self, value_bytes: usize, limit: usize) -> bool {
+        self.answers.items.len() + value_bytes > limit - RESERVE_BYTES
+            && value_bytes > RESERVE_BYTES / MULTI_ITEMS_MAX
+    }
+
     /// Add an item's answer; one with which the whole would be too large for its reader becomes `TooLarge`.
     pub(super) fn add(
         &mut self,
@@ -36,12 +42,16 @@ impl Batch {
         encode(encoder, request_id, Flags::NONE, items);
         if items.len() > limit - RESERVE_BYTES && items.len() - start > RESERVE_BYTES / MULTI_ITEMS_MAX {
             items.truncate(start);
-            let message = "the answer to this batch is full: ask for this item in another";
-            let error = ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) };
-            error.encode(encoder, request_id, Flags::NONE, items);
+            full(limit).encode(encoder, request_id, Flags::NONE, items);
         }
         self.answers.count += 1;
     }
+}
+
+/// To an item whose answer doesn't fit.
+pub(super) const fn full(limit: usize) -> ErrorAnswer<'static> {
+    let message = "the answer to this batch is full: ask for this item in another";
+    ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) }
 }
 
 impl Shard {

@@ -17,6 +17,8 @@ use super::PATIENCE;
 pub struct Wire {
     stream: TcpStream,
     received: Vec<u8>,
+    /// Those before were handed out. `taken <= received.len()`
+    taken: usize,
     welcome: Option<Answer>,
 }
 
@@ -35,7 +37,7 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), welcome: None })
+        Ok(Self { stream, received: Vec::new(), taken: 0, welcome: None })
     }
 
     /// Connect as a client, and be welcomed.
@@ -79,11 +81,13 @@ impl Wire {
     pub fn try_receive(&mut self) -> Result<Option<Answer>> {
         let mut chunk = [0; 64 * 1024];
         loop {
-            let frame = Frame::split(&self.received, u32::MAX as usize).expect("servers send whole frames");
-            if let Some(length) = frame.map(|frame| frame.length()) {
-                let rest = self.received.split_off(length);
-                return Ok(Some(Answer(std::mem::replace(&mut self.received, rest))));
+            if let Some(length) = self.whole_frame() {
+                let answer = self.received[self.taken..self.taken + length].to_vec();
+                self.taken += length;
+                return Ok(Some(Answer(answer)));
             }
+            self.received.drain(..self.taken);
+            self.taken = 0;
             match self.stream.read(&mut chunk) {
                 Ok(0) if self.received.is_empty() => return Ok(None),
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -93,6 +97,18 @@ impl Wire {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Would [`receive`](Self::receive) return at once?
+    pub fn has_whole_frame(&self) -> bool {
+        self.whole_frame().is_some()
+    }
+
+    /// Its length.
+    fn whole_frame(&self) -> Option<usize> {
+        let bytes = &self.received[self.taken..];
+        let frame = Frame::split(bytes, u32::MAX as usize).expect("servers send whole frames");
+        frame.map(|frame| frame.length())
     }
 
     /// Send, and receive one frame.

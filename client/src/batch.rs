@@ -275,12 +275,18 @@ impl<T> Round<'_, T> {
         match outcome {
             Outcome::Answer(bytes) => {
                 let answers = answers(&bytes, places.len());
+                let is_partial = answers.iter().flatten().flatten().any(|item| item.header.kind == Kind::GOT);
                 for (order, &place) in places.iter().enumerate() {
                     let answer = match &answers {
                         Ok(answers) => self.read(&bytes, answers[order].as_ref(), route),
                         Err(error) => Err(error.clone()),
                     };
-                    is_stale |= items[place].answered(answer, route);
+                    if is_partial && matches!(answer, Err(Error::TooLarge { .. })) {
+                        // Each round brings some of the values, so there is an end to it.
+                        items[place].tries.put_off();
+                    } else {
+                        is_stale |= items[place].answered(answer, route);
+                    }
                 }
             }
             Outcome::Lost { sent } => {

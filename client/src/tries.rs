@@ -82,6 +82,12 @@ impl Tries {
         self.met_full |= is_full;
     }
 
+    /// The answer didn't fit in one frame with others, which came: ask again for what is left.
+    pub(crate) fn put_off(&mut self) {
+        self.sent -= 1;
+        self.tried.pop();
+    }
+
     /// The connection was lost.
     pub(crate) fn lost(&mut self, sent: bool, reason: Option<Error>) -> Next {
         self.may_have_been_applied(sent, 0);

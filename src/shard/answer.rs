@@ -9,6 +9,7 @@ use crate::coordinator::Basis;
 use crate::id::{ConnectionId, ShardId};
 
 use super::Shard;
+use super::batch::full;
 use super::io::{Output, SiblingMessage};
 
 /// From this size on a value is sent by reference: it stays where it is until the kernel has taken it. A smaller
@@ -134,6 +135,14 @@ impl Shard {
         versions: &[&Version<Bytes>],
         basis: Basis,
     ) {
+        if let Origin::Item { batch, .. } = origin {
+            // Before anything is copied: a small batch may name large values a thousand times.
+            let limit = self.options.peer_limits().frame_bytes_max;
+            let value_bytes = versions.iter().map(|version| value(version).len()).sum();
+            if self.batches.get_mut(batch).is_some_and(|batch| batch.is_full_for(value_bytes, limit)) {
+                return self.answer_error(out, origin, &full(limit));
+            }
+        }
         let heads = versions.iter().map(|version| head(version));
         let basis = [basis.primaries, basis.fallbacks, basis.nodes];
         let large = versions.iter().any(|version| value(version).len() >= SHARED_BYTES_MIN);

@@ -23,6 +23,11 @@ pub(super) struct Batch {
 const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * 256;
 
 impl Batch {
+    /// Is an answer with so many bytes of values certain to be refused?
+    pub(super) fn is_full_for(&self, value_bytes: usize, limit: usize) -> bool {
+        self.answers.items.len() + value_bytes > limit - RESERVE_BYTES
+    }
+
     /// Add an item's answer; values with which the whole would be too large for its reader become `TooLarge`.
     pub(super) fn add(
         &mut self,
@@ -37,12 +42,16 @@ impl Batch {
         let is_got = |item: &[u8]| item.get(8) == Some(&Kind::GOT.0);
         if items.len() > limit - RESERVE_BYTES && is_got(&items[start..]) {
             items.truncate(start);
-            let message = "the answer to this batch is full: ask for this item in another";
-            let error = ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) };
-            error.encode(encoder, request_id, Flags::NONE, items);
+            full(limit).encode(encoder, request_id, Flags::NONE, items);
         }
         self.answers.count += 1;
     }
+}
+
+/// To an item whose answer doesn't fit.
+pub(super) const fn full(limit: usize) -> ErrorAnswer<'static> {
+    let message = "the answer to this batch is full: ask for this item in another";
+    ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) }
 }
 
 impl Shard {

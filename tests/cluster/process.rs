@@ -1,0 +1,136 @@
+//! One run of the server's program.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait_until;
+
+/// A running server. Ends with this value, or with the test's process.
+pub struct Process {
+    child: Child,
+    /// What it writes to standard error.
+    stderr: File,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Run the program to its end.
+pub fn run(arguments: &[&str]) -> Ended {
+    let program = env!("CARGO_BIN_EXE_ringmain");
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Process {
+    /// Start it with `serve` and more arguments, `--stop-with-stdin` among them.
+    pub fn start(arguments: &[String]) -> Self {
+        let stderr = tempfile::tempfile().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, stderr }
+    }
+
+    /// What it has said on standard error.
+    pub fn said(&self) -> String {
+        let mut file = self.stderr.try_clone().unwrap();
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    pub fn is_running(&self) -> bool {
+        // A process that ended and wasn't reaped is still listed.
+        state(&format!("/proc/{}/stat", self.child.id())).is_some_and(|state| state != 'Z')
+    }
+
+    /// Memory that it really uses, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// End it with `SIGKILL`, and reap it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Stop it where it is. Its threads stop one by one, a little after the signal.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_until("all its threads have stopped", || {
+            let mut threads = std::fs::read_dir(&tasks).unwrap();
+            threads.all(|thread| state(&format!("{}/stat", thread.unwrap().path().display())) == Some('T'))
+        });
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Ask it to stop, as a service manager does.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ask it to stop, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// End its standard input.
+    pub fn end_input(&mut self) {
+        let mut stdin = self.child.stdin.take().unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// How it ended, once it has.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut ended = None;
+        wait_until("the server has ended", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+/// The state of a process or thread, by its `stat` file: the letter behind the name, which may hold anything.
+fn state(path: &str) -> Option<char> {
+    std::fs::read_to_string(path).ok()?.rsplit(") ").next()?.chars().next()
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let status = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("a server ended with {status:?} and had said:\n{}", self.said());
+        }
+    }
+}

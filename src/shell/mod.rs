@@ -8,7 +8,7 @@
 //! - `net`: connections, on an io_uring of the shard's own;
 //! - `executor`, `host`: the loop of a shard, and what it does with inputs and outputs;
 //! - `names`: host names, looked up off the shard's thread;
-//! - `start`, `stop`, `probe`, `signals`: a node's life.
+//! - `start`, `stop`, `probe`, `trial`, `signals`: a node's life.
 //!
 //! This is also the only room with `unsafe` in it: for system calls, and for the memory that the kernel reads
 //! and writes. Each block states why it holds.
@@ -27,6 +27,7 @@ mod signals;
 mod sockets;
 mod start;
 mod stop;
+mod trial;
 
 pub use probe::StartError;
 pub use signals::serve;

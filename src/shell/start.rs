@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use glommio::{LocalExecutor, LocalExecutorBuilder};
-
 use super::doorbell::Doorbell;
 use super::executor::{ShardLoop, WholeOrNothing};
 use super::host::Host;
@@ -16,13 +14,11 @@ use super::names::Names;
 use super::net::Net;
 use super::probe::{self, StartError};
 use super::stop::Stop;
-use super::{clock, sockets};
+use super::trial::SmallPages;
+use super::{clock, sockets, trial};
 use crate::id::ShardId;
 use crate::shard::{Machine, SIBLING_RING_SLOTS, SiblingMessage};
 use crate::time::{Duration, Instant, Now};
-
-/// glommio's registered buffers: the least that it takes. They count against `RLIMIT_MEMLOCK`.
-const EXECUTOR_IO_BYTES: usize = 64 * 1024;
 
 /// Where the shards of a node run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -144,7 +140,7 @@ where
     M: Machine + 'static,
     F: Fn(ShardStart) -> M + Send + Clone + 'static,
 {
-    probe::machine()?;
+    probe::machine(options.shards)?;
     let cores = cores_for(options)?;
     let (ports, listeners) = bind(options)?;
     let ports = Arc::new(ports);
@@ -153,6 +149,7 @@ where
     let stop = Stop::new(doorbells.clone());
     let meshes = Mesh::connect(&doorbells, SIBLING_RING_SLOTS);
     let (report, reports) = sync_channel(options.shards);
+    let _small_pages = SmallPages::begin();
     let mut server = Server { ports: ports.clone(), stop: stop.clone(), threads: Vec::new() };
     for (place, ((doorbell, mesh), listeners)) in doorbells.into_iter().zip(meshes).zip(listeners).enumerate()
     {
@@ -269,19 +266,13 @@ impl Seat {
         report: SyncSender<Result<(), StartError>>,
     ) {
         let _whole = WholeOrNothing(self.shard);
-        match self.executor() {
+        match trial::executor(self.core, self.shards) {
             Ok(executor) => executor.run(self.serve(make, report)),
             Err(error) => {
                 // Room for one report of each shard: this never waits.
                 let _ = report.send(Err(error));
             }
         }
-    }
-
-    fn executor(&self) -> Result<LocalExecutor, StartError> {
-        let placement = self.core.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
-        let builder = LocalExecutorBuilder::new(placement).io_memory(EXECUTOR_IO_BYTES);
-        builder.make().map_err(|error| StartError::of_executor(error, self.shards))
     }
 
     async fn serve<M: Machine>(self, make: impl FnOnce() -> M, report: SyncSender<Result<(), StartError>>) {

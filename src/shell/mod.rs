@@ -1,7 +1,7 @@
 //! The shell: the only room that knows glommio, io_uring, sockets, threads and clocks.
 //!
 //! It runs one [`Machine`](crate::shard::Machine) on each core and decides nothing itself: completions become
-//! inputs, outputs become operations. [`start`] brings a node up; from then on nothing is shared between cores
+//! inputs, outputs become operations. [`start()`] brings a node up; from then on nothing is shared between cores
 //! but rings and doorbells, and no lock is taken on any path.
 //!
 //! - [`doorbell`], [`mesh`]: how shards wake and talk to each other;

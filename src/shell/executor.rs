@@ -49,12 +49,12 @@ impl<M: Machine> ShardLoop<M> {
         let bell = self.bell.take().expect("a shard runs once").into_raw_fd();
         // SAFETY: the executor's file owns the descriptor from here on, and closes it.
         let bell = unsafe { BufferedFile::from_raw_fd(bell) };
+        // Dropped first, so that a panic ends the process before anything that the kernel uses is dropped.
+        let _whole = WholeOrNothing(self.shard);
         self.net.accept();
         self.begin();
         // The machine hears of the time once, so that it can start what needs no cause.
         self.host.take(&mut self.net, Input::Tick);
-        // Dropped first, so that a panic ends the process before anything else is dropped.
-        let _whole = WholeOrNothing(self.shard);
         while !self.is_over() {
             if self.turn() {
                 glommio::yield_if_needed().await;

@@ -1,14 +1,14 @@
 //! The shell: the only room that knows glommio, io_uring, sockets, threads and clocks.
 //!
 //! It runs one [`Machine`](crate::shard::Machine) on each core and decides nothing itself: completions become
-//! inputs, outputs become operations. [`start`] brings a node up; from then on nothing is shared between cores
+//! inputs, outputs become operations. [`start()`] brings a node up; from then on nothing is shared between cores
 //! but rings and doorbells, and no lock is taken on any path.
 //!
 //! - [`doorbell`], [`mesh`]: how shards wake and talk to each other;
 //! - `net`: connections, on an io_uring of the shard's own;
 //! - `executor`, `host`: the loop of a shard, and what it does with inputs and outputs;
 //! - `names`: host names, looked up off the shard's thread;
-//! - `start`, `stop`, `probe`, `signals`: a node's life.
+//! - `start`, `stop`, `probe`, `trial`, `signals`: a node's life.
 //!
 //! This is also the only room with `unsafe` in it: for system calls, and for the memory that the kernel reads
 //! and writes. Each block states why it holds.
@@ -32,6 +32,7 @@ mod signals;
 mod sockets;
 mod start;
 mod stop;
+mod trial;
 
 pub use node::{NodeError, SOFTWARE, serve_node};
 pub use probe::StartError;

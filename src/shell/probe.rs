@@ -5,7 +5,6 @@ use std::ffi::CStr;
 use std::io;
 use std::net::SocketAddr;
 
-use glommio::GlommioError;
 use thiserror::Error;
 
 /// The oldest kernel with all that the network ring needs.
@@ -13,6 +12,8 @@ const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// Locked memory of one shard: its network ring, and its executor's three rings and buffers. Measured.
 const LOCKED_KIB_PER_SHARD: u64 = 136 + 230;
+/// glommio starts under no lower limit, however little it needs.
+const LOCKED_KIB_MIN: u64 = 512;
 
 const DISABLED_FILE: &str = "/proc/sys/kernel/io_uring_disabled";
 
@@ -106,14 +107,6 @@ impl StartError {
         }
     }
 
-    /// From what glommio said when it set up an executor.
-    pub(super) fn of_executor(error: GlommioError<()>, shards: usize) -> Self {
-        if let GlommioError::ReactorError(glommio::ReactorErrorKind::MemLockLimit(..)) = &error {
-            return Self::locked_memory(shards);
-        }
-        Self::of_rings(error.into(), shards)
-    }
-
     /// From an attempt to listen.
     pub(super) fn of_listening(address: SocketAddr, reason: io::Error) -> Self {
         if reason.kind() == io::ErrorKind::AddrInUse {
@@ -122,25 +115,28 @@ impl StartError {
         Self::Listen { address, reason }
     }
 
-    fn locked_memory(shards: usize) -> Self {
-        let needed_kib = shards as u64 * LOCKED_KIB_PER_SHARD;
-        let limit_kib = limit(libc::RLIMIT_MEMLOCK).map_or(0, |limit| limit.rlim_cur / 1024);
-        Self::LockedMemory { shards, needed_kib, limit_kib }
+    /// The limit is too low, or other processes of this user have used it up.
+    pub(super) fn locked_memory(shards: usize) -> Self {
+        let needed_kib = (shards as u64 * LOCKED_KIB_PER_SHARD).max(LOCKED_KIB_MIN);
+        Self::LockedMemory { shards, needed_kib, limit_kib: locked_kib_max() }
     }
 }
 
 /// Look at the kernel, and raise the limits that may be raised.
-pub(super) fn machine() -> Result<(), StartError> {
+pub(super) fn machine(shards: usize) -> Result<(), StartError> {
     let found = kernel_release();
     if kernel_version(&found).is_some_and(|version| version < KERNEL_MIN) {
         return Err(StartError::KernelTooOld { found });
     }
-    // 1 forbids it to users without privileges, 2 to everybody; in the first case the attempt will tell.
+    // 1 forbids it to users without privileges, 2 to everybody; of the first case the shards will tell.
     if std::fs::read_to_string(DISABLED_FILE).is_ok_and(|value| value.trim() == "2") {
         return Err(StartError::IoUringDisabled { by: format!("{DISABLED_FILE} is 2") });
     }
     raise(libc::RLIMIT_NOFILE);
     raise(libc::RLIMIT_MEMLOCK);
+    if locked_kib_max() < LOCKED_KIB_MIN {
+        return Err(StartError::locked_memory(shards));
+    }
     Ok(())
 }
 
@@ -170,6 +166,11 @@ fn kernel_release() -> String {
 fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The limit on locked memory, in KiB.
+fn locked_kib_max() -> u64 {
+    limit(libc::RLIMIT_MEMLOCK).map_or(0, |limit| limit.rlim_cur / 1024)
 }
 
 fn limit(resource: libc::__rlimit_resource_t) -> Option<libc::rlimit> {

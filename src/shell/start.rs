@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use glommio::{LocalExecutor, LocalExecutorBuilder};
-
 use super::doorbell::Doorbell;
 use super::executor::{ShardLoop, WholeOrNothing};
 use super::host::Host;
@@ -16,13 +14,11 @@ use super::names::Names;
 use super::net::Net;
 use super::probe::{self, StartError};
 use super::stop::Stop;
-use super::{clock, sockets};
+use super::trial::SmallPages;
+use super::{clock, sockets, trial};
 use crate::id::ShardId;
 use crate::shard::{Machine, SIBLING_RING_SLOTS, SiblingMessage};
 use crate::time::{Duration, Instant, Now};
-
-/// glommio's registered buffers: the least that it takes. They count against `RLIMIT_MEMLOCK`.
-const EXECUTOR_IO_BYTES: usize = 64 * 1024;
 
 /// Where the shards of a node run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -144,7 +140,7 @@ where
     M: Machine + 'static,
     F: Fn(ShardStart) -> M + Send + Clone + 'static,
 {
-    probe::machine()?;
+    probe::machine(options.shards)?;
     let cores = cores_for(options)?;
     let (ports, listeners) = bind(options)?;
     let ports = Arc::new(ports);
@@ -153,6 +149,7 @@ where
     let stop = Stop::new(doorbells.clone());
     let meshes = Mesh::connect(&doorbells, SIBLING_RING_SLOTS);
     let (report, reports) = sync_channel(options.shards);
+    let _small_pages = SmallPages::begin();
     let mut server = Server { ports: ports.clone(), stop: stop.clone(), threads: Vec::new() };
     for (place, ((doorbell, mesh), listeners)) in doorbells.into_iter().zip(meshes).zip(listeners).enumerate()
     {
@@ -160,6 +157,7 @@ where
         let seat = Seat {
             shard,
             shards: options.shards,
+            host: options.listen.ip(),
             core: cores.as_ref().map(|cores| cores[place]),
             doorbell,
             mesh,
@@ -172,9 +170,13 @@ where
         let (make, ports, report) = (make.clone(), ports.clone(), report.clone());
         let make = move || make(ShardStart { shard, ports, now: clock::now(), seed: clock::seed() });
         let thread = std::thread::Builder::new().name(format!("shard-{place}"));
-        match thread.spawn(move || seat.run(make, report)) {
+        match thread.spawn(move || seat.run(make, &report)) {
             Ok(thread) => server.threads.push(thread),
-            Err(error) => return Err(server.abandon(StartError::Thread(error))),
+            Err(error) => {
+                // Those that never ran have nothing to wait for.
+                (place..options.shards).for_each(|place| stop.set_drained(place, true));
+                return Err(server.abandon(StartError::Thread(error)));
+            }
         }
     }
     server.when_open(&reports)
@@ -251,6 +253,7 @@ fn bind_one(host: IpAddr, port: u16, shared: bool) -> Result<(OwnedFd, u16), Sta
 struct Seat {
     shard: ShardId,
     shards: usize,
+    host: IpAddr,
     core: Option<usize>,
     doorbell: Doorbell,
     mesh: Mesh<SiblingMessage>,
@@ -266,46 +269,38 @@ impl Seat {
     fn run<M: Machine + 'static>(
         self,
         make: impl FnOnce() -> M + 'static,
-        report: SyncSender<Result<(), StartError>>,
+        report: &SyncSender<Result<(), StartError>>,
     ) {
+        let (stop, place) = (self.stop.clone(), usize::from(self.shard.0));
         let _whole = WholeOrNothing(self.shard);
-        match self.executor() {
-            Ok(executor) => executor.run(self.serve(make, report)),
-            Err(error) => {
-                // Room for one report of each shard: this never waits.
-                let _ = report.send(Err(error));
-            }
+        let executor = trial::executor(self.core, self.shards);
+        let served = executor.and_then(|executor| executor.run(self.serve(make, report.clone())));
+        if let Err(error) = served {
+            // The others are about to be stopped, and needn't wait for this one.
+            stop.set_drained(place, true);
+            // Room for one report of each shard: this never waits.
+            let _ = report.send(Err(error));
         }
     }
 
-    fn executor(&self) -> Result<LocalExecutor, StartError> {
-        let placement = self.core.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
-        let builder = LocalExecutorBuilder::new(placement).io_memory(EXECUTOR_IO_BYTES);
-        builder.make().map_err(|error| StartError::of_executor(error, self.shards))
-    }
-
-    async fn serve<M: Machine>(self, make: impl FnOnce() -> M, report: SyncSender<Result<(), StartError>>) {
+    async fn serve<M: Machine>(
+        self,
+        make: impl FnOnce() -> M,
+        report: SyncSender<Result<(), StartError>>,
+    ) -> Result<(), StartError> {
         // The first park of an executor is slow; no client is to wait for it.
         glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
-        match self.open(make) {
-            Ok(shard) => {
-                let _ = report.send(Ok(()));
-                drop(report);
-                shard.run().await;
-            }
-            Err(error) => {
-                let _ = report.send(Err(error));
-            }
-        }
+        let shard = self.open(make)?;
+        let _ = report.send(Ok(()));
+        shard.run().await;
+        Ok(())
     }
 
-    /// Set up the network, make the machine, and open the ports.
+    /// Make the machine, open the ports, and set up the network.
     fn open<M: Machine>(self, make: impl FnOnce() -> M) -> Result<ShardLoop<M>, StartError> {
+        let machine = make();
         for listener in &self.listeners {
-            let address = || {
-                let port = sockets::port_of(listener).unwrap_or(0);
-                SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port)
-            };
+            let address = || SocketAddr::new(self.host, sockets::port_of(listener).unwrap_or(0));
             sockets::listen(listener).map_err(|reason| StartError::of_listening(address(), reason))?;
         }
         let net = Net::new(&self.doorbell, self.listeners, self.unsent_bytes_max)
@@ -313,7 +308,7 @@ impl Seat {
         let bell = self.doorbell.duplicate().map_err(StartError::Rings)?;
         Ok(ShardLoop {
             shard: self.shard,
-            host: Host::new(make(), self.mesh, Names::new(self.doorbell.clone())),
+            host: Host::new(machine, self.mesh, Names::new(self.doorbell.clone())),
             doorbell: self.doorbell,
             bell: Some(bell),
             net,

@@ -131,7 +131,6 @@ mod tests {
             (Error::Unavailable(String::new()), Failure::Unreachable, Applied::No),
             (Error::BadContext, Failure::Refused, Applied::No),
             (Error::MaybeApplied { acks: 1 }, Failure::MaybeApplied, Applied::Maybe),
-            (Error::Protocol(String::new()), Failure::Refused, Applied::Maybe),
         ] {
             let reason = error.to_string();
             assert_eq!(trouble(&error), Trouble { failure, applied, reason });

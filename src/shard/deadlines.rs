@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use crate::id::ConnectionId;
 use crate::time::Instant;
 
-/// Something with a deadline, by its key in its table.
+/// Something with a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Due {
-    /// An operation that this shard coordinates.
+    /// An operation that this shard coordinates, by its key.
     Operation(u64),
-    /// A request that was passed on.
+    /// A request that was passed on, by its ticket.
     Relay(u64),
+    /// The handshake of somebody who called.
+    Hello(ConnectionId),
 }
 
 /// All deadlines, the nearest first.

@@ -146,7 +146,7 @@ impl Shard {
 impl Machine for Shard {
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Output) {
         match input {
-            Input::Opened { connection, dial: None } => self.on_accepted(connection),
+            Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
             Input::DialFailed { dial } => self.on_dial_failed(now, dial),
             Input::Frame { connection, frame } => self.on_frame(now, connection, &frame, out),
@@ -178,6 +178,7 @@ impl Shard {
             match due {
                 Due::Operation(key) => self.on_operation_due(now, key, out),
                 Due::Relay(key) => self.on_relay_due(key, out),
+                Due::Hello(connection) => self.on_hello_due(now, connection, out),
             }
         }
         self.tend_links(now, out);

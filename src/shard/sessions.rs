@@ -5,18 +5,22 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Hello, Ping, Ports, Role,
 use ringmain_schema::{Flags, Frame, FrameError, Kind};
 
 use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::time::Now;
+use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::deadlines::Due;
 use super::io::Output;
 use super::links::LinkId;
+
+/// Whoever calls must say who it is within this time.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Session {
-    /// It called, and has not said who it is.
-    Stranger,
+    /// It called, and has not said who it is; it has until then to do so.
+    Stranger { until: Instant },
     /// A peer that this shard called, and that has not said that it is the right one.
     Called(LinkId),
     /// A client; with the request id under which it wants to hear of topologies.
@@ -29,8 +33,23 @@ pub(super) enum Session {
 
 impl Shard {
     /// Somebody called.
-    pub(super) fn on_accepted(&mut self, connection: ConnectionId) {
-        self.sessions.insert(connection, Session::Stranger);
+    pub(super) fn on_accepted(&mut self, now: Now, connection: ConnectionId) {
+        let until = now.monotonic + HELLO_WITHIN;
+        self.sessions.insert(connection, Session::Stranger { until });
+        self.deadlines.add(until, Due::Hello(connection));
+    }
+
+    /// It has not said who it is: make room for others.
+    pub(super) fn on_hello_due(&mut self, now: Now, connection: ConnectionId, out: &mut Output) {
+        let message = "the handshake took too long: say hello at once";
+        self.hang_up(now, connection, 0, &ErrorAnswer::new(ErrorCode::Timeout, message), out);
+    }
+
+    /// It has said something, or is gone.
+    fn stop_waiting_for_hello(&mut self, connection: ConnectionId) {
+        if let Some(Session::Stranger { until }) = self.sessions.get(&connection) {
+            self.deadlines.remove(*until, Due::Hello(connection));
+        }
     }
 
     /// A frame arrived: to whom it goes depends on who sent it.
@@ -42,7 +61,10 @@ impl Shard {
         out: &mut Output,
     ) {
         match self.sessions.get(&connection).copied() {
-            Some(Session::Stranger) => self.on_hello(now, connection, frame, out),
+            Some(Session::Stranger { .. }) => {
+                self.stop_waiting_for_hello(connection);
+                self.on_hello(now, connection, frame, out);
+            }
             Some(Session::Called(link)) => self.on_welcome(now, connection, link, frame, out),
             Some(Session::Client { .. }) => self.on_client_frame(now, connection, frame, out),
             Some(Session::Peer(link)) => self.on_peer_frame(now, connection, link, frame, out),
@@ -72,11 +94,12 @@ impl Shard {
 
     /// The connection is gone.
     pub(super) fn on_closed(&mut self, now: Now, connection: ConnectionId, out: &mut Output) {
+        self.stop_waiting_for_hello(connection);
         match self.sessions.remove(&connection) {
             Some(Session::Peer(link) | Session::Called(link)) => {
                 self.on_link_lost(now, link, connection, out);
             }
-            Some(Session::Stranger | Session::Client { .. } | Session::Leaving) | None => {}
+            Some(Session::Stranger { .. } | Session::Client { .. } | Session::Leaving) | None => {}
         }
     }
 
@@ -98,6 +121,7 @@ impl Shard {
     /// Close once what was delivered has left. A link is lost at once: the other end may take its time to close.
     pub(super) fn close(&mut self, now: Now, connection: ConnectionId, out: &mut Output) {
         out.closes.push(connection);
+        self.stop_waiting_for_hello(connection);
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         if let Session::Peer(link) | Session::Called(link) = std::mem::replace(session, Session::Leaving) {
             self.on_link_lost(now, link, connection, out);

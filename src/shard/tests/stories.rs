@@ -330,3 +330,17 @@ fn losing_one_link_fails_nothing_that_was_asked_over_another() {
     );
     assert_eq!(cluster.shards[&(0, 0)].relays.len(), 1, "a relay over another link was given up");
 }
+
+/// P12: whoever calls and says nothing kept its descriptor for ever.
+#[test]
+fn a_stranger_that_says_nothing_is_hung_up_on() {
+    let mut cluster = Cluster::new(1, 1);
+    let (mut now, mut out) = (cluster.now, Output::default());
+    let shard = cluster.shards.get_mut(&(0, 0)).unwrap();
+    shard.handle(now, Input::Opened { connection: ConnectionId(9999), dial: None }, &mut out);
+    now.monotonic = shard.next_timeout().unwrap().max(now.monotonic + Duration::from_secs(5));
+    shard.handle(now, Input::Tick, &mut out);
+    assert_eq!(out.closes, [ConnectionId(9999)]);
+    let refused = Frame::split(&out.bytes, out.bytes.len()).unwrap().unwrap();
+    assert_eq!(ErrorAnswer::parse(&refused).unwrap().code, ErrorCode::Timeout);
+}

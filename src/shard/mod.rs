@@ -5,22 +5,25 @@
 //! input and appends to an [`Output`] what follows from it. The shell runs it on a core, the simulator runs
 //! many on one thread; it can't tell the difference, since it has no clock, no chance and no waiting of its own.
 //!
-//! How a request runs: a frame from a client is parsed once and routed by its key ([`requests`]). If this
-//! shard is a primary's, it coordinates ([`operations`]); else the request travels to one that is ([`relay`]).
+//! How a request runs: a frame from a client is parsed once and routed by its key (`requests`). If this
+//! shard is a primary's, it coordinates (`gets`, `puts`); else the request travels to one that is (`relay`).
 //! Whatever happens, each request accepted ends in exactly one answer, by its deadline.
 //!
 //! Everything kept here has a limit, and a full table answers `Overloaded` at once.
 
 mod answer;
+mod appends;
 mod batch;
 mod counters;
 mod deadlines;
+mod gets;
 mod io;
 mod links;
 mod nodes;
 mod operations;
 mod options;
 mod peers;
+mod puts;
 mod relay;
 mod requests;
 mod sessions;
@@ -41,12 +44,13 @@ use crate::prng::Prng;
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
 
+use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use links::Links;
 use nodes::Notices;
-use operations::{Appends, Operation};
+use operations::Operation;
 use relay::Relay;
 use sessions::Session;
 use table::{Table, Tag};

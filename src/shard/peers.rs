@@ -10,9 +10,9 @@ use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::appends::Waiter;
 use super::io::{Output, SiblingMessage};
 use super::links::LinkId;
-use super::operations::Waiter;
 
 impl Shard {
     /// A frame from a shard of another node.

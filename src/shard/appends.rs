@@ -1,0 +1,98 @@
+//! Records on their way to the log, and who waits for them.
+
+use std::collections::VecDeque;
+
+use ringmain_schema::peer::ReplicateWriter;
+
+use crate::id::ConnectionId;
+use crate::replica::{Place, state_writer};
+use crate::time::Now;
+
+use super::Shard;
+use super::io::{Append, Output};
+
+/// Records on their way to stable storage, and who waits for them.
+#[derive(Debug, Default)]
+pub(super) struct Appends {
+    /// The last one asked for.
+    last: u64,
+    /// The last one known to be there.
+    durable: u64,
+    /// In the order of their records.
+    waiting: VecDeque<(u64, Waiter)>,
+}
+
+/// Who waits for a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waiter {
+    /// A write that this shard coordinates.
+    Operation(u64),
+    /// A peer that sent a state.
+    Peer { connection: ConnectionId, request_id: u64 },
+}
+
+impl Shard {
+    /// Write the key's state to the log, if there is one.
+    pub(super) fn append(&mut self, place: Place<'_>, out: &mut Output) {
+        if !self.options.durable {
+            return;
+        }
+        self.appends.last += 1;
+        let index = self.replica.index();
+        let entry = index.find(place.partition, place.token, place.key).expect("what was written is there");
+        debug_assert_eq!(entry.appended, self.appends.last);
+        let record = ReplicateWriter {
+            key: place.key,
+            state: state_writer(&entry.state),
+            ring: 0,
+            partition_epoch: 0,
+            repair: false,
+            replaced: &[],
+        };
+        let start = out.bytes.len();
+        record.encode(&mut self.encoder, 0, &mut out.bytes);
+        out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
+    }
+
+    /// The log record that the next append will be.
+    pub(super) const fn next_append(&self) -> u64 {
+        if self.options.durable { self.appends.last + 1 } else { 0 }
+    }
+
+    pub(super) fn await_own_record(&mut self, place: Place<'_>, key: u64) {
+        if self.is_on_record(place) {
+            self.count_durable(key, self.view.me);
+        } else {
+            let appended = self.replica.appended(place);
+            self.wait_for_record(appended, Waiter::Operation(key));
+        }
+    }
+
+    /// Is the record that covers a key's state on stable storage? Without a log, memory is all there is.
+    pub(super) fn is_on_record(&self, place: Place<'_>) -> bool {
+        !self.options.durable || self.replica.appended(place) <= self.appends.durable
+    }
+
+    /// Tell `waiter` when the record `sequence` is on stable storage.
+    pub(super) fn wait_for_record(&mut self, sequence: u64, waiter: Waiter) {
+        let at = self.appends.waiting.partition_point(|(earlier, _)| *earlier <= sequence);
+        self.appends.waiting.insert(at, (sequence, waiter));
+    }
+
+    /// Records up to `sequence` are on stable storage.
+    pub(super) fn on_appended(&mut self, now: Now, sequence: u64, out: &mut Output) {
+        assert!(sequence <= self.appends.last, "nobody asked for record {sequence}");
+        self.appends.durable = self.appends.durable.max(sequence);
+        while let Some((_, waiter)) =
+            self.appends.waiting.pop_front_if(|(record, _)| *record <= self.appends.durable)
+        {
+            match waiter {
+                Waiter::Operation(key) => {
+                    self.count_durable(key, self.view.me);
+                    self.progress(now, key, false, out);
+                }
+                Waiter::Peer { connection, request_id } => self.send_replicated(connection, request_id, out),
+            }
+        }
+    }
+}

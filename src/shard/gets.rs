@@ -1,0 +1,162 @@
+//! Reads: ask all primaries, merge, answer at R, repair the stale.
+
+use bytes::Bytes;
+use ringmain_schema::message::{ErrorAnswer, ErrorCode};
+use ringmain_schema::peer::{ReadState, ReplicateWriter};
+
+use crate::causality::{Siblings, VersionVector};
+use crate::coordinator::{Basis, GetQuorum, GetVerdict};
+use crate::id::{ConnectionId, NodeId};
+use crate::replica::{Place, state_writer};
+use crate::time::{Duration, Now};
+
+use super::Shard;
+use super::answer::Origin;
+use super::deadlines::Due;
+use super::io::Output;
+use super::operations::{Nodes, Operation, Work};
+
+/// A read that is answered waits so long for the last replicas, to repair them.
+const LINGER: Duration = Duration::from_millis(100);
+
+impl Shard {
+    /// Ask all primaries, merge, answer at R.
+    #[expect(clippy::too_many_arguments, reason = "a request's own settings, each used once")]
+    pub(super) fn coordinate_get(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        place: Place<'_>,
+        needed: u8,
+        at_least: VersionVector,
+        latest: bool,
+        budget: Duration,
+        out: &mut Output,
+    ) {
+        let primaries: Nodes = self.view.primaries(place.partition).into();
+        let mine = self.replica.read(now, place).map(|entry| entry.state.clone()).unwrap_or_default();
+        let complete = self.view.myself().oneself.complete;
+        if primaries.len() == 1 && at_least.is_empty() {
+            // Nobody else to ask: whatever is here is all there is.
+            return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
+        }
+        let mut quorum = GetQuorum::new(needed, at_least, &primaries);
+        quorum.on_state(self.view.me, mine, complete);
+        let asked = self.reachable(now.monotonic, place.partition, &primaries);
+        let me = self.view.me;
+        let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
+        primaries.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
+        let deadline = now.monotonic + budget;
+        let work = Work::Get { quorum, latest, answered: false };
+        let Some(key) = self.begin(origin, deadline, place, work, out) else { return };
+        let request = ReadState { key: place.key, ring: self.view.ring.hash(), partition_epoch: 0 };
+        let encoder = &mut self.encoder;
+        out.deliver_to_all(asked.iter().map(|(_, connection)| *connection), |bytes| {
+            request.encode(encoder, key, bytes);
+        });
+        for (node, _) in asked {
+            self.detector.on_asked(now.monotonic, node);
+        }
+        self.progress(now, key, false, out);
+    }
+
+    /// `node` told what it has for this operation.
+    pub(super) fn count_state(&mut self, key: u64, node: NodeId, state: Siblings<Bytes>, complete: bool) {
+        if let Some(Operation { work: Work::Get { quorum, .. }, .. }) = self.operations.get_mut(key) {
+            quorum.on_state(node, state, complete);
+        }
+    }
+
+    pub(super) fn progress_get(
+        &mut self,
+        now: Now,
+        key: u64,
+        verdict: GetVerdict,
+        expired: bool,
+        out: &mut Output,
+    ) {
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let Work::Get { quorum, latest, answered } = &mut operation.work else { return };
+        let origin = operation.origin;
+        let needed = quorum.needed();
+        match verdict {
+            GetVerdict::Pending => {
+                debug_assert!(!expired, "who has expired waits for nobody");
+                return;
+            }
+            GetVerdict::Enough(basis) => {
+                *answered = true;
+                let (merged, latest) = (quorum.merged().clone(), *latest);
+                let (settled, wire_key) = (quorum.is_settled(), operation.key.clone());
+                self.answer_state(out, origin, &wire_key, &merged, latest, basis);
+                if !settled && !expired {
+                    return self.linger(now, key);
+                }
+            }
+            GetVerdict::Stale => {
+                let message = "no replica that can be reached has seen what at_least asks for: retry later";
+                self.answer_error(
+                    out,
+                    origin,
+                    &ErrorAnswer { needed, ..ErrorAnswer::new(ErrorCode::Stale, message) },
+                );
+            }
+            GetVerdict::Unavailable if expired => {
+                self.counters.timeouts += 1;
+                let message = "too few replicas answered by the deadline: retry, or ask for fewer";
+                let error = ErrorAnswer { needed, ..ErrorAnswer::new(ErrorCode::Timeout, message) };
+                self.answer_error(out, origin, &error);
+            }
+            GetVerdict::Unavailable => {
+                let message = "too few complete replicas can be reached: retry later, or ask for fewer";
+                let error = ErrorAnswer { needed, ..ErrorAnswer::new(ErrorCode::Unavailable, message) };
+                self.answer_error(out, origin, &error);
+            }
+        }
+        self.end_get(now, key, out);
+    }
+
+    /// Wait a little for the last replicas, so that they can be repaired.
+    fn linger(&mut self, now: Now, key: u64) {
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let sooner = operation.deadline.min(now.monotonic + LINGER);
+        let before = std::mem::replace(&mut operation.deadline, sooner);
+        self.deadlines.remove(before, Due::Operation(key));
+        self.deadlines.add(sooner, Due::Operation(key));
+        self.counters.operations_lingering += 1;
+    }
+
+    /// Nobody is waited for any more: repair whoever lacks something, oneself included.
+    pub(super) fn end_get(&mut self, now: Now, key: u64, out: &mut Output) {
+        let Some(operation) = self.take_operation(key) else { return };
+        let Work::Get { quorum, .. } = &operation.work else { return };
+        let stale: Nodes = quorum.stale_replicas().collect();
+        if stale.is_empty() {
+            return;
+        }
+        let place = operation.place();
+        if self.replica.merge(place, quorum.merged(), self.next_append()) {
+            self.append(place, out);
+        }
+        let told = self.reachable(now.monotonic, operation.partition, &stale);
+        self.counters.repairs_sent += told.len() as u64;
+        self.send_repair(now, place, &told, out);
+    }
+
+    /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
+    fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
+        let Some(entry) = self.replica.read(now, place) else { return };
+        let replicate = ReplicateWriter {
+            key: place.key,
+            state: state_writer(&entry.state),
+            ring: self.view.ring.hash(),
+            partition_epoch: 0,
+            repair: true,
+            replaced: &[],
+        };
+        let encoder = &mut self.encoder;
+        out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {
+            replicate.encode(encoder, 0, bytes);
+        });
+    }
+}

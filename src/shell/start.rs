@@ -20,6 +20,10 @@ use crate::id::ShardId;
 use crate::shard::{Machine, SIBLING_RING_SLOTS, SiblingMessage};
 use crate::time::{Duration, Instant, Now};
 
+/// For so long a taken port is asked for again.
+const PORT_FREE_WITHIN: Duration = Duration::from_millis(500);
+const PORT_RETRY_EVERY: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// Where the shards of a node run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Placement {
@@ -224,7 +228,7 @@ fn bind(options: &ShellOptions) -> Result<(Ports, Vec<Vec<OwnedFd>>), StartError
     }
     // Another server that shares its port would be joined silently: ask for the port alone first.
     if options.listen.port() != 0 {
-        bind_one(host, options.listen.port(), false)?;
+        bind_when_free(host, options.listen.port())?;
     }
     let mut ordinary = options.listen.port();
     let mut ports = Ports { ordinary, shards: Vec::with_capacity(shards) };
@@ -238,6 +242,22 @@ fn bind(options: &ShellOptions) -> Result<(Ports, Vec<Vec<OwnedFd>>), StartError
     }
     ports.ordinary = ordinary;
     Ok((ports, listeners))
+}
+
+/// A server that was killed a moment ago may hold its port a while longer: the kernel takes its rings apart,
+/// and with them its sockets, after the process is gone (about 10 ms when measured). Whoever starts it again at once
+/// shouldn't be told that the port is taken.
+fn bind_when_free(host: IpAddr, port: u16) -> Result<(), StartError> {
+    let give_up = clock::monotonic() + PORT_FREE_WITHIN;
+    loop {
+        match bind_one(host, port, false) {
+            Ok(_) => return Ok(()),
+            Err(StartError::PortTaken { .. }) if clock::monotonic() < give_up => {
+                std::thread::sleep(PORT_RETRY_EVERY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn bind_one(host: IpAddr, port: u16, shared: bool) -> Result<(OwnedFd, u16), StartError> {

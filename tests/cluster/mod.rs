@@ -151,8 +151,6 @@ impl Cluster {
     pub fn restart(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         node.process.kill();
-        // A dead process's rings are taken apart in the background, and hold its sockets until then.
-        wait_until("the kernel has let go of its port", || node.port.is_free());
         node.process = Process::start(&node.arguments);
         self.wait_until_whole();
     }

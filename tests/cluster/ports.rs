@@ -33,11 +33,6 @@ impl Port {
         panic!("all ports from {FIRST} on are taken");
     }
 
-    /// Could a server listen on it now?
-    pub fn is_free(&self) -> bool {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, self.number)).is_ok()
-    }
-
     pub const fn number(&self) -> u16 {
         self.number
     }

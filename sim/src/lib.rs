@@ -1,0 +1,1 @@
+//! The simulator: a whole cluster on one thread, under a seeded clock, network and disk.

@@ -81,6 +81,11 @@ impl GetQuorum {
         !self.replicas.iter().any(|(_, answer)| matches!(answer, Answer::Awaited))
     }
 
+    /// Did replicas answer whose silence means nothing?
+    pub fn counts_incomplete(&self) -> bool {
+        self.replicas.iter().any(|(_, answer)| matches!(answer, Answer::State { complete: false, .. }))
+    }
+
     /// Decide by what is known. `expired`: nothing more may be waited for.
     pub fn verdict(&self, expired: bool) -> GetVerdict {
         let count =

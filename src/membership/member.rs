@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringmain_schema::peer::MemberRecord;
 
+use crate::failpoint::{Bug, Failpoints};
 use crate::id::{Incarnation, NodeId};
 use crate::ring::{RingMember, Zone};
 
@@ -69,10 +70,13 @@ pub struct Member {
 
 impl Member {
     /// Take the newer of both halves; true if anything changed.
-    pub fn merge(&mut self, other: &Self) -> bool {
+    pub fn merge(&mut self, other: &Self, failpoints: &impl Failpoints) -> bool {
         assert_eq!(self.node, other.node, "records of two members don't merge");
         let mut changed = false;
-        let version = |oneself: &Oneself| (oneself.incarnation, oneself.heartbeat);
+        let version = |oneself: &Oneself| {
+            let counts = !failpoints.planted(Bug::HeartbeatBeatsIncarnation);
+            (if counts { oneself.incarnation } else { Incarnation(0) }, oneself.heartbeat)
+        };
         if version(&other.oneself) > version(&self.oneself) {
             self.oneself = other.oneself.clone();
             changed = true;
@@ -174,6 +178,7 @@ impl Member {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::failpoint::NoFailpoints;
 
     pub(crate) fn member(node: u64) -> Member {
         Member {
@@ -219,7 +224,7 @@ pub(super) mod tests {
         let merge_all = |order: &[usize]| {
             let mut merged = records[order[0]].clone();
             for &next in order {
-                merged.merge(&records[next]);
+                merged.merge(&records[next], &NoFailpoints);
             }
             merged
         };

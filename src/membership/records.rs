@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ringmain_schema::limits::MEMBERS_MAX;
 use ringmain_schema::peer::Gossip;
 
+use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{ClusterId, Incarnation, NodeId};
 use crate::ring::{Partitions, Ring, RingMember};
 use crate::time::Duration;
@@ -43,7 +44,7 @@ pub struct Place {
 
 /// All that one node knows of the members.
 #[derive(Debug)]
-pub struct Membership {
+pub struct Membership<F = NoFailpoints> {
     cluster: ClusterId,
     me: NodeId,
     options: MembershipOptions,
@@ -56,9 +57,12 @@ pub struct Membership {
     known_by: BTreeSet<NodeId>,
     /// The greatest version of this node's own record that others remember: (incarnation, heartbeat).
     remembered: (Incarnation, u64),
+    /// This node's own disk remembered an earlier life.
+    recovered: bool,
     /// Of the ring's members, for `ring`.
     ring_members: Vec<RingMember>,
     ring: Arc<Ring>,
+    failpoints: F,
 }
 
 impl Membership {
@@ -71,6 +75,21 @@ impl Membership {
         founders: &Founders,
         guest: bool,
         options: MembershipOptions,
+    ) -> Self {
+        Self::with_failpoints(cluster, name, place, founders, guest, options, NoFailpoints)
+    }
+}
+
+impl<F: Failpoints> Membership<F> {
+    /// The same, for the simulator.
+    pub fn with_failpoints(
+        cluster: ClusterId,
+        name: &Arc<str>,
+        place: Place,
+        founders: &Founders,
+        guest: bool,
+        options: MembershipOptions,
+        failpoints: F,
     ) -> Self {
         let me = node_id(cluster, name);
         let others = founders.iter().filter(|founder| founder.name != *name);
@@ -97,11 +116,32 @@ impl Membership {
             met: BTreeSet::new(),
             known_by: BTreeSet::new(),
             remembered: (Incarnation(0), 0),
+            recovered: false,
             ring_members: Vec::new(),
             ring,
+            failpoints,
         };
         membership.advance();
         membership
+    }
+
+    /// Before the node meets anybody: go on from what its own disk remembers, which [`Membership::gossip`] had
+    /// told. Its copies are as complete as they were, until somebody remembers a later life of it than the
+    /// disk does: then the disk is an old one.
+    pub fn recover(&mut self, told: &Gossip) {
+        for told in told.members.iter().filter_map(Member::from_record) {
+            if told.node != self.me {
+                self.learn(told);
+            } else if told.oneself.incarnation > Incarnation(0) {
+                self.take_intent(&told);
+                let generation = self.failpoints.generation(told.oneself.incarnation.0 + 1);
+                let oneself = &mut self.myself_mut().oneself;
+                oneself.incarnation = Incarnation(generation);
+                (oneself.heartbeat, oneself.complete, oneself.serving) = (0, told.oneself.complete, false);
+                self.recovered = true;
+            }
+        }
+        self.advance();
     }
 
     /// Who this node is.
@@ -130,16 +170,29 @@ impl Membership {
         for told in gossip.members.iter().filter_map(Member::from_record) {
             if told.node == self.me {
                 self.on_told_of_myself(from, &told);
-            } else if told.node == node_id(self.cluster, &told.name) {
-                if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&told.node) {
-                    continue;
-                }
-                self.members.entry(told.node).and_modify(|known| _ = known.merge(&told)).or_insert(told);
+            } else {
+                self.learn(told);
             }
         }
         self.met.insert(from);
         self.advance();
         self.visible() != before
+    }
+
+    fn learn(&mut self, told: Member) {
+        let has_room = self.members.len() < MEMBERS_MAX || self.members.contains_key(&told.node);
+        if has_room && self.is_of_this_cluster(&told) {
+            let failpoints = &self.failpoints;
+            let known = self.members.entry(told.node);
+            known.and_modify(|known| _ = known.merge(&told, failpoints)).or_insert(told);
+        }
+    }
+
+    /// Its id follows from its name and the cluster's id, so a member of another cluster shows itself.
+    fn is_of_this_cluster(&self, told: &Member) -> bool {
+        let belongs =
+            told.node == node_id(self.cluster, &told.name) || self.failpoints.planted(Bug::AnyClusterIsMine);
+        belongs && self.failpoints.accepts_generation(told.oneself.incarnation.0)
     }
 
     fn on_told_of_myself(&mut self, from: NodeId, told: &Member) {
@@ -148,10 +201,15 @@ impl Membership {
         if mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
             self.known_by.insert(from);
         }
-        // The operator's word about this node is the operator's, wherever it comes from.
+        self.take_intent(told);
+    }
+
+    /// The operator's word about this node is the operator's, wherever it comes from.
+    fn take_intent(&mut self, told: &Member) {
         let own = self.members[&self.me].oneself.clone();
+        let failpoints = self.failpoints.clone();
         let myself = self.myself_mut();
-        myself.merge(told);
+        myself.merge(told, &failpoints);
         myself.oneself = own;
     }
 
@@ -166,16 +224,20 @@ impl Membership {
         let mine = (oneself.incarnation, oneself.heartbeat);
         let have_met = self.founders.is_subset(&self.met) && (!self.is_guest() || !self.met.is_empty());
         let chosen = if self.remembered > mine && self.remembered.0 > Incarnation(0) {
-            // Others remember an earlier life, which in `memory` mode left nothing behind.
+            // Others remember a life of which nothing was left behind here, as in `memory` mode or on a lost disk.
             Incarnation(self.remembered.0.0 + 1)
         } else if mine.0 == Incarnation(0) && have_met {
             Incarnation(1)
         } else {
             return;
         };
+        if mine.0 > Incarnation(0) || chosen > Incarnation(1) {
+            self.failpoints.reached(if self.recovered { Rare::CameBackOlder } else { Rare::CameBackEmpty });
+        }
         self.known_by.clear();
+        let generation = self.failpoints.generation(chosen.0);
         let oneself = &mut self.myself_mut().oneself;
-        oneself.incarnation = chosen;
+        oneself.incarnation = Incarnation(generation);
         oneself.heartbeat = 0;
         oneself.complete = chosen == Incarnation(1);
         oneself.serving = false;
@@ -194,6 +256,9 @@ impl Membership {
             let oneself = &mut self.myself_mut().oneself;
             oneself.serving = true;
             oneself.heartbeat += 1;
+            if self.recovered && self.oneself().complete {
+                self.failpoints.reached(Rare::CameBackWhole);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::causality::{Actor, Content, InvalidState, SIBLINGS_MAX, Siblings, VersionVector};
+use crate::failpoint::{Bug, Choice, Failpoints, Minted, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::prng::Prng;
 use crate::storage::{Entry, Index};
@@ -89,7 +90,7 @@ pub type Replaced = SmallVec<[OperationId; 1]>;
 
 /// One shard's copies.
 #[derive(Debug)]
-pub struct Replica {
+pub struct Replica<F = NoFailpoints> {
     index: Index,
     /// Random, drawn at this start.
     actor_id: u64,
@@ -98,17 +99,26 @@ pub struct Replica {
     superseded: Superseded,
     /// A key's versions together may not grow past this by a put.
     state_bytes_max: usize,
+    failpoints: F,
 }
 
 impl Replica {
     /// An empty replica. `actor_id` must be random: never a core's number, never a time.
     pub fn new(partitions: u32, actor_id: u64, state_bytes_max: usize) -> Self {
+        Self::with_failpoints(partitions, actor_id, state_bytes_max, NoFailpoints)
+    }
+}
+
+impl<F: Failpoints> Replica<F> {
+    /// The same, for the simulator.
+    pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
         Self {
             index: Index::new(partitions),
             actor_id,
             epoch: 0,
             superseded: Superseded::new(SUPERSEDED_MAX),
             state_bytes_max,
+            failpoints,
         }
     }
 
@@ -126,6 +136,7 @@ impl Replica {
         appended: u64,
     ) -> Result<Applied, Refused> {
         if self.superseded.contains(write.operation) {
+            self.failpoints.reached(Rare::RetryFoundItselfReplaced);
             return Ok(Applied::Before);
         }
         if self.epoch == u32::MAX {
@@ -133,28 +144,49 @@ impl Replica {
             (self.actor_id, self.epoch) = (Prng::from_seed(self.actor_id).next_u64(), 0);
         }
         let (id, epoch, limit) = (self.actor_id, &mut self.epoch, self.state_bytes_max);
-        let superseded = &mut self.superseded;
+        let (superseded, failpoints) = (&mut self.superseded, &self.failpoints);
         self.index.update(place.partition, place.token, place.key, |entry| {
             let state = &mut entry.state;
             state.expire(now.wall);
             if state.contains_operation(write.operation).is_some() {
+                failpoints.reached(Rare::RetryFoundItsVersion);
                 return Ok(Applied::Before);
             }
             let covered = match write.covered {
                 Covered::Context(context) => context,
                 Covered::Everything => state.context(),
             };
-            let actor = minting_actor(state, id, *epoch);
+            let actor = minting_actor(state, id, *epoch, failpoints);
             check_room(state, actor, &covered, write.value.map_or(0, <[u8]>::len), limit)?;
+            if failpoints.planted(Bug::ClockMustAdvance)
+                && state.versions().iter().any(|version| version.timestamp > now.wall)
+            {
+                return Err(Refused::TooManySiblings);
+            }
             *epoch = (*epoch).max(actor.epoch);
             let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
             let replaced: Replaced =
                 gone.map(|version| version.operation).filter(|name| *name != OperationId::NONE).collect();
             superseded.remember(replaced.iter().copied());
-            let content =
-                write.value.map_or(Content::Tombstone, |v| Content::Value(Bytes::copy_from_slice(v)));
+            let content = write
+                .value
+                .map_or(Content::Tombstone, |v| Content::Value(Bytes::copy_from_slice(cut(v, failpoints))));
             let expiry = write.expiry.filter(|_| write.value.is_some());
-            state.put(actor, &covered, content, expiry, write.operation, now.wall);
+            let dot = if failpoints.planted(Bug::ReplacedIsKept) {
+                state.put(actor, &VersionVector::new(), content, expiry, write.operation, now.wall)
+            } else if failpoints.planted(Bug::OldActorAtShardCounter) {
+                let seen = at_shard_counter(&covered, actor, now);
+                state.put(actor, &seen, content, expiry, write.operation, now.wall)
+            } else {
+                state.put(actor, &covered, content, expiry, write.operation, now.wall)
+            };
+            failpoints.minted(&Minted {
+                key: place.key,
+                dot,
+                covered: &covered,
+                value: write.value,
+                operation: write.operation,
+            });
             entry.appended = appended;
             Ok(Applied::Now { replaced })
         })
@@ -168,10 +200,13 @@ impl Replica {
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
     /// will cover it, if so.
     pub fn merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>, appended: u64) -> bool {
-        let superseded = &mut self.superseded;
+        let (superseded, failpoints) = (&mut self.superseded, &self.failpoints);
         self.index.update(place.partition, place.token, place.key, |entry| {
             if !entry.state.would_change(theirs) {
                 return false;
+            }
+            if F::WATCHED && expires_by(&entry.state, theirs) {
+                failpoints.reached(Rare::ExpiredElsewhere);
             }
             let gone = entry.state.versions().iter().filter(|version| {
                 theirs.seen(version.dot.actor) >= version.dot.counter
@@ -179,6 +214,9 @@ impl Replica {
             });
             superseded.remember(gone.map(|version| version.operation));
             entry.state.merge(theirs);
+            if F::WATCHED {
+                watch_merge(&mut entry.state, theirs, failpoints);
+            }
             entry.appended = appended;
             true
         })
@@ -206,11 +244,60 @@ impl Replica {
 }
 
 /// The actor under which this key is minted here: one that stands in the record already, or a fresh epoch.
-fn minting_actor(state: &Siblings<Bytes>, id: u64, last_epoch: u32) -> Actor {
+fn minting_actor(state: &Siblings<Bytes>, id: u64, last_epoch: u32, failpoints: &impl Failpoints) -> Actor {
+    if failpoints.planted(Bug::OldActorFromOne) || failpoints.planted(Bug::OldActorAtShardCounter) {
+        return Actor { id, epoch: 1 };
+    }
+    if failpoints.rare(Choice::FreshEpoch) {
+        return Actor { id, epoch: last_epoch + 1 };
+    }
     // An epoch beyond the last was never minted here: somebody made it up.
     let is_mine = |actor: Actor| actor.id == id && actor.epoch <= last_epoch;
     let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
     mine.map_or(Actor { id, epoch: last_epoch + 1 }, |&(actor, _)| actor)
+}
+
+/// What [`Bug::OldActorAtShardCounter`] takes for seen: all that the shard has ever counted.
+fn at_shard_counter(covered: &VersionVector, actor: Actor, now: Now) -> VersionVector {
+    let counted = VersionVector::try_from_sorted([(actor, now.monotonic.0.max(1))]);
+    let mut seen = counted.expect("one entry is sorted");
+    seen.merge(covered);
+    seen
+}
+
+/// What [`Bug::ValueTruncated`] leaves of a value.
+fn cut<'a>(value: &'a [u8], failpoints: &impl Failpoints) -> &'a [u8] {
+    match value.split_last() {
+        Some((_, rest)) if failpoints.planted(Bug::ValueTruncated) => rest,
+        _ => value,
+    }
+}
+
+/// Is a value here a tombstone there?
+fn expires_by(state: &Siblings<Bytes>, theirs: &Siblings<Bytes>) -> bool {
+    let mine = state.versions().iter().filter(|mine| matches!(mine.content, Content::Value(_)));
+    mine.into_iter().any(|mine| {
+        theirs.versions().iter().any(|one| one.dot == mine.dot && matches!(one.content, Content::Tombstone))
+    })
+}
+
+/// What a merge has led to, for the simulator alone.
+fn watch_merge(state: &mut Siblings<Bytes>, theirs: &Siblings<Bytes>, failpoints: &impl Failpoints) {
+    let is_value = |version: &&crate::causality::Version<Bytes>| matches!(version.content, Content::Value(_));
+    let values = state.versions().iter().filter(is_value).count();
+    if values > state.sibling_count() {
+        failpoints.reached(Rare::TwinsMet);
+    }
+    if values > 0 && values < state.versions().len() {
+        failpoints.reached(Rare::TombstoneBesideValue);
+    }
+    if failpoints.planted(Bug::LastWriterWins)
+        && let Some(latest) = state.latest().cloned()
+    {
+        let clock = state.clock().to_vec();
+        *state = Siblings::from_parts(clock, [latest]).expect("less than a state is a state");
+    }
+    debug_assert!(!state.would_change(theirs), "what was merged is news no more");
 }
 
 fn check_room(

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use ringmain_schema::peer::ReplicateWriter;
+use ringmain_schema::Kind;
+use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
+use crate::failpoint::{Bug, Failpoints};
 use crate::id::ConnectionId;
 use crate::replica::{Place, state_writer};
 use crate::time::Now;
@@ -31,9 +33,10 @@ pub(super) enum Waiter {
     Peer { connection: ConnectionId, request_id: u64 },
 }
 
-impl Shard {
-    /// Write the key's state to the log, if there is one.
-    pub(super) fn append(&mut self, place: Place<'_>, out: &mut Output) {
+impl<F: Failpoints> Shard<F> {
+    /// Write the key's state to the log, if there is one, and which writes it has just replaced: their retries
+    /// are to be recognised after a restart too.
+    pub(super) fn append(&mut self, place: Place<'_>, replaced: &[WireOperation], out: &mut Output) {
         if !self.options.durable {
             return;
         }
@@ -47,10 +50,19 @@ impl Shard {
             ring: 0,
             partition_epoch: 0,
             repair: false,
-            replaced: &[],
+            replaced,
         };
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);
+        out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
+    }
+
+    /// Write what this node knows of the members to the log, if there is one: who it was, and who they are.
+    pub(super) fn append_members(&mut self, out: &mut Output) {
+        let Some(membership) = self.membership.as_ref().filter(|_| self.options.durable) else { return };
+        self.appends.last += 1;
+        let start = out.bytes.len();
+        membership.gossip().encode(&mut self.encoder, Kind::GOSSIP, 0, &mut out.bytes);
         out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
     }
 
@@ -70,7 +82,9 @@ impl Shard {
 
     /// Is the record that covers a key's state on stable storage? Without a log, memory is all there is.
     pub(super) fn is_on_record(&self, place: Place<'_>) -> bool {
-        !self.options.durable || self.replica.appended(place) <= self.appends.durable
+        !self.options.durable
+            || self.replica.appended(place) <= self.appends.durable
+            || self.failpoints.planted(Bug::AcknowledgedTooEarly)
     }
 
     /// Tell `waiter` when the record `sequence` is on stable storage.

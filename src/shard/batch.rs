@@ -4,6 +4,7 @@ use ringmain_schema::limits::MULTI_ITEMS_MAX;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Multi, MultiWriter};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
+use crate::failpoint::Failpoints;
 use crate::time::{Duration, Now};
 
 use super::Shard;
@@ -54,7 +55,7 @@ pub(super) const fn full(limit: usize) -> ErrorAnswer<'static> {
     ErrorAnswer { limit: limit as u64, ..ErrorAnswer::new(ErrorCode::TooLarge, message) }
 }
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Hand out the items of a batch. Those of other shards and nodes travel alone, but leave in the same turn
     /// and so in the same send.
     pub(super) fn on_multi(

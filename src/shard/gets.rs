@@ -6,8 +6,9 @@ use ringmain_schema::peer::{ReadState, ReplicateWriter};
 
 use crate::causality::{Siblings, VersionVector};
 use crate::coordinator::{Basis, GetQuorum, GetVerdict};
+use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId};
-use crate::replica::{Place, state_writer};
+use crate::replica::{Place, Replica, state_writer};
 use crate::time::{Duration, Now};
 
 use super::Shard;
@@ -19,7 +20,7 @@ use super::operations::{Nodes, Operation, Work};
 /// A read that is answered waits so long for the last replicas, to repair them.
 const LINGER: Duration = Duration::from_millis(100);
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Ask all primaries, merge, answer at R.
     #[expect(clippy::too_many_arguments, reason = "a request's own settings, each used once")]
     pub(super) fn coordinate_get(
@@ -34,15 +35,18 @@ impl Shard {
         out: &mut Output,
     ) {
         let primaries: Nodes = self.view.primaries(place.partition).into();
-        let mine = self.replica.read(now, place).map(|entry| entry.state.clone()).unwrap_or_default();
-        let complete = self.view.myself().oneself.complete;
+        let mine = readable(&mut self.replica, &self.failpoints, now, place).cloned().unwrap_or_default();
+        let complete = self.is_complete();
         if primaries.len() == 1 && at_least.is_empty() {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
         }
         let mut quorum = GetQuorum::new(needed, at_least, &primaries);
         quorum.on_state(self.view.me, mine, complete);
-        let asked = self.reachable(now.monotonic, place.partition, &primaries);
+        let mut asked = self.reachable(now.monotonic, place.partition, &primaries);
+        if self.failpoints.rare(Choice::SmallestQuorum) {
+            asked.truncate(usize::from(needed) - 1);
+        }
         let me = self.view.me;
         let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
         primaries.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
@@ -58,6 +62,11 @@ impl Shard {
             self.detector.on_asked(now.monotonic, node);
         }
         self.progress(now, key, false, out);
+    }
+
+    /// Does this replica's silence about a key mean that nothing was acknowledged to it?
+    pub(super) fn is_complete(&self) -> bool {
+        self.view.myself().oneself.complete || self.failpoints.planted(Bug::IncompleteCounts)
     }
 
     /// `node` told what it has for this operation.
@@ -86,14 +95,18 @@ impl Shard {
             }
             GetVerdict::Enough(basis) => {
                 *answered = true;
+                if quorum.counts_incomplete() {
+                    self.failpoints.reached(Rare::UnionOfAll);
+                }
                 let (merged, latest) = (quorum.merged().clone(), *latest);
                 let (settled, wire_key) = (quorum.is_settled(), operation.key.clone());
                 self.answer_state(out, origin, &wire_key, &merged, latest, basis);
-                if !settled && !expired {
+                if !settled && !expired && !self.failpoints.rare(Choice::NoLinger) {
                     return self.linger(now, key);
                 }
             }
             GetVerdict::Stale => {
+                self.failpoints.reached(Rare::StaleRead);
                 let message = "no replica that can be reached has seen what at_least asks for: retry later";
                 self.answer_error(
                     out,
@@ -131,12 +144,13 @@ impl Shard {
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
         let stale: Nodes = quorum.stale_replicas().collect();
-        if stale.is_empty() {
+        if stale.is_empty() || self.failpoints.planted(Bug::NobodyRepaired) {
             return;
         }
         let place = operation.place();
         if self.replica.merge(place, quorum.merged(), self.next_append()) {
-            self.append(place, out);
+            self.failpoints.reached(Rare::CoordinatorRepaired);
+            self.append(place, &[], out);
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
@@ -159,4 +173,16 @@ impl Shard {
             replicate.encode(encoder, 0, bytes);
         });
     }
+}
+
+/// What a reader may see of a key.
+pub(super) fn readable<'a, F: Failpoints>(
+    replica: &'a mut Replica<F>,
+    failpoints: &F,
+    now: Now,
+    place: Place<'_>,
+) -> Option<&'a Siblings<Bytes>> {
+    let forgets = failpoints.planted(Bug::TombstoneForgotten);
+    let entry = replica.read(now, place)?;
+    Some(&entry.state).filter(|state| !forgets || state.sibling_count() > 0)
 }

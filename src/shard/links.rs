@@ -11,6 +11,7 @@ use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use ringmain_schema::message::{Hello, PeerHello, Ping, Ports, Role, Welcome};
 use ringmain_schema::{Frame, Kind};
 
+use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, ShardId};
 use crate::membership::Intent;
 use crate::time::{Duration, Instant, Now};
@@ -121,7 +122,7 @@ impl Link {
     }
 }
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Have a link for each shard of another node that shares a partition with this one, and no other.
     pub(super) fn want_links(&mut self) {
         let mut wanted = Vec::new();
@@ -212,6 +213,7 @@ impl Shard {
         let Some(link) = self.links.all.get_mut(&id) else { return out.closes.push(connection) };
         if link.state != State::Calling(dial) {
             // The other end called in the meantime.
+            self.failpoints.reached(Rare::CallsCrossed);
             return out.closes.push(connection);
         }
         link.state = State::Greeting { connection, since: now.monotonic };
@@ -255,7 +257,8 @@ impl Shard {
         }
         // Between half and all of it, so that nodes which lost one another don't call in chorus.
         let pause = link.backoff.0 / 2 + self.prng.below(link.backoff.0 / 2 + 1);
-        link.state = if id.node == NodeId(0) || self.view.me < id.node {
+        let calls = id.node == NodeId(0) || self.view.me < id.node;
+        link.state = if calls && !self.failpoints.planted(Bug::NeverCalledAgain) {
             State::Pausing(now.monotonic + Duration(pause))
         } else {
             State::Awaiting
@@ -282,7 +285,9 @@ impl Shard {
         };
         let node = NodeId(welcome.node);
         let meant = called.node == NodeId(0) || called.node == node;
-        if welcome.cluster != self.view.cluster.0 || !meant || node == self.view.me {
+        let foreign =
+            welcome.cluster != self.view.cluster.0 && !self.failpoints.planted(Bug::AnyClusterIsMine);
+        if foreign || !meant || node == self.view.me {
             self.counters.frames_refused += 1;
             return self.close(now, connection, out);
         }
@@ -318,6 +323,7 @@ impl Shard {
         if let State::Up(older) | State::Greeting { connection: older, .. } = before
             && older != connection
         {
+            self.failpoints.reached(Rare::LinkReplaced);
             self.sessions.insert(older, Session::Leaving);
             out.closes.push(older);
             self.fail_all_over(now, id, out);

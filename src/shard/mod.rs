@@ -24,6 +24,7 @@ mod operations;
 mod options;
 mod peers;
 mod puts;
+mod recovery;
 mod relay;
 mod requests;
 mod sessions;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use ringmain_schema::Encoder;
 
 use crate::causality::ContextKey;
+use crate::failpoint::{Bug, Failpoints, NoFailpoints};
 use crate::id::{ConnectionId, ShardId};
 use crate::membership::{FailureDetector, Membership, View};
 use crate::prng::Prng;
@@ -60,22 +62,23 @@ pub use io::{
     SIBLING_REQUESTS_MAX, SIBLING_RING_SLOTS, SiblingMessage,
 };
 pub use options::ShardOptions;
+pub use recovery::{BadRecord, Record};
 
 /// Batches that one shard may have under way.
 const BATCHES_MAX: usize = 1024;
 
 /// One core of a node.
 #[derive(Debug)]
-pub struct Shard {
+pub struct Shard<F = NoFailpoints> {
     options: ShardOptions,
     view: Arc<View>,
     /// Only shard 0 keeps the records; the others are shown views.
-    membership: Option<Membership>,
+    membership: Option<Membership<F>>,
     notices: Notices,
     detector: FailureDetector,
     prng: Prng,
     context_key: ContextKey,
-    replica: Replica,
+    replica: Replica<F>,
     appends: Appends,
     sessions: BTreeMap<ConnectionId, Session>,
     links: Links,
@@ -89,17 +92,26 @@ pub struct Shard {
     encoder: Encoder,
     context_scratch: Vec<u8>,
     stopping: bool,
+    failpoints: F,
 }
 
 impl Shard {
     /// A shard about to start. `membership` is the node's own, the same for each of its shards; `seeds` are
     /// the addresses by which a guest finds its cluster. `prng` must be seeded by chance in production: the
     /// actor's id is drawn from it.
-    pub fn new(
+    pub fn new(options: ShardOptions, membership: Membership, seeds: &[(Arc<str>, u16)], prng: Prng) -> Self {
+        Self::with_failpoints(options, membership, seeds, prng, NoFailpoints)
+    }
+}
+
+impl<F: Failpoints> Shard<F> {
+    /// The same, for the simulator.
+    pub fn with_failpoints(
         options: ShardOptions,
-        mut membership: Membership,
+        mut membership: Membership<F>,
         seeds: &[(Arc<str>, u16)],
         mut prng: Prng,
+        failpoints: F,
     ) -> Self {
         let view = Arc::new(membership.view());
         let partitions = view.ring.partitions().count();
@@ -110,8 +122,16 @@ impl Shard {
         };
         let state_bytes_max = options.sibling_bytes_max();
         let is_first = options.shard == ShardId(0);
+        let actor = match prng.next_u64() {
+            _ if failpoints.planted(Bug::OldActorFromOne)
+                || failpoints.planted(Bug::OldActorAtShardCounter) =>
+            {
+                view.me.0 ^ u64::from(options.shard.0)
+            }
+            drawn => drawn,
+        };
         let mut shard = Self {
-            replica: Replica::new(partitions, prng.next_u64(), state_bytes_max),
+            replica: Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone()),
             context_key,
             membership: is_first.then_some(membership),
             notices: Notices::new(options.shards),
@@ -129,6 +149,7 @@ impl Shard {
             encoder: Encoder::default(),
             context_scratch: Vec::new(),
             stopping: false,
+            failpoints,
             options,
             view,
         };
@@ -142,12 +163,12 @@ impl Shard {
     }
 
     /// The copies that this shard holds, to be looked at.
-    pub const fn replica(&self) -> &Replica {
+    pub const fn replica(&self) -> &Replica<F> {
         &self.replica
     }
 }
 
-impl Machine for Shard {
+impl<F: Failpoints> Machine for Shard<F> {
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Output) {
         match input {
             Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
@@ -175,7 +196,7 @@ impl Machine for Shard {
     }
 }
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Do what is due.
     fn on_time(&mut self, now: Now, out: &mut Output) {
         while let Some(due) = self.deadlines.pop(now.monotonic) {

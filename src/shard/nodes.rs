@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringmain_schema::peer::Gossip;
 use ringmain_schema::{Frame, Kind};
 
+use crate::failpoint::Failpoints;
 use crate::id::{ConnectionId, NodeId, ShardId};
 use crate::membership::{GOSSIP_EVERY, View};
 use crate::time::{Duration, Instant, Now};
@@ -30,7 +31,7 @@ impl Notices {
     }
 }
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// When gossip is due: at once after the start, then once a second.
     pub(super) fn next_beat(&self) -> Option<Instant> {
         self.membership.as_ref().map(|_| self.notices.next_beat.unwrap_or_default())
@@ -40,6 +41,9 @@ impl Shard {
     pub(super) fn beat(&mut self, now: Now, out: &mut Output) {
         if self.next_beat().is_none_or(|at| at > now.monotonic) {
             return;
+        }
+        if self.notices.next_beat.is_none() {
+            self.append_members(out);
         }
         // A tenth more or less, so that nodes that start together don't speak in chorus.
         let jitter = Duration(self.prng.below(GOSSIP_EVERY.0 / 5));
@@ -79,6 +83,7 @@ impl Shard {
         let newly = (oneself.incarnation, oneself.serving) != (before.incarnation, before.serving);
         if changed {
             let view = Arc::new(membership.view());
+            self.append_members(out);
             self.show_view(&view, out);
             self.take_view(view, out);
         }

@@ -5,6 +5,7 @@
 use smallvec::SmallVec;
 
 use crate::coordinator::{GetQuorum, PutQuorum};
+use crate::failpoint::{Choice, Failpoints};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::membership::Health;
 use crate::replica::Place;
@@ -54,7 +55,7 @@ impl Operation {
 /// A few nodes: the primaries of a key.
 pub(super) type Nodes = SmallVec<[NodeId; 4]>;
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     pub(super) fn begin(
         &mut self,
         origin: Origin,
@@ -83,6 +84,7 @@ impl Shard {
     ) -> SmallVec<[(NodeId, ConnectionId); 4]> {
         let others = primaries.iter().filter(|&&node| node != self.view.me);
         let up = others.filter(|&&node| self.detector.health(now, node) == Health::Up);
+        let up = up.filter(|_| !self.failpoints.rare(Choice::SuspectedEarly));
         up.filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?))).collect()
     }
 

@@ -3,7 +3,9 @@
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Ping};
 use ringmain_schema::peer::{Forward, Gossip, ReadState, Replicate, Replicated, State};
 use ringmain_schema::{Flags, Frame, Kind, Malformed};
+use smallvec::SmallVec;
 
+use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, OperationId, ShardId};
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Now};
@@ -11,10 +13,11 @@ use crate::time::{Duration, Now};
 use super::Shard;
 use super::answer::Origin;
 use super::appends::Waiter;
+use super::gets::readable;
 use super::io::{Output, SiblingMessage};
 use super::links::LinkId;
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// A frame from a shard of another node.
     pub(super) fn on_peer_frame(
         &mut self,
@@ -67,7 +70,10 @@ impl Shard {
             Kind::STATE => {
                 let answer = State::parse(frame)?;
                 match state_from_wire(&answer.state) {
-                    Ok(state) => self.count_state(request_id, node, state, answer.complete),
+                    Ok(state) => {
+                        let counts = self.failpoints.planted(Bug::IncompleteCounts);
+                        self.count_state(request_id, node, state, answer.complete || counts);
+                    }
                     Err(_) => self.count_failure(request_id, node),
                 }
                 self.progress(now, request_id, false, out);
@@ -113,17 +119,19 @@ impl Shard {
             return self.refuse_peer(connection, request_id, out);
         };
         self.counters.replicated_in += 1;
-        let replaced = replicate.replaced();
-        self.replica.remember_replaced(
-            replaced.map(|write| OperationId { client: write.client(), sequence: write.sequence() }),
-        );
-        if self.replica.merge(place, &state, self.next_append()) {
-            self.append(place, out);
+        self.replica.remember_replaced(replaced_by(replicate));
+        let is_news = self.replica.merge(place, &state, self.next_append());
+        if is_news {
+            let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();
+            self.append(place, &replaced, out);
         }
         // A repair too: nobody waits for this, but a connection with unanswered requests is not let go.
         if self.is_on_record(place) {
             self.send_replicated(connection, request_id, out);
         } else {
+            if !is_news {
+                self.failpoints.reached(Rare::NoNewsWaitedForRecord);
+            }
             let sequence = self.replica.appended(place);
             self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
         }
@@ -150,8 +158,8 @@ impl Shard {
         }
         self.counters.states_read_by_peers += 1;
         let complete = self.view.myself().oneself.complete;
-        let entry = self.replica.read(now, place);
-        let state = entry.map(|entry| state_writer(&entry.state)).unwrap_or_default();
+        let state = readable(&mut self.replica, &self.failpoints, now, place);
+        let state = state.map(state_writer).unwrap_or_default();
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| State::encode(encoder, request_id, &state, complete, bytes));
     }
@@ -188,4 +196,10 @@ impl Shard {
             SiblingMessage::ViewTaken => self.on_view_taken(from, out),
         }
     }
+}
+
+/// The writes that this state has replaced, as the replica knows them.
+pub(super) fn replaced_by<'a>(replicate: &Replicate<'a>) -> impl Iterator<Item = OperationId> + use<'a> {
+    let replaced = replicate.replaced();
+    replaced.map(|write| OperationId { client: write.client(), sequence: write.sequence() })
 }

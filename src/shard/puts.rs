@@ -5,6 +5,7 @@ use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 use smallvec::SmallVec;
 
 use crate::coordinator::{Basis, PutQuorum, PutVerdict};
+use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, OperationId};
 use crate::replica::{Applied, Place, Refused, Replaced, Write, state_writer};
 use crate::time::{Duration, Now};
@@ -14,7 +15,7 @@ use super::answer::Origin;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Mint, append, send the whole state to the other primaries, answer at W.
     pub(super) fn coordinate_put(
         &mut self,
@@ -27,10 +28,14 @@ impl Shard {
         out: &mut Output,
     ) {
         let primaries: Nodes = self.view.primaries(place.partition).into();
-        let told = self.reachable(now.monotonic, place.partition, &primaries);
+        let mut told = self.reachable(now.monotonic, place.partition, &primaries);
         let healthy = told.len() + 1;
         if healthy < usize::from(needed) {
+            self.failpoints.reached(Rare::TooFewReachable);
             return self.refuse_unavailable(out, origin, needed, healthy);
+        }
+        if self.failpoints.rare(Choice::SmallestQuorum) {
+            told.truncate(usize::from(needed) - 1);
         }
         if self.operations.is_full() {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
@@ -39,12 +44,13 @@ impl Shard {
         let operation = write.operation;
         let (replaced, only) = match self.replica.coordinate(now, place, write, appended) {
             Ok(Applied::Now { replaced }) => {
-                self.append(place, out);
+                let replaced = on_the_wire(&replaced);
+                self.append(place, &replaced, out);
                 (replaced, None)
             }
             Ok(Applied::Before) => {
                 self.counters.retries_recognised += 1;
-                (Replaced::new(), Some(operation))
+                (SmallVec::new(), Some(operation))
             }
             Err(refused) => return self.refuse_write(out, origin, refused),
         };
@@ -69,12 +75,10 @@ impl Shard {
         now: Now,
         place: Place<'_>,
         operation: u64,
-        replaced: &[OperationId],
+        replaced: &[WireOperation],
         to: &[(NodeId, ConnectionId)],
         out: &mut Output,
     ) {
-        let replaced = replaced.iter().map(|write| WireOperation::new(write.client, write.sequence));
-        let replaced: SmallVec<[_; 1]> = replaced.collect();
         let Some(entry) = self.replica.read(now, place) else { return };
         let replicate = ReplicateWriter {
             key: place.key,
@@ -82,7 +86,7 @@ impl Shard {
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: false,
-            replaced: &replaced,
+            replaced,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {
@@ -112,6 +116,9 @@ impl Shard {
     /// `node` holds the write of this operation durably.
     pub(super) fn count_durable(&mut self, key: u64, node: NodeId) {
         if let Some(Operation { work: Work::Put { quorum, .. }, .. }) = self.operations.get_mut(key) {
+            if quorum.has_failed(node) {
+                self.failpoints.reached(Rare::LateAcknowledgement);
+            }
             quorum.on_durable(node);
         }
     }
@@ -129,6 +136,10 @@ impl Shard {
         };
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Put { quorum, .. } = &operation.work else { return };
+        self.failpoints.reached(Rare::QuorumMissed);
+        if self.failpoints.planted(Bug::TimeoutIsFailure) && expired {
+            return self.refuse_unavailable(out, operation.origin, quorum.needed(), usize::from(acks));
+        }
         self.counters.maybe_applied += 1;
         let message = "fewer replicas than asked for have acknowledged: read it back, or retry";
         let error = ErrorAnswer {
@@ -163,6 +174,7 @@ impl Shard {
     }
 
     fn refuse_write(&mut self, out: &mut Output, origin: Origin, refused: Refused) {
+        self.failpoints.reached(Rare::SiblingsFull);
         let (code, limit, message) = match refused {
             Refused::TooManySiblings => (
                 ErrorCode::TooManySiblings,
@@ -179,4 +191,8 @@ impl Shard {
         };
         self.answer_error(out, origin, &ErrorAnswer { limit, ..ErrorAnswer::new(code, message) });
     }
+}
+
+fn on_the_wire(replaced: &Replaced) -> SmallVec<[WireOperation; 1]> {
+    replaced.iter().map(|write| WireOperation::new(write.client, write.sequence)).collect()
 }

@@ -7,6 +7,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::peer::Forward;
 use ringmain_schema::{Flags, Frame, Kind, token};
 
+use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId, ShardId};
 use crate::membership::Health;
 use crate::time::{Duration, Instant, Now};
@@ -39,7 +40,7 @@ enum Via {
     Peer(LinkId),
 }
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Pass a request on towards the owner of `partition`: first to the right shard of this node, which has
     /// connections to the right shards of the others.
     pub(super) fn relay(
@@ -150,6 +151,7 @@ impl Shard {
     }
 
     pub(super) fn refuse_overloaded(&mut self, out: &mut Output, origin: Origin, message: &str) {
+        self.failpoints.reached(Rare::TableFull);
         self.counters.overloaded += 1;
         self.answer_code(out, origin, ErrorCode::Overloaded, message);
     }
@@ -204,6 +206,7 @@ impl Shard {
 
     fn give_up(&mut self, out: &mut Output, relay: &Relay, code: ErrorCode, message: &str) {
         if relay.is_write {
+            self.failpoints.reached(Rare::RelayLost);
             self.counters.maybe_applied += 1;
             let message = "the coordinator did not answer: the write may be applied; read it back, or retry";
             self.answer_error(out, relay.origin, &ErrorAnswer::new(ErrorCode::MaybeApplied, message));

@@ -5,6 +5,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Put};
 use ringmain_schema::{Flags, Frame, Kind, token};
 
 use crate::causality::VersionVector;
+use crate::failpoint::Failpoints;
 use crate::id::{OperationId, PartitionId};
 use crate::replica::{Covered, Place, Write};
 use crate::time::{Duration, Now, WallTime};
@@ -13,7 +14,7 @@ use super::Shard;
 use super::answer::Origin;
 use super::io::Output;
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// A request from a client, a sibling or a peer. `cap` bounds its budget, where it was passed on.
     pub(super) fn on_request(
         &mut self,

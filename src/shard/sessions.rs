@@ -4,6 +4,7 @@ use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Hello, Ping, Ports, Role, TopologyRequest, Welcome};
 use ringmain_schema::{Flags, Frame, FrameError, Kind};
 
+use crate::failpoint::{Bug, Failpoints};
 use crate::id::{ConnectionId, NodeId, ShardId};
 use crate::time::{Duration, Instant, Now};
 
@@ -31,7 +32,7 @@ pub(super) enum Session {
     Leaving,
 }
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     /// Somebody called.
     pub(super) fn on_accepted(&mut self, now: Now, connection: ConnectionId) {
         let until = now.monotonic + HELLO_WITHIN;
@@ -179,7 +180,8 @@ impl Shard {
             return Err((ErrorCode::Unauthorized, message.to_owned()));
         }
         let anonymous = hello.role == Role::Client && hello.cluster == 0;
-        if !anonymous && hello.cluster != self.view.cluster.0 {
+        let foreign = hello.cluster != self.view.cluster.0 && !self.failpoints.planted(Bug::AnyClusterIsMine);
+        if !anonymous && foreign {
             let message = format!(
                 "this is cluster {}, not {:016x}: check the address, and the cluster's name and initial members",
                 self.view.cluster, hello.cluster

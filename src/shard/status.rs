@@ -2,13 +2,14 @@
 
 use ringmain_schema::message::{Counter, MemberStatus, Status};
 
+use crate::failpoint::Failpoints;
 use crate::id::{Incarnation, NodeId};
 use crate::membership::{Health, Member};
 use crate::time::Instant;
 
 use super::Shard;
 
-impl Shard {
+impl<F: Failpoints> Shard<F> {
     pub(super) fn status(&self, now: Instant) -> Status {
         let gauges = [
             ("keys", self.replica.keys() as u64),

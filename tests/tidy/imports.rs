@@ -3,10 +3,11 @@
 use super::paths::{Mention, What};
 
 /// The rooms of the server, each with its rank: a room imports only rooms of a lower rank.
-const ROOMS: [(&str, u8); 15] = [
+const ROOMS: [(&str, u8); 16] = [
     ("id", 0),
     ("time", 0),
     ("prng", 0),
+    ("failpoint", 1),
     ("ring", 1),
     ("causality", 1),
     ("storage", 1),
@@ -21,8 +22,9 @@ const ROOMS: [(&str, u8); 15] = [
     ("main", 6),
 ];
 
-/// Imports between rooms of one rank: what storage keeps are the siblings of a key.
-const LEVEL: [(&str, &str); 1] = [("storage", "causality")];
+/// Imports between rooms of one rank: what storage keeps are the siblings of a key, and what failpoints tell of are
+/// their dots.
+const LEVEL: [(&str, &str); 2] = [("storage", "causality"), ("failpoint", "causality")];
 
 /// The only rooms that see the whole configuration, and what it may see itself.
 const READERS_OF_CONFIG: [&str; 2] = ["shell", "main"];

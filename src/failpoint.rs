@@ -1,0 +1,211 @@
+//! Failpoints: where the simulator may meddle with the core, and what it is told there.
+//!
+//! A simulator that finds nothing proves nothing until it has found bugs that are known to be there. So the
+//! core names a few places where a bug can be planted ([`Bug`]), where of two correct choices the rare one can
+//! be forced ([`Choice`]), and where it tells that it has reached a rare state ([`Rare`]) or minted a dot. All
+//! of it goes through a type parameter: in production that is [`NoFailpoints`], which has no size, and
+//! whose answers are constants, so that nothing of this file is left in the program. It is never a feature of
+//! the crate, which a build of the whole workspace would switch on in the server.
+
+use std::fmt;
+
+use crate::causality::{Dot, VersionVector};
+use crate::id::OperationId;
+
+/// What the simulator may do inside the core. Every default is what production does.
+pub trait Failpoints: Clone + fmt::Debug {
+    /// Is anybody there? What is computed for the simulator alone is computed only then.
+    const WATCHED: bool = true;
+
+    /// Is this bug planted?
+    #[inline]
+    fn planted(&self, _bug: Bug) -> bool {
+        false
+    }
+
+    /// Make the rare one of two correct choices?
+    #[inline]
+    fn rare(&self, _choice: Choice) -> bool {
+        false
+    }
+
+    /// A rare state was reached.
+    #[inline]
+    fn reached(&self, _state: Rare) {}
+
+    /// A dot was minted.
+    #[inline]
+    fn minted(&self, _minted: &Minted<'_>) {}
+
+    /// How a node numbers the incarnation that counting gives this number: for [`Bug::GenerationByClock`].
+    #[inline]
+    fn generation(&self, counted: u64) -> u64 {
+        counted
+    }
+
+    /// May a member have an incarnation of this number? For [`Bug::GenerationByClock`].
+    #[inline]
+    fn accepts_generation(&self, _incarnation: u64) -> bool {
+        true
+    }
+}
+
+/// Production: nobody meddles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NoFailpoints;
+
+impl Failpoints for NoFailpoints {
+    const WATCHED: bool = false;
+}
+
+/// A version that has just been minted.
+#[derive(Clone, Copy, Debug)]
+pub struct Minted<'a> {
+    /// Of this key.
+    pub key: &'a [u8],
+    /// Its name.
+    pub dot: Dot,
+    /// What it replaced: its client's context, or, for an overwrite, all that its coordinator had.
+    pub covered: &'a VersionVector,
+    /// `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// The write.
+    pub operation: OperationId,
+}
+
+/// A bug that can be planted. The first group was shipped elsewhere; the second is one for each promise that
+/// the first leaves untried.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Bug {
+    /// `riak_kv` #679: a key that isn't found is minted under the old actor, its counter at 1.
+    OldActorFromOne,
+    /// The same, at the shard's own counter: what others hold of that actor seems to have been seen.
+    OldActorAtShardCounter,
+    /// CASSANDRA-10969, scylla #5164: incarnations are times, and one more than a year ahead is refused.
+    GenerationByClock,
+    /// scylla PR 5801: an old record with the highest heartbeat beats a new incarnation.
+    HeartbeatBeatsIncarnation,
+    /// consul #843: the cluster's id is not checked.
+    AnyClusterIsMine,
+    /// Aerospike 3.99 (Jepsen): a write that timed out is reported as failed.
+    TimeoutIsFailure,
+
+    /// A write is acknowledged before its record is on stable storage.
+    AcknowledgedTooEarly,
+    /// The value with the greatest timestamp wins, and concurrent ones are dropped.
+    LastWriterWins,
+    /// Values lose their last byte.
+    ValueTruncated,
+    /// A reader of the latest of several versions gets a context that covers them all.
+    ContextOfTheUnseen,
+    /// A put keeps the versions that it replaces.
+    ReplacedIsKept,
+    /// A key is forgotten as soon as all its versions are tombstones.
+    TombstoneForgotten,
+    /// Stale replicas are found and not repaired.
+    NobodyRepaired,
+    /// A replica that restarted empty counts in reads as if it were complete.
+    IncompleteCounts,
+    /// A call that failed is never repeated.
+    NeverCalledAgain,
+    /// A put is refused while the coordinator's clock is behind a version's timestamp.
+    ClockMustAdvance,
+}
+
+/// A choice between two correct ways, of which production takes the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Choice {
+    /// Tell all primaries, or just as many as the quorum needs.
+    SmallestQuorum,
+    /// Wait a little for the last replicas of a read, or not at all.
+    NoLinger,
+    /// Mint on under the actor in the record, or open a new epoch.
+    FreshEpoch,
+    /// Suspect a silent peer when its time has come, or now.
+    SuspectedEarly,
+}
+
+/// A state that is seldom reached, and where bugs are at home.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rare {
+    /// A retry found the version that it had left before.
+    RetryFoundItsVersion,
+    /// A retry came after its version had been replaced.
+    RetryFoundItselfReplaced,
+    /// One operation stands under two dots.
+    TwinsMet,
+    /// A tombstone stands beside a concurrent value.
+    TombstoneBesideValue,
+    /// Of one dot, the value here met the tombstone of a replica where it had expired.
+    ExpiredElsewhere,
+    /// A put was refused since the key had as many siblings as it may.
+    SiblingsFull,
+    /// A read counted all N, since too few of them were complete.
+    UnionOfAll,
+    /// A read could not show what its client had seen.
+    StaleRead,
+    /// A read repaired its own coordinator.
+    CoordinatorRepaired,
+    /// A put ended without W acknowledgements.
+    QuorumMissed,
+    /// A put was refused before it began, since too few replicas could be reached.
+    TooFewReachable,
+    /// A replica acknowledged a write after it had been given up.
+    LateAcknowledgement,
+    /// A state that was no news waited for the record that covers it.
+    NoNewsWaitedForRecord,
+    /// A relayed write lost its coordinator.
+    RelayLost,
+    /// A link was replaced by a newer connection.
+    LinkReplaced,
+    /// A call went through after the other end had called.
+    CallsCrossed,
+    /// A table was full.
+    TableFull,
+    /// A node came back with less than others remember of it.
+    CameBackOlder,
+    /// A node came back with all that it had acknowledged.
+    CameBackWhole,
+    /// A node came back without its disk.
+    CameBackEmpty,
+}
+
+impl Rare {
+    /// All of them.
+    pub const ALL: [Self; 20] = [
+        Self::RetryFoundItsVersion,
+        Self::RetryFoundItselfReplaced,
+        Self::TwinsMet,
+        Self::TombstoneBesideValue,
+        Self::ExpiredElsewhere,
+        Self::SiblingsFull,
+        Self::UnionOfAll,
+        Self::StaleRead,
+        Self::CoordinatorRepaired,
+        Self::QuorumMissed,
+        Self::TooFewReachable,
+        Self::LateAcknowledgement,
+        Self::NoNewsWaitedForRecord,
+        Self::RelayLost,
+        Self::LinkReplaced,
+        Self::CallsCrossed,
+        Self::TableFull,
+        Self::CameBackOlder,
+        Self::CameBackWhole,
+        Self::CameBackEmpty,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is promised of production: no size, and every answer the plain one.
+    #[test]
+    fn nothing_is_left_in_production() {
+        assert_eq!(size_of::<NoFailpoints>(), 0);
+        assert!(!NoFailpoints.planted(Bug::OldActorFromOne) && !NoFailpoints.rare(Choice::SmallestQuorum));
+        assert_eq!((NoFailpoints.generation(7), NoFailpoints.accepts_generation(u64::MAX)), (7, true));
+        assert!(Rare::ALL.is_sorted());
+    }
+}

@@ -1,0 +1,65 @@
+//! A shard's way back: from the records that its log has kept to the state that they cover.
+//!
+//! A log holds two kinds of records: the state of a key, and what shard 0 knew of the members. Whoever runs
+//! the shard reads them in the order in which they were appended: first the last one about members, which says
+//! who the node was ([`Membership::recover`](crate::membership::Membership::recover)), then, once the shard
+//! stands, each key's ([`Shard::recover`]). What the first tick of a new life appends must be on stable
+//! storage before the ports open: the next life is numbered after it.
+
+use ringmain_schema::peer::{Gossip, Replicate};
+use ringmain_schema::{Frame, Kind};
+use thiserror::Error;
+
+use crate::failpoint::Failpoints;
+use crate::replica::state_from_wire;
+
+use super::Shard;
+use super::peers::replaced_by;
+
+/// What a record of the log says.
+#[derive(Debug)]
+pub enum Record<'a> {
+    /// What the node knew of the members, itself among them.
+    Members(Gossip),
+    /// The whole state of one key.
+    Key(Replicate<'a>),
+}
+
+/// Bytes that no shard appended.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum BadRecord {
+    /// They are not one whole frame of a kind that is logged.
+    #[error("a record of the log is no frame: the disk has lost or changed it")]
+    NoFrame,
+    /// They break the schema.
+    #[error("a record of the log can't be read: {0}")]
+    Malformed(String),
+}
+
+impl<'a> Record<'a> {
+    /// From the bytes of one [`Append`](super::Append).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BadRecord> {
+        let malformed = |error: ringmain_schema::Malformed| BadRecord::Malformed(error.to_string());
+        let frame = Frame::split(bytes, bytes.len()).ok().flatten().ok_or(BadRecord::NoFrame)?;
+        match frame.header.kind {
+            Kind::GOSSIP => Gossip::parse(&frame).map(Self::Members).map_err(malformed),
+            Kind::REPLICATE => Replicate::parse(&frame).map(Self::Key).map_err(malformed),
+            _ => Err(BadRecord::NoFrame),
+        }
+    }
+}
+
+impl<F: Failpoints> Shard<F> {
+    /// Before the first input: take a key's state back. A key that another shard of this node owns, since their
+    /// number has changed, is left to it.
+    pub fn recover(&mut self, key: &Replicate<'_>) -> Result<(), BadRecord> {
+        let place = self.place(key.key);
+        if self.is_mine(place.partition) {
+            let state =
+                state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
+            self.replica.remember_replaced(replaced_by(key));
+            self.replica.merge(place, &state, 0);
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,5 @@
 //! The simulator: a whole cluster on one thread, under a seeded clock, network and disk.
+
+pub mod checkers;
+pub mod dots;
+pub mod history;

@@ -1,0 +1,117 @@
+//! What the simulator does inside the core, and what it hears from there.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use ringmain::causality::{Dot, VersionVector};
+use ringmain::failpoint::{Bug, Choice, Failpoints, Minted, Rare};
+use ringmain::id::OperationId;
+use ringmain::prng::Prng;
+use ringmain::time::WallTime;
+
+/// The failpoints of all shards of one run.
+#[derive(Clone, Debug)]
+pub struct Meddler(Rc<Inside>);
+
+#[derive(Debug)]
+struct Inside {
+    planted: Option<Bug>,
+    read_repair: bool,
+    rare_choices: Cell<bool>,
+    prng: RefCell<Prng>,
+    reached: RefCell<[u32; Rare::ALL.len()]>,
+    minted: RefCell<Vec<Mint>>,
+    /// Of the node that is at work.
+    wall: Cell<WallTime>,
+}
+
+/// A dot that was minted, as the core told it.
+#[derive(Debug)]
+pub struct Mint {
+    /// Of this key.
+    pub key: Vec<u8>,
+    /// Its name.
+    pub dot: Dot,
+    /// What it replaced.
+    pub covered: VersionVector,
+    /// Its value; none if it is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its operation, if that has a name.
+    pub operation: OperationId,
+}
+
+/// A rare choice is made so often, where it is on.
+const RARELY: f64 = 0.25;
+const YEAR_SECONDS: u64 = 365 * 24 * 3600;
+
+impl Meddler {
+    /// For one run.
+    pub fn new(planted: Option<Bug>, read_repair: bool, rare_choices: bool, prng: Prng) -> Self {
+        Self(Rc::new(Inside {
+            planted,
+            read_repair,
+            rare_choices: Cell::new(rare_choices),
+            prng: RefCell::new(prng),
+            reached: RefCell::default(),
+            minted: RefCell::default(),
+            wall: Cell::default(),
+        }))
+    }
+
+    /// A node is at work, and its clock says this.
+    pub fn set_wall(&self, wall: WallTime) {
+        self.0.wall.set(wall);
+    }
+
+    /// The faults are over: nothing rare is forced any more.
+    pub fn calm(&self) {
+        self.0.rare_choices.set(false);
+    }
+
+    /// Dots minted since the last call.
+    pub fn take_minted(&self) -> Vec<Mint> {
+        std::mem::take(&mut *self.0.minted.borrow_mut())
+    }
+
+    /// How often each rare state was reached, in the order of [`Rare::ALL`].
+    pub fn reached(&self) -> [u32; Rare::ALL.len()] {
+        *self.0.reached.borrow()
+    }
+
+    fn wall_seconds(&self) -> u64 {
+        self.0.wall.get().0 / 1_000_000
+    }
+}
+
+impl Failpoints for Meddler {
+    fn planted(&self, bug: Bug) -> bool {
+        // A run without read repair is one where stale replicas are found and left alone.
+        self.0.planted == Some(bug) || (bug == Bug::NobodyRepaired && !self.0.read_repair)
+    }
+
+    fn rare(&self, _: Choice) -> bool {
+        self.0.rare_choices.get() && self.0.prng.borrow_mut().chance(RARELY)
+    }
+
+    fn reached(&self, state: Rare) {
+        self.0.reached.borrow_mut()[state as usize] += 1;
+    }
+
+    fn minted(&self, minted: &Minted<'_>) {
+        self.0.minted.borrow_mut().push(Mint {
+            key: minted.key.to_vec(),
+            dot: minted.dot,
+            covered: minted.covered.clone(),
+            value: minted.value.map(<[u8]>::to_vec),
+            operation: minted.operation,
+        });
+    }
+
+    fn generation(&self, counted: u64) -> u64 {
+        if self.planted(Bug::GenerationByClock) { self.wall_seconds() } else { counted }
+    }
+
+    fn accepts_generation(&self, incarnation: u64) -> bool {
+        !self.planted(Bug::GenerationByClock) || incarnation <= self.wall_seconds() + YEAR_SECONDS
+    }
+}

@@ -1,0 +1,218 @@
+//! A run's plan: everything that a seed decides before the first event.
+//!
+//! Swarm testing: each fault is on with probability one half, and only then is its rate drawn, so that no fault
+//! hides what another one alone would show. Faults that come at a time are drawn in advance, as [`Deed`]s; those that
+//! befall single messages are rates. A [`Cut`] takes parts of a plan away, to find out what a violation needs.
+
+use ringmain::prng::Prng;
+use ringmain::time::{Duration, Instant};
+
+use crate::cut::{Cut, Fault};
+use crate::deeds::{Deed, draw_deeds};
+
+/// N.
+pub const REPLICAS: u8 = 3;
+
+/// All that a seed decides.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Nodes of the cluster.
+    pub nodes: usize,
+    /// Shards of each.
+    pub shards: u16,
+    /// R, if a request doesn't say.
+    pub read: u8,
+    /// W, if a request doesn't say.
+    pub write: u8,
+    /// `durable` mode with `sync = always`, else `memory`, where a restart destroys the node's copies.
+    pub durable: bool,
+    /// What each key is used for.
+    pub keys: Vec<Application>,
+    /// Clients at work.
+    pub clients: u32,
+    /// Operations of all clients together, about.
+    pub operations: u32,
+    /// How long the clients work and the faults last.
+    pub span: Duration,
+    /// Replicas found stale by a read are repaired.
+    pub read_repair: bool,
+    /// Tables so small that they fill.
+    pub small_tables: bool,
+    /// Rare choices are forced a quarter of the time.
+    pub rare_choices: bool,
+    /// Some values expire.
+    pub time_to_live: bool,
+    /// A node of another cluster has this cluster's addresses.
+    pub stranger: bool,
+    /// All nodes lose power at once when the clients stop.
+    pub power_loss: bool,
+    /// Faults never destroy W copies of one write; else only safety is checked for those that lost them.
+    pub limited: bool,
+    /// What befalls messages.
+    pub network: NetworkFaults,
+    /// What befalls disks, but for what the deeds do to them.
+    pub torn: f64,
+    /// What befalls nodes and links, in the order of time.
+    pub deeds: Vec<(Instant, Deed)>,
+}
+
+/// What an application does with a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Application {
+    /// Read, then write with the read's context.
+    Register,
+    /// A set that only grows, merged by its readers: Dynamo's shopping cart.
+    Cart,
+    /// A counter: one slot a client, merged by its readers.
+    Counter,
+    /// Writes that have seen nothing, merged now and then.
+    Blind,
+    /// Put, delete, put again.
+    Deletes,
+    /// The last writer wins, by the clients' own wish.
+    Overwrites,
+}
+
+/// What befalls messages. Each is a probability for one message.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct NetworkFaults {
+    /// Lost.
+    pub loss: f64,
+    /// Delivered twice.
+    pub duplication: f64,
+    /// Mean of an exponential delay for every message, so that they overtake one another; zero for a quick network that
+    /// keeps their order.
+    pub delay: Duration,
+    /// Clogs its link for up to five seconds.
+    pub clog: f64,
+}
+
+/// Faults end here at the latest, operations too.
+const SPAN_SECS: (u64, u64) = (40, 100);
+
+impl Plan {
+    /// All that `seed` decides, less what is cut away.
+    pub fn draw(seed: u64, cut: &Cut) -> Self {
+        let mut prng = Prng::from_seed(seed);
+        let mut shape = prng.split();
+        let nodes = draw_nodes(&mut shape);
+        let (read, write) = [(2, 2), (1, 1), (1, 3), (3, 1)][shape.below(4) as usize];
+        let span = Duration::from_secs(SPAN_SECS.0 + shape.below(SPAN_SECS.1 - SPAN_SECS.0));
+        let keys = (0..=shape.below(8)).map(|_| draw_application(&mut shape)).collect();
+        let mut faults = prng.split();
+        let on = |fault: Fault, faults: &mut Prng| {
+            let on = faults.chance(0.5);
+            on && !cut.without.contains(&fault)
+        };
+        let network = draw_network(&mut faults, on);
+        let torn = if on(Fault::Torn, &mut faults) { 0.8 } else { 0.0 };
+        let mut seldom = |fault, share| faults.chance(share) && !cut.without.contains(&fault);
+        let durable = shape.chance(0.75);
+        let mut plan = Self {
+            seed,
+            nodes,
+            shards: 1 + shape.below(4) as u16,
+            read,
+            write,
+            durable,
+            keys,
+            clients: 4 + shape.below(12) as u32,
+            operations: 1500 + shape.below(1000) as u32,
+            span,
+            read_repair: shape.chance(0.75),
+            small_tables: seldom(Fault::SmallTables, 0.1),
+            rare_choices: seldom(Fault::RareChoices, 0.25),
+            time_to_live: seldom(Fault::TimeToLive, 0.25),
+            stranger: seldom(Fault::Stranger, 0.15),
+            power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
+            limited: shape.chance(0.8),
+            network,
+            torn,
+            deeds: Vec::new(),
+        };
+        plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
+        plan.operations = cut.operations.map_or(plan.operations, |most| most.min(plan.operations));
+        plan
+    }
+
+    /// How many replicas a key has.
+    pub fn replicas(&self) -> u8 {
+        REPLICAS.min(self.nodes as u8)
+    }
+
+    /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
+    pub fn compares_clocks(&self) -> bool {
+        !self.time_to_live && self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::ClockJump { .. }))
+    }
+}
+
+/// {1: 5%, 3: 45%, 5: 35%, 7: 15%}
+fn draw_nodes(prng: &mut Prng) -> usize {
+    match prng.below(100) {
+        0..5 => 1,
+        5..50 => 3,
+        50..85 => 5,
+        _ => 7,
+    }
+}
+
+fn draw_application(prng: &mut Prng) -> Application {
+    use Application::{Blind, Cart, Counter, Deletes, Overwrites, Register};
+    [Register, Cart, Counter, Blind, Deletes, Overwrites][prng.below(6) as usize]
+}
+
+fn draw_network(prng: &mut Prng, on: impl Fn(Fault, &mut Prng) -> bool) -> NetworkFaults {
+    let mut rate = |fault, most: f64| {
+        let (on, drawn) = (on(fault, prng), prng.unit());
+        if on { drawn * most } else { 0.0 }
+    };
+    let (loss, duplication, clog) =
+        (rate(Fault::Loss, 0.3), rate(Fault::Duplication, 0.5), rate(Fault::Clog, 0.02));
+    let delay = match rate(Fault::Delay, 1.0) {
+        0.0 => Duration::ZERO,
+        drawn => Duration::from_millis(30 + (drawn * 70.0) as u64),
+    };
+    NetworkFaults { loss, duplication, delay, clog }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_everything_and_no_two_seeds_the_same() {
+        let plan = |seed| format!("{:?}", Plan::draw(seed, &Cut::default()));
+        assert_eq!(plan(7), plan(7));
+        assert_ne!(plan(7), plan(8));
+    }
+
+    #[test]
+    fn shapes_and_faults_come_as_often_as_the_programme_says() {
+        let plans: Vec<Plan> = (0..4000).map(|seed| Plan::draw(seed, &Cut::default())).collect();
+        let share = |is: fn(&Plan) -> bool| {
+            plans.iter().filter(|plan| is(plan)).count() as f64 / plans.len() as f64
+        };
+        let near = |measured: f64, stated: f64| (measured - stated).abs() < 0.03;
+        assert!(near(share(|plan| plan.nodes == 1), 0.05));
+        assert!(near(share(|plan| plan.nodes == 3), 0.45));
+        assert!(near(share(|plan| plan.nodes == 5), 0.35));
+        assert!(near(share(|plan| plan.nodes == 7), 0.15));
+        assert!(near(share(|plan| plan.network.loss > 0.0), 0.5));
+        assert!(near(share(|plan| plan.network.delay > Duration::ZERO), 0.5));
+        assert!(near(share(|plan| plan.rare_choices), 0.25));
+        assert!(near(share(|plan| plan.limited), 0.8));
+    }
+
+    #[test]
+    fn what_is_cut_is_gone_and_the_rest_stays() {
+        let cut = Cut { without: [Fault::Loss].into(), operations: Some(10), ..Cut::default() };
+        for seed in 0..50 {
+            let (whole, less) = (Plan::draw(seed, &Cut::default()), Plan::draw(seed, &cut));
+            assert_eq!((less.network.loss, less.operations), (0.0, 10));
+            assert_eq!(less.network.duplication, whole.network.duplication);
+            assert_eq!((less.nodes, less.deeds), (whole.nodes, whole.deeds));
+        }
+    }
+}

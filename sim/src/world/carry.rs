@@ -1,0 +1,160 @@
+//! Carrying out what a shard wants done.
+
+use bytes::Bytes;
+use ringmain::id::ConnectionId;
+use ringmain::shard::{Append, Dial, Output, Piece};
+use ringmain::time::Duration;
+use ringmain_schema::Frame;
+use ringmain_schema::frame::Header;
+
+use super::{At, Event, World};
+use crate::network::{End, Side};
+
+/// A message between shards of a node takes so long.
+const BETWEEN_SHARDS: Duration = Duration::from_micros(10);
+/// A group of records takes so long to stable storage, and up to as much again.
+const SYNC: Duration = Duration::from_micros(300);
+/// The port that all shards of a node share, and the first of their own.
+pub(super) const ORDINARY_PORT: u16 = 1;
+pub(super) const FIRST_PORT: u16 = 100;
+
+impl World {
+    pub(super) fn carry_out(&mut self, at: At, out: &mut Output) {
+        if !out.deliveries.is_empty() {
+            let arena = Bytes::copy_from_slice(&out.bytes);
+            for delivery in out.deliveries.drain(..) {
+                let bytes = match delivery.piece {
+                    Piece::Copied(range) => arena.slice(range),
+                    Piece::Shared(bytes) => bytes,
+                };
+                self.transmit(Side::of(delivery.to), bytes);
+            }
+        }
+        for (shard, message) in out.siblings.drain(..) {
+            let to = At { shard: shard.0, ..at };
+            self.heap.plan(self.now + BETWEEN_SHARDS, Event::Sibling(to, at.shard, message));
+        }
+        for dial in out.dials.drain(..) {
+            self.dial(at, &dial);
+        }
+        for append in out.appends.drain(..) {
+            self.append(at, &append, &out.bytes);
+        }
+        for connection in out.closes.drain(..) {
+            self.close(at, connection);
+        }
+    }
+
+    /// Send bytes from this side: whole frames leave one by one, as they are complete.
+    pub(super) fn transmit(&mut self, from: Side, bytes: Bytes) {
+        if !self.network.is_open(from) {
+            return;
+        }
+        let partial = self.network.partial(from);
+        if partial.is_empty() && is_whole(&bytes) {
+            return self.transmit_frame(from, bytes);
+        }
+        partial.extend_from_slice(&bytes);
+        while let Some(length) = first_frame(self.network.partial(from)) {
+            let rest = self.network.partial(from).split_off(length);
+            let frame = std::mem::replace(self.network.partial(from), rest);
+            self.transmit_frame(from, frame.into());
+        }
+    }
+
+    fn transmit_frame(&mut self, from: Side, frame: Bytes) {
+        let Ok(Some(header)) = Header::read(&frame) else { return };
+        self.witness_frame(&frame);
+        for at in self.network.send(self.now, from, header.kind).into_iter().flatten() {
+            self.heap.plan(at, Event::Frame(from.other(), frame.clone()));
+        }
+    }
+
+    fn dial(&mut self, from: At, dial: &Dial) {
+        let Some(node) = self.nodes.iter().position(|node| *node.name == *dial.host) else {
+            return self.heap.plan(self.now, Event::DialFailed(from, dial.id));
+        };
+        let caller = End::Shard { node: from.node, shard: from.shard, life: from.life };
+        // The kernel picks a shard for a call to the ordinary port.
+        let shard = if dial.port == ORDINARY_PORT {
+            self.prng.below(u64::from(self.nodes[node].shards)) as u16
+        } else {
+            dial.port - FIRST_PORT
+        };
+        let called = End::Shard { node, shard, life: self.nodes[node].life };
+        let lost = self.network.is_blocked(caller, called) || self.network.is_blocked(called, caller);
+        let is_up = self.nodes[node].is_up() && shard < self.nodes[node].shards;
+        if lost || !is_up {
+            // Nobody answers for a second, or somebody says at once that nobody listens there.
+            let after = if lost { Duration::from_secs(1) } else { self.network.latency() };
+            return self.heap.plan(self.now + after, Event::DialFailed(from, dial.id));
+        }
+        let opened = self.now + self.network.latency();
+        let side = self.network.connect(caller, called, opened);
+        self.heap.plan(opened, Event::Called(side.other()));
+        let reached = opened + self.network.latency();
+        self.heap.plan(reached, Event::Reached(side, dial.id));
+    }
+
+    fn append(&mut self, at: At, append: &Append, bytes: &[u8]) {
+        let record = &bytes[append.record.clone()];
+        self.witness_record(record);
+        let node = &mut self.nodes[at.node];
+        if node.logs[usize::from(at.shard)].append(record).is_err() {
+            // A log that could not sync takes nothing more until the node restarts.
+            return;
+        }
+        let running = node.running(at.shard);
+        if !running.syncing {
+            running.syncing = true;
+            self.plan_sync(at);
+        }
+    }
+
+    fn plan_sync(&mut self, at: At) {
+        let full_until = self.nodes[at.node].full_until;
+        let takes = SYNC + Duration(self.prng.below(SYNC.0));
+        self.heap.plan(self.now.max(full_until) + takes, Event::Sync(at));
+    }
+
+    /// All that was appended so far goes to stable storage in one sync.
+    pub(super) fn sync(&mut self, at: At) {
+        if self.nodes[at.node].full_until > self.now {
+            return self.plan_sync(at);
+        }
+        let node = &mut self.nodes[at.node];
+        let synced = node.logs[usize::from(at.shard)].sync();
+        let running = node.running(at.shard);
+        running.syncing = false;
+        // After a failed sync nothing is acknowledged until the node restarts.
+        let Ok(position) = synced else { return };
+        let sequence = position - running.base;
+        self.handle(at, ringmain::shard::Input::Appended { sequence });
+    }
+
+    /// A shard closes a connection once what it delivered has left.
+    fn close(&mut self, at: At, connection: ConnectionId) {
+        let side = Side::of(connection);
+        if !self.network.is_open(side) {
+            return;
+        }
+        self.reset(side);
+        self.heap.plan(self.now, Event::Closed(side));
+        debug_assert!(matches!(self.network.end(side), End::Shard { node, .. } if node == at.node));
+    }
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    first_frame(bytes) == Some(bytes.len())
+}
+
+/// The length of the first frame, if it is all there.
+fn first_frame(bytes: &[u8]) -> Option<usize> {
+    let header = Header::read(bytes).ok().flatten()?;
+    Some(header.frame_length()).filter(|length| *length <= bytes.len())
+}
+
+/// One whole frame from its bytes.
+pub(super) fn whole_frame(bytes: &[u8]) -> Option<Frame<'_>> {
+    Frame::split(bytes, bytes.len()).ok().flatten()
+}

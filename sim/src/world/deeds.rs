@@ -1,0 +1,90 @@
+//! What is done to the cluster, as far as the promises allow it.
+
+use ringmain::shard::Machine;
+use ringmain::time::Duration;
+
+use super::{At, Event, World};
+use crate::deeds::{Deed, DiskFate, Ending};
+use crate::disk::DiskFaults;
+
+/// A node that was asked to stop is given so long.
+const GRACE: Duration = Duration::from_secs(1);
+/// A crash waits for a write to be in flight: so long between looks, and in one case of ten not at all.
+const CRASH_AGAIN: Duration = Duration::from_millis(20);
+
+impl World {
+    pub(super) fn do_deed(&mut self, number: usize) {
+        let deed = self.plan.deeds[number].1.clone();
+        match deed {
+            Deed::Crash { node, .. } if self.waits_for_a_write(node) => {
+                self.heap.plan(self.now + CRASH_AGAIN, Event::Deed(number));
+            }
+            Deed::Crash { node, ending } => self.crash(node, ending),
+            Deed::Pause { node, lasts } => self.pause(node, lasts),
+            Deed::Split { blocked } => self.network.split(&blocked),
+            Deed::ClockJump { node, by_us } => self.nodes[node].wall_offset_us += by_us,
+            Deed::SyncError { node } => self.set_sync_errors(node, 1.0),
+            Deed::DiskFull { node, lasts } => self.nodes[node].full_until = self.now + lasts,
+        }
+    }
+
+    /// Crashes are ten times likelier while writes are in flight.
+    fn waits_for_a_write(&mut self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        let busy =
+            node.all_running().iter().any(|running| running.syncing || !running.shard.is_drained());
+        node.is_up() && !busy && self.prng.chance(0.9)
+    }
+
+    fn crash(&mut self, node: usize, end: Ending) {
+        if !self.nodes[node].is_up() || self.nodes[node].ending.is_some() {
+            return;
+        }
+        if !self.plan.durable && !self.may_destroy(node) {
+            // In memory mode every crash destroys copies: this one would be one too many.
+            return self.pause(node, end.down);
+        }
+        let graceful = end.graceful && self.plan.durable && !self.nodes[node].is_paused();
+        self.nodes[node].ending = Some(end);
+        if graceful {
+            self.stop(node);
+            self.heap.plan(self.now + GRACE, Event::Kill(node, self.nodes[node].life));
+        } else {
+            self.end(node);
+        }
+    }
+
+    /// The end of a process, and what becomes of its disk.
+    pub(super) fn end(&mut self, node: usize) {
+        let Some(ending) = self.nodes[node].ending.take() else { return };
+        let mut fate = if self.plan.durable { ending.disk } else { DiskFate::Wiped };
+        // An old disk shows what was deleted until somebody repairs it.
+        let repairs = fate != DiskFate::OldImage || self.plan.read_repair;
+        if fate != DiskFate::Kept {
+            if repairs && self.may_destroy(node) {
+                self.count_destroyed(node);
+            } else {
+                debug_assert!(self.plan.durable, "nothing was minted since this was allowed");
+                fate = DiskFate::Kept;
+            }
+        }
+        self.nodes[node].next_disk = fate;
+        self.nodes[node].reboots = ending.reboot;
+        self.kill(node);
+        self.set_sync_errors(node, 0.0);
+        self.heap.plan(self.now + ending.down, Event::Start(node));
+    }
+
+    /// Ask a node to stop.
+    fn stop(&mut self, node: usize) {
+        for shard in 0..self.nodes[node].shards {
+            let at = At { node, shard, life: self.nodes[node].life };
+            self.handle(at, ringmain::shard::Input::Stop);
+        }
+    }
+
+    pub(super) fn set_sync_errors(&mut self, node: usize, sync_error: f64) {
+        let faults = DiskFaults { sync_error, torn: self.plan.torn, ..DiskFaults::default() };
+        self.nodes[node].logs.iter_mut().for_each(|log| log.set_faults(faults));
+    }
+}

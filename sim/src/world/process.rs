@@ -1,0 +1,344 @@
+//! Nodes: their processes, their disks, and how they die and come back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ringmain::id::{PartitionId, ShardId};
+use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, cluster_id, node_id};
+use ringmain::prng::Prng;
+use ringmain::ring::Partitions;
+use ringmain::shard::{Input, Machine, Output, Record, Shard, ShardOptions};
+use ringmain::time::{Duration, Instant};
+use ringmain_schema::peer::Gossip;
+use ringmain_schema::token;
+
+use super::carry::{FIRST_PORT, ORDINARY_PORT};
+use super::{At, Event, NAMES, World};
+use crate::deeds::{DiskFate, Ending};
+use crate::disk::{DiskFaults, DiskImage, IdealLog};
+use crate::history::Key;
+use crate::meddler::Meddler;
+use crate::network::End;
+use crate::plan::{Plan, REPLICAS};
+
+/// Q: few, since a run has few keys.
+const PARTITIONS: u32 = 16;
+/// Room for a run's records many times over: a full disk is a deed of its own.
+const DISK_BYTES: usize = 64 << 20;
+/// A node's monotonic clock says this when its machine has just started.
+const MONOTONIC_START: Duration = Duration::from_secs(1);
+
+/// A machine with a disk, and sometimes a process.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name and its address.
+    pub name: Arc<str>,
+    /// How many shards it has.
+    pub shards: u16,
+    /// Counts its processes.
+    pub life: u32,
+    /// Its wall clock is so far from the true one.
+    pub wall_offset_us: i64,
+    /// Its disk takes nothing until then.
+    pub full_until: Instant,
+    /// One log a shard.
+    pub logs: Vec<IdealLog>,
+    /// It is of another cluster.
+    pub is_stranger: bool,
+    /// Its disk as it was at each start.
+    images: Vec<Vec<DiskImage>>,
+    /// What becomes of its disk before its next start.
+    pub(super) next_disk: DiskFate,
+    /// How its process is about to end.
+    pub(super) ending: Option<Ending>,
+    /// Its machine is restarting too.
+    pub(super) reboots: bool,
+    running: Vec<Running>,
+    paused_until: Option<Instant>,
+    held: VecDeque<Event>,
+    /// When its machine started.
+    origin: Instant,
+}
+
+/// A shard of a process.
+#[derive(Debug)]
+pub struct Running {
+    /// The very shard of the server.
+    pub shard: Shard<Meddler>,
+    /// Records in its log when it started: its first append is the next.
+    pub base: u64,
+    /// A sync is under way.
+    pub syncing: bool,
+    /// The tick that was planned for it.
+    pub tick_at: Option<Instant>,
+}
+
+/// All nodes of a plan, none of them started; the stranger comes last.
+pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
+    let faults = DiskFaults { torn: plan.torn, ..DiskFaults::default() };
+    let mut node = |name: &str, shards: u16, is_stranger| Node {
+        name: name.into(),
+        shards,
+        life: 0,
+        wall_offset_us: prng.below(100_000) as i64 - 50_000,
+        full_until: Instant(0),
+        logs: (0..shards).map(|_| IdealLog::new(DISK_BYTES, faults, prng.split())).collect(),
+        is_stranger,
+        images: Vec::new(),
+        next_disk: DiskFate::Kept,
+        ending: None,
+        reboots: false,
+        running: Vec::new(),
+        paused_until: None,
+        held: VecDeque::new(),
+        origin: Instant(0),
+    };
+    let mut nodes: Vec<Node> = NAMES[..plan.nodes].iter().map(|name| node(name, plan.shards, false)).collect();
+    if plan.stranger {
+        nodes.push(node("stranger", 1, true));
+    }
+    nodes
+}
+
+impl Node {
+    pub(super) fn is_up(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    pub(super) const fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    /// A shard of the process, which is up.
+    pub(super) fn running(&mut self, shard: u16) -> &mut Running {
+        &mut self.running[usize::from(shard)]
+    }
+
+    pub(super) fn all_running(&self) -> &[Running] {
+        &self.running
+    }
+
+    /// Keep an event until the process goes on.
+    pub(super) fn hold(&mut self, event: Event) {
+        self.held.push_back(event);
+    }
+
+    pub(super) fn monotonic(&self, now: Instant) -> Instant {
+        Instant(0) + MONOTONIC_START + now.since(self.origin)
+    }
+
+    pub(super) fn to_global(&self, monotonic: Instant) -> Instant {
+        self.origin + monotonic.since(Instant(0) + MONOTONIC_START)
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.logs.iter().any(IdealLog::is_poisoned)
+    }
+}
+
+impl World {
+    /// The name of a key on the wire.
+    pub(crate) fn key_name(key: Key) -> [u8; 2] {
+        [b'k', b'0' + key.0]
+    }
+
+    /// Who holds each key, as a ring of all members has it.
+    pub(super) fn primaries_of_keys(&self) -> BTreeMap<Key, Vec<usize>> {
+        let names = &NAMES[..self.plan.nodes];
+        let ids: Vec<_> = names.iter().map(|name| node_id(self.cluster, name)).collect();
+        let members: Vec<_> = {
+            let ring_member = |&node| ringmain::ring::RingMember {
+                node,
+                weight: ringmain::ring::WEIGHT_ORDINARY,
+                zone: ringmain::ring::Zone::new("", ""),
+            };
+            let mut members: Vec<_> = ids.iter().map(ring_member).collect();
+            members.sort_by_key(|member| member.node);
+            members
+        };
+        let ring = ringmain::ring::Ring::new(partitions(), REPLICAS, &members);
+        let holders = |key: Key| -> Vec<usize> {
+            let partition = token::partition(token::token(&Self::key_name(key)), PARTITIONS);
+            let primaries = ring.preference_list(PartitionId(partition)).primaries;
+            primaries.iter().filter_map(|node| ids.iter().position(|id| id == node)).collect()
+        };
+        (0..self.plan.keys.len() as u8).map(|key| (Key(key), holders(Key(key)))).collect()
+    }
+
+    fn founders(&self, node: usize) -> Founders {
+        let me = &self.nodes[node].name;
+        let list = self.nodes.iter().filter(|other| !other.is_stranger || other.name == *me);
+        let list = list.map(|other| Founder {
+            name: other.name.clone(),
+            host: other.name.clone(),
+            port: ORDINARY_PORT,
+        });
+        Founders::new(list.collect(), me).expect("names and addresses differ")
+    }
+
+    fn membership(&self, node: usize, remembered: Option<&Gossip>) -> Membership<Meddler> {
+        let Node { name, shards, is_stranger, .. } = &self.nodes[node];
+        let place = Place {
+            host: name.clone(),
+            ordinary_port: ORDINARY_PORT,
+            shard_ports: (0..*shards).map(|shard| FIRST_PORT + shard).collect(),
+            weight: ringmain::ring::WEIGHT_ORDINARY,
+            data_center: "".into(),
+            rack: "".into(),
+        };
+        let founders = self.founders(node);
+        let cluster = if *is_stranger {
+            cluster_id("another", founders.iter().map(|founder| &*founder.name))
+        } else {
+            self.cluster
+        };
+        let options = MembershipOptions { partitions: partitions(), replicas: REPLICAS };
+        let meddler = self.meddler.clone();
+        let mut membership =
+            Membership::with_failpoints(cluster, name, place, &founders, false, options, meddler);
+        if let Some(remembered) = remembered {
+            membership.recover(remembered);
+        }
+        membership
+    }
+
+    fn shard_options(&self, node: usize, shard: u16) -> ShardOptions {
+        let mut options = ShardOptions::single("simulated");
+        (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
+        (options.read, options.write) = (self.plan.read, self.plan.write);
+        options.durable = self.plan.durable;
+        if self.plan.small_tables {
+            options.operations_max = 3;
+        }
+        options
+    }
+
+    /// A node's process starts from what its disk holds.
+    pub(super) fn start(&mut self, node: usize) {
+        if self.nodes[node].is_up() {
+            return;
+        }
+        self.prepare_disk(node);
+        self.nodes[node].life += 1;
+        if std::mem::take(&mut self.nodes[node].reboots) {
+            self.nodes[node].origin = self.now;
+        }
+        let wall = self.clocks(node).wall;
+        self.meddler.set_wall(wall);
+        let mut logs = std::mem::take(&mut self.nodes[node].logs);
+        let image = logs.iter().map(IdealLog::image).collect();
+        self.nodes[node].images.push(image);
+        let records: Vec<Vec<Vec<u8>>> =
+            logs.iter_mut().map(|log| log.reopen().map(<[u8]>::to_vec).collect()).collect();
+        let remembered = records[0].iter().rev().find_map(|record| match Record::parse(record) {
+            Ok(Record::Members(members)) => Some(members),
+            _ => None,
+        });
+        for (shard, records) in (0..).zip(&records) {
+            let membership = self.membership(node, remembered.as_ref());
+            let options = self.shard_options(node, shard);
+            let (prng, meddler) = (self.prng.split(), self.meddler.clone());
+            let mut started = Shard::with_failpoints(options, membership, &[], prng, meddler);
+            for record in records {
+                if let Ok(Record::Key(key)) = Record::parse(record) {
+                    started.recover(&key).expect("an ideal log keeps what it was given");
+                }
+            }
+            let base = logs[usize::from(shard)].last();
+            let running = Running { shard: started, base, syncing: false, tick_at: None };
+            self.nodes[node].running.push(running);
+        }
+        self.nodes[node].logs = logs;
+        self.open_ports(node);
+    }
+
+    /// The first tick of each shard: what it appends is on stable storage before anybody is let in.
+    fn open_ports(&mut self, node: usize) {
+        let now = self.clocks(node);
+        for shard in 0..self.nodes[node].shards {
+            let at = At { node, shard, life: self.nodes[node].life };
+            let mut out = Output::default();
+            let running = self.nodes[node].running(shard);
+            running.shard.handle(now, Input::Tick, &mut out);
+            // Nothing else is under way: the sync happens now.
+            running.syncing = true;
+            self.carry_out(at, &mut out);
+            let log = &mut self.nodes[node].logs[usize::from(shard)];
+            if log.last() > self.nodes[node].running[usize::from(shard)].base {
+                self.sync(at);
+            }
+            self.nodes[node].running(shard).syncing = false;
+            self.plan_tick(at);
+        }
+    }
+
+    /// What happened to the disk while the node was down, as far as the promises allow it.
+    fn prepare_disk(&mut self, node: usize) {
+        let fate = std::mem::replace(&mut self.nodes[node].next_disk, DiskFate::Kept);
+        let node = &mut self.nodes[node];
+        match fate {
+            DiskFate::Kept => {}
+            DiskFate::Wiped => node.logs.iter_mut().for_each(IdealLog::wipe),
+            DiskFate::OldImage => {
+                // The image of an earlier start, so that the node's peers remember a later life.
+                let oldest = node.images.len().saturating_sub(1);
+                if let Some(images) = node.images.get(oldest / 2) {
+                    node.logs.iter_mut().zip(images).for_each(|(log, image)| log.restore(image));
+                }
+            }
+        }
+    }
+
+    /// A process dies, and its machine with it or not; connections break.
+    pub(super) fn kill(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        let life = self.nodes[node].life;
+        self.nodes[node].running.clear();
+        self.nodes[node].held.clear();
+        self.nodes[node].paused_until = None;
+        let mut prng = self.prng.split();
+        self.nodes[node].logs.iter_mut().for_each(|log| log.crash(&mut prng));
+        let is_mine = |end: End| matches!(end, End::Shard { node: n, life: l, .. } if (n, l) == (node, life));
+        for side in self.network.open_sides(is_mine) {
+            self.network.close(side);
+            self.reset(side);
+        }
+    }
+
+    pub(super) fn pause(&mut self, node: usize, lasts: Duration) {
+        let until = self.now + lasts;
+        if self.nodes[node].is_up() && self.nodes[node].paused_until.is_none_or(|at| at < until) {
+            self.nodes[node].paused_until = Some(until);
+            self.heap.plan(until, Event::Resume(node));
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: usize) {
+        if self.nodes[node].paused_until.is_none_or(|until| until > self.now) {
+            return;
+        }
+        self.nodes[node].paused_until = None;
+        for event in std::mem::take(&mut self.nodes[node].held) {
+            self.heap.plan(self.now, event);
+        }
+        for shard in 0..self.nodes[node].shards {
+            let at = At { node, shard, life: self.nodes[node].life };
+            self.nodes[node].running(shard).tick_at = Some(self.now);
+            self.heap.plan(self.now, Event::Tick(at));
+        }
+    }
+
+    /// The pause is over, whenever it was to end.
+    pub(super) fn resume_now(&mut self, node: usize) {
+        if let Some(until) = &mut self.nodes[node].paused_until {
+            *until = self.now;
+            self.resume(node);
+        }
+    }
+}
+
+fn partitions() -> Partitions {
+    Partitions::new(PARTITIONS).expect("a power of two")
+}

@@ -1,0 +1,228 @@
+//! What the simulator knows and nobody inside does: every dot, every copy, and what was destroyed.
+
+use ringmain::causality::{Actor, Dot, Siblings};
+use ringmain::id::{OperationId, PartitionId};
+use ringmain::shard::Record;
+use ringmain::time::Duration;
+use ringmain_schema::peer::Replicate;
+use ringmain_schema::{Kind, token};
+
+use super::carry::whole_frame;
+use super::{Event, World};
+use crate::checkers::{Copy, Opinion, Promise, Settled, Violation};
+use crate::deeds::DiskFate;
+use crate::dots::{Clash, Minted, operation_of};
+use crate::history::{Call, Key, Number, Outcome};
+
+/// Deletes are looked at so often.
+const SURVEY: Duration = Duration::from_secs(2);
+
+/// What a node's replica had seen of a key.
+type Seen = (Key, Vec<(Actor, u64)>);
+
+impl World {
+    /// Enter what the core has just minted into the dot log.
+    pub(super) fn log_minted(&mut self, node: usize) {
+        for mint in self.meddler.take_minted() {
+            let Some(key) = key_of(&mint.key) else { continue };
+            let Some(operation) = operation_of(mint.operation, mint.value.as_deref()) else { continue };
+            let tombstone = mint.value.is_none();
+            let minted = Minted { covered: mint.covered, operation, tombstone, node, at: self.now };
+            let logged = self.dots.mint(key, mint.dot, minted);
+            self.check_clash(logged);
+        }
+    }
+
+    /// P6: hold every version in a message against the dot log.
+    pub(super) fn witness_frame(&mut self, bytes: &[u8]) {
+        // One frame for all replicas lies at one place.
+        if std::mem::replace(&mut self.witnessed, bytes.as_ptr() as usize) == bytes.as_ptr() as usize {
+            return;
+        }
+        let Some(frame) = whole_frame(bytes).filter(|frame| frame.header.kind == Kind::REPLICATE) else {
+            return;
+        };
+        if let Ok(replicate) = Replicate::parse(&frame) {
+            self.witness(&replicate);
+        }
+    }
+
+    /// The same for a record.
+    pub(super) fn witness_record(&mut self, bytes: &[u8]) {
+        if let Ok(Record::Key(key)) = Record::parse(bytes) {
+            self.witness(&key);
+        }
+    }
+
+    fn witness(&mut self, state: &Replicate<'_>) {
+        let Some(key) = key_of(state.key) else { return };
+        for (version, value) in state.state.versions() {
+            let actor = Actor { id: version.id(), epoch: version.epoch() };
+            let dot = Dot { actor, counter: version.counter() };
+            let name =
+                OperationId { client: version.operation_client(), sequence: version.operation_sequence() };
+            let value = (!version.tombstone()).then_some(value);
+            // A value without a name that has expired can't be told any more.
+            let Some(operation) = operation_of(name, value) else { continue };
+            let seen = self.dots.witness(key, dot, operation);
+            self.check_clash(seen);
+        }
+    }
+
+    fn check_clash(&mut self, checked: Result<(), Clash>) {
+        if let Err(Clash { key, sentence, operations }) = checked {
+            let promise = Promise::UniqueDots;
+            self.violation.get_or_insert(Violation { promise, key, sentence, operations });
+        }
+    }
+
+    /// A client was told that its write is stored.
+    pub(super) fn on_acknowledged(&mut self, number: Number) {
+        let key = self.history.get(number).key;
+        let mut frontier = self.frontier.remove(&key).unwrap_or_default();
+        frontier.retain(|&before| !self.replaces(number, before));
+        frontier.push(number);
+        self.frontier.insert(key, frontier);
+        if matches!(self.history.get(number).call, Call::Delete { .. }) {
+            self.unsettled.push(number);
+        }
+    }
+
+    /// Does every version of `later` replace every version of `before`?
+    fn replaces(&self, later: Number, before: Number) -> bool {
+        let key = self.history.get(later).key;
+        let covers = |dot: &Dot| {
+            let mut laters = self.dots.of_operation(later).iter();
+            laters.all(|&later| self.dots.get(key, later).is_some_and(|later| later.covered.covers(*dot)))
+        };
+        self.dots.of_operation(before).iter().all(covers)
+    }
+
+    /// What this node's replicas have seen of each key.
+    fn seen_at(&self, node: usize) -> Vec<Seen> {
+        let holds = self.primaries.iter().filter(|(_, holders)| holders.contains(&node));
+        let seen = holds.filter_map(|(key, _)| Some((*key, self.state_at(node, *key)?.clock().to_vec())));
+        seen.collect()
+    }
+
+    /// The copy of a key on a node that is up.
+    fn state_at(&self, node: usize, key: Key) -> Option<&Siblings<bytes::Bytes>> {
+        let name = Self::key_name(key);
+        let token = token::token(&name);
+        self.nodes[node].all_running().iter().find_map(|running| {
+            let index = running.shard.replica().index();
+            let partition = PartitionId(token::partition(token, super::process::PARTITIONS));
+            index.find(partition, token, &name).map(|entry| &entry.state)
+        })
+    }
+
+    /// Writes of which this node holds a copy, and whose W the promise speaks of: those that may still be
+    /// acknowledged, and those that no other acknowledged write has replaced.
+    fn held_at(&self, node: usize, seen: &[Seen]) -> Vec<Number> {
+        let pending = self.clients.iter().filter_map(crate::clients::Client::pending_write);
+        let frontier = self.frontier.values().flatten().copied();
+        let is_held = |number: &Number| {
+            let key = self.history.get(*number).key;
+            let clock = seen.iter().find(|(seen, _)| *seen == key).map_or(&[][..], |(_, clock)| clock);
+            self.dots.of_operation(*number).iter().any(|dot| is_covered(clock, *dot))
+        };
+        debug_assert!(node < self.nodes.len());
+        pending.chain(frontier).filter(is_held).collect()
+    }
+
+    /// May this node's copies be destroyed without any write losing W of them?
+    pub(super) fn may_destroy(&self, node: usize) -> bool {
+        if !self.plan.limited {
+            return true;
+        }
+        let seen = self.seen_at(node);
+        self.held_at(node, &seen).into_iter().all(|number| {
+            let (Call::Put { write, .. } | Call::Delete { write, .. }) = &self.history.get(number).call else {
+                return true;
+            };
+            self.destroyed.get(&number).copied().unwrap_or(0) + 1 < *write
+        })
+    }
+
+    /// This node's copies are gone.
+    pub(super) fn count_destroyed(&mut self, node: usize) {
+        for (key, clock) in self.seen_at(node) {
+            let of_key = self.dots.of_key(key);
+            let mut lost: Vec<Number> =
+                of_key.filter(|(dot, _)| is_covered(&clock, *dot)).map(|(_, minted)| minted.operation).collect();
+            lost.sort_unstable();
+            lost.dedup();
+            lost.into_iter().for_each(|number| *self.destroyed.entry(number).or_default() += 1);
+        }
+    }
+
+    /// Which acknowledged deletes have reached all primaries by now?
+    pub(super) fn survey(&mut self) {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        for delete in unsettled {
+            if self.has_settled(delete) {
+                self.settled.push(Settled { delete, at: self.now });
+            } else {
+                self.unsettled.push(delete);
+            }
+        }
+        self.heap.plan(self.now + SURVEY, Event::Survey);
+    }
+
+    fn has_settled(&self, delete: Number) -> bool {
+        let key = self.history.get(delete).key;
+        let dots = self.dots.of_operation(delete);
+        self.primaries[&key].iter().all(|&node| {
+            // A disk that is about to come back older may bring back what was deleted.
+            self.nodes[node].next_disk == DiskFate::Kept
+                && self
+                    .state_at(node, key)
+                    .is_some_and(|state| dots.iter().any(|dot| is_covered(state.clock(), *dot)))
+        })
+    }
+
+    /// All copies on the primaries.
+    pub(super) fn copies(&self) -> Vec<Copy> {
+        let holders = self.primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
+        let copies = holders.filter_map(|(key, node)| {
+            let state = self.state_at(node, key)?.clone();
+            Some(Copy { node, key, state })
+        });
+        copies.collect()
+    }
+
+    /// What each node thinks of the cluster.
+    pub(super) fn opinions(&self) -> Vec<Opinion> {
+        let ours = self.nodes.iter().enumerate().filter(|(_, node)| !node.is_stranger && node.is_up());
+        let all = ours.flat_map(|(number, node)| {
+            node.all_running().iter().map(move |running| {
+                let view = running.shard.view();
+                let members = view.members.iter().map(|member| member.node).collect();
+                Opinion { node: number, members, ring: view.ring.hash() }
+            })
+        });
+        all.collect()
+    }
+
+    /// Deletes whose copies were not destroyed W times over since.
+    pub(super) fn settled(&self) -> Vec<Settled> {
+        let stands = |settled: &&Settled| {
+            let delete = self.history.get(settled.delete);
+            let destroyed = self.destroyed.get(&settled.delete).copied().unwrap_or(0);
+            matches!(delete.outcome, Outcome::Stored) && delete.acknowledged().is_some_and(|w| destroyed < w)
+        };
+        self.settled.iter().filter(stands).copied().collect()
+    }
+}
+
+fn is_covered(clock: &[(Actor, u64)], dot: Dot) -> bool {
+    clock.iter().any(|(actor, counter)| *actor == dot.actor && *counter >= dot.counter)
+}
+
+/// The key of a name on the wire; none for another cluster's.
+fn key_of(name: &[u8]) -> Option<Key> {
+    match name {
+        [b'k', digit @ b'0'..=b'9'] => Some(Key(digit - b'0')),
+        _ => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! A client's requests as bytes, and answers as what they mean for it.
+
+use ringmain::causality::ContextKey;
+use ringmain::time::Duration;
+use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Got, Hello, PeerHello, Put, Role};
+use ringmain_schema::{Encoder, Flags, Frame, Kind};
+
+use super::{Client, Context, Intent, Job, Replaced};
+use crate::dots::name_of;
+use crate::history::Reading;
+use crate::world::World;
+
+/// What an answer means.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A read's.
+    Read(Reading, Context),
+    /// A write's.
+    Stored,
+    /// Nothing was applied: it may be tried again.
+    Refused(ErrorCode),
+    /// Nothing was applied, and trying again won't help.
+    Denied(ErrorCode),
+    /// It may have been applied.
+    Doubtful,
+}
+
+impl Client {
+    pub(super) fn hello() -> Vec<u8> {
+        let hello = Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            role: Role::Client,
+            cluster: 0,
+            secret: b"",
+            software: "simulated",
+            peer: PeerHello::default(),
+        };
+        let mut bytes = Vec::new();
+        hello.encode(&mut Encoder::default(), 0, &mut bytes);
+        bytes
+    }
+
+    /// A job's request under this id.
+    pub(super) fn request(&self, job: &Job, id: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let encoder = &mut Encoder::default();
+        let key = &World::key_name(job.intent.key());
+        let budget_us = job.budget.as_micros() as u32;
+        match &job.intent {
+            Intent::Get { read, latest, .. } => {
+                let get =
+                    Get { key, read: *read, budget_us, latest: *latest, at_least: &job.context, epoch: 0 };
+                get.encode(encoder, id, Flags::NONE, &mut bytes);
+            }
+            Intent::Write { replaced, write, time_to_live, .. } => {
+                let name = name_of(self.number, job.number);
+                let put = Put {
+                    key,
+                    value: job.value.as_deref(),
+                    write: *write,
+                    budget_us,
+                    context: &job.context,
+                    overwrite: *replaced == Replaced::Everything,
+                    ttl_ms: time_to_live.map_or(0, Duration::as_millis),
+                    operation_client: if job.is_named { name.client } else { 0 },
+                    operation_sequence: if job.is_named { name.sequence } else { 0 },
+                    epoch: 0,
+                };
+                put.encode(encoder, id, Flags::NONE, &mut bytes);
+            }
+        }
+        bytes
+    }
+}
+
+/// What an answer says; `None` if it can't be read.
+pub(super) fn read_answer(frame: &Frame<'_>, key: &[u8], context_key: &ContextKey) -> Option<Answer> {
+    let open = |sealed: &[u8]| -> Option<Context> {
+        (!sealed.is_empty()).then(|| {
+            let opened = context_key.open(key, sealed).expect("a reply's context is the cluster's own");
+            Context { sealed: sealed.to_vec(), opened }
+        })
+    };
+    let read = |values: Vec<Vec<u8>>, sealed: &[u8], nodes: u8| {
+        let context = open(sealed);
+        let opened = context.as_ref().map(|context| context.opened.clone());
+        Answer::Read(Reading { values, context: opened, nodes }, context.unwrap_or_default())
+    };
+    match frame.header.kind {
+        Kind::GOT => {
+            let got = Got::parse(frame).ok()?;
+            let values = got.versions.iter().map(|(_, value)| value.to_vec()).collect();
+            Some(read(values, got.context, got.nodes))
+        }
+        Kind::STORED => Some(Answer::Stored),
+        Kind::ERROR => {
+            let error = ErrorAnswer::parse(frame).ok()?;
+            Some(match error.code {
+                ErrorCode::NotFound => read(Vec::new(), error.context, error.nodes),
+                ErrorCode::MaybeApplied | ErrorCode::Timeout => Answer::Doubtful,
+                ErrorCode::Overloaded
+                | ErrorCode::Unavailable
+                | ErrorCode::NotServing
+                | ErrorCode::ShuttingDown
+                | ErrorCode::WrongShard => Answer::Refused(error.code),
+                code => Answer::Denied(code),
+            })
+        }
+        _ => None,
+    }
+}

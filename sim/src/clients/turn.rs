@@ -1,0 +1,280 @@
+//! A client's turn: it begins an operation, sends it, hears of it, tries again, or is done.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use ringmain::time::{Duration, Instant};
+use ringmain_schema::message::ErrorCode;
+use ringmain_schema::{Frame, Kind};
+
+use super::requests::{Answer, read_answer};
+use super::{Client, Connection, Context, Intent, Job, Read, Replaced};
+use crate::history::{Call, Operation, Outcome, Sent, value};
+use crate::network::Side;
+use crate::world::{Event, World};
+
+/// Requests that a client sends for one operation at most.
+const ATTEMPTS_MAX: u32 = 4;
+/// A client that was refused tries elsewhere after so long.
+const BACK_OFF: Duration = Duration::from_millis(20);
+/// It waits for an answer so much longer than it gave the server.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A handshake takes no longer.
+const GREETING_MAX: Duration = Duration::from_secs(1);
+
+impl World {
+    /// A client joins, and begins at this time.
+    pub(crate) fn add_client(&mut self, client: Client, at: Instant) {
+        self.clients_mut().push(client);
+        let number = self.clients_mut().len() - 1;
+        self.plan_client(number, at);
+    }
+
+    fn plan_client(&mut self, number: usize, at: Instant) {
+        let client = &mut self.clients_mut()[number];
+        client.planned += 1;
+        let plan = client.planned;
+        self.plan_event(at, Event::Client(number, plan));
+    }
+
+    /// It is time for what this client had planned: to begin something, to try again, or to wait no longer.
+    pub(crate) fn wake_client(&mut self, number: usize, plan: u64) {
+        let now = self.now;
+        let client = &mut self.clients_mut()[number];
+        if client.planned != plan {
+            return;
+        }
+        match &client.job {
+            None => self.begin(number, None),
+            Some(job) if job.request.is_some() => self.attempt_failed(number, Answer::Doubtful),
+            Some(_) if client.connection.as_ref().is_some_and(|connection| !connection.is_greeted) => {
+                // The handshake took too long.
+                self.hang_up(number);
+                self.plan_client(number, now + BACK_OFF);
+            }
+            Some(_) => self.attempt(number),
+        }
+    }
+
+    /// Begin what comes next: the write that follows from a read, or the client's own choice.
+    fn begin(&mut self, number: usize, read: Option<&Read>) {
+        let (now, next) = (self.now, self.history.next());
+        let client = &mut self.clients_mut()[number];
+        let intent = match (read, &mut client.script) {
+            (Some(read), _) => client.follow(read, next),
+            (None, Some(script)) => match script.pop_front() {
+                Some((_, intent)) => intent,
+                None => return,
+            },
+            (None, None) if now >= client.until => return,
+            (None, None) => client.choose(),
+        };
+        let context = match &intent {
+            Intent::Write { replaced: Replaced::Read, .. } => read.map(|read| read.context.clone()),
+            Intent::Write { replaced: Replaced::ReadLongAgo, key, .. }
+            | Intent::Get { at_least: true, key, .. } => client.contexts.get(key).cloned(),
+            _ => None,
+        };
+        let context = context.unwrap_or_default();
+        let operation = client.operation(now, &intent, &context, next);
+        let value = match &operation.call {
+            Call::Put { value, .. } => Some(value.clone()),
+            _ => None,
+        };
+        let is_named = client.names_writes || matches!(operation.call, Call::Delete { .. });
+        let in_script = client.script.is_some();
+        let budget = if in_script { 1_000 } else { 200 + client.prng.below(1_800) };
+        client.job = Some(Job {
+            number: next,
+            intent,
+            value,
+            context: context.sealed,
+            budget: Duration::from_millis(budget),
+            attempts: 0,
+            in_doubt: false,
+            request: None,
+            is_named,
+        });
+        self.history.invoke(operation);
+        self.attempt(number);
+    }
+
+    /// Send the job's request, over a connection made for it if there is none.
+    fn attempt(&mut self, number: usize) {
+        let now = self.now;
+        match &self.clients_mut()[number].connection {
+            None => self.call(number),
+            Some(connection) if connection.is_greeted => {
+                let side = connection.side;
+                let client = &mut self.clients_mut()[number];
+                client.next_request += 1;
+                let id = client.next_request;
+                let Some(mut job) = client.job.take() else { return };
+                (job.request, job.attempts) = (Some(id), job.attempts + 1);
+                let bytes = client.request(&job, id);
+                let patience = job.budget + PATIENCE;
+                client.job = Some(job);
+                self.transmit_from_client(side, bytes);
+                self.plan_client(number, now + patience);
+            }
+            Some(_) => self.plan_client(number, now + GREETING_MAX),
+        }
+    }
+
+    /// Connect to some node, and say hello.
+    fn call(&mut self, number: usize) {
+        let nodes = self.plan.nodes as u64;
+        let client = &mut self.clients_mut()[number];
+        let node = client.node.unwrap_or_else(|| client.prng.below(nodes) as usize);
+        let now = self.now;
+        let Some(side) = self.connect_client(number, node) else {
+            // Nobody listens there.
+            let client = &mut self.clients_mut()[number];
+            let Some(job) = &mut client.job else { return };
+            job.attempts += 1;
+            if job.attempts >= ATTEMPTS_MAX {
+                return self.finish(number, Answer::Refused(ErrorCode::Unavailable));
+            }
+            return self.plan_client(number, now + BACK_OFF);
+        };
+        self.clients_mut()[number].connection = Some(Connection { side, is_greeted: false });
+        self.transmit_from_client(side, Client::hello());
+        self.plan_client(number, now + GREETING_MAX);
+    }
+
+    fn hang_up(&mut self, number: usize) {
+        if let Some(connection) = self.clients_mut()[number].connection.take() {
+            self.close_client(connection.side);
+        }
+    }
+
+    /// A frame for a client.
+    pub(crate) fn client_hears(&mut self, number: usize, side: Side, bytes: &Bytes) {
+        let Ok(Some(frame)) = Frame::split(bytes, bytes.len()) else { return };
+        let context_key = *self.context_key();
+        let client = &mut self.clients_mut()[number];
+        let Some(connection) = client.connection.as_mut().filter(|connection| connection.side == side) else {
+            return;
+        };
+        if !connection.is_greeted {
+            connection.is_greeted = frame.header.kind == Kind::WELCOME;
+            return if connection.is_greeted { self.attempt(number) } else { self.hang_up(number) };
+        }
+        let Some(job) = client.job.as_ref().filter(|job| job.request == Some(frame.header.request_id)) else {
+            return;
+        };
+        let key = World::key_name(job.intent.key());
+        match read_answer(&frame, &key, &context_key) {
+            Some(answer @ (Answer::Read(..) | Answer::Stored | Answer::Denied(_))) => self.finish(number, answer),
+            Some(answer) => self.attempt_failed(number, answer),
+            None => {}
+        }
+    }
+
+    /// A client's connection is gone.
+    pub(crate) fn client_lost(&mut self, number: usize, side: Side) {
+        let client = &mut self.clients_mut()[number];
+        if client.connection.as_ref().is_none_or(|connection| connection.side != side) {
+            return;
+        }
+        client.connection = None;
+        if client.job.as_ref().is_some_and(|job| job.request.is_some()) {
+            self.attempt_failed(number, Answer::Doubtful);
+        }
+    }
+
+    /// An attempt came to nothing, or nobody knows to what: try another node, if that can do no harm.
+    fn attempt_failed(&mut self, number: usize, answer: Answer) {
+        let now = self.now;
+        self.hang_up(number);
+        let client = &mut self.clients_mut()[number];
+        let Some(job) = &mut client.job else { return };
+        job.request = None;
+        job.in_doubt |= matches!(answer, Answer::Doubtful);
+        let may_repeat = job.is_named || !job.in_doubt || !job.intent.is_write();
+        if may_repeat && job.attempts < ATTEMPTS_MAX {
+            self.plan_client(number, now + BACK_OFF);
+        } else {
+            self.finish(number, answer);
+        }
+    }
+
+    /// The outcome is known as far as it ever will be.
+    fn finish(&mut self, number: usize, answer: Answer) {
+        let now = self.now;
+        let Some(job) = self.clients_mut()[number].job.take() else { return };
+        let mut read = None;
+        let operation = self.history.get_mut(job.number);
+        operation.returned = Some(now);
+        operation.attempts = job.attempts;
+        operation.outcome = match answer {
+            Answer::Read(reading, context) => {
+                read = Some(Read { key: job.intent.key(), reading: reading.clone(), context });
+                Outcome::Got(reading)
+            }
+            Answer::Stored => Outcome::Stored,
+            Answer::Refused(code) | Answer::Denied(code) if !job.in_doubt => Outcome::Failed(code),
+            _ => Outcome::Unknown,
+        };
+        if matches!(operation.outcome, Outcome::Stored) {
+            self.on_acknowledged(job.number);
+        }
+        if let Some(read) = read {
+            if !read.context.sealed.is_empty() {
+                self.clients_mut()[number].contexts.insert(read.key, read.context.clone());
+            }
+            if matches!(job.intent, Intent::Get { then_write: true, .. }) {
+                return self.begin(number, Some(&read));
+            }
+        }
+        let pause = self.clients_mut()[number].next_pause();
+        self.plan_client(number, now + pause);
+    }
+}
+
+impl Client {
+    /// Between half and one and a half of the mean; in a script, what it says.
+    fn next_pause(&mut self) -> Duration {
+        match &self.script {
+            Some(script) => script.front().map_or(Duration::ZERO, |(pause, _)| *pause),
+            None => Duration(self.pause.0 / 2 + self.prng.below(self.pause.0.max(1))),
+        }
+    }
+
+    fn operation(&self, now: Instant, intent: &Intent, context: &Context, number: crate::history::Number) -> Operation {
+        let [own_read, own_write, _] = self.quorums;
+        let or = |asked: u8, own: u8| if asked > 0 { asked } else { own };
+        let call = match intent {
+            Intent::Get { read, latest, .. } => Call::Get { read: or(*read, own_read), latest: *latest },
+            Intent::Write { key, payload, replaced, write, time_to_live } => {
+                let sent = match replaced {
+                    Replaced::Everything => Sent::Overwrite,
+                    _ => Sent::Context(context.opened.clone()),
+                };
+                let write = or(*write, own_write);
+                match payload {
+                    Some(payload) => Call::Put {
+                        value: value(number, *key, payload),
+                        sent,
+                        write,
+                        time_to_live: *time_to_live,
+                    },
+                    None => Call::Delete { sent, write },
+                }
+            }
+        };
+        Operation {
+            client: self.number,
+            key: intent.key(),
+            invoked: now,
+            returned: None,
+            call,
+            outcome: Outcome::Unknown,
+            attempts: 0,
+            after_faults: self.script.is_some(),
+        }
+    }
+}
+
+/// Steps of a script.
+pub type Script = VecDeque<(Duration, Intent)>;

@@ -1,0 +1,126 @@
+//! The end of a run: faults stop, the cluster comes to rest, and somebody looks at what is left.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use ringmain::time::{Duration, Instant};
+
+use super::carry::{FIRST_PORT, ORDINARY_PORT};
+use super::{Event, World};
+use crate::clients::{Client, Intent};
+use crate::history::Key;
+use crate::network::{End, Side};
+
+/// After the faults the cluster is given so long until it must serve again: a link that was lost in one direction is
+/// given up after ten seconds, and called anew after two.
+const RECOVERY: Duration = Duration::from_secs(20);
+/// Reads and writes of everybody take no longer.
+const INSPECTION: Duration = Duration::from_secs(12);
+/// Between two reads of one key: a read that found somebody stale repairs it within a tenth of a second.
+const REPAIR: Duration = Duration::from_millis(250);
+
+impl World {
+    /// The whole run: work under faults, recovery, inspection.
+    pub fn run(&mut self) {
+        let end = Instant(0) + self.plan.span;
+        self.run_until(end);
+        self.stop_faults();
+        let rested = end + RECOVERY;
+        self.run_until(rested);
+        self.inspect();
+        self.run_until(rested + INSPECTION);
+    }
+
+    /// Nothing goes wrong from here on; what is down comes back.
+    fn stop_faults(&mut self) {
+        self.network.calm();
+        self.meddler.calm();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].full_until = self.now;
+            self.set_sync_errors(node, 0.0);
+            self.resume_now(node);
+        }
+        if self.plan.power_loss {
+            (0..self.plan.nodes).for_each(|node| self.lose_power(node));
+        }
+        for node in 0..self.plan.nodes {
+            if self.nodes[node].is_poisoned() {
+                self.lose_power(node);
+            }
+            if !self.nodes[node].is_up() {
+                // Not all in one instant.
+                let after = Duration(self.prng.below(Duration::from_secs(1).0));
+                self.heap.plan(self.now + after, Event::Start(node));
+            }
+        }
+    }
+
+    /// Whatever was to become of the disk becomes of it, and no more.
+    fn lose_power(&mut self, node: usize) {
+        self.nodes[node].ending = None;
+        self.kill(node);
+    }
+
+    /// Every node is asked to write something and every key is written, then everything is read until nobody can be
+    /// stale.
+    fn inspect(&mut self) {
+        let keys = self.plan.keys.len();
+        let nodes = self.plan.nodes;
+        let replicas = self.plan.replicas();
+        let mut scripts: Vec<VecDeque<(Duration, Intent)>> = vec![VecDeque::new(); nodes];
+        for turn in 0..keys.max(nodes) {
+            let key = Key((turn % keys) as u8);
+            scripts[turn % nodes].push_back((REPAIR, Intent::read_all(key, replicas, true)));
+        }
+        for (node, script) in scripts.into_iter().enumerate() {
+            self.add_inspector(node, script, self.now);
+        }
+        let reads = (0..2 * keys).map(|turn| Intent::read_all(Key((turn % keys) as u8), replicas, false));
+        let script = reads.map(|read| (REPAIR, read)).collect();
+        let last = self.prng.below(nodes as u64) as usize;
+        self.add_inspector(last, script, self.now + INSPECTION.half());
+    }
+
+    fn add_inspector(&mut self, node: usize, script: VecDeque<(Duration, Intent)>, at: Instant) {
+        let number = self.clients.len() as u32;
+        let prng = self.prng.split();
+        let inspector = Client::with_script(number, &self.plan, prng, node, script);
+        self.add_client(inspector, at);
+    }
+
+    pub(crate) const fn clients_mut(&mut self) -> &mut Vec<Client> {
+        &mut self.clients
+    }
+
+    pub(crate) fn plan_event(&mut self, at: Instant, event: Event) {
+        self.heap.plan(at, event);
+    }
+
+    pub(crate) const fn context_key(&self) -> &ringmain::causality::ContextKey {
+        &self.context_key
+    }
+
+    /// A client calls a node: any of its ports. `None` if nobody listens.
+    pub(crate) fn connect_client(&mut self, client: usize, node: usize) -> Option<Side> {
+        if !self.nodes[node].is_up() {
+            return None;
+        }
+        let shards = u64::from(self.nodes[node].shards);
+        let port = FIRST_PORT + self.prng.below(shards) as u16;
+        debug_assert!(port > ORDINARY_PORT);
+        let called = End::Shard { node, shard: port - FIRST_PORT, life: self.nodes[node].life };
+        let opened = self.now + self.network.latency();
+        let side = self.network.connect(End::Client(client), called, opened);
+        self.heap.plan(opened, Event::Called(side.other()));
+        Some(side)
+    }
+
+    pub(crate) fn transmit_from_client(&mut self, side: Side, bytes: Vec<u8>) {
+        self.transmit(side, Bytes::from(bytes));
+    }
+
+    pub(crate) fn close_client(&mut self, side: Side) {
+        self.network.close(side);
+        self.reset(side);
+    }
+}

@@ -112,3 +112,6 @@ pub struct Evidence<'a> {
     /// Is there something at work that makes replicas equal, and was it given the time?
     pub converges: bool,
 }
+
+pub fn check_all(_: &Evidence<'_>) -> Option<Violation> { None }
+pub fn tell(_: &History, _: &DotLog, violation: &Violation) -> String { violation.sentence.clone() }

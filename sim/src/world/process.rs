@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use ringmain::id::{PartitionId, ShardId};
+use ringmain::id::{NodeId, PartitionId, ShardId};
 use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, cluster_id, node_id};
 use ringmain::prng::Prng;
 use ringmain::ring::Partitions;
@@ -22,7 +22,7 @@ use crate::network::End;
 use crate::plan::{Plan, REPLICAS};
 
 /// Q: few, since a run has few keys.
-const PARTITIONS: u32 = 16;
+pub(super) const PARTITIONS: u32 = 16;
 /// Room for a run's records many times over: a full disk is a deed of its own.
 const DISK_BYTES: usize = 64 << 20;
 /// A node's monotonic clock says this when its machine has just started.
@@ -163,6 +163,14 @@ impl World {
             primaries.iter().filter_map(|node| ids.iter().position(|id| id == node)).collect()
         };
         (0..self.plan.keys.len() as u8).map(|key| (Key(key), holders(Key(key)))).collect()
+    }
+
+    /// The ids of all members, in their order.
+    pub(super) fn members(&self) -> Vec<NodeId> {
+        let names = &NAMES[..self.plan.nodes];
+        let mut members: Vec<NodeId> = names.iter().map(|name| node_id(self.cluster, name)).collect();
+        members.sort_unstable();
+        members
     }
 
     fn founders(&self, node: usize) -> Founders {

@@ -7,6 +7,7 @@ use ringmain::time::{Duration, Instant};
 
 use super::carry::{FIRST_PORT, ORDINARY_PORT};
 use super::{Event, World};
+use crate::checkers::{self, Evidence, Violation};
 use crate::clients::{Client, Intent};
 use crate::history::Key;
 use crate::network::{End, Side};
@@ -55,6 +56,31 @@ impl World {
         }
     }
 
+    /// Look at all that the run has left.
+    pub fn check(&self) -> Option<Violation> {
+        let members = self.members();
+        let (copies, opinions) = (self.copies(), self.opinions());
+        let (settled, replicas) = (self.settled(), self.plan.replicas());
+        let evidence = Evidence {
+            history: &self.history,
+            dots: &self.dots,
+            primaries: &self.primaries,
+            copies: &copies,
+            opinions: &opinions,
+            members: &members,
+            destroyed: &self.destroyed,
+            settled: &settled,
+            replicas,
+            converges: self.plan.read_repair,
+        };
+        checkers::check_all(&evidence)
+    }
+
+    /// The shortest history that shows a violation.
+    pub fn story(&self, violation: &Violation) -> String {
+        checkers::tell(&self.history, &self.dots, violation)
+    }
+
     /// Whatever was to become of the disk becomes of it, and no more.
     fn lose_power(&mut self, node: usize) {
         self.nodes[node].ending = None;
@@ -78,7 +104,7 @@ impl World {
         let reads = (0..2 * keys).map(|turn| Intent::read_all(Key((turn % keys) as u8), replicas, false));
         let script = reads.map(|read| (REPAIR, read)).collect();
         let last = self.prng.below(nodes as u64) as usize;
-        self.add_inspector(last, script, self.now + INSPECTION.half());
+        self.add_inspector(last, script, self.now + Duration(INSPECTION.0 / 2));
     }
 
     fn add_inspector(&mut self, node: usize, script: VecDeque<(Duration, Intent)>, at: Instant) {

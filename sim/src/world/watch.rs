@@ -77,7 +77,7 @@ impl World {
     }
 
     /// A client was told that its write is stored.
-    pub(super) fn on_acknowledged(&mut self, number: Number) {
+    pub(crate) fn on_acknowledged(&mut self, number: Number) {
         let key = self.history.get(number).key;
         let mut frontier = self.frontier.remove(&key).unwrap_or_default();
         frontier.retain(|&before| !self.replaces(number, before));

@@ -106,8 +106,6 @@ pub enum Bug {
     NobodyRepaired,
     /// A replica that restarted empty counts in reads as if it were complete.
     IncompleteCounts,
-    /// A call that failed is never repeated.
-    NeverCalledAgain,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -150,16 +148,12 @@ pub enum Rare {
     QuorumMissed,
     /// A put was refused before it began, since too few replicas could be reached.
     TooFewReachable,
-    /// A replica acknowledged a write after it had been given up.
-    LateAcknowledgement,
     /// A state that was no news waited for the record that covers it.
     NoNewsWaitedForRecord,
     /// A relayed write lost its coordinator.
     RelayLost,
     /// A link was replaced by a newer connection.
     LinkReplaced,
-    /// A call went through after the other end had called.
-    CallsCrossed,
     /// A table was full.
     TableFull,
     /// A node came back with less than others remember of it.
@@ -172,7 +166,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 18] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -184,11 +178,9 @@ impl Rare {
         Self::CoordinatorRepaired,
         Self::QuorumMissed,
         Self::TooFewReachable,
-        Self::LateAcknowledgement,
         Self::NoNewsWaitedForRecord,
         Self::RelayLost,
         Self::LinkReplaced,
-        Self::CallsCrossed,
         Self::TableFull,
         Self::CameBackOlder,
         Self::CameBackWhole,

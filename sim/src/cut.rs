@@ -129,11 +129,8 @@ mod tests {
 
     #[test]
     fn a_cut_survives_the_command_line() {
-        let cut = Cut {
-            without: [Fault::Loss, Fault::Crash].into(),
-            operations: Some(120),
-            deeds: [3, 7].into(),
-        };
+        let cut =
+            Cut { without: [Fault::Loss, Fault::Crash].into(), operations: Some(120), deeds: [3, 7].into() };
         assert_eq!(cut.to_string(), "loss,crash;operations=120;deeds=3,7");
         assert_eq!(cut.to_string().parse(), Ok(cut));
         assert_eq!("".parse(), Ok(Cut::default()));

@@ -77,10 +77,11 @@ pub enum DiskFate {
 const PARTITION_CHECK: Duration = Duration::from_millis(100);
 
 /// All deeds of a run, in the order of time, less those that are cut away.
-pub fn draw_deeds(plan: &Plan, prng: &mut Prng, cut: &Cut) -> Vec<(Instant, Deed)> {
+pub fn draw_deeds(plan: &Plan, prng: &mut Prng, cut: &Cut) -> Vec<(usize, Instant, Deed)> {
     let mut deeds = Vec::new();
     // Each kind has a generator of its own, so that one that is cut away doesn't change the others.
-    for fault in [Fault::Crash, Fault::Pause, Fault::Partition, Fault::ClockJump, Fault::SyncError, Fault::DiskFull]
+    for fault in
+        [Fault::Crash, Fault::Pause, Fault::Partition, Fault::ClockJump, Fault::SyncError, Fault::DiskFull]
     {
         let mut own = prng.split();
         if !own.chance(0.5) || cut.without.contains(&fault) {
@@ -96,8 +97,8 @@ pub fn draw_deeds(plan: &Plan, prng: &mut Prng, cut: &Cut) -> Vec<(Instant, Deed
         }
     }
     deeds.sort_by_key(|(at, _)| *at);
-    let kept = deeds.into_iter().enumerate().filter(|(number, _)| !cut.deeds.contains(number));
-    kept.map(|(_, deed)| deed).collect()
+    let numbered = deeds.into_iter().enumerate().map(|(number, (at, deed))| (number, at, deed));
+    numbered.filter(|(number, ..)| !cut.deeds.contains(number)).collect()
 }
 
 fn some_time(plan: &Plan, prng: &mut Prng) -> Instant {

@@ -54,8 +54,10 @@ pub struct Plan {
     pub network: NetworkFaults,
     /// What befalls disks, but for what the deeds do to them.
     pub torn: f64,
-    /// What befalls nodes and links, in the order of time.
-    pub deeds: Vec<(Instant, Deed)>,
+    /// What befalls nodes and links, in the order of time, each with its number.
+    pub deeds: Vec<(usize, Instant, Deed)>,
+    /// After so many operations the clients begin no more.
+    pub operations_max: u32,
 }
 
 /// What an application does with a key.
@@ -131,9 +133,9 @@ impl Plan {
             network,
             torn,
             deeds: Vec::new(),
+            operations_max: cut.operations.unwrap_or(u32::MAX),
         };
         plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
-        plan.operations = cut.operations.map_or(plan.operations, |most| most.min(plan.operations));
         plan
     }
 
@@ -144,7 +146,7 @@ impl Plan {
 
     /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
     pub fn compares_clocks(&self) -> bool {
-        !self.time_to_live && self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::ClockJump { .. }))
+        !self.time_to_live && self.deeds.iter().any(|(.., deed)| matches!(deed, Deed::ClockJump { .. }))
     }
 }
 
@@ -191,9 +193,8 @@ mod tests {
     #[test]
     fn shapes_and_faults_come_as_often_as_the_programme_says() {
         let plans: Vec<Plan> = (0..4000).map(|seed| Plan::draw(seed, &Cut::default())).collect();
-        let share = |is: fn(&Plan) -> bool| {
-            plans.iter().filter(|plan| is(plan)).count() as f64 / plans.len() as f64
-        };
+        let share =
+            |is: fn(&Plan) -> bool| plans.iter().filter(|plan| is(plan)).count() as f64 / plans.len() as f64;
         let near = |measured: f64, stated: f64| (measured - stated).abs() < 0.03;
         assert!(near(share(|plan| plan.nodes == 1), 0.05));
         assert!(near(share(|plan| plan.nodes == 3), 0.45));
@@ -210,7 +211,7 @@ mod tests {
         let cut = Cut { without: [Fault::Loss].into(), operations: Some(10), ..Cut::default() };
         for seed in 0..50 {
             let (whole, less) = (Plan::draw(seed, &Cut::default()), Plan::draw(seed, &cut));
-            assert_eq!((less.network.loss, less.operations), (0.0, 10));
+            assert_eq!((less.network.loss, less.operations_max), (0.0, 10));
             assert_eq!(less.network.duplication, whole.network.duplication);
             assert_eq!((less.nodes, less.deeds), (whole.nodes, whole.deeds));
         }

@@ -47,11 +47,6 @@ impl PutQuorum {
         self.set(node, Acknowledgement::Durable);
     }
 
-    /// Has `node` been given up?
-    pub fn has_failed(&self, node: NodeId) -> bool {
-        self.replicas.contains(&(node, Acknowledgement::Failed))
-    }
-
     /// `node` refused, or can't be reached. An acknowledgement that came before stands.
     pub fn on_failure(&mut self, node: NodeId) {
         self.set(node, Acknowledgement::Failed);

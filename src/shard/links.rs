@@ -213,7 +213,6 @@ impl<F: Failpoints> Shard<F> {
         let Some(link) = self.links.all.get_mut(&id) else { return out.closes.push(connection) };
         if link.state != State::Calling(dial) {
             // The other end called in the meantime.
-            self.failpoints.reached(Rare::CallsCrossed);
             return out.closes.push(connection);
         }
         link.state = State::Greeting { connection, since: now.monotonic };
@@ -257,8 +256,7 @@ impl<F: Failpoints> Shard<F> {
         }
         // Between half and all of it, so that nodes which lost one another don't call in chorus.
         let pause = link.backoff.0 / 2 + self.prng.below(link.backoff.0 / 2 + 1);
-        let calls = id.node == NodeId(0) || self.view.me < id.node;
-        link.state = if calls && !self.failpoints.planted(Bug::NeverCalledAgain) {
+        link.state = if id.node == NodeId(0) || self.view.me < id.node {
             State::Pausing(now.monotonic + Duration(pause))
         } else {
             State::Awaiting

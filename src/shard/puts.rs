@@ -116,9 +116,6 @@ impl<F: Failpoints> Shard<F> {
     /// `node` holds the write of this operation durably.
     pub(super) fn count_durable(&mut self, key: u64, node: NodeId) {
         if let Some(Operation { work: Work::Put { quorum, .. }, .. }) = self.operations.get_mut(key) {
-            if quorum.has_failed(node) {
-                self.failpoints.reached(Rare::LateAcknowledgement);
-            }
             quorum.on_durable(node);
         }
     }

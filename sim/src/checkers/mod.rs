@@ -42,6 +42,8 @@ pub enum Promise {
     Clocks,
     /// Not in the list, since it goes without saying: nothing panics.
     NoPanic,
+    /// The simulator's own promise: a seed has one course.
+    Replay,
 }
 
 /// A promise that was broken, and how.
@@ -113,5 +115,9 @@ pub struct Evidence<'a> {
     pub converges: bool,
 }
 
-pub fn check_all(_: &Evidence<'_>) -> Option<Violation> { None }
-pub fn tell(_: &History, _: &DotLog, violation: &Violation) -> String { violation.sentence.clone() }
+pub fn check_all(_: &Evidence<'_>) -> Option<Violation> {
+    None
+}
+pub fn tell(_: &History, _: &DotLog, violation: &Violation) -> String {
+    violation.sentence.clone()
+}

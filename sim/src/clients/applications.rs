@@ -93,8 +93,7 @@ impl Client {
             return self.get(key, true);
         }
         if drawn < then_write + blind {
-            let replaced =
-                if self.prng.chance(0.2) { Replaced::ReadLongAgo } else { Replaced::Nothing };
+            let replaced = if self.prng.chance(0.2) { Replaced::ReadLongAgo } else { Replaced::Nothing };
             return self.write(key, Some(Vec::new()), replaced);
         }
         if drawn < then_write + blind + overwrite {
@@ -105,7 +104,8 @@ impl Client {
     }
 
     fn get(&mut self, key: Key, then_write: bool) -> Intent {
-        let read = if self.prng.chance(0.1) { 1 + self.prng.below(u64::from(self.quorums[2])) as u8 } else { 0 };
+        let read =
+            if self.prng.chance(0.1) { 1 + self.prng.below(u64::from(self.quorums[2])) as u8 } else { 0 };
         let (latest, at_least) = (!then_write && self.prng.chance(0.2), self.prng.chance(0.1));
         Intent::Get { key, read, latest, at_least, then_write }
     }
@@ -115,10 +115,7 @@ impl Client {
         let [_, own, replicas] = self.quorums;
         let stricter = own < replicas && self.prng.chance(0.05);
         let write = if stricter { own + 1 } else { 0 };
-        let keeps = matches!(
-            self.keys[usize::from(key.0)],
-            Application::Cart | Application::Counter
-        );
+        let keeps = matches!(self.keys[usize::from(key.0)], Application::Cart | Application::Counter);
         let expires = self.time_to_live && !keeps && payload.is_some() && self.prng.chance(0.2);
         let time_to_live = expires.then(|| Duration::from_millis(1_000 + self.prng.below(30_000)));
         Intent::Write { key, payload, replaced, write, time_to_live }
@@ -147,7 +144,10 @@ impl Client {
         let last = self.slots.entry(key).or_default();
         *mine = (*mine).max(*last) + 1;
         *last = *mine;
-        slots.into_iter().flat_map(|(client, count)| [client.to_le_bytes(), count.to_le_bytes()].concat()).collect()
+        slots
+            .into_iter()
+            .flat_map(|(client, count)| [client.to_le_bytes(), count.to_le_bytes()].concat())
+            .collect()
     }
 }
 

@@ -1,7 +1,5 @@
 //! A client's turn: it begins an operation, sends it, hears of it, tries again, or is done.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use ringmain::time::{Duration, Instant};
 use ringmain_schema::message::ErrorCode;
@@ -59,6 +57,7 @@ impl World {
     /// Begin what comes next: the write that follows from a read, or the client's own choice.
     fn begin(&mut self, number: usize, read: Option<&Read>) {
         let (now, next) = (self.now, self.history.next());
+        let most = self.plan.operations_max;
         let client = &mut self.clients_mut()[number];
         let intent = match (read, &mut client.script) {
             (Some(read), _) => client.follow(read, next),
@@ -66,7 +65,7 @@ impl World {
                 Some((_, intent)) => intent,
                 None => return,
             },
-            (None, None) if now >= client.until => return,
+            (None, None) if now >= client.until || next.0 >= most => return,
             (None, None) => client.choose(),
         };
         let context = match &intent {
@@ -165,7 +164,9 @@ impl World {
         };
         let key = World::key_name(job.intent.key());
         match read_answer(&frame, &key, &context_key) {
-            Some(answer @ (Answer::Read(..) | Answer::Stored | Answer::Denied(_))) => self.finish(number, answer),
+            Some(answer @ (Answer::Read(..) | Answer::Stored | Answer::Denied(_))) => {
+                self.finish(number, answer)
+            }
             Some(answer) => self.attempt_failed(number, answer),
             None => {}
         }
@@ -241,7 +242,13 @@ impl Client {
         }
     }
 
-    fn operation(&self, now: Instant, intent: &Intent, context: &Context, number: crate::history::Number) -> Operation {
+    fn operation(
+        &self,
+        now: Instant,
+        intent: &Intent,
+        context: &Context,
+        number: crate::history::Number,
+    ) -> Operation {
         let [own_read, own_write, _] = self.quorums;
         let or = |asked: u8, own: u8| if asked > 0 { asked } else { own };
         let call = match intent {
@@ -275,6 +282,3 @@ impl Client {
         }
     }
 }
-
-/// Steps of a script.
-pub type Script = VecDeque<(Duration, Intent)>;

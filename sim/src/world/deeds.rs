@@ -13,11 +13,11 @@ const GRACE: Duration = Duration::from_secs(1);
 const CRASH_AGAIN: Duration = Duration::from_millis(20);
 
 impl World {
-    pub(super) fn do_deed(&mut self, number: usize) {
-        let deed = self.plan.deeds[number].1.clone();
+    pub(super) fn do_deed(&mut self, place: usize) {
+        let deed = self.plan.deeds[place].2.clone();
         match deed {
             Deed::Crash { node, .. } if self.waits_for_a_write(node) => {
-                self.heap.plan(self.now + CRASH_AGAIN, Event::Deed(number));
+                self.heap.plan(self.now + CRASH_AGAIN, Event::Deed(place));
             }
             Deed::Crash { node, ending } => self.crash(node, ending),
             Deed::Pause { node, lasts } => self.pause(node, lasts),
@@ -31,8 +31,7 @@ impl World {
     /// Crashes are ten times likelier while writes are in flight.
     fn waits_for_a_write(&mut self, node: usize) -> bool {
         let node = &self.nodes[node];
-        let busy =
-            node.all_running().iter().any(|running| running.syncing || !running.shard.is_drained());
+        let busy = node.all_running().iter().any(|running| running.syncing || !running.shard.is_drained());
         node.is_up() && !busy && self.prng.chance(0.9)
     }
 

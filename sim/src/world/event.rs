@@ -37,7 +37,7 @@ pub enum Event {
     Sync(At),
     /// A client has something to do: its number, and the number of the plan, which a newer one makes stale.
     Client(usize, u64),
-    /// A deed of the plan, by its number.
+    /// A deed of the plan, by its place there.
     Deed(usize),
     /// A node's process is to start.
     Start(usize),

@@ -120,8 +120,8 @@ impl World {
             let client = Client::at_work(number, &world.plan, world.prng.split());
             world.add_client(client, Instant(0) + Duration::from_secs(3));
         }
-        for (number, (at, _)) in world.plan.deeds.iter().enumerate() {
-            world.heap.plan(*at, Event::Deed(number));
+        for (place, (_, at, _)) in world.plan.deeds.iter().enumerate() {
+            world.heap.plan(*at, Event::Deed(place));
         }
         world.heap.plan(Instant(0), Event::Survey);
         world
@@ -323,13 +323,9 @@ impl World {
             Event::Tick(_) | Event::Sync(_) | Event::Survey => return,
             Event::Frame(side, bytes) => {
                 let kind = Frame::split(bytes, bytes.len()).ok().flatten().map(|frame| frame.header);
-                format!(
-                    "{:?} -> {:?}: {kind:?}",
-                    self.network.end(side.other()),
-                    self.network.end(*side)
-                )
+                format!("{:?} -> {:?}: {kind:?}", self.network.end(side.other()), self.network.end(*side))
             }
-            Event::Deed(number) => format!("deed {number}: {:?}", self.plan.deeds[*number].1),
+            Event::Deed(place) => format!("deed {:?}", self.plan.deeds[*place]),
             other => format!("{other:?}"),
         };
         println!("{:>11.6} {told}", self.now.0 as f64 / 1e9);

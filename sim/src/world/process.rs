@@ -62,7 +62,7 @@ pub struct Node {
 
 /// A shard of a process.
 #[derive(Debug)]
-pub struct Running {
+pub(super) struct Running {
     /// The very shard of the server.
     pub shard: Shard<Meddler>,
     /// Records in its log when it started: its first append is the next.
@@ -93,7 +93,8 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
         held: VecDeque::new(),
         origin: Instant(0),
     };
-    let mut nodes: Vec<Node> = NAMES[..plan.nodes].iter().map(|name| node(name, plan.shards, false)).collect();
+    let mut nodes: Vec<Node> =
+        NAMES[..plan.nodes].iter().map(|name| node(name, plan.shards, false)).collect();
     if plan.stranger {
         nodes.push(node("stranger", 1, true));
     }

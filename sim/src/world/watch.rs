@@ -137,7 +137,8 @@ impl World {
         }
         let seen = self.seen_at(node);
         self.held_at(node, &seen).into_iter().all(|number| {
-            let (Call::Put { write, .. } | Call::Delete { write, .. }) = &self.history.get(number).call else {
+            let (Call::Put { write, .. } | Call::Delete { write, .. }) = &self.history.get(number).call
+            else {
                 return true;
             };
             self.destroyed.get(&number).copied().unwrap_or(0) + 1 < *write
@@ -148,8 +149,10 @@ impl World {
     pub(super) fn count_destroyed(&mut self, node: usize) {
         for (key, clock) in self.seen_at(node) {
             let of_key = self.dots.of_key(key);
-            let mut lost: Vec<Number> =
-                of_key.filter(|(dot, _)| is_covered(&clock, *dot)).map(|(_, minted)| minted.operation).collect();
+            let mut lost: Vec<Number> = of_key
+                .filter(|(dot, _)| is_covered(&clock, *dot))
+                .map(|(_, minted)| minted.operation)
+                .collect();
             lost.sort_unstable();
             lost.dedup();
             lost.into_iter().for_each(|number| *self.destroyed.entry(number).or_default() += 1);
@@ -183,7 +186,8 @@ impl World {
 
     /// All copies on the primaries.
     pub(super) fn copies(&self) -> Vec<Copy> {
-        let holders = self.primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
+        let holders =
+            self.primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
         let copies = holders.filter_map(|(key, node)| {
             let state = self.state_at(node, key)?.clone();
             Some(Copy { node, key, state })

@@ -1,0 +1,117 @@
+//! Many seeds, on as many threads as are asked for. This file and `main` alone know threads and the machine's clock.
+
+#![allow(clippy::disallowed_methods, reason = "to say how fast the runs were")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ringmain::failpoint::Rare;
+
+use crate::run::{Options, Report, run_checked};
+
+/// Which seeds to run.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The first seed.
+    pub first: u64,
+    /// How many at most.
+    pub seeds: u64,
+    /// When to begin no more.
+    pub until: Option<Instant>,
+    /// Threads.
+    pub jobs: usize,
+    /// Stop at the first violation.
+    pub stop_at_violation: bool,
+}
+
+/// What came of many seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Those that broke a promise, in the order of their seeds.
+    pub failed: Vec<Report>,
+    /// Time that passed for the machine.
+    pub real: Duration,
+    /// Time that passed in the runs, in nanoseconds.
+    pub virtual_ns: u64,
+    /// In how many seeds each rare state was reached, in the order of [`Rare::ALL`].
+    pub reached: [u64; Rare::ALL.len()],
+    /// Operations, by how they ended.
+    pub outcomes: [usize; 4],
+    /// All events.
+    pub events: u64,
+}
+
+/// Failed reports that are kept: more say nothing new.
+const FAILED_MAX: usize = 100;
+
+/// Run them.
+pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
+    let started = Instant::now();
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel();
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        for _ in 0..batch.jobs.max(1) {
+            let (sender, next, stop) = (sender.clone(), &next, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && batch.until.is_none_or(|until| Instant::now() < until)
+                {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= batch.seeds {
+                        return;
+                    }
+                    let report = run_checked(batch.first + number, number, options);
+                    if batch.stop_at_violation && report.violation.is_some() {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    if sender.send(report).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for report in receiver {
+            tally.add(report);
+        }
+    });
+    tally.real = started.elapsed();
+    tally.failed.sort_by_key(|report| report.seed);
+    tally
+}
+
+impl Tally {
+    fn add(&mut self, report: Report) {
+        self.seeds += 1;
+        self.virtual_ns += report.lasted.0;
+        self.events += report.events;
+        for (sum, reached) in self.reached.iter_mut().zip(report.reached) {
+            *sum += u64::from(reached > 0);
+        }
+        for (sum, outcomes) in self.outcomes.iter_mut().zip(report.outcomes) {
+            *sum += outcomes;
+        }
+        if report.violation.is_some() && self.failed.len() < FAILED_MAX {
+            self.failed.push(report);
+        }
+    }
+
+    /// Seeds in an hour at this speed.
+    pub fn seeds_an_hour(&self) -> f64 {
+        self.seeds as f64 / self.real.as_secs_f64() * 3600.0
+    }
+
+    /// How much faster than the clock.
+    pub fn speed(&self) -> f64 {
+        self.virtual_ns as f64 / self.real.as_nanos() as f64
+    }
+
+    /// Rare states that were reached in less than one seed of a thousand.
+    pub fn too_rare(&self) -> Vec<Rare> {
+        let pairs = Rare::ALL.iter().zip(self.reached);
+        pairs.filter(|(_, seeds)| seeds * 1000 < self.seeds).map(|(state, _)| *state).collect()
+    }
+}

@@ -1,0 +1,166 @@
+//! The bugs that can be planted, and how soon the simulator must find each.
+//!
+//! The first list is that of `PROMISES.md`: bugs that other stores have shipped. Where the mechanism that a bug
+//! would sit in does not exist yet, the bug waits for it. The second list has one bug for each promise that the
+//! first leaves untried, so that no checker is one that can't fail.
+
+use ringmain::failpoint::Bug;
+
+use crate::checkers::Promise;
+
+/// A bug to be found.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// What `--planted` takes.
+    pub name: &'static str,
+    /// What it is.
+    pub bug: Bug,
+    /// Where it was shipped, or that it is our own.
+    pub shipped: &'static str,
+    /// Which promises it may be seen to break.
+    pub breaks: &'static [Promise],
+    /// It must be found within so many seeds: the median of five bases; one base within three times as many.
+    pub seeds: u64,
+}
+
+/// A bug of the list that can't be planted yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Its number in the list, and what it is.
+    pub bug: &'static str,
+    /// What it waits for.
+    pub until: &'static str,
+}
+
+use Promise::{
+    AlwaysWritable, Clocks, ConcurrentSiblings, Convergence, Durability, HonestContext, HonestOutcome,
+    Membership, NoPhantoms, NoResurrection, Overlap, UniqueDots,
+};
+
+/// All that can be planted.
+pub const PLANTED: [Planted; 15] = [
+    Planted {
+        name: "old-actor-from-one",
+        bug: Bug::OldActorFromOne,
+        shipped: "1: riak_kv #679",
+        breaks: &[UniqueDots, Durability, HonestContext, ConcurrentSiblings],
+        seeds: 500,
+    },
+    Planted {
+        name: "old-actor-at-shard-counter",
+        bug: Bug::OldActorAtShardCounter,
+        shipped: "1: riak_kv #679, apart",
+        breaks: &[UniqueDots, Durability, HonestContext, ConcurrentSiblings, Overlap],
+        seeds: 500,
+    },
+    Planted {
+        name: "generation-by-clock",
+        bug: Bug::GenerationByClock,
+        shipped: "9: CASSANDRA-10969, scylla #5164",
+        breaks: &[AlwaysWritable, Clocks],
+        seeds: 2_000,
+    },
+    Planted {
+        name: "heartbeat-beats-incarnation",
+        bug: Bug::HeartbeatBeatsIncarnation,
+        shipped: "10: scylla PR 5801",
+        breaks: &[AlwaysWritable],
+        seeds: 2_000,
+    },
+    Planted {
+        name: "any-cluster-is-mine",
+        bug: Bug::AnyClusterIsMine,
+        shipped: "13: consul #843",
+        breaks: &[Membership, AlwaysWritable, Convergence],
+        seeds: 1_000,
+    },
+    Planted {
+        name: "timeout-is-failure",
+        bug: Bug::TimeoutIsFailure,
+        shipped: "15: Aerospike 3.99",
+        breaks: &[HonestOutcome],
+        seeds: 200,
+    },
+    Planted {
+        name: "acknowledged-too-early",
+        bug: Bug::AcknowledgedTooEarly,
+        shipped: "our own",
+        breaks: &[Durability, Overlap, UniqueDots],
+        seeds: 500,
+    },
+    Planted {
+        name: "last-writer-wins",
+        bug: Bug::LastWriterWins,
+        shipped: "our own",
+        breaks: &[Durability, HonestContext, Convergence, Clocks],
+        seeds: 50,
+    },
+    Planted {
+        name: "value-truncated",
+        bug: Bug::ValueTruncated,
+        shipped: "our own",
+        breaks: &[NoPhantoms, UniqueDots],
+        seeds: 50,
+    },
+    Planted {
+        name: "context-of-the-unseen",
+        bug: Bug::ContextOfTheUnseen,
+        shipped: "our own",
+        breaks: &[HonestContext],
+        seeds: 50,
+    },
+    Planted {
+        name: "replaced-is-kept",
+        bug: Bug::ReplacedIsKept,
+        shipped: "our own",
+        breaks: &[ConcurrentSiblings, NoResurrection],
+        seeds: 50,
+    },
+    Planted {
+        name: "tombstone-forgotten",
+        bug: Bug::TombstoneForgotten,
+        shipped: "our own",
+        breaks: &[NoResurrection, Overlap, Durability, HonestContext],
+        seeds: 200,
+    },
+    Planted {
+        name: "nobody-repaired",
+        bug: Bug::NobodyRepaired,
+        shipped: "our own",
+        breaks: &[Convergence],
+        seeds: 50,
+    },
+    Planted {
+        name: "incomplete-counts",
+        bug: Bug::IncompleteCounts,
+        shipped: "our own",
+        breaks: &[Overlap],
+        seeds: 500,
+    },
+    Planted {
+        name: "clock-must-advance",
+        bug: Bug::ClockMustAdvance,
+        shipped: "our own",
+        breaks: &[AlwaysWritable, Clocks],
+        seeds: 500,
+    },
+];
+
+/// What waits, and for what.
+pub const WAITING: [Waiting; 10] = [
+    Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
+    Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
+    Waiting { bug: "4: hints are not rescheduled after a restart", until: "hints" },
+    Waiting { bug: "5: reaping ignores pending hints", until: "hints and reaping" },
+    Waiting { bug: "6: hints are drained before ownership moves", until: "hints and membership changes" },
+    Waiting { bug: "7: no generation in the record checksum", until: "the log" },
+    Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
+    Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
+    Waiting { bug: "12: deletes in the last segment are not rehashed", until: "the hash tree" },
+    Waiting { bug: "13, in part: a removed node is readmitted", until: "removal of members" },
+];
+
+/// The bug of this name.
+pub fn by_name(name: &str) -> Option<&'static Planted> {
+    PLANTED.iter().find(|planted| planted.name == name)
+}

@@ -2,29 +2,33 @@
 //!
 //! Every value names its operation, so it is looked up there: what a read returned, and what a copy holds.
 
+use ringmain::causality::Content;
+
 use super::readings::readings;
 use super::{Evidence, Promise, Violation};
 use crate::history::{Call, History, Key, Number, read_value};
-use ringmain::causality::Content;
 
 /// Was every value put as it was found?
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
     for read in readings(evidence.history) {
         let key = read.operation.key;
-        for value in &read.reading.values {
-            phantom(evidence.history, key, value).map_or(Ok(()), |(put, sentence)| {
-                let sentence = format!("#{} returned {sentence}", read.number.0);
-                Err(Violation::at(Promise::NoPhantoms, key, put.into_iter().chain([read.number]), sentence))
-            })?;
+        let mut phantoms =
+            read.reading.values.iter().filter_map(|value| phantom(evidence.history, key, value));
+        if let Some((put, what)) = phantoms.next() {
+            let sentence = format!("#{} returned {what}", read.number.0);
+            let operations = put.into_iter().chain([read.number]);
+            return Err(Violation::at(Promise::NoPhantoms, key, operations, sentence));
         }
     }
     for copy in evidence.copies {
-        for version in copy.state.versions() {
-            let Content::Value(value) = &version.content else { continue };
-            phantom(evidence.history, copy.key, value).map_or(Ok(()), |(put, sentence)| {
-                let sentence = format!("node {} holds {sentence}", copy.node);
-                Err(Violation::at(Promise::NoPhantoms, copy.key, put, sentence))
-            })?;
+        let values = copy.state.versions().iter().filter_map(|version| match &version.content {
+            Content::Value(value) => Some(value),
+            Content::Tombstone => None,
+        });
+        let mut phantoms = values.filter_map(|value| phantom(evidence.history, copy.key, value));
+        if let Some((put, what)) = phantoms.next() {
+            let sentence = format!("node {} holds {what}", copy.node);
+            return Err(Violation::at(Promise::NoPhantoms, copy.key, put, sentence));
         }
     }
     Ok(())
@@ -54,7 +58,7 @@ fn phantom(history: &History, key: Key, value: &[u8]) -> Option<(Option<Number>,
 mod tests {
     use super::*;
     use crate::checkers::sample::{KEY, Sample};
-    use crate::history::value;
+    use crate::history::{Outcome, value};
 
     /// A put and a read, and what is found if the read returned this instead.
     fn found_in_reading(change: impl FnOnce(&mut Sample) -> Vec<u8>) -> Option<(Vec<Number>, String)> {
@@ -114,7 +118,7 @@ mod tests {
     #[test]
     fn a_value_of_another_key_is_a_phantom() {
         let (operations, sentence) = found_in_reading(|sample| {
-            let eggs = sample.put(&[], crate::history::Outcome::Stored);
+            let eggs = sample.put(&[], Outcome::Stored);
             sample.history.get_mut(eggs).key = Key(1);
             sample.value_of(eggs)
         })
@@ -130,7 +134,7 @@ mod tests {
         sample.at_rest(&[(1, 1)], &[(1, 1)]);
         assert_eq!(check(&sample.evidence()), Ok(()));
         if let Call::Put { value, .. } = &mut sample.history.get_mut(milk).call {
-            *value = super::super::super::history::value(milk, KEY, b"eggs");
+            *value = crate::history::value(milk, KEY, b"eggs");
         }
         let violation = check(&sample.evidence()).unwrap_err();
         assert_eq!(violation.operations, [milk]);

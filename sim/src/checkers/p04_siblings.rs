@@ -10,7 +10,7 @@ use super::dot_set::DotSet;
 use super::graph::Graph;
 use super::readings::{Read, readings};
 use super::{Evidence, Promise, Violation};
-use crate::history::{Key, Number};
+use crate::history::Number;
 
 /// Are versions that are shown together concurrent?
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {

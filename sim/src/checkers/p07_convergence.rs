@@ -59,8 +59,8 @@ fn difference(graph: &Graph<'_>, key: Key, left: Held<'_>, right: Held<'_>) -> V
     } else if let Some((at, who)) = only_one(&stands(left), &stands(right), left.0, right.0) {
         (Some(at), format!("both have seen, and only node {who} still has"))
     } else {
-        let versions = left.1.versions().iter().zip(right.1.versions());
-        let differing = versions.filter(|(ours, theirs)| ours != theirs).map(|(ours, _)| ours.dot).next();
+        let mut versions = left.1.versions().iter().zip(right.1.versions());
+        let differing = versions.find(|(ours, theirs)| ours != theirs).map(|(ours, _)| ours.dot);
         (differing.and_then(|dot| graph.find(dot)), "they differ in the version of".to_owned())
     };
     let operation = at.map(|at| graph.operation(at));

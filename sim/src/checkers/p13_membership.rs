@@ -3,8 +3,9 @@
 //! So at rest every node knows exactly the members that the cluster has: a stranger let in, a removed node back, or
 //! a member forgotten shows here.
 
-use super::{Evidence, Opinion, Promise, Violation};
 use ringmain::id::NodeId;
+
+use super::{Evidence, Opinion, Promise, Violation};
 
 /// Does every node know the members, and nobody else?
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {

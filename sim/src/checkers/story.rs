@@ -6,7 +6,7 @@
 
 mod lines;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use self::lines::Lines;
 use super::Violation;
@@ -38,13 +38,8 @@ pub fn tell(history: &History, dots: &DotLog, violation: &Violation) -> String {
     told.extend(chains.iter().flatten());
     told.extend(witnesses(history, key, &named));
     told.extend(named.iter().flat_map(|number| replacers(&graph, *number)));
-    let mut seen = Vec::new();
-    told.retain(|number| {
-        *number < history.next() && !seen.contains(number) && {
-            seen.push(*number);
-            true
-        }
-    });
+    let mut known = BTreeSet::new();
+    told.retain(|number| *number < history.next() && known.insert(*number));
     told.truncate(OPERATIONS_MAX.max(named.len()));
     told.sort_unstable();
 
@@ -145,8 +140,9 @@ fn link(graph: &Graph<'_>, chain: &[Number]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::sample::Sample;
+    use crate::checkers::sample::{KEY, Sample};
     use crate::checkers::{Promise, p03_context, p13_membership};
+    use crate::history::Outcome;
 
     #[test]
     fn a_story_has_what_connects_the_named_operations() {
@@ -183,12 +179,7 @@ context replaces #0 unseen
             sample.got(&[before], &[(1, counter)]);
         }
         let last = sample.stored(&[(2, 1)], (3, 1));
-        let violation = Violation::at(
-            Promise::Durability,
-            crate::checkers::sample::KEY,
-            [first, last],
-            "Lost.".to_owned(),
-        );
+        let violation = Violation::at(Promise::Durability, KEY, [first, last], "Lost.".to_owned());
         let story = tell(&sample.history, &sample.dots, &violation);
         assert!(story.lines().count() <= 31, "{story}");
         assert!(story.contains("* #0 ") && story.contains(&format!("* #{} ", last.0)), "{story}");
@@ -197,8 +188,8 @@ context replaces #0 unseen
     #[test]
     fn a_chain_of_many_is_told_by_its_ends() {
         let mut sample = Sample::new();
-        let names: Vec<Number> = (0..40).map(|_| sample.put(&[], crate::history::Outcome::Stored)).collect();
-        let told = link(&Graph::of(&sample.dots, crate::checkers::sample::KEY), &names);
+        let names: Vec<Number> = (0..40).map(|_| sample.put(&[], Outcome::Stored)).collect();
+        let told = link(&Graph::of(&sample.dots, KEY), &names);
         assert!(told.starts_with("#0 was replaced by #1, that by #2"), "{told}");
         assert!(told.contains("that by 27 more, that by #34"), "{told}");
         assert!(told.contains("that by #39, which nothing replaced"), "{told}");

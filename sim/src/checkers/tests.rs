@@ -135,9 +135,9 @@ fn honest_replicas_break_no_promise() {
     }
 }
 
-/// Each promise that a stored copy can break, broken in an honest run: a checker that is blind to it is none.
+/// Every copy of an honest run loses one version, and then one primary loses its copy.
 #[test]
-fn a_dropped_version_is_seen_by_whom_it_concerns() {
+fn a_dropped_version_and_a_missing_copy_are_noticed() {
     let mut lost = 0;
     for seed in 0..50 {
         let mut sample = Honest::new(seed).run(100);

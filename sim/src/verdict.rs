@@ -34,7 +34,7 @@ pub(crate) fn tell_report(report: &Report, options: &Options) {
     match &report.violation {
         None => println!("seed {}: every promise held; hash {:016x}", report.seed, report.hash),
         Some(violation) => {
-            println!("seed {}: {} is broken: {}", report.seed, name(violation.promise), violation.sentence);
+            println!("seed {}: {} is broken: {}", report.seed, violation.promise, violation.sentence);
             if !report.story.is_empty() {
                 println!("{}", report.story);
             }
@@ -72,7 +72,7 @@ pub(crate) fn tell_tally(tally: &Tally) {
 
 /// A planted bug in a line.
 pub(crate) fn tell_planted(planted: &Planted) {
-    let breaks: Vec<_> = planted.breaks.iter().map(|promise| name(*promise)).collect();
+    let breaks: Vec<_> = planted.breaks.iter().map(|promise| promise.to_string()).collect();
     println!(
         "{} ({}): within {} seeds, seen by {}",
         planted.name,
@@ -89,7 +89,7 @@ pub(crate) fn tell_search(planted: &Planted, found: Option<&Report>, seeds: u64,
             "{}: found after {seeds} of {} seeds, by {} at seed {}: {}{}",
             planted.name,
             planted.seeds,
-            name(violation.promise),
+            violation.promise,
             report.seed,
             violation.sentence,
             if planted.breaks.contains(&violation.promise) { "" } else { " (NOT what it should break)" },
@@ -97,24 +97,4 @@ pub(crate) fn tell_search(planted: &Planted, found: Option<&Report>, seeds: u64,
         None => println!("{}: NOT found in {seeds} seeds", planted.name),
     }
     debug_assert!(options.planted == Some(planted.bug));
-}
-
-/// As the list of promises has it.
-const fn name(promise: Promise) -> &'static str {
-    match promise {
-        Promise::Durability => "P1 (durability)",
-        Promise::NoPhantoms => "P2 (no phantoms)",
-        Promise::HonestContext => "P3 (honest context)",
-        Promise::ConcurrentSiblings => "P4 (siblings are concurrent)",
-        Promise::NoResurrection => "P5 (no resurrection)",
-        Promise::UniqueDots => "P6 (dots are unique)",
-        Promise::Convergence => "P7 (convergence)",
-        Promise::HonestOutcome => "P8 (honest outcome)",
-        Promise::Overlap => "P9 (overlap)",
-        Promise::AlwaysWritable => "P10 (always writable)",
-        Promise::Membership => "P13 (membership)",
-        Promise::Clocks => "P14 (clocks)",
-        Promise::NoPanic => "no panic",
-        Promise::Replay => "replay",
-    }
 }

@@ -3,7 +3,25 @@
 //! Each looks at the same [`Evidence`] after a run and says nothing, or which promise was broken and by which
 //! operations. P6 is held against every message and record while the run goes on; P14 needs a second run.
 
+mod dot_set;
+mod graph;
+pub mod p01_durability;
+pub mod p02_phantoms;
+pub mod p03_context;
+pub mod p04_siblings;
+pub mod p05_resurrection;
+pub mod p07_convergence;
+pub mod p08_outcome;
+pub mod p09_overlap;
+pub mod p10_writable;
+pub mod p13_membership;
+mod readings;
+#[cfg(test)]
+mod sample;
+pub mod story;
+
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 use ringmain::causality::Siblings;
@@ -115,9 +133,65 @@ pub struct Evidence<'a> {
     pub converges: bool,
 }
 
-pub fn check_all(_: &Evidence<'_>) -> Option<Violation> {
-    None
+/// One invariant.
+type Checker = fn(&Evidence<'_>) -> Result<(), Violation>;
+
+/// Those that say most about the cause come first: a lie to one client (P8, P2), nodes that disagree on who they
+/// are (P13), one wrong version (P3, P4, P5); then what follows from such a thing.
+const CHECKERS: [Checker; 10] = [
+    p08_outcome::check,
+    p02_phantoms::check,
+    p13_membership::check,
+    p03_context::check,
+    p04_siblings::check,
+    p05_resurrection::check,
+    p01_durability::check,
+    p09_overlap::check,
+    p07_convergence::check,
+    p10_writable::check,
+];
+
+/// Is any promise broken? Of several, the one that says most about the cause.
+pub fn check_all(evidence: &Evidence<'_>) -> Option<Violation> {
+    CHECKERS.iter().find_map(|check| check(evidence).err())
 }
-pub fn tell(_: &History, _: &DotLog, violation: &Violation) -> String {
-    violation.sentence.clone()
+
+impl Violation {
+    /// Of a promise, at a key, shown by these operations.
+    fn at(
+        promise: Promise,
+        key: Key,
+        operations: impl IntoIterator<Item = Number>,
+        sentence: String,
+    ) -> Self {
+        // The history numbers operations in the order of their calls.
+        let mut operations: Vec<Number> = operations.into_iter().collect();
+        operations.sort_unstable();
+        operations.dedup();
+        Self { promise, key: Some(key), sentence, operations }
+    }
 }
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Durability => "P1 Durability",
+            Self::NoPhantoms => "P2 No phantoms",
+            Self::HonestContext => "P3 Honest context",
+            Self::ConcurrentSiblings => "P4 Siblings are concurrent",
+            Self::NoResurrection => "P5 No resurrection",
+            Self::UniqueDots => "P6 Dots are unique",
+            Self::Convergence => "P7 Convergence",
+            Self::HonestOutcome => "P8 Honest outcome",
+            Self::Overlap => "P9 Overlap",
+            Self::AlwaysWritable => "P10 Always writable",
+            Self::Membership => "P13 Membership",
+            Self::Clocks => "P14 Clocks",
+            Self::NoPanic => "Nothing panics",
+            Self::Replay => "Replay",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl World {
 
     /// The shortest history that shows a violation.
     pub fn story(&self, violation: &Violation) -> String {
-        checkers::tell(&self.history, &self.dots, violation)
+        checkers::story::tell(&self.history, &self.dots, violation)
     }
 
     /// Whatever was to become of the disk becomes of it, and no more.

@@ -1,0 +1,51 @@
+//! P13: another cluster's id or secret has no effect; a removed or cloned identity is fenced until wiped.
+//!
+//! So at rest every node knows exactly the members that the cluster has: a stranger let in, a removed node back, or
+//! a member forgotten shows here.
+
+use ringmain::id::NodeId;
+
+use super::{Evidence, Opinion, Promise, Violation};
+
+/// Does every node know the members, and nobody else?
+pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
+    let wrong = evidence.opinions.iter().find_map(|opinion| problem(opinion, evidence.members));
+    wrong.map_or(Ok(()), |sentence| {
+        Err(Violation { promise: Promise::Membership, key: None, sentence, operations: Vec::new() })
+    })
+}
+
+fn problem(opinion: &Opinion, members: &[NodeId]) -> Option<String> {
+    if opinion.members == members {
+        return None;
+    }
+    let stranger = opinion.members.iter().find(|member| !members.contains(member));
+    let forgotten = members.iter().find(|member| !opinion.members.contains(member));
+    let what = match (stranger, forgotten) {
+        (Some(stranger), _) => format!("takes {stranger} for a member, which it isn't"),
+        (None, Some(forgotten)) => format!("doesn't know the member {forgotten}"),
+        (None, None) => "knows the members twice or out of order".to_owned(),
+    };
+    Some(format!("node {} {what}", opinion.node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkers::sample::Sample;
+
+    fn wrong(members: &[u64]) -> Option<String> {
+        let mut sample = Sample::new();
+        sample.opinions[1].members = members.iter().copied().map(NodeId).collect();
+        check(&sample.evidence()).err().map(|violation| violation.sentence)
+    }
+
+    #[test]
+    fn each_node_knows_the_members_and_nobody_else() {
+        assert_eq!(wrong(&[1, 2, 3]), None);
+        assert!(wrong(&[1, 2, 3, 4]).unwrap().contains("node 1 takes 0000000000000004 for a member"));
+        assert!(wrong(&[1, 3, 4]).unwrap().contains("takes 0000000000000004"));
+        assert!(wrong(&[1, 3]).unwrap().contains("doesn't know the member 0000000000000002"));
+        assert!(wrong(&[1, 2, 3, 3]).unwrap().contains("twice"));
+    }
+}

@@ -1,7 +1,7 @@
 //! P8: what was reported `Failed` was never applied. Any doubt is `Unknown` (`MaybeApplied`).
 //!
-//! A client that is told of a failure may do something else instead, so a write that failed has no dot: not at the
-//! time of the answer, and not from a request that was still under way.
+//! A client that is told of a failure may do something else instead, so a write that failed has no dot: not
+//! at the time of the answer, and not from a request that was still under way.
 
 use super::{Evidence, Promise, Violation};
 use crate::history::Outcome;

@@ -1,7 +1,7 @@
 //! A set of the dots of one key, by their positions in its graph: one bit each.
 //!
-//! A version vector covers a run of each actor's dots, so it turns into such a set in a few steps, and what the
-//! checkers ask of thousands of contexts is then a word's work for 64 dots.
+//! A version vector covers a run of each actor's dots, so it turns into such a set in a few steps, and what
+//! the checkers ask of thousands of contexts is then a word's work for 64 dots.
 
 use std::ops::Range;
 

@@ -1,12 +1,12 @@
 //! What replaced what, at one key: the graph that the checkers ask.
 //!
-//! Its nodes are the dots that were minted, its edges lead from a version p to each q whose mint replaced it: p's
-//! dot is in the context that q's client sent or, for an overwrite, in what q's coordinator had. A context is a
-//! version vector, so each q knows all that it replaced, however long ago, and one edge is all the causality that
-//! there is between two versions.
+//! Its nodes are the dots that were minted, its edges lead from a version p to each q whose mint replaced it:
+//! p's dot is in the context that q's client sent or, for an overwrite, in what q's coordinator had. A
+//! context is a version vector, so each q knows all that it replaced, however long ago, and one edge is all
+//! the causality that there is between two versions.
 //!
-//! An operation may have several dots, twins: a retry under another coordinator that had not heard of the first
-//! attempt. Whoever read the operation saw one value, under any of its dots or all of them.
+//! An operation may have several dots, twins: a retry under another coordinator that had not heard of the
+//! first attempt. Whoever read the operation saw one value, under any of its dots or all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -136,8 +136,8 @@ pub struct Evidence<'a> {
 /// One invariant.
 type Checker = fn(&Evidence<'_>) -> Result<(), Violation>;
 
-/// Those that say most about the cause come first: a lie to one client (P8, P2), nodes that disagree on who they
-/// are (P13), one wrong version (P3, P4, P5); then what follows from such a thing.
+/// Those that say most about the cause come first: a lie to one client (P8, P2), nodes that disagree on who
+/// they are (P13), one wrong version (P3, P4, P5); then what follows from such a thing.
 const CHECKERS: [Checker; 10] = [
     p08_outcome::check,
     p02_phantoms::check,

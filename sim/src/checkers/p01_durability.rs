@@ -1,10 +1,11 @@
-//! P1: a put acknowledged at W is on stable storage on W distinct nodes. While fewer than W of those copies are
-//! destroyed, a read after convergence returns it, or a version reached from it through puts or deletes whose
-//! clients had seen it.
+//! P1: a put acknowledged at W is on stable storage on W distinct nodes. While fewer than W of those copies
+//! are destroyed, a read after convergence returns it, or a version reached from it through puts or deletes
+//! whose clients had seen it.
 //!
-//! So at rest one of its dots stands at some primary, as a value or as a tombstone (a delete's, or what is left of
-//! a value that expired), or was replaced by a version of which that holds in turn. A version that stands nowhere
-//! and was replaced by nothing that stands is a dead end: an `Unknown` put that vanished took nothing with it.
+//! So at rest one of its dots stands at some primary, as a value or as a tombstone (a delete's, or what is
+//! left of a value that expired), or was replaced by a version of which that holds in turn. A version that
+//! stands nowhere and was replaced by nothing that stands is a dead end: an `Unknown` put that vanished took
+//! nothing with it.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +55,8 @@ fn is_primary(evidence: &Evidence<'_>, key: Key, node: usize) -> bool {
     evidence.primaries.get(&key).is_some_and(|primaries| primaries.contains(&node))
 }
 
-/// Whether its clock covers a version that nobody has tells a version that was dropped from one that never came.
+/// Whether its clock covers a version that nobody has tells a version that was dropped from one that never
+/// came.
 fn lost(
     evidence: &Evidence<'_>,
     key: Key,

@@ -1,8 +1,9 @@
 //! P3: a reply's context covers no dot that is neither returned nor superseded.
 //!
-//! A client that puts with such a context would replace what it never saw. A dot is accounted for if its value was
-//! returned (under this dot or a twin's), if there was nothing to return (a delete's tombstone; a put that expires,
-//! which may have done so by the replica's wall clock), or if another dot that the context covers had replaced it.
+//! A client that puts with such a context would replace what it never saw. A dot is accounted for if its
+//! value was returned (under this dot or a twin's), if there was nothing to return (a delete's tombstone; a
+//! put that expires, which may have done so by the replica's wall clock), or if another dot that the context
+//! covers had replaced it.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ struct Judge<'a> {
     graph: Graph<'a>,
     /// Dots without a value to be returned, always or after a while.
     valueless: DotSet,
-    /// The dots, the newest first: nearly all that a context covers was replaced by the newest that it covers.
+    /// The dots, the newest first: nearly all that a context covers was replaced by the newest that it
+    /// covers.
     newest: Vec<usize>,
 }
 

@@ -1,8 +1,8 @@
 //! P4: siblings are concurrent: no sibling's dot lies in another sibling's context.
 //!
 //! A copy at rest shows dots, so there it is that simple. A read shows values. An operation that was applied
-//! several times may stand under any of its dots, so a value is known to be replaced by another only if all dots
-//! of the one were replaced by each dot of the other.
+//! several times may stand under any of its dots, so a value is known to be replaced by another only if all
+//! dots of the one were replaced by each dot of the other.
 
 use ringmain::causality::Version;
 

@@ -1,9 +1,10 @@
-//! P5: after an acknowledged delete with context C has converged, no replica ever shows a dot in C again: not after
-//! tombstone reaping, hint replay, restart, or the return of a node.
+//! P5: after an acknowledged delete with context C has converged, no replica ever shows a dot in C again: not
+//! after tombstone reaping, hint replay, restart, or the return of a node.
 //!
-//! A copy shows dots. A value that a read returns is back from the dead if all its dots were deleted: a twin outside
-//! C is a version that the delete's client never saw. If the delete itself has twins, C is what all of them replaced:
-//! one that was minted later, as an overwrite, may have replaced what was put after the other had settled.
+//! A copy shows dots. A value that a read returns is back from the dead if all its dots were deleted: a twin
+//! outside C is a version that the delete's client never saw. If the delete itself has twins, C is what all
+//! of them replaced: one that was minted later, as an overwrite, may have replaced what was put after the
+//! other had settled.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! P7: within a stated time of the last fault, replica sets, live dots and hash-tree roots are equal.
 //!
-//! Asked only of runs in which something makes replicas equal and was given the time. The whole states are compared,
-//! clocks and versions: the roots of hash trees can't differ if these don't. A primary without a copy has an empty
-//! state, and a ring is its hash.
+//! Asked only of runs in which something makes replicas equal and was given the time. The whole states are
+//! compared, clocks and versions: the roots of hash trees can't differ if these don't. A primary without a
+//! copy has an empty state, and a ring is its hash.
 
 use std::collections::BTreeMap;
 

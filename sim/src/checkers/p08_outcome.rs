@@ -1,7 +1,7 @@
 //! P8: what was reported `Failed` was never applied. Any doubt is `Unknown` (`MaybeApplied`).
 //!
-//! A client that is told of a failure may do something else instead, so a write that failed has no dot: not at the
-//! time of the answer, and not from a request that was still under way.
+//! A client that is told of a failure may do something else instead, so a write that failed has no dot: not
+//! at the time of the answer, and not from a request that was still under way.
 
 use super::{Evidence, Promise, Violation};
 use crate::history::Outcome;
@@ -28,6 +28,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
 mod tests {
     use super::*;
     use crate::checkers::sample::Sample;
+    use crate::history::Key;
     use ringmain_schema::message::ErrorCode;
 
     #[test]
@@ -42,5 +43,16 @@ mod tests {
         let violation = check(&sample.evidence()).unwrap_err();
         assert_eq!(violation.operations, [failed]);
         assert_eq!(violation.sentence, "#3 failed (Unavailable), and node 0 applied it");
+    }
+
+    #[test]
+    fn what_failed_was_not_applied_elsewhere_either() {
+        let mut sample = Sample::new();
+        let failed = sample.put(&[], Outcome::Failed(ErrorCode::Unavailable));
+        sample.mint(failed, (1, 1), &[]);
+        sample.history.get_mut(failed).key = Key(1);
+        let violation = check(&sample.evidence()).unwrap_err();
+        assert_eq!((violation.key, violation.operations), (Some(Key(1)), vec![failed]));
+        assert!(violation.sentence.contains("another key"), "{}", violation.sentence);
     }
 }

@@ -1,9 +1,9 @@
-//! P9: with R + W > N, no fallbacks and stable membership, a read begun after an acknowledged put sees it or a
-//! descendant: restarts, wipes and joins included, since an incomplete replica's not-found says nothing.
+//! P9: with R + W > N, no fallbacks and stable membership, a read begun after an acknowledged put sees it or
+//! a descendant: restarts, wipes and joins included, since an incomplete replica's not-found says nothing.
 //!
-//! What a read has seen is its context. So of each write that was acknowledged before the call, one dot at least is
-//! covered by it, or one of something that replaced it. The reads of a key are gone through in the order of their
-//! calls, and the writes join as they are acknowledged.
+//! What a read has seen is its context. So of each write that was acknowledged before the call, one dot at
+//! least is covered by it, or one of something that replaced it. The reads of a key are gone through in the
+//! order of their calls, and the writes join as they are acknowledged.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! P10: a put succeeds within its deadline if W healthy nodes can be reached, but for documented refusals.
 //!
-//! Asked of what was called after the faults had stopped and the cluster had had time to recover: there is no excuse
-//! then. A write may still be refused because of what it is, or because there are too many of them.
+//! Asked of what was called after the faults had stopped and the cluster had had time to recover: there is no
+//! excuse then. A write may still be refused because of what it is, or because there are too many of them.
 
 use ringmain_schema::message::ErrorCode;
 

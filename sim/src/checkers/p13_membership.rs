@@ -1,7 +1,7 @@
 //! P13: another cluster's id or secret has no effect; a removed or cloned identity is fenced until wiped.
 //!
-//! So at rest every node knows exactly the members that the cluster has: a stranger let in, a removed node back, or
-//! a member forgotten shows here.
+//! So at rest every node knows exactly the members that the cluster has: a stranger let in, a removed node
+//! back, or a member forgotten shows here.
 
 use ringmain::id::NodeId;
 

@@ -1,7 +1,7 @@
 //! Small runs made by hand, to see that each checker passes what is right and fails what is wrong.
 //!
-//! One key, three nodes that are all its primaries, N = 3, and reads and writes of two unless said otherwise. Each
-//! operation takes a millisecond, one after another.
+//! One key, three nodes that are all its primaries, N = 3, and reads and writes of two unless said otherwise.
+//! Each operation takes a millisecond, one after another.
 
 use std::collections::BTreeMap;
 

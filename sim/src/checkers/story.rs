@@ -1,8 +1,8 @@
 //! The shortest history that shows a violation, for whoever has to understand it.
 //!
-//! A run has thousands of operations, and a violation names two or three. What connects them is as short: the chains
-//! of replacements from one to another and on to what nothing replaced, and the reads in between that returned them.
-//! Each is told on one line, with its times, its outcome and its dots.
+//! A run has thousands of operations, and a violation names two or three. What connects them is as short: the
+//! chains of replacements from one to another and on to what nothing replaced, and the reads in between that
+//! returned them. Each is told on one line, with its times, its outcome and its dots.
 
 mod lines;
 

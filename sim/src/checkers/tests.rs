@@ -1,4 +1,5 @@
-//! All checkers together: a run of honest replicas breaks no promise, and of several the one that says most is told.
+//! All checkers together: a run of honest replicas breaks no promise, and of several the one that says most
+//! is told.
 
 use ringmain::causality::{Actor, Content, Siblings, VersionVector};
 use ringmain::prng::Prng;

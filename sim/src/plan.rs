@@ -28,11 +28,11 @@ pub struct Plan {
     pub write: u8,
     /// `durable` mode with `sync = always`, else `memory`, where a restart destroys the node's copies.
     pub durable: bool,
-    /// What each key is used for.
+    /// What each key is used for. One more key is left alone until the end.
     pub keys: Vec<Application>,
     /// Clients at work.
     pub clients: u32,
-    /// Operations of all clients together, about.
+    /// Rounds of all clients together, if nothing held them up.
     pub operations: u32,
     /// How long the clients work and the faults last.
     pub span: Duration,
@@ -71,6 +71,8 @@ pub enum Application {
     Counter,
     /// Writes that have seen nothing, merged now and then.
     Blind,
+    /// Writes that have seen nothing, and nobody merges them.
+    Neglected,
     /// Put, delete, put again.
     Deletes,
     /// The last writer wins, by the clients' own wish.
@@ -102,7 +104,7 @@ impl Plan {
         let nodes = draw_nodes(&mut shape);
         let (read, write) = [(2, 2), (1, 1), (1, 3), (3, 1)][shape.below(4) as usize];
         let span = Duration::from_secs(SPAN_SECS.0 + shape.below(SPAN_SECS.1 - SPAN_SECS.0));
-        let keys = (0..=shape.below(8)).map(|_| draw_application(&mut shape)).collect();
+        let keys: Vec<_> = (0..=shape.below(8)).map(|_| draw_application(&mut shape)).collect();
         let mut faults = prng.split();
         let on = |fault: Fault, faults: &mut Prng| {
             let on = faults.chance(0.5);
@@ -121,7 +123,7 @@ impl Plan {
             durable,
             keys,
             clients: 4 + shape.below(12) as u32,
-            operations: 1500 + shape.below(1000) as u32,
+            operations: 7000 + shape.below(4000) as u32,
             span,
             read_repair: shape.chance(0.75),
             small_tables: seldom(Fault::SmallTables, 0.1),
@@ -161,8 +163,11 @@ fn draw_nodes(prng: &mut Prng) -> usize {
 }
 
 fn draw_application(prng: &mut Prng) -> Application {
-    use Application::{Blind, Cart, Counter, Deletes, Overwrites, Register};
-    [Register, Cart, Counter, Blind, Deletes, Overwrites][prng.below(6) as usize]
+    use Application::{Blind, Cart, Counter, Deletes, Neglected, Overwrites, Register};
+    match prng.below(50) {
+        0 => Neglected,
+        drawn => [Register, Cart, Counter, Blind, Deletes, Overwrites][drawn as usize % 6],
+    }
 }
 
 fn draw_network(prng: &mut Prng, on: impl Fn(Fault, &mut Prng) -> bool) -> NetworkFaults {

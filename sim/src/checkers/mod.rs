@@ -5,6 +5,7 @@
 
 mod dot_set;
 mod graph;
+pub mod p01_applications;
 pub mod p01_durability;
 pub mod p02_phantoms;
 pub mod p03_context;
@@ -30,6 +31,7 @@ use ringmain::time::Instant;
 
 use crate::dots::DotLog;
 use crate::history::{History, Key, Number};
+use crate::plan::Application;
 
 /// A promise of `PROMISES.md`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -127,6 +129,8 @@ pub struct Evidence<'a> {
     pub destroyed: &'a BTreeMap<Number, u8>,
     /// Deletes that had settled.
     pub settled: &'a [Settled],
+    /// What each key was used for.
+    pub applications: &'a [Application],
     /// N.
     pub replicas: u8,
     /// Is there something at work that makes replicas equal, and was it given the time?
@@ -138,7 +142,7 @@ type Checker = fn(&Evidence<'_>) -> Result<(), Violation>;
 
 /// Those that say most about the cause come first: a lie to one client (P8, P2), nodes that disagree on who
 /// they are (P13), one wrong version (P3, P4, P5); then what follows from such a thing.
-const CHECKERS: [Checker; 10] = [
+const CHECKERS: [Checker; 11] = [
     p08_outcome::check,
     p02_phantoms::check,
     p13_membership::check,
@@ -146,9 +150,10 @@ const CHECKERS: [Checker; 10] = [
     p04_siblings::check,
     p05_resurrection::check,
     p01_durability::check,
+    p01_applications::check,
     p09_overlap::check,
-    p07_convergence::check,
     p10_writable::check,
+    p07_convergence::check,
 ];
 
 /// Is any promise broken? Of several, the one that says most about the cause.

@@ -13,6 +13,7 @@ use ringmain::time::{Duration, Instant, WallTime};
 use super::{Copy, Evidence, Opinion, Settled};
 use crate::dots::{DotLog, Minted, name_of};
 use crate::history::{Call, History, Key, Number, Operation, Outcome, Reading, Sent, value};
+use crate::plan::Application;
 
 pub(super) const KEY: Key = Key(0);
 
@@ -38,6 +39,7 @@ pub(super) struct Sample {
     pub(super) members: Vec<NodeId>,
     pub(super) destroyed: BTreeMap<Number, u8>,
     pub(super) settled: Vec<Settled>,
+    pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
 }
 
@@ -54,6 +56,7 @@ impl Sample {
             members,
             destroyed: BTreeMap::new(),
             settled: Vec::new(),
+            applications: Vec::new(),
             converges: true,
         }
     }
@@ -68,6 +71,7 @@ impl Sample {
             members: &self.members,
             destroyed: &self.destroyed,
             settled: &self.settled,
+            applications: &self.applications,
             replicas: 3,
             converges: self.converges,
         }
@@ -159,6 +163,21 @@ impl Sample {
             Outcome::Got(reading) => reading,
             outcome => panic!("{outcome:?} is no reading"),
         }
+    }
+
+    /// A put that was acknowledged, with a payload that means something to its application.
+    pub(super) fn put_payload(&mut self, payload: &[u8]) {
+        let value = value(self.history.next(), KEY, payload);
+        let sent = Sent::Context(VersionVector::new());
+        self.operation(Call::Put { value, sent, write: 2, time_to_live: None }, Outcome::Stored);
+    }
+
+    /// A read of all replicas when all was quiet, answered with one value of this payload.
+    pub(super) fn read_at_rest(&mut self, payload: &[u8]) {
+        let values = vec![value(Number(0), KEY, payload)];
+        let reading = Reading { values, context: Some(VersionVector::new()), nodes: 3 };
+        let number = self.operation(Call::Get { read: 3, latest: false }, Outcome::Got(reading));
+        self.history.get_mut(number).after_faults = true;
     }
 
     /// At rest, a node has seen all this, and these versions stand; each as its operation wrote it.

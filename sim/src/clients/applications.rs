@@ -79,12 +79,13 @@ impl Intent {
 impl Client {
     /// What to do next with some key.
     pub(super) fn choose(&mut self) -> Intent {
-        let key = Key(self.prng.below(self.keys.len() as u64) as u8);
+        let key = Key(self.prng.below(self.keys.len() as u64 - 1) as u8);
         // Of ten rounds so many: read and then write, blind puts, overwrites; the rest only reads.
         let [then_write, blind, overwrite] = match self.keys[usize::from(key.0)] {
             Application::Register => [6, 0, 0],
             Application::Cart | Application::Counter => [8, 0, 0],
             Application::Blind => [2, 5, 0],
+            Application::Neglected => [0, 7, 0],
             Application::Deletes => [6, 1, 1],
             Application::Overwrites => [1, 1, 6],
         };

@@ -29,6 +29,7 @@ pub struct Client {
     /// Its number, and the name of its operations.
     pub number: u32,
     pub(super) prng: Prng,
+    /// What each key is used for; the last one, which clients at work leave alone, is a register.
     keys: Vec<Application>,
     /// Its writes have names, so that it may retry them.
     names_writes: bool,
@@ -120,7 +121,7 @@ impl Client {
         Self {
             number,
             prng,
-            keys: plan.keys.clone(),
+            keys: plan.keys.iter().copied().chain([Application::Register]).collect(),
             names_writes: true,
             time_to_live: plan.time_to_live,
             quorums: [plan.read.min(plan.replicas()), plan.write.min(plan.replicas()), plan.replicas()],

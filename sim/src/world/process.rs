@@ -132,6 +132,11 @@ impl Node {
         self.origin + monotonic.since(Instant(0) + MONOTONIC_START)
     }
 
+    /// All that its shards have appended is on stable storage.
+    pub(super) fn is_synced(&self) -> bool {
+        self.logs.iter().all(|log| !log.is_poisoned() && log.durable() == log.last())
+    }
+
     pub(super) fn is_poisoned(&self) -> bool {
         self.logs.iter().any(IdealLog::is_poisoned)
     }
@@ -163,7 +168,7 @@ impl World {
             let primaries = ring.preference_list(PartitionId(partition)).primaries;
             primaries.iter().filter_map(|node| ids.iter().position(|id| id == node)).collect()
         };
-        (0..self.plan.keys.len() as u8).map(|key| (Key(key), holders(Key(key)))).collect()
+        (0..=self.plan.keys.len() as u8).map(|key| (Key(key), holders(Key(key)))).collect()
     }
 
     /// The ids of all members, in their order.
@@ -176,7 +181,10 @@ impl World {
 
     fn founders(&self, node: usize) -> Founders {
         let me = &self.nodes[node].name;
-        let list = self.nodes.iter().filter(|other| !other.is_stranger || other.name == *me);
+        if self.nodes[node].is_stranger {
+            return Founders::default();
+        }
+        let list = self.nodes.iter().filter(|other| !other.is_stranger);
         let list = list.map(|other| Founder {
             name: other.name.clone(),
             host: other.name.clone(),
@@ -197,14 +205,14 @@ impl World {
         };
         let founders = self.founders(node);
         let cluster = if *is_stranger {
-            cluster_id("another", founders.iter().map(|founder| &*founder.name))
+            cluster_id("another", NAMES[..self.plan.nodes].iter().copied())
         } else {
             self.cluster
         };
         let options = MembershipOptions { partitions: partitions(), replicas: REPLICAS };
         let meddler = self.meddler.clone();
         let mut membership =
-            Membership::with_failpoints(cluster, name, place, &founders, false, options, meddler);
+            Membership::with_failpoints(cluster, name, place, &founders, *is_stranger, options, meddler);
         if let Some(remembered) = remembered {
             membership.recover(remembered);
         }
@@ -247,7 +255,13 @@ impl World {
             let membership = self.membership(node, remembered.as_ref());
             let options = self.shard_options(node, shard);
             let (prng, meddler) = (self.prng.split(), self.meddler.clone());
-            let mut started = Shard::with_failpoints(options, membership, &[], prng, meddler);
+            // The stranger takes this cluster's addresses for its own cluster's.
+            let seeds: Vec<_> = if self.nodes[node].is_stranger {
+                self.nodes[..self.plan.nodes].iter().map(|seed| (seed.name.clone(), ORDINARY_PORT)).collect()
+            } else {
+                Vec::new()
+            };
+            let mut started = Shard::with_failpoints(options, membership, &seeds, prng, meddler);
             for record in records {
                 if let Ok(Record::Key(key)) = Record::parse(record) {
                     started.recover(&key).expect("an ideal log keeps what it was given");

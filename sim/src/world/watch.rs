@@ -3,7 +3,7 @@
 use ringmain::causality::{Actor, Dot, Siblings};
 use ringmain::id::{OperationId, PartitionId};
 use ringmain::shard::Record;
-use ringmain::time::Duration;
+use ringmain::time::{Duration, WallTime};
 use ringmain_schema::peer::Replicate;
 use ringmain_schema::{Kind, token};
 
@@ -176,8 +176,9 @@ impl World {
         let key = self.history.get(delete).key;
         let dots = self.dots.of_operation(delete);
         self.primaries[&key].iter().all(|&node| {
-            // A disk that is about to come back older may bring back what was deleted.
+            // What is in memory alone, or on a disk that is about to come back older, may yet be gone.
             self.nodes[node].next_disk == DiskFate::Kept
+                && self.nodes[node].is_synced()
                 && self
                     .state_at(node, key)
                     .is_some_and(|state| dots.iter().any(|dot| is_covered(state.clock(), *dot)))
@@ -189,7 +190,9 @@ impl World {
         let holders =
             self.primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
         let copies = holders.filter_map(|(key, node)| {
-            let state = self.state_at(node, key)?.clone();
+            let mut state = self.state_at(node, key)?.clone();
+            // Replicas may turn a value into a tombstone at different times.
+            state.expire(WallTime(u64::MAX));
             Some(Copy { node, key, state })
         });
         copies.collect()

@@ -442,4 +442,35 @@ mod tests {
         a.on_gossip(b.me(), &gossip);
         assert_eq!(a.view().members.len(), 3);
     }
+
+    /// What a node's own log remembers of it: as complete as it was, and numbered after its last life.
+    #[test]
+    fn a_node_with_a_disk_comes_back_complete() {
+        let [a, mut b, c] = born();
+        let remembered = c.gossip();
+        let mut c = node("c", &NAMES, false);
+        c.recover(&remembered);
+        assert_eq!(c.oneself().incarnation, Incarnation(2));
+        exchange(&mut b, &mut c);
+        exchange(&mut b, &mut c);
+        assert!(c.oneself().complete && c.oneself().serving, "{:?}", c.oneself());
+        assert_eq!(c.oneself().incarnation, Incarnation(2));
+        drop(a);
+    }
+
+    /// A disk that was restored from an old image: the others remember a later life than it does.
+    #[test]
+    fn a_node_with_an_old_disk_says_that_it_lacks_something() {
+        let [_, mut b, mut c] = born();
+        let old = c.gossip();
+        let mut second = node("c", &NAMES, false);
+        second.recover(&old);
+        exchange(&mut b, &mut second);
+        exchange(&mut b, &mut second);
+        c = node("c", &NAMES, false);
+        c.recover(&old);
+        exchange(&mut b, &mut c);
+        exchange(&mut b, &mut c);
+        assert_eq!((c.oneself().incarnation, c.oneself().complete), (Incarnation(3), false));
+    }
 }

@@ -11,7 +11,7 @@ use crate::membership::{Founder, Founders, Membership, MembershipOptions, Place 
 use crate::prng::Prng;
 use crate::ring::Partitions;
 use crate::shard::io::{Dial, Input, Machine, Output, Piece, SiblingMessage};
-use crate::shard::{Shard, ShardOptions};
+use crate::shard::{Record, Shard, ShardOptions};
 use crate::time::{Duration, Instant, Now, WallTime};
 
 /// A shard of the cluster: node, shard.
@@ -33,6 +33,8 @@ pub(super) struct Cluster {
     pub(super) shards: BTreeMap<At, Shard>,
     names: Vec<String>,
     shards_each: u16,
+    /// What each shard appended, in all its lives.
+    logs: BTreeMap<At, Vec<Vec<u8>>>,
     options: fn(&mut ShardOptions),
     /// By one end, the other; a client's ends are not here.
     wires: BTreeMap<End, End>,
@@ -100,6 +102,7 @@ impl Cluster {
             shards: BTreeMap::new(),
             names: (0..nodes).map(|node| format!("n{node}")).collect(),
             shards_each,
+            logs: BTreeMap::new(),
             options,
             wires: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -139,13 +142,27 @@ impl Cluster {
             };
             let partitions = Partitions::new(16).unwrap();
             let membership = MembershipOptions { partitions, replicas: 3 };
-            let membership = Membership::new(cluster, &name, place, &founders, false, membership);
+            let mut membership = Membership::new(cluster, &name, place, &founders, false, membership);
+            let records = |shard| self.logs.get(&(node, shard)).cloned().unwrap_or_default();
+            let remembered = records(0).into_iter().rev().find_map(|record| match Record::parse(&record) {
+                Ok(Record::Members(members)) => Some(members),
+                _ => None,
+            });
+            if let Some(remembered) = remembered {
+                membership.recover(&remembered);
+            }
             let mut options = ShardOptions::single("test");
             (options.shard, options.shards) = (ShardId(shard), self.shards_each);
             (self.options)(&mut options);
             self.starts += 1;
             let prng = Prng::from_seed(self.starts);
-            self.shards.insert((node, shard), Shard::new(options, membership, &[], prng));
+            let mut started = Shard::new(options, membership, &[], prng);
+            for record in records(shard) {
+                if let Record::Key(key) = Record::parse(&record).unwrap() {
+                    started.recover(&key).unwrap();
+                }
+            }
+            self.shards.insert((node, shard), started);
         }
     }
 
@@ -220,6 +237,8 @@ impl Cluster {
         let Some(shard) = self.shards.get_mut(&at) else { return };
         let mut out = Output::default();
         shard.handle(self.now, input, &mut out);
+        let appended = out.appends.iter().map(|append| out.bytes[append.record.clone()].to_vec());
+        self.logs.entry(at).or_default().extend(appended);
         if let Some(append) = out.appends.last() {
             let sequence = append.sequence;
             shard.handle(self.now, Input::Appended { sequence }, &mut out);

@@ -344,3 +344,47 @@ fn a_stranger_that_says_nothing_is_hung_up_on() {
     let refused = Frame::split(&out.bytes, out.bytes.len()).unwrap().unwrap();
     assert_eq!(ErrorAnswer::parse(&refused).unwrap().code, ErrorCode::Timeout);
 }
+
+/// P1, P9: what was acknowledged outlives the processes, and the nodes count as complete when they are back.
+#[test]
+fn a_durable_cluster_comes_back_whole() {
+    let mut cluster = Cluster::with_options(3, 2, |options| options.durable = true);
+    let client = cluster.client((0, 0));
+    for key in 0..20u8 {
+        assert!(matches!(cluster.put(client, put(&[key], &[key])), Answer::Stored { .. }));
+    }
+    (0..3).for_each(|node| cluster.kill(node));
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(5));
+    let client = cluster.client((1, 0));
+    for key in 0..20u8 {
+        let answer = cluster.get(client, get(&[key]));
+        assert!(matches!(answer, Answer::Got { .. }), "key {key}: {answer:?}");
+        assert_eq!(answer.values(), [[key]]);
+    }
+    for shard in cluster.shards.values() {
+        assert!(shard.view.members.iter().all(|member| member.oneself.complete && member.oneself.serving));
+    }
+}
+
+/// The names of replaced writes were kept in memory alone: after a restart a late retry of one brought it back.
+#[test]
+fn a_retry_after_a_restart_does_not_bring_back_what_was_replaced() {
+    let mut cluster = Cluster::with_options(3, 1, |options| options.durable = true);
+    let client = cluster.client((0, 0));
+    let first = Put { operation_client: 5, operation_sequence: 1, ..put(b"k", b"old") };
+    // Node 2 never holds the version itself, and hears only that it was replaced.
+    cluster.cut.extend([(0, 2), (2, 0)]);
+    assert!(matches!(cluster.put(client, first), Answer::Stored { .. }));
+    cluster.cut.clear();
+    let second = Put { operation_client: 5, operation_sequence: 2, overwrite: true, ..put(b"k", b"new") };
+    assert!(matches!(cluster.put(client, Put { write: 3, ..second }), Answer::Stored { .. }));
+    (0..3).for_each(|node| cluster.kill(node));
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(5));
+    for node in 0..3 {
+        let client = cluster.client((node, 0));
+        assert!(matches!(cluster.put(client, first), Answer::Stored { .. }), "node {node}");
+        assert_eq!(cluster.get(client, Get { read: 3, ..get(b"k") }).values(), [b"new"], "node {node}");
+    }
+}

@@ -86,6 +86,10 @@ pub(crate) mod rare {
     pub(crate) const WIPED_MINTS: &str = "a node mints after it was wiped";
     pub(crate) const SECOND_DOT: &str = "a retry lands under a second dot";
     pub(crate) const TWINS_READ: &str = "twins are read";
+    /// The limit that `src/causality/siblings.rs` tells of: a replica that learnt from a context, not from the
+    /// write itself, that it was replaced doesn't know its name.
+    pub(crate) const APPLIED_AGAIN: &str =
+        "a retry is applied where its write's first dot is known as replaced";
     pub(crate) const RETRY_KNOWN: &str = "a retry is recognised where its write was replaced";
 }
 
@@ -131,6 +135,16 @@ pub(crate) fn rare_states() -> Vec<Property<Search>> {
             world.replies().any(|reply| {
                 let writes: Events = reply.returned.iter().map(|r| world.history.events[&r].write).collect();
                 writes.iter().count() < reply.returned.iter().count()
+            })
+        }),
+        Property::sometimes(rare::APPLIED_AGAIN, |_, world: &World| {
+            let mut writes = world.network.iter().filter(|(envelope, _)| envelope.kind == Kind::Replicate);
+            writes.any(|(envelope, message)| {
+                let (events, state) = (&world.history.events, message.state());
+                let Some((event, state)) = events.get(&envelope.request).zip(state) else { return false };
+                let first = events[&event.write].dot;
+                let is_replaced = state.versions().iter().all(|version| version.dot != first);
+                event.write != envelope.request && state.context().covers(first) && is_replaced
             })
         }),
         Property::sometimes(rare::RETRY_KNOWN, |_, world: &World| {

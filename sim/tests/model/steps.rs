@@ -48,18 +48,20 @@ pub(crate) fn possible(scope: &Scope, world: &World, actions: &mut Vec<Action>) 
     for (node, state) in world.nodes.iter().enumerate() {
         actions.extend(state.operations.keys().map(|&request| Action::GiveUp { node, request }));
     }
-    if !world.history.events.is_empty() {
-        let crashes = (world.crashes_left > 0).then_some(()).into_iter();
-        actions.extend(crashes.flat_map(|()| (0..NODES).map(|node| Action::Crash { node })));
-        let wipes = (world.wipes_left > 0).then_some(()).into_iter();
-        actions.extend(wipes.flat_map(|()| (0..NODES).map(|node| Action::Wipe { node })));
+    // Before the first write nobody has anything to lose.
+    if !world.history.events.is_empty() && world.crashes_left > 0 {
+        actions.extend((0..NODES).map(|node| Action::Crash { node }));
+    }
+    if !world.history.events.is_empty() && world.wipes_left > 0 {
+        actions.extend((0..NODES).map(|node| Action::Wipe { node }));
     }
 }
 
 fn possible_asks(scope: &Scope, world: &World, client: usize, actions: &mut Vec<Action>) {
     let state = &world.clients[client];
     let Some(menu) = scope.steps[client].get(state.steps_begun).filter(|_| !state.waits) else { return };
-    // Nodes are alike: call the one that the first client asks first node 0, and the next other one node 1.
+    // Nodes are alike, so the one that the first client asks first may be called 0, and the one that the second
+    // client asks first may be called 1, if it is another.
     let nodes = if state.steps_begun == 0 { client + 1 } else { NODES };
     for &ask in *menu {
         let can = match ask {

@@ -35,7 +35,7 @@ pub const VERSIONS_MAX: usize = 1024;
 pub const VERSIONS_PUT_MAX: usize = VERSIONS_MAX / 4;
 
 /// What a version says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Content<V> {
     /// This is the value.
     Value(V),
@@ -44,7 +44,7 @@ pub enum Content<V> {
 }
 
 /// One version of a key. One dot is one version, for ever (P6), but that a value may turn into a tombstone.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Version<V> {
     /// Its name.
     pub dot: Dot,
@@ -59,7 +59,7 @@ pub struct Version<V> {
 }
 
 /// The dotted version vector set of one key. A key with one version by one actor needs no heap.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Siblings<V> {
     /// What has been seen. Sorted by actor, each once; `1 <= counter <= COUNTER_MAX`.
     clock: SmallVec<[Entry; 1]>,

@@ -6,7 +6,7 @@ use super::clock::{self, Entry};
 use super::{Actor, Dot, InvalidState};
 
 /// A version vector: a client's context once opened. For each actor, every dot up to the counter was seen.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct VersionVector {
     /// Sorted by actor, each once; `counter >= 1`.
     entries: SmallVec<[Entry; 2]>,

@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use super::Basis;
 
 /// Merges the answers to one read and counts them.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct GetQuorum {
     /// R. `1 <= needed`.
     needed: u8,
@@ -19,7 +19,7 @@ pub struct GetQuorum {
     merged: Siblings<Bytes>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Answer {
     Awaited,
     State { state: Siblings<Bytes>, complete: bool },

@@ -7,14 +7,14 @@ use crate::id::NodeId;
 use super::Basis;
 
 /// Counts the acknowledgements of one write.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PutQuorum {
     /// W. `1 <= needed`; more than there are replicas can't be met.
     needed: u8,
     replicas: SmallVec<[(NodeId, Acknowledgement); 4]>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Acknowledgement {
     Awaited,
     Durable,

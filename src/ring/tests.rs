@@ -213,10 +213,83 @@ proptest! {
     }
 
     #[test]
+    fn primaries_are_distinct_and_in_distinct_places_while_there_are_others(
+        all in any_members(), replicas in 1..6u8,
+    ) {
+        let zones: BTreeMap<NodeId, Zone> = all.iter().map(|member| (member.node, member.zone)).collect();
+        let distinct = |nodes: &[NodeId]| {
+            let centers: BTreeSet<u64> = nodes.iter().map(|node| zones[node].data_center()).collect();
+            let racks: BTreeSet<u64> = nodes.iter().map(|node| zones[node].rack()).collect();
+            let nodes: BTreeSet<NodeId> = nodes.iter().copied().collect();
+            [nodes.len(), centers.len(), racks.len()]
+        };
+        let everywhere: Vec<NodeId> = zones.keys().copied().collect();
+        let most = distinct(&everywhere).map(|there_are| there_are.min(usize::from(replicas)));
+        let ring = Ring::new(partitions(64), replicas, &all);
+        for partition in ring.partitions().iter() {
+            let primaries = ring.preference_list(partition).primaries;
+            prop_assert_eq!(primaries.len(), ring.replicas());
+            prop_assert_eq!(distinct(primaries), most);
+        }
+    }
+
+    #[test]
     fn fair_shares_fill_the_ring_and_no_node_beyond_one_copy(all in any_members(), replicas in 1..6usize) {
         let placement = Placement::new(partitions(64), replicas, &all);
         let fair = fair::fair_shares(&placement);
         prop_assert!((fair.iter().sum::<f64>() - 64.0 * placement.replicas as f64).abs() < 1e-6);
         prop_assert!(fair.iter().all(|&share| share > 0.0 && share <= 64.0 + 1e-6), "{:?}", fair);
+    }
+}
+
+/// Thirty nodes and one more, of every weight from half to twice the ordinary, in places of chance.
+fn scattered_members() -> impl Strategy<Value = Vec<RingMember>> {
+    (1..6u64, 1..4u64, any::<u64>()).prop_map(|(centers, racks, seed)| {
+        let mut prng = Prng::from_seed(seed);
+        let mut scattered = members(31, uniform, seed);
+        for member in &mut scattered {
+            member.weight = 50 + prng.below(151) as u32;
+            let (center, rack) = (prng.below(centers).to_string(), prng.below(racks).to_string());
+            member.zone = Zone::new(&center, &rack);
+        }
+        scattered
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
+    /// A place that is short of nodes gives each of them more than its weight says, and `fair` knows that. One
+    /// partition more or less is rounding, which is much where a fair share is small.
+    #[test]
+    fn scattered_nodes_hold_their_fair_share_before_and_after_a_change(all in scattered_members()) {
+        for members in [&all[..30], &all[..]] {
+            let ring = Ring::new(partitions(1024), REPLICAS, members);
+            let fair = fair::fair_shares(&Placement::new(ring.partitions, ring.replicas, &ring.members));
+            for (load, fair) in loads(&ring).values().zip(fair) {
+                prop_assert!((load - fair).abs() <= 0.10 * fair + 1.0, "{} of {}", load, fair);
+            }
+        }
+    }
+}
+
+/// The promise of 1.25 says nothing of places. It is kept with places too, but with one or two data centres more
+/// than replicas: there the mean of 20 was 1.33 (four) and 1.26 (five) when measured. It must not get worse.
+#[test]
+fn a_change_moves_little_more_than_it_must_wherever_nodes_stand() {
+    const RUNS: u64 = 20;
+    for (centers, most) in [(1, 1.25), (2, 1.25), (3, 1.25), (4, 1.35), (5, 1.30), (6, 1.25), (10, 1.25)] {
+        let mut ratio = 0.0;
+        for seed in 0..RUNS {
+            let mut all = members(31, uniform, seed);
+            for (index, member) in all.iter_mut().enumerate() {
+                member.zone = Zone::new(&(index % centers).to_string(), "");
+            }
+            let after = Ring::new(partitions(1024), REPLICAS, &all);
+            let before = Ring::new(partitions(1024), REPLICAS, &all[..30]);
+            ratio += moved(&before, &after) / loads(&after)[&all[30].node] / RUNS as f64;
+        }
+        println!("{centers} data centers: {ratio:.3} of the least");
+        assert!(ratio <= most, "{centers} data centers: moved {ratio} times the least possible");
     }
 }

@@ -1,0 +1,208 @@
+//! A model check of the smallest scope: three nodes, one key, two clients, and every order of events.
+//!
+//! [`stateright`] walks through every world that can come of a few requests: each message may arrive in any
+//! order, late, twice or never; each deadline may come at any time; a process may be killed at any moment, and
+//! come back with its record or with nothing. The machines are the server's own (`Siblings`, `Replica`,
+//! `PutQuorum`, `GetQuorum`); what the shard does between them is told again in `steps.rs`, in a page. Each promise
+//! of a key is a property (`promises.rs`), held against a history that the system has no part in.
+//!
+//! That the check can fail is checked too: `mistakes.rs` plants one at least for each promise, and it must be found.
+//! And each search names the rare states that it must come to, so that a scope doesn't shrink unseen.
+//!
+//! Where the simulator plays few of many long stories, this plays all of the short ones. Not here: expiry,
+//! several keys, sibling limits, frames, links and failure detection, a log (what is appended is durable at
+//! once), sloppy quorums, membership.
+//!
+//! # What keeps it small
+//!
+//! - Messages are a set: one that arrived stays and may arrive again, one that is lost never arrives. So loss and
+//!   repetition cost no states of their own.
+//! - Nodes are alike, so whom a client asks first may be given a number by that. Only the order of actor ids
+//!   tells nodes apart, and `world.rs` shuffles these.
+//! - Answers to a request that has ended are taken off: its coordinator doesn't know it any more.
+//!
+//! # How it grows
+//!
+//! Another kind of message is a variant of `Message`, another event one of `Action`; a hint is a state that a fourth
+//! node holds for one of the three, a reap an action of all nodes that the history notes, as it notes
+//! converged deletes now. P5 then says what it must: nothing deleted is seen again.
+//!
+//! # How to run it
+//!
+//! `cargo test -p ringmain-sim --test model` takes seconds. The larger scopes take three minutes and 1.4 GB:
+//! `cargo test -p ringmain-sim --test model -- --ignored --nocapture --test-threads 1`
+
+mod mistakes;
+mod promises;
+mod replica;
+mod scope;
+mod steps;
+mod world;
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
+
+use promises::rare;
+use scope::Ask::{BlindPut, Delete, Overwrite, Put, Read, Retry};
+use scope::{Ask, Scope};
+use steps::Action;
+use world::World;
+
+/// The search copies worlds all the time, and takes half as long with this.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A search through all worlds of a scope.
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    scope: Scope,
+}
+
+impl Model for Search {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(&self.scope)]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        steps::possible(&self.scope, world, actions);
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        next.apply(&self.scope, action);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = promises::promises();
+        properties.extend(promises::rare_states());
+        properties
+    }
+}
+
+/// Goes through all worlds of a scope: every promise holds in all of them, and these rare states are among them.
+fn check(scope: Scope, must_reach: &[&'static str]) {
+    let search = Search { scope };
+    let properties = search.properties();
+    let checker = search.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let (worlds, steps) = (checker.unique_state_count(), checker.state_count());
+    println!("{worlds} worlds, {steps} steps between them, {} deep", checker.max_depth());
+    let found = checker.discoveries();
+    for promise in properties.iter().filter(|property| property.expectation == Expectation::Always) {
+        if let Some(path) = found.get(promise.name) {
+            panic!("broken: {}\n{}", promise.name, story(path));
+        }
+    }
+    for state in must_reach {
+        assert!(found.contains_key(state), "never reached: {state}");
+    }
+}
+
+/// How a world came about, an action a line.
+fn story(path: &Path<World, Action>) -> String {
+    let actions = path.clone().into_actions();
+    actions.iter().enumerate().map(|(at, action)| format!("{:>3}. {action:?}\n", at + 1)).collect()
+}
+
+/// What these two clients ask for; R = W = 2, and no process dies.
+fn asks(first: &'static [&'static [Ask]], second: &'static [&'static [Ask]]) -> Scope {
+    Scope { steps: [first, second], read: 2, write: 2, crashes: 0, wipes: 0, mistake: None }
+}
+
+const ANY: &[Ask] = &[Read, BlindPut, Put, Delete];
+
+#[test]
+fn puts_deletes_reads_and_repairs() {
+    let scope = asks(&[&[BlindPut], ANY], &[&[BlindPut, Read]]);
+    check(
+        scope,
+        &[
+            rare::SIBLINGS_READ,
+            rare::REPAIR,
+            rare::UNACKNOWLEDGED_READ,
+            rare::TOMBSTONE_BESIDE_PUT,
+            rare::OLD_COPY_LATE,
+        ],
+    );
+}
+
+#[test]
+fn overwrites() {
+    check(
+        asks(&[&[BlindPut], &[Put, Overwrite]], &[&[BlindPut, Read]]),
+        &[rare::SIBLINGS_READ, rare::REPAIR],
+    );
+}
+
+#[test]
+fn other_quorums_that_overlap() {
+    for (read, write) in [(1, 3), (3, 1)] {
+        let steps = asks(&[&[BlindPut], &[Put, Delete]], &[&[BlindPut, Read]]);
+        check(
+            Scope { read, write, ..steps },
+            &[rare::REPAIR, rare::TOMBSTONE_BESIDE_PUT, rare::OLD_COPY_LATE],
+        );
+    }
+}
+
+#[test]
+fn a_process_is_killed_and_comes_back_with_its_record() {
+    let steps = asks(&[&[BlindPut], &[Delete]], &[&[BlindPut, Read]]);
+    check(Scope { crashes: 1, ..steps }, &[rare::REPAIR, rare::UNACKNOWLEDGED_READ, rare::OLD_COPY_LATE]);
+}
+
+#[test]
+fn a_process_is_killed_and_comes_back_with_nothing() {
+    let steps = asks(&[&[BlindPut], &[Delete]], &[&[BlindPut, Read]]);
+    let must_reach = [rare::REPAIR, rare::OLD_COPY_LATE, rare::INCOMPLETE_WAITS, rare::WIPED_MINTS];
+    check(Scope { wipes: 1, ..steps }, &must_reach);
+}
+
+#[test]
+fn a_write_is_sent_again() {
+    let scope = asks(&[&[BlindPut], &[Retry]], &[&[Overwrite, Read]]);
+    check(scope, &[rare::SECOND_DOT, rare::TWINS_READ, rare::RETRY_KNOWN]);
+}
+
+/// The same with more steps or more deaths. What each takes was measured on one core, beside other work.
+mod larger {
+    use super::*;
+
+    #[test]
+    #[ignore = "takes half a minute: run with --ignored"]
+    fn two_steps_each() {
+        let scope = asks(&[&[BlindPut], &[Put, Delete]], &[&[BlindPut], &[Read, Delete]]);
+        check(scope, &[rare::SIBLINGS_READ, rare::TOMBSTONE_BESIDE_PUT, rare::OLD_COPY_LATE]);
+    }
+
+    #[test]
+    #[ignore = "takes a minute: run with --ignored"]
+    fn a_write_is_sent_again_after_it_was_read_and_replaced() {
+        let scope = asks(&[&[BlindPut], &[Retry]], &[&[BlindPut, Read], &[Put, Delete]]);
+        check(scope, &[rare::SECOND_DOT, rare::TWINS_READ, rare::RETRY_KNOWN, rare::APPLIED_AGAIN]);
+    }
+
+    #[test]
+    #[ignore = "takes half a minute: run with --ignored"]
+    fn anything_with_a_crash() {
+        let steps = asks(&[&[BlindPut], ANY], &[&[BlindPut, Read]]);
+        check(Scope { crashes: 1, ..steps }, &[rare::SIBLINGS_READ, rare::REPAIR]);
+    }
+
+    #[test]
+    #[ignore = "takes half a minute: run with --ignored"]
+    fn anything_with_a_wipe() {
+        let steps = asks(&[&[BlindPut], ANY], &[&[BlindPut, Read]]);
+        check(Scope { wipes: 1, ..steps }, &[rare::SIBLINGS_READ, rare::INCOMPLETE_WAITS, rare::WIPED_MINTS]);
+    }
+
+    #[test]
+    #[ignore = "takes half a minute: run with --ignored"]
+    fn a_crash_and_a_wipe() {
+        let steps = asks(&[&[BlindPut], &[Put, Delete]], &[&[BlindPut, Read]]);
+        let must_reach = [rare::OLD_COPY_LATE, rare::INCOMPLETE_WAITS, rare::WIPED_MINTS];
+        check(Scope { crashes: 1, wipes: 1, ..steps }, &must_reach);
+    }
+}

@@ -1,0 +1,77 @@
+//! Would it be seen? Each mistake is planted in turn, and the promise that it breaks must be found broken.
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use super::promises::{ONCE, P1, P2, P3, P4, P5, P6, P7, P9};
+use super::scope::Ask::{BlindPut, Read, Retry};
+use super::scope::{Mistake, Scope};
+use super::{ANY, Search, asks, story};
+
+/// The story of the broken promise.
+fn find(mistake: Mistake, scope: Scope, promise: &'static str) {
+    let scope = Scope { mistake: Some(mistake), ..scope };
+    let search = Search { scope }.checker().finish_when(HasDiscoveries::AnyOf([promise].into()));
+    let checker = search.spawn_bfs().join();
+    let Some(path) = checker.discovery(promise) else { panic!("{mistake:?} was not seen: {promise}") };
+    println!("{mistake:?}, after {} worlds: {promise}\n{}", checker.unique_state_count(), story(&path));
+}
+
+fn anything() -> Scope {
+    asks(&[&[BlindPut], ANY], &[&[BlindPut, Read]])
+}
+
+#[test]
+fn replacing_what_the_client_has_not_seen_breaks_p1() {
+    find(Mistake::ReplacesTheUnseen, anything(), P1);
+}
+
+#[test]
+fn taking_the_last_message_for_the_newest_breaks_p1() {
+    find(Mistake::LastMessageWins, anything(), P1);
+}
+
+#[test]
+fn swapping_the_values_of_siblings_breaks_p2() {
+    find(Mistake::SwapsValues, anything(), P2);
+}
+
+#[test]
+fn answering_a_put_with_the_context_of_siblings_breaks_p3() {
+    find(Mistake::TellsTheUnshown, anything(), P3);
+}
+
+#[test]
+fn merging_by_union_breaks_p4() {
+    find(Mistake::MergesByUnion, anything(), P4);
+}
+
+#[test]
+fn dropping_the_clock_of_a_delete_breaks_p5() {
+    find(Mistake::DropsTheClock, anything(), P5);
+}
+
+/// riak_kv #679.
+#[test]
+fn keeping_the_old_name_after_a_wipe_breaks_p6() {
+    find(Mistake::KeepsItsName, Scope { wipes: 1, ..anything() }, P6);
+}
+
+#[test]
+fn repairing_nobody_breaks_p7() {
+    find(Mistake::RepairsNobody, anything(), P7);
+}
+
+#[test]
+fn counting_an_incomplete_replica_breaks_p9() {
+    find(Mistake::CountsTheEmpty, Scope { wipes: 1, ..asks(&[&[BlindPut]], &[&[Read]]) }, P9);
+}
+
+#[test]
+fn acknowledging_what_nobody_has_heard_of_breaks_p9() {
+    find(Mistake::AcknowledgesUnheard, anything(), P9);
+}
+
+#[test]
+fn showing_both_twins_shows_a_write_twice() {
+    find(Mistake::ShowsTwins, asks(&[&[BlindPut], &[Retry]], &[&[Read]]), ONCE);
+}

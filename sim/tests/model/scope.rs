@@ -1,0 +1,66 @@
+//! How far a search goes, and which mistake is planted in it.
+
+/// What a client may ask for in one step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ask {
+    Read,
+    /// A put that has seen nothing.
+    BlindPut,
+    /// A put with the context of the client's last reply; not while it has none.
+    Put,
+    /// A delete with that context.
+    Delete,
+    /// A put that replaces all that its coordinator has.
+    Overwrite,
+    /// The client's last write again, as it was, if nobody has acknowledged that.
+    Retry,
+}
+
+/// The bounds of a search.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope {
+    /// For each client, for each of its steps, what it may ask for.
+    pub(crate) steps: [&'static [&'static [Ask]]; super::world::CLIENTS],
+    /// R.
+    pub(crate) read: u8,
+    /// W. `read + write > 3`, and fewer wipes than W.
+    pub(crate) write: u8,
+    /// Processes that are killed and start again with what they had.
+    pub(crate) crashes: u8,
+    /// Processes that start again with nothing.
+    pub(crate) wipes: u8,
+    pub(crate) mistake: Option<Mistake>,
+}
+
+impl Scope {
+    pub(crate) fn has(&self, ask: Ask) -> bool {
+        self.steps.iter().flat_map(|steps| steps.iter()).any(|menu| menu.contains(&ask))
+    }
+}
+
+/// Each breaks one promise; who doesn't find it has checked nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mistake {
+    /// P1: a put replaces all that its coordinator has, not what its client has seen.
+    ReplacesTheUnseen,
+    /// P1: a replica takes the state that comes last in place of its own.
+    LastMessageWins,
+    /// P2: a replica that receives siblings swaps their values.
+    SwapsValues,
+    /// P3: a put is answered with all that its coordinator has seen.
+    TellsTheUnshown,
+    /// P4: a merge keeps whatever stands on one side or the other.
+    MergesByUnion,
+    /// P5: a delete leaves a tombstone that has forgotten what it deleted.
+    DropsTheClock,
+    /// P6: after a wipe a node goes on minting under its old name (riak_kv #679).
+    KeepsItsName,
+    /// P7: a coordinator repairs nobody.
+    RepairsNobody,
+    /// P9: a node that restarted empty is counted as one that knows.
+    CountsTheEmpty,
+    /// P9: a write is acknowledged by whoever it was sent to.
+    AcknowledgesUnheard,
+    /// Retries: a write that stands under two dots is shown under both.
+    ShowsTwins,
+}

@@ -27,6 +27,10 @@ lint:
 demo *arguments:
     cargo run --release --bin loadgen -- demo {{arguments}}
 
+# A thousand simulated clusters under every fault
+sim *arguments:
+    cargo run --release -p ringmain-sim -- {{arguments}}
+
 # A cluster of one on 127.0.0.1:7400
 serve *arguments:
     cargo run --release --bin ringmain -- serve {{arguments}}

@@ -165,7 +165,7 @@ impl World {
         let key = World::key_name(job.intent.key());
         match read_answer(&frame, &key, &context_key) {
             Some(answer @ (Answer::Read(..) | Answer::Stored | Answer::Denied(_))) => {
-                self.finish(number, answer)
+                self.finish(number, answer);
             }
             Some(answer) => self.attempt_failed(number, answer),
             None => {}

@@ -27,7 +27,7 @@ impl World {
                     Piece::Copied(range) => arena.slice(range),
                     Piece::Shared(bytes) => bytes,
                 };
-                self.transmit(Side::of(delivery.to), bytes);
+                self.transmit(Side::of(delivery.to), &bytes);
             }
         }
         for (shard, message) in out.siblings.drain(..) {
@@ -46,25 +46,25 @@ impl World {
     }
 
     /// Send bytes from this side: whole frames leave one by one, as they are complete.
-    pub(super) fn transmit(&mut self, from: Side, bytes: Bytes) {
+    pub(super) fn transmit(&mut self, from: Side, bytes: &Bytes) {
         if !self.network.is_open(from) {
             return;
         }
         let partial = self.network.partial(from);
-        if partial.is_empty() && is_whole(&bytes) {
+        if partial.is_empty() && is_whole(bytes) {
             return self.transmit_frame(from, bytes);
         }
-        partial.extend_from_slice(&bytes);
+        partial.extend_from_slice(bytes);
         while let Some(length) = first_frame(self.network.partial(from)) {
             let rest = self.network.partial(from).split_off(length);
             let frame = std::mem::replace(self.network.partial(from), rest);
-            self.transmit_frame(from, frame.into());
+            self.transmit_frame(from, &frame.into());
         }
     }
 
-    fn transmit_frame(&mut self, from: Side, frame: Bytes) {
-        let Ok(Some(header)) = Header::read(&frame) else { return };
-        self.witness_frame(&frame);
+    fn transmit_frame(&mut self, from: Side, frame: &Bytes) {
+        let Ok(Some(header)) = Header::read(frame) else { return };
+        self.witness_frame(frame);
         for at in self.network.send(self.now, from, header.kind).into_iter().flatten() {
             self.heap.plan(at, Event::Frame(from.other(), frame.clone()));
         }

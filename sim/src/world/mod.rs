@@ -5,6 +5,7 @@
 //! Nothing here asks the machine for time, chance or anything else, so a seed has one course only, and a
 //! hash over all events tells whether two runs are the same.
 
+mod calls;
 mod carry;
 mod deeds;
 mod event;
@@ -14,6 +15,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use ringmain::causality::ContextKey;
 use ringmain::failpoint::Bug;
 use ringmain::id::{ClusterId, ConnectionId, ShardId};
@@ -146,7 +148,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Tick(at) => self.on_tick(at),
-            Event::Frame(side, bytes) => self.on_frame(side, bytes),
+            Event::Frame(side, bytes) => self.on_frame(side, &bytes),
             Event::Called(side) => self.on_called(side),
             Event::Reached(side, dial) => {
                 self.for_shard(side, Event::Reached(side, dial), |world, at, connection| {
@@ -225,10 +227,10 @@ impl World {
         }
     }
 
-    fn on_frame(&mut self, side: Side, bytes: bytes::Bytes) {
-        self.hash = xxh3_64_with_seed(&bytes, self.hash ^ self.now.0);
+    fn on_frame(&mut self, side: Side, bytes: &Bytes) {
+        self.hash = xxh3_64_with_seed(bytes, self.hash ^ self.now.0);
         match self.network.end(side) {
-            End::Client(number) if self.network.is_open(side) => self.client_hears(number, side, &bytes),
+            End::Client(number) if self.network.is_open(side) => self.client_hears(number, side, bytes),
             End::Client(_) => {}
             End::Shard { node, shard, life } => {
                 let at = At { node, shard, life };
@@ -236,7 +238,7 @@ impl World {
                     return self.reset(side);
                 }
                 if self.is_awake(at, || Event::Frame(side, bytes.clone()))
-                    && let Ok(Some(frame)) = Frame::split(&bytes, bytes.len())
+                    && let Ok(Some(frame)) = Frame::split(bytes, bytes.len())
                 {
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
                 }

@@ -2,15 +2,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use ringmain::time::{Duration, Instant};
 
-use super::carry::{FIRST_PORT, ORDINARY_PORT};
 use super::{Event, World};
 use crate::checkers::{self, Evidence, Violation};
 use crate::clients::{Client, Intent};
 use crate::history::Key;
-use crate::network::{End, Side};
 
 /// After the faults the cluster is given so long until it must serve again: a link that was lost in one direction is
 /// given up after ten seconds, and called anew after two.
@@ -116,41 +113,5 @@ impl World {
         let prng = self.prng.split();
         let inspector = Client::with_script(number, &self.plan, prng, node, script);
         self.add_client(inspector, at);
-    }
-
-    pub(crate) const fn clients_mut(&mut self) -> &mut Vec<Client> {
-        &mut self.clients
-    }
-
-    pub(crate) fn plan_event(&mut self, at: Instant, event: Event) {
-        self.heap.plan(at, event);
-    }
-
-    pub(crate) const fn context_key(&self) -> &ringmain::causality::ContextKey {
-        &self.context_key
-    }
-
-    /// A client calls a node: any of its ports. `None` if nobody listens.
-    pub(crate) fn connect_client(&mut self, client: usize, node: usize) -> Option<Side> {
-        if !self.nodes[node].is_up() {
-            return None;
-        }
-        let shards = u64::from(self.nodes[node].shards);
-        let port = FIRST_PORT + self.prng.below(shards) as u16;
-        debug_assert!(port > ORDINARY_PORT);
-        let called = End::Shard { node, shard: port - FIRST_PORT, life: self.nodes[node].life };
-        let opened = self.now + self.network.latency();
-        let side = self.network.connect(End::Client(client), called, opened);
-        self.heap.plan(opened, Event::Called(side.other()));
-        Some(side)
-    }
-
-    pub(crate) fn transmit_from_client(&mut self, side: Side, bytes: Vec<u8>) {
-        self.transmit(side, Bytes::from(bytes));
-    }
-
-    pub(crate) fn close_client(&mut self, side: Side) {
-        self.network.close(side);
-        self.reset(side);
     }
 }

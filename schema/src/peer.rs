@@ -84,6 +84,8 @@ pub struct Replicate<'a> {
     pub partition_epoch: u64,
     /// From read repair: nobody waits for the answer.
     pub repair: bool,
+    /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
+    pub hint_for: u64,
     replaced: Option<Vector<'a, Operation>>,
 }
 
@@ -97,6 +99,7 @@ impl<'a> Replicate<'a> {
             ring: wire.ring(),
             partition_epoch: wire.partition_epoch(),
             repair: wire.repair(),
+            hint_for: wire.hint_for(),
             replaced: wire.replaced(),
         })
     }
@@ -122,6 +125,8 @@ pub struct ReplicateWriter<'a> {
     pub repair: bool,
     /// Writes that this one has just replaced.
     pub replaced: &'a [Operation],
+    /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
+    pub hint_for: u64,
 }
 
 impl ReplicateWriter<'_> {
@@ -139,6 +144,7 @@ impl ReplicateWriter<'_> {
                 partition_epoch: self.partition_epoch,
                 repair: self.repair,
                 replaced,
+                hint_for: self.hint_for,
             };
             wire::Replicate::create(builder, &arguments)
         });

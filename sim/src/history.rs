@@ -30,6 +30,8 @@ pub struct Operation {
     pub call: Call,
     /// What it was told.
     pub outcome: Outcome,
+    /// Of the nodes that the outcome rests on, so many were fallbacks.
+    pub fallbacks: u8,
     /// Requests sent for it, the first one included.
     pub attempts: u32,
     /// Called after the faults had stopped and the cluster had had time to recover: it must succeed.

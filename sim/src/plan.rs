@@ -36,6 +36,8 @@ pub struct Plan {
     pub operations: u32,
     /// How long the clients work and the faults last.
     pub span: Duration,
+    /// Bytes of hints that a shard keeps for each node; 0 for strict quorums.
+    pub hint_bytes_max: usize,
     /// Replicas found stale by a read are repaired.
     pub read_repair: bool,
     /// Tables so small that they fill.
@@ -125,6 +127,8 @@ impl Plan {
             clients: 4 + shape.below(12) as u32,
             operations: 7000 + shape.below(4000) as u32,
             span,
+            hint_bytes_max: [0, 0, 0, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1_500]
+                [shape.below(10) as usize],
             read_repair: shape.chance(0.75),
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),

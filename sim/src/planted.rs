@@ -38,7 +38,21 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 15] = [
+pub const PLANTED: [Planted; 17] = [
+    Planted {
+        name: "hints-forgotten-at-restart",
+        bug: Bug::HintsForgottenAtRestart,
+        shipped: "4: riak_core #154, riak_kv #847",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 500,
+    },
+    Planted {
+        name: "failed-replay-is-done",
+        bug: Bug::FailedReplayIsDone,
+        shipped: "5, in part: scylla #24415",
+        breaks: &[Durability, Convergence, Overlap, NoResurrection],
+        seeds: 5_000,
+    },
     Planted {
         name: "old-actor-from-one",
         bug: Bug::OldActorFromOne,
@@ -147,12 +161,11 @@ pub const PLANTED: [Planted; 15] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 10] = [
+pub const WAITING: [Waiting; 9] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
-    Waiting { bug: "4: hints are not rescheduled after a restart", until: "hints" },
-    Waiting { bug: "5: reaping ignores pending hints", until: "hints and reaping" },
-    Waiting { bug: "6: hints are drained before ownership moves", until: "hints and membership changes" },
+    Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
+    Waiting { bug: "6: hints are drained before ownership moves", until: "membership changes" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },

@@ -18,6 +18,9 @@ pub(super) struct Counters {
     pub(super) replicated_in: u64,
     pub(super) states_read_by_peers: u64,
     pub(super) repairs_sent: u64,
+    pub(super) hints_kept: u64,
+    pub(super) hints_declined: u64,
+    pub(super) hints_handed_over: u64,
     pub(super) gossip_rounds: u64,
     pub(super) frames_refused: u64,
     /// A gauge: reads answered that still wait for the last replicas, to repair them.
@@ -26,7 +29,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 18] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 21] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -43,6 +46,9 @@ impl Counters {
             ("replicated_in", self.replicated_in),
             ("states_read_by_peers", self.states_read_by_peers),
             ("repairs_sent", self.repairs_sent),
+            ("hints_kept", self.hints_kept),
+            ("hints_declined", self.hints_declined),
+            ("hints_handed_over", self.hints_handed_over),
             ("gossip_rounds", self.gossip_rounds),
             ("frames_refused", self.frames_refused),
             ("operations_lingering", self.operations_lingering),

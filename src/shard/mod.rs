@@ -16,7 +16,9 @@ mod appends;
 mod batch;
 mod counters;
 mod deadlines;
+mod fallbacks;
 mod gets;
+mod hints;
 mod io;
 mod links;
 mod nodes;
@@ -50,6 +52,7 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use hints::Hints;
 use links::Links;
 use nodes::Notices;
 use operations::Operation;
@@ -87,6 +90,7 @@ pub struct Shard<F = NoFailpoints> {
     /// Requests unanswered at each sibling, by its number.
     relays_to: Vec<usize>,
     batches: Table<Batch>,
+    hints: Hints,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -144,6 +148,7 @@ impl<F: Failpoints> Shard<F> {
             relays: Table::new(options.operations_max, Tag::Relays),
             relays_to: vec![0; usize::from(options.shards)],
             batches: Table::new(BATCHES_MAX, Tag::Batches),
+            hints: Hints::new(options.hint_bytes_max),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -187,7 +192,8 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        [self.deadlines.next(), self.links.next_timeout(), node].into_iter().flatten().min()
+        let hints = self.hints.next_timeout();
+        [self.deadlines.next(), self.links.next_timeout(), node, hints].into_iter().flatten().min()
     }
 
     fn is_drained(&self) -> bool {
@@ -208,5 +214,6 @@ impl<F: Failpoints> Shard<F> {
         }
         self.tend_links(now, out);
         self.beat(now, out);
+        self.hand_over(now, out);
     }
 }

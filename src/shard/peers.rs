@@ -13,6 +13,7 @@ use crate::time::{Duration, Now};
 use super::Shard;
 use super::answer::Origin;
 use super::appends::Waiter;
+use super::fallbacks::Missing;
 use super::gets::readable;
 use super::io::{Output, SiblingMessage};
 use super::links::LinkId;
@@ -64,6 +65,7 @@ impl<F: Failpoints> Shard<F> {
             Kind::REPLICATED => {
                 if Replicated::parse(frame)?.durable {
                     self.count_durable(request_id, node);
+                    self.on_handed_over(request_id, node, out);
                     self.progress(now, request_id, false, out);
                 }
             }
@@ -90,6 +92,8 @@ impl<F: Failpoints> Shard<F> {
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);
+                self.on_not_handed_over(request_id);
+                self.stand_in(now, request_id, Missing::Lost, out);
                 self.progress(now, request_id, false, out);
                 self.on_peer_answered(link, request_id, frame, out);
             }
@@ -112,6 +116,9 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let place = self.place(replicate.key);
+        if replicate.hint_for != 0 && replicate.hint_for != self.view.me.0 {
+            return self.on_hint(connection, request_id, place, replicate, out);
+        }
         if !self.holds(place) {
             return self.refuse_peer(connection, request_id, out);
         }
@@ -154,7 +161,7 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let place = self.place(request.key);
         if !self.holds(place) {
-            return self.refuse_peer(connection, request_id, out);
+            return self.tell_hints(connection, request_id, place, out);
         }
         self.counters.states_read_by_peers += 1;
         let complete = self.view.myself().oneself.complete;
@@ -164,6 +171,18 @@ impl<F: Failpoints> Shard<F> {
         out.deliver(connection, true, |bytes| State::encode(encoder, request_id, &state, complete, bytes));
     }
 
+    /// Not a primary: tell what is kept of the key for those who are.
+    fn tell_hints(&mut self, connection: ConnectionId, request_id: u64, place: Place<'_>, out: &mut Output) {
+        if !self.view.is_serving() || !self.is_mine(place.partition) {
+            return self.refuse_peer(connection, request_id, out);
+        }
+        let known = self.hints.store.known(place.key);
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| {
+            State::encode(encoder, request_id, &state_writer(&known), false, bytes);
+        });
+    }
+
     /// Is this shard's copy of the key one of the primaries', and worth something?
     fn holds(&self, place: Place<'_>) -> bool {
         self.view.is_serving()
@@ -171,7 +190,7 @@ impl<F: Failpoints> Shard<F> {
             && self.view.primaries(place.partition).contains(&self.view.me)
     }
 
-    fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
+    pub(super) fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
         let message = "this shard does not hold the key, or does not serve yet";
         let epoch = self.view.epoch;
         let error = ErrorAnswer { epoch, ..ErrorAnswer::new(ErrorCode::WrongShard, message) };

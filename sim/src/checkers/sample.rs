@@ -91,6 +91,7 @@ impl Sample {
             returned: Some(invoked + Duration::from_millis(1)),
             call,
             outcome,
+            fallbacks: 0,
             attempts: 1,
             after_faults: false,
         })

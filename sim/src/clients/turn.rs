@@ -164,7 +164,7 @@ impl World {
         };
         let key = World::key_name(job.intent.key());
         match read_answer(&frame, &key, &context_key) {
-            Some(answer @ (Answer::Read(..) | Answer::Stored | Answer::Denied(_))) => {
+            Some(answer @ (Answer::Read(..) | Answer::Stored(_) | Answer::Denied(_))) => {
                 self.finish(number, answer);
             }
             Some(answer) => self.attempt_failed(number, answer),
@@ -209,11 +209,15 @@ impl World {
         operation.returned = Some(now);
         operation.attempts = job.attempts;
         operation.outcome = match answer {
-            Answer::Read(reading, context) => {
+            Answer::Read(reading, context, fallbacks) => {
+                operation.fallbacks = fallbacks;
                 read = Some(Read { key: job.intent.key(), reading: reading.clone(), context });
                 Outcome::Got(reading)
             }
-            Answer::Stored => Outcome::Stored,
+            Answer::Stored(fallbacks) => {
+                operation.fallbacks = fallbacks;
+                Outcome::Stored
+            }
             Answer::Refused(code) | Answer::Denied(code) if !job.in_doubt => Outcome::Failed(code),
             _ => Outcome::Unknown,
         };
@@ -277,6 +281,7 @@ impl Client {
             returned: None,
             call,
             outcome: Outcome::Unknown,
+            fallbacks: 0,
             attempts: 0,
             after_faults: self.script.is_some(),
         }

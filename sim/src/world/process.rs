@@ -224,6 +224,7 @@ impl World {
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
+        options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;
         }

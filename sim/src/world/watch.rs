@@ -98,11 +98,17 @@ impl World {
         self.dots.of_operation(before).iter().all(covers)
     }
 
-    /// What this node's replicas have seen of each key.
+    /// What this node's copies and hints have seen of each key.
     fn seen_at(&self, node: usize) -> Vec<Seen> {
-        let holds = self.primaries.iter().filter(|(_, holders)| holders.contains(&node));
-        let seen = holds.filter_map(|(key, _)| Some((*key, self.state_at(node, *key)?.clock().to_vec())));
-        seen.collect()
+        let keys = self.primaries.keys();
+        keys.filter_map(|key| {
+            let mut known = self.state_at(node, *key).cloned().unwrap_or_default();
+            for running in self.nodes[node].all_running() {
+                known.merge(&running.shard.hints().known(&Self::key_name(*key)));
+            }
+            (!known.is_empty()).then(|| (*key, known.clock().to_vec()))
+        })
+        .collect()
     }
 
     /// The copy of a key on a node that is up.

@@ -127,7 +127,7 @@ impl Plan {
             clients: 4 + shape.below(12) as u32,
             operations: 7000 + shape.below(4000) as u32,
             span,
-            hint_bytes_max: [0, 0, 0, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1_500]
+            hint_bytes_max: [0, 0, 0, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 600]
                 [shape.below(10) as usize],
             read_repair: shape.chance(0.75),
             small_tables: seldom(Fault::SmallTables, 0.1),

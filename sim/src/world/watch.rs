@@ -178,17 +178,22 @@ impl World {
         self.heap.plan(self.now + SURVEY, Event::Survey);
     }
 
+    /// All primaries have seen the delete on stable storage, and nobody keeps a hint that has not.
     fn has_settled(&self, delete: Number) -> bool {
         let key = self.history.get(delete).key;
         let dots = self.dots.of_operation(delete);
-        self.primaries[&key].iter().all(|&node| {
-            // What is in memory alone, or on a disk that is about to come back older, may yet be gone.
-            self.nodes[node].next_disk == DiskFate::Kept
-                && self.nodes[node].is_synced()
-                && self
-                    .state_at(node, key)
-                    .is_some_and(|state| dots.iter().any(|dot| is_covered(state.clock(), *dot)))
-        })
+        let covers = |state: &Siblings<bytes::Bytes>| dots.iter().any(|dot| is_covered(state.clock(), *dot));
+        let holds = |node: usize| self.state_at(node, key).is_some_and(covers);
+        self.primaries[&key].iter().all(|&node| holds(node))
+            && self.nodes[..self.plan.nodes].iter().all(|node| {
+                // What is in memory alone, or on a disk that is about to come back older, may yet be gone.
+                let is_stable = node.is_up() && node.next_disk == DiskFate::Kept && node.is_synced();
+                let hints = node.all_running().iter().map(|running| running.shard.hints());
+                is_stable
+                    && hints
+                        .map(|hints| hints.known(&Self::key_name(key)))
+                        .all(|kept| kept.is_empty() || covers(&kept))
+            })
     }
 
     /// All copies on the primaries.

@@ -91,6 +91,8 @@ pub struct Config {
     pub value_bytes_max: u32,
     /// Unanswered requests after which a connection isn't read. At least 1.
     pub requests_in_flight_max: u32,
+    /// Of hints, for each shard and each node that can't be reached; 0 for strict quorums.
+    pub hint_bytes_max: u64,
     /// Where values are kept.
     pub mode: Mode,
     /// For how long an idle shard looks for work before it sleeps.
@@ -146,6 +148,7 @@ impl Config {
             timeout_max: settings.timeout_max.map_or(Duration::from_secs(10), |span| span.0),
             value_bytes_max: checked_size("value_bytes_max", value_bytes_max, VALUE_BYTES_LIMIT)?,
             requests_in_flight_max: settings.requests_in_flight_max.unwrap_or(4096),
+            hint_bytes_max: settings.hint_bytes_max.map_or(64 << 20, |size| size.0),
             mode: settings.mode.unwrap_or(Mode::Memory),
             spin_us: settings.spin_us.unwrap_or(0),
             stop_with_stdin: false,
@@ -187,6 +190,7 @@ impl Config {
             timeout_max: Some(Span(self.timeout_max)),
             value_bytes_max: Some(ByteSize(u64::from(self.value_bytes_max))),
             requests_in_flight_max: Some(self.requests_in_flight_max),
+            hint_bytes_max: Some(ByteSize(self.hint_bytes_max)),
             mode: Some(self.mode),
             spin_us: Some(self.spin_us),
         };

@@ -124,6 +124,11 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER")]
     pub requests_in_flight_max: Option<u32>,
 
+    /// What a shard keeps for each node that can't be reached, to hand it over later; 0B keeps nothing, and quorums are
+    /// strict [default: 64MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub hint_bytes_max: Option<ByteSize>,
+
     /// Where values are kept [default: memory]
     #[arg(long)]
     pub mode: Option<Mode>,
@@ -161,6 +166,7 @@ impl Settings {
             timeout_max,
             value_bytes_max,
             requests_in_flight_max,
+            hint_bytes_max,
             mode,
             spin_us,
         } = self;
@@ -189,6 +195,7 @@ impl Settings {
             timeout_max: timeout_max.or(file.timeout_max),
             value_bytes_max: value_bytes_max.or(file.value_bytes_max),
             requests_in_flight_max: requests_in_flight_max.or(file.requests_in_flight_max),
+            hint_bytes_max: hint_bytes_max.or(file.hint_bytes_max),
             mode: mode.or(file.mode),
             spin_us: spin_us.or(file.spin_us),
         }

@@ -56,6 +56,7 @@ timeout = "50ms"
 timeout_max = "2s"
 value_bytes_max = "64KiB"
 requests_in_flight_max = 16
+hint_bytes_max = "1MiB"
 mode = "memory"
 spin_us = 20
 "#;

@@ -1,6 +1,7 @@
 //! Whole clusters of shards on one thread.
 
 mod cluster;
+mod fallbacks;
 mod stories;
 
 use ringmain_schema::message::{ErrorCode, Get, Multi, MultiWriter, Put};

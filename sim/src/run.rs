@@ -55,7 +55,7 @@ const CLOCKS_EVERY: u64 = 20;
 /// seeds of a batch.
 pub fn run_checked(seed: u64, number: u64, options: &Options) -> Report {
     let mut report = run(seed, options);
-    if report.violation.is_none() && number % REPLAY_EVERY == 0 {
+    if report.violation.is_none() && number.is_multiple_of(REPLAY_EVERY) {
         let again = run(seed, options);
         if again.hash != report.hash {
             report.violation = Some(plain(Promise::Replay, "the same seed took another course"));

@@ -72,7 +72,7 @@ pub(crate) fn tell_tally(tally: &Tally) {
 
 /// A planted bug in a line.
 pub(crate) fn tell_planted(planted: &Planted) {
-    let breaks: Vec<_> = planted.breaks.iter().map(|promise| promise.to_string()).collect();
+    let breaks: Vec<_> = planted.breaks.iter().map(ToString::to_string).collect();
     println!(
         "{} ({}): within {} seeds, seen by {}",
         planted.name,

@@ -5,11 +5,14 @@
 //! Nothing here asks the machine for time, chance or anything else, so a seed has one course only, and a
 //! hash over all events tells whether two runs are the same.
 
+mod answers;
 mod carry;
 mod deeds;
 mod event;
+mod once;
 mod process;
 mod rest;
+mod stable;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -73,6 +76,7 @@ pub struct World {
     /// Acknowledged deletes that have not settled yet.
     unsettled: Vec<Number>,
     settled: Vec<Settled>,
+    unanswered: answers::Unanswered,
     prng: Prng,
     output: Output,
     /// The frame that was last held against the dot log, by where it is.
@@ -108,6 +112,7 @@ impl World {
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
             settled: Vec::new(),
+            unanswered: answers::Unanswered::default(),
             prng,
             output: Output::default(),
             witnessed: 0,
@@ -146,7 +151,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Tick(at) => self.on_tick(at),
-            Event::Frame(side, bytes) => self.on_frame(side, bytes),
+            Event::Frame(side, bytes) => self.on_frame(side, &bytes),
             Event::Called(side) => self.on_called(side),
             Event::Reached(side, dial) => {
                 self.for_shard(side, Event::Reached(side, dial), |world, at, connection| {
@@ -225,10 +230,10 @@ impl World {
         }
     }
 
-    fn on_frame(&mut self, side: Side, bytes: bytes::Bytes) {
-        self.hash = xxh3_64_with_seed(&bytes, self.hash ^ self.now.0);
+    fn on_frame(&mut self, side: Side, bytes: &bytes::Bytes) {
+        self.hash = xxh3_64_with_seed(bytes, self.hash ^ self.now.0);
         match self.network.end(side) {
-            End::Client(number) if self.network.is_open(side) => self.client_hears(number, side, &bytes),
+            End::Client(number) if self.network.is_open(side) => self.client_hears(number, side, bytes),
             End::Client(_) => {}
             End::Shard { node, shard, life } => {
                 let at = At { node, shard, life };
@@ -236,9 +241,13 @@ impl World {
                     return self.reset(side);
                 }
                 if self.is_awake(at, || Event::Frame(side, bytes.clone()))
-                    && let Ok(Some(frame)) = Frame::split(&bytes, bytes.len())
+                    && let Ok(Some(frame)) = Frame::split(bytes, bytes.len())
                 {
+                    self.expect_answer(side, &frame);
+                    let told = self.told_replaced(at, &frame);
+                    let before = self.nodes[node].logs[usize::from(shard)].last();
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
+                    self.learn_replaced(at, told, before);
                 }
             }
         }
@@ -278,6 +287,7 @@ impl World {
                 let at = At { node, shard, life };
                 if self.is_awake(at, || Event::Closed(side)) {
                     self.network.close(side);
+                    self.unanswered.forget(side);
                     self.handle(at, Input::Closed { connection: side.connection() });
                 }
             }
@@ -290,7 +300,7 @@ impl World {
         self.meddler.set_wall(now.wall);
         let mut out = std::mem::take(&mut self.output);
         self.nodes[at.node].running(at.shard).shard.handle(now, input, &mut out);
-        self.log_minted(at.node);
+        self.log_minted(at);
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;

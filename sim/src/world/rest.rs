@@ -73,8 +73,9 @@ impl World {
             applications: &self.plan.keys,
             replicas,
             converges: self.plan.read_repair,
+            steady_clocks: !self.plan.jumps_clocks(),
         };
-        checkers::check_all(&evidence)
+        checkers::check_all(&evidence).or_else(|| self.check_drained())
     }
 
     /// The shortest history that shows a violation.
@@ -146,7 +147,7 @@ impl World {
     }
 
     pub(crate) fn transmit_from_client(&mut self, side: Side, bytes: Vec<u8>) {
-        self.transmit(side, Bytes::from(bytes));
+        self.transmit(side, &Bytes::from(bytes));
     }
 
     pub(crate) fn close_client(&mut self, side: Side) {

@@ -3,12 +3,12 @@
 use ringmain::causality::ContextKey;
 use ringmain::time::Duration;
 use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
-use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Got, Hello, PeerHello, Put, Role};
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Got, Hello, PeerHello, Put, Role, Stored};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
 use super::{Client, Context, Intent, Job, Replaced};
 use crate::dots::name_of;
-use crate::history::Reading;
+use crate::history::{Reading, Receipt};
 use crate::world::World;
 
 /// What an answer means.
@@ -17,7 +17,7 @@ pub(super) enum Answer {
     /// A read's.
     Read(Reading, Context),
     /// A write's.
-    Stored,
+    Stored(Receipt, Context),
     /// Nothing was applied: it may be tried again.
     Refused(ErrorCode),
     /// Nothing was applied, and trying again won't help.
@@ -94,7 +94,13 @@ pub(super) fn read_answer(frame: &Frame<'_>, key: &[u8], context_key: &ContextKe
             let values = got.versions.iter().map(|(_, value)| value.to_vec()).collect();
             Some(read(values, got.context, got.nodes))
         }
-        Kind::STORED => Some(Answer::Stored),
+        Kind::STORED => {
+            let stored = Stored::parse(frame).ok()?;
+            let context = open(stored.context);
+            let opened = context.as_ref().map(|context| context.opened.clone());
+            let receipt = Receipt { context: opened, nodes: stored.nodes };
+            Some(Answer::Stored(receipt, context.unwrap_or_default()))
+        }
         Kind::ERROR => {
             let error = ErrorAnswer::parse(frame).ok()?;
             Some(match error.code {

@@ -316,9 +316,10 @@ impl World {
             DiskFate::Kept => {}
             DiskFate::Wiped => node.logs.iter_mut().for_each(IdealLog::wipe),
             DiskFate::OldImage => {
-                // The image of an earlier start, so that the node's peers remember a later life.
-                let oldest = node.images.len().saturating_sub(1);
-                if let Some(images) = node.images.get(oldest / 2) {
+                // Any of them: that of the last start is of a life whose number the next one takes again, for all
+                // that the disk knows.
+                let drawn = self.prng.below(node.images.len() as u64) as usize;
+                if let Some(images) = node.images.get(drawn) {
                     node.logs.iter_mut().zip(images).for_each(|(log, image)| log.restore(image));
                 }
             }

@@ -152,7 +152,12 @@ impl Plan {
 
     /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
     pub fn compares_clocks(&self) -> bool {
-        !self.time_to_live && self.deeds.iter().any(|(.., deed)| matches!(deed, Deed::ClockJump { .. }))
+        !self.time_to_live && self.jumps_clocks()
+    }
+
+    /// Do wall clocks jump in this run?
+    pub fn jumps_clocks(&self) -> bool {
+        self.deeds.iter().any(|(.., deed)| matches!(deed, Deed::ClockJump { .. }))
     }
 }
 

@@ -33,8 +33,8 @@ pub struct Waiting {
 }
 
 use Promise::{
-    AlwaysWritable, Clocks, ConcurrentSiblings, Convergence, Durability, HonestContext, HonestOutcome,
-    Membership, NoPhantoms, NoResurrection, Overlap, UniqueDots,
+    AlwaysWritable, AppliedOnce, Clocks, ConcurrentSiblings, Convergence, Durability, HonestContext,
+    HonestOutcome, Membership, NoPhantoms, NoResurrection, Overlap, UniqueDots,
 };
 
 /// All that can be planted.
@@ -92,7 +92,7 @@ pub const PLANTED: [Planted; 17] = [
         name: "timeout-is-failure",
         bug: Bug::TimeoutIsFailure,
         shipped: "15: Aerospike 3.99",
-        breaks: &[HonestOutcome],
+        breaks: &[HonestOutcome, AppliedOnce],
         seeds: 200,
     },
     Planted {

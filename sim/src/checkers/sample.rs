@@ -41,6 +41,7 @@ pub(super) struct Sample {
     pub(super) settled: Vec<Settled>,
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
+    pub(super) steady_clocks: bool,
 }
 
 impl Sample {
@@ -58,6 +59,7 @@ impl Sample {
             settled: Vec::new(),
             applications: Vec::new(),
             converges: true,
+            steady_clocks: true,
         }
     }
 
@@ -74,6 +76,7 @@ impl Sample {
             applications: &self.applications,
             replicas: 3,
             converges: self.converges,
+            steady_clocks: self.steady_clocks,
         }
     }
 
@@ -92,6 +95,8 @@ impl Sample {
             call,
             outcome,
             fallbacks: 0,
+            at_least: VersionVector::new(),
+            receipt: None,
             attempts: 1,
             after_faults: false,
         })

@@ -8,7 +8,7 @@ use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
 use super::{Client, Context, Intent, Job, Replaced};
 use crate::dots::name_of;
-use crate::history::Reading;
+use crate::history::{Reading, Receipt};
 use crate::world::World;
 
 /// What an answer means.
@@ -17,7 +17,7 @@ pub(super) enum Answer {
     /// A read's, with how many fallbacks it rests on.
     Read(Reading, Context, u8),
     /// A write's, the same.
-    Stored(u8),
+    Stored(Receipt, Context, u8),
     /// Nothing was applied: it may be tried again.
     Refused(ErrorCode),
     /// Nothing was applied, and trying again won't help.
@@ -105,7 +105,13 @@ pub(super) fn read_answer(frame: &Frame<'_>, key: &[u8], context_key: &ContextKe
             let values = got.versions.iter().map(|(_, value)| value.to_vec()).collect();
             Some(read(values, got.context, [got.nodes, got.fallbacks]))
         }
-        Kind::STORED => Some(Answer::Stored(Stored::parse(frame).ok()?.fallbacks)),
+        Kind::STORED => {
+            let stored = Stored::parse(frame).ok()?;
+            let context = open(stored.context);
+            let opened = context.as_ref().map(|context| context.opened.clone());
+            let receipt = Receipt { context: opened, nodes: stored.nodes };
+            Some(Answer::Stored(receipt, context.unwrap_or_default(), stored.fallbacks))
+        }
         Kind::ERROR => {
             let error = ErrorAnswer::parse(frame).ok()?;
             Some(match error.code {

@@ -70,8 +70,9 @@ impl World {
             applications: &self.plan.keys,
             replicas,
             converges: self.plan.read_repair,
+            steady_clocks: !self.plan.jumps_clocks(),
         };
-        checkers::check_all(&evidence)
+        checkers::check_all(&evidence).or_else(|| self.check_drained())
     }
 
     /// The shortest history that shows a violation.

@@ -8,11 +8,11 @@ use ringmain_schema::peer::Replicate;
 use ringmain_schema::{Kind, token};
 
 use super::carry::whole_frame;
-use super::{Event, World};
+use super::{At, Event, World};
 use crate::checkers::{Copy, Opinion, Promise, Settled, Violation};
 use crate::deeds::DiskFate;
 use crate::dots::{Clash, Minted, operation_of};
-use crate::history::{Call, Key, Number, Outcome};
+use crate::history::{Call, Key, Number, Outcome, Sent};
 
 /// Deletes are looked at so often.
 const SURVEY: Duration = Duration::from_secs(2);
@@ -22,14 +22,45 @@ type Seen = (Key, Vec<(Actor, u64)>);
 
 impl World {
     /// Enter what the core has just minted into the dot log.
-    pub(super) fn log_minted(&mut self, node: usize) {
+    pub(super) fn log_minted(&mut self, at: At) {
         for mint in self.meddler.take_minted() {
             let Some(key) = key_of(&mint.key) else { continue };
             let Some(operation) = operation_of(mint.operation, mint.value.as_deref()) else { continue };
             let tombstone = mint.value.is_none();
-            let minted = Minted { covered: mint.covered, operation, tombstone, node, at: self.now };
+            let minted = Minted { covered: mint.covered, operation, tombstone, node: at.node, at: self.now };
+            self.check_once(at, operation);
+            self.check_replaced(key, mint.dot, &minted);
             let logged = self.dots.mint(key, mint.dot, minted);
             self.check_clash(logged);
+        }
+    }
+
+    /// A write replaces exactly what its client had seen (P1, P4) or, if it overwrites, all that its coordinator had.
+    fn check_replaced(&mut self, key: Key, dot: Dot, minted: &Minted) {
+        if minted.operation >= self.history.next() {
+            return;
+        }
+        let (Call::Put { sent, .. } | Call::Delete { sent, .. }) = &self.history.get(minted.operation).call
+        else {
+            return;
+        };
+        let problem = match sent {
+            Sent::Context(seen) if !seen.includes(&minted.covered) => {
+                Some((Promise::Durability, "replaced what its client had not seen"))
+            }
+            Sent::Context(seen) if !minted.covered.includes(seen) => {
+                Some((Promise::ConcurrentSiblings, "did not replace all that its client had seen"))
+            }
+            Sent::Overwrite => self
+                .state_at(minted.node, key)
+                .is_some_and(|state| state.versions().iter().any(|version| version.dot != dot))
+                .then_some((Promise::ConcurrentSiblings, "was to replace all there was, and did not")),
+            Sent::Context(_) => None,
+        };
+        if let Some((promise, what)) = problem {
+            let sentence = format!("#{} {what}", minted.operation.0);
+            let operations = vec![minted.operation];
+            self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
         }
     }
 
@@ -78,6 +109,7 @@ impl World {
 
     /// A client was told that its write is stored.
     pub(crate) fn on_acknowledged(&mut self, number: Number) {
+        self.check_stable(number);
         let key = self.history.get(number).key;
         let mut frontier = self.frontier.remove(&key).unwrap_or_default();
         frontier.retain(|&before| !self.replaces(number, before));
@@ -112,7 +144,7 @@ impl World {
     }
 
     /// The copy of a key on a node that is up.
-    fn state_at(&self, node: usize, key: Key) -> Option<&Siblings<bytes::Bytes>> {
+    pub(super) fn state_at(&self, node: usize, key: Key) -> Option<&Siblings<bytes::Bytes>> {
         let name = Self::key_name(key);
         let token = token::token(&name);
         self.nodes[node].all_running().iter().find_map(|running| {
@@ -238,7 +270,7 @@ fn is_covered(clock: &[(Actor, u64)], dot: Dot) -> bool {
 }
 
 /// The key of a name on the wire; none for another cluster's.
-fn key_of(name: &[u8]) -> Option<Key> {
+pub(super) fn key_of(name: &[u8]) -> Option<Key> {
     match name {
         [b'k', digit @ b'0'..=b'9'] => Some(Key(digit - b'0')),
         _ => None,

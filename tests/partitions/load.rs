@@ -1,5 +1,6 @@
 //! Clients at work: half of them live beside a node each, so that every side of a cut has some; the others go wherever
-//! their key is. Each reads, and writes with the context of what it has read.
+//! their key is. Each reads, and writes with the context of what it has read. Who gets no answer writes all the same, by
+//! what it read of the key before, or blindly if that is nothing: so each side of a cut goes on from where it stood.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,9 +83,7 @@ async fn work(name: String, terms: Terms, keys: Keys, is_over: Arc<AtomicBool>) 
             None if usize::from(number) < NODES => client_of(number.into()).await,
             None => client_of_all().await,
         };
-        let (name, keys, counted) = (name.clone(), keys.clone(), BTreeMap::new());
-        let worker =
-            Worker { number, client, name, terms, keys, chance: number.into(), counted, history: Vec::new() };
+        let worker = Worker::new(number, client, &name, terms, &keys);
         workers.push(tokio::task::spawn_local(worker.until(is_over.clone())));
     }
     let mut history = Vec::new();
@@ -111,12 +110,28 @@ struct Worker {
     keys: Keys,
     /// State of a small random generator: the same choices in each run.
     chance: u32,
+    /// What it read last, by key, and its context.
+    seen: BTreeMap<String, (Vec<Value>, Context)>,
     /// How often it has counted, or may have, by key.
     counted: BTreeMap<String, u32>,
     history: Vec<Operation>,
 }
 
 impl Worker {
+    fn new(number: u16, client: Client, name: &str, terms: Terms, keys: &Keys) -> Self {
+        Self {
+            number,
+            client,
+            name: name.to_owned(),
+            terms,
+            keys: keys.clone(),
+            chance: number.into(),
+            seen: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            history: Vec::new(),
+        }
+    }
+
     async fn until(mut self, is_over: Arc<AtomicBool>) -> Vec<Operation> {
         let begun = Instant::now();
         while !is_over.load(Ordering::SeqCst) {
@@ -129,7 +144,7 @@ impl Worker {
             };
             let age = begun.elapsed().as_secs() / KEYS_LAST.as_secs();
             let number = self.draw(KEYS_OF_A_KIND);
-            let key = format!("{} {age}: {letter} {number}", self.name);
+            let key = format!("{}/{age}/{letter} {number}", self.name);
             self.keys.lock().unwrap().insert(key.clone());
             self.turn(kind, &key).await;
             let pause = self.draw(PAUSE_MAX_MS);
@@ -144,9 +159,10 @@ impl Worker {
         (self.chance >> 16) % end
     }
 
-    /// Read; then write, if that was answered.
+    /// Read, and write by what was read.
     async fn turn(&mut self, kind: Kind, key: &str) {
-        let Some((seen, context)) = self.read(key).await else { return };
+        self.read(key).await;
+        let (seen, context) = self.seen.get(key).cloned().unwrap_or_default();
         if matches!(kind, Kind::Note) && !seen.is_empty() && self.draw(3) == 0 {
             return self.delete(key, &seen, &context).await;
         }
@@ -168,16 +184,18 @@ impl Worker {
         }
     }
 
-    async fn read(&mut self, key: &str) -> Option<(Vec<Value>, Context)> {
+    async fn read(&mut self, key: &str) {
         let (id, invoked) = (self.next(), Instant::now());
         let got = self.client.request(key).read(self.terms.read).get().await;
         let outcome = Outcome::of(&got);
-        let got = got.unwrap_or_default();
-        let seen: Vec<Option<Value>> =
-            got.siblings.iter().map(|sibling| Value::decode(&sibling.value)).collect();
-        let ids = seen.iter().map(|value| value.as_ref().map(|value| value.id)).collect();
+        let mut ids = Vec::new();
+        if let Ok(got) = got {
+            let values = got.siblings.iter().map(|sibling| Value::decode(&sibling.value));
+            let values: Vec<Option<Value>> = values.collect();
+            ids.extend(values.iter().map(|value| value.as_ref().map(|value| value.id)));
+            self.seen.insert(key.to_owned(), (values.into_iter().flatten().collect(), got.context));
+        }
         self.note(id, key, Call::Read(ids), invoked, outcome);
-        (outcome == Outcome::Ok).then(|| (seen.into_iter().flatten().collect(), got.context))
     }
 
     async fn put(&mut self, value: Value, context: &Context) -> Outcome {

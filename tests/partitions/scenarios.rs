@@ -18,6 +18,7 @@ pub(crate) struct Scenario {
     pub(crate) terms: Terms,
     /// Does something to the cluster for so long, and undoes it.
     pub(crate) fault: fn(&mut Nodes, Duration),
+    pub(crate) length: Duration,
 }
 
 /// Three and two.
@@ -95,11 +96,11 @@ pub(crate) struct Played {
 
 impl Scenario {
     /// Play it, and judge it when the cluster is at rest.
-    pub(crate) fn play(&self, nodes: &mut Nodes, length: Duration) -> (Played, Verdict) {
+    pub(crate) fn play(&self, nodes: &mut Nodes) -> (Played, Verdict) {
         let load = Load::start(self.name, self.terms, nodes.keys());
         let begun = Instant::now();
         std::thread::sleep(CALM);
-        (self.fault)(nodes, length);
+        (self.fault)(nodes, self.length);
         let healed = Instant::now();
         std::thread::sleep(CALM);
         let (history, loaded) = (load.stop(), begun.elapsed());
@@ -114,7 +115,7 @@ impl Scenario {
 impl Played {
     /// What is there now, of what was done then.
     pub(crate) fn verdict(&self, at_rest: &AtRest) -> Verdict {
-        let begin = format!("{} ", self.name);
+        let begin = format!("{}/", self.name);
         let own = at_rest.iter().filter(|(key, _)| key.starts_with(&begin));
         let own = own.map(|(key, values)| (key.clone(), values.clone())).collect();
         Verdict::of(&self.history, &own, self.terms.overwrite)
@@ -128,22 +129,25 @@ impl Played {
 
     fn report(&self, verdict: &Verdict, loaded: Duration, converged: Duration) -> String {
         let [acknowledged, failed, unknown] =
-            [Outcome::Ok, Outcome::Failed, Outcome::Unknown].map(|o| self.writes(o));
-        let reads = self.history.iter().filter(|operation| matches!(operation.call, Call::Read(_)));
-        let (answered, refused): (Vec<_>, Vec<_>) = reads.partition(|read| read.outcome == Outcome::Ok);
+            [Outcome::Ok, Outcome::Failed, Outcome::Unknown].map(|outcome| self.writes(outcome));
+        let seen = self.history.iter().filter_map(|operation| match &operation.call {
+            Call::Read(seen) if operation.outcome == Outcome::Ok => Some(seen.len()),
+            _ => None,
+        });
+        let (answered, siblings) = (seen.clone().count(), seen.filter(|&seen| seen > 1).count());
+        let Verdict { lost, resurrected, phantoms } = verdict;
         format!(
-            "partitions: {:<24} {:>5.1} s, {:>5} operations: {answered} of {} reads answered, {acknowledged} writes \
-             acknowledged ({failed} failed, {unknown} unknown): {} lost, {} resurrected, {} phantoms; at rest {:.2} s \
-             after the last fault",
+            "partitions: {}: {:.1} s, {} operations. {answered} reads were answered ({siblings} with siblings), {} \
+             weren't; {acknowledged} writes were acknowledged, {failed} failed, {unknown} are in doubt. {} lost, {} \
+             resurrected, {} made up; at rest {:.2} s after the last fault",
             self.name,
             loaded.as_secs_f64(),
             self.history.len(),
-            answered.len() + refused.len(),
-            verdict.lost.len(),
-            verdict.resurrected.len(),
-            verdict.phantoms.len(),
+            self.history.len() - answered - acknowledged - failed - unknown,
+            lost.len(),
+            resurrected.len(),
+            phantoms.len(),
             converged.as_secs_f64(),
-            answered = answered.len(),
         )
     }
 }

@@ -49,6 +49,7 @@ use scenarios::{one_way, pause, rolling_restart};
 type Keys = Arc<Mutex<BTreeSet<String>>>;
 
 /// A line that is shown though the test passes.
+#[allow(clippy::explicit_write, reason = "what eprintln! prints is hidden while tests pass")]
 fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
 }

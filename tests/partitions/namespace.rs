@@ -54,8 +54,15 @@ impl Namespace {
     /// Lines for `ip`, in it.
     #[track_caller]
     pub(crate) fn ip(&self, lines: &[String]) {
+        self.try_ip(lines).unwrap();
+    }
+
+    /// Lines for `ip` that not every machine permits.
+    pub(crate) fn try_ip(&self, lines: &[String]) -> Result<(), NotPermitted> {
         let output = self.inside(|| batch(lines));
-        assert!(output.status.success(), "{lines:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let why = || NotPermitted(format!("`ip` {lines:?}: {}", said.trim()));
+        output.status.success().then_some(()).ok_or_else(why)
     }
 
     /// The same one.

@@ -28,12 +28,13 @@ impl Network {
     /// Without any cut.
     pub(crate) fn make() -> Result<Self, NotPermitted> {
         let bridge = Namespace::make()?;
-        bridge.ip(&["link add hub type bridge".to_owned(), "link set hub up".to_owned()]);
+        bridge.try_ip(&["link add hub type bridge".to_owned(), "link set hub up".to_owned()])?;
         let ends = (0..=CLIENTS).map(|_| Namespace::make()).collect::<Result<Vec<_>, _>>()?;
         for (place, end) in ends.iter().enumerate() {
+            bridge
+                .try_ip(&[format!("link add port{place} type veth peer name eth0 netns {}", end.path())])?;
             // A frame to nobody isn't sent to everybody.
             bridge.ip(&[
-                format!("link add port{place} type veth peer name eth0 netns {}", end.path()),
                 format!("link set port{place} master hub"),
                 format!("link set port{place} type bridge_slave flood off"),
                 format!("link set port{place} up"),

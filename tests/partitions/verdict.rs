@@ -5,8 +5,7 @@
 //!   count below what was acknowledged to it.
 //! - **Resurrected**: a value that is there at rest although an acknowledged put or delete, of a client that had read
 //!   it or a descendant of it, replaced it.
-//! - **Phantom**: a value, read at any time, that no client wrote, or whose put was reported as failed; or a count
-//!   that nobody counted.
+//! - **Phantom**: a value, read at any time, that no client wrote, or whose put had not begun or was reported as failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,8 +128,9 @@ impl<'a> Judge<'a> {
             }
         }
         for value in self.at_rest.values().flatten() {
-            let is_as_written = matches!(self.writes.get(&value.id), Some(Operation { call: Call::Put(put), outcome, .. })
-                if put == value && *outcome != Outcome::Failed);
+            let write = self.writes.get(&value.id).filter(|write| write.outcome != Outcome::Failed);
+            let is_as_written =
+                write.is_some_and(|write| matches!(&write.call, Call::Put(put) if put == value));
             if !is_as_written {
                 phantoms.push(format!("{}: {} stands, and was not written so", value.key, value.id));
             }

@@ -57,6 +57,8 @@ pub(crate) struct Operation {
     pub(crate) id: Id,
     pub(crate) key: String,
     pub(crate) call: Call,
+    /// The client crate may have sent it more than once.
+    pub(crate) may_retry: bool,
     pub(crate) invoked: Instant,
     pub(crate) returned: Instant,
     pub(crate) outcome: Outcome,

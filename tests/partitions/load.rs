@@ -21,6 +21,8 @@ use super::verdict::merge_counts;
 const WORKERS: u16 = 2 * NODES as u16;
 /// Keys of each kind in use at once.
 const KEYS_OF_A_KIND: u32 = 4;
+/// Requests for as many of them are tried again by the client crate, as usual; for the others, they aren't.
+const KEYS_WITH_RETRIES: u32 = KEYS_OF_A_KIND / 2;
 /// Then others take their place: a cart isn't to grow without end.
 const KEYS_LAST: Duration = Duration::from_secs(10);
 /// Between two turns of a client, at most.
@@ -110,6 +112,8 @@ struct Worker {
     keys: Keys,
     /// State of a small random generator: the same choices in each run.
     chance: u32,
+    /// In this turn.
+    may_retry: bool,
     /// What it read last, by key, and its context.
     seen: BTreeMap<String, (Vec<Value>, Context)>,
     /// How often it has counted, or may have, by key.
@@ -126,6 +130,7 @@ impl Worker {
             terms,
             keys: keys.clone(),
             chance: number.into(),
+            may_retry: true,
             seen: BTreeMap::new(),
             counted: BTreeMap::new(),
             history: Vec::new(),
@@ -146,6 +151,7 @@ impl Worker {
             let number = self.draw(KEYS_OF_A_KIND);
             let key = format!("{}/{age}/{letter} {number}", self.name);
             self.keys.lock().unwrap().insert(key.clone());
+            self.may_retry = number < KEYS_WITH_RETRIES;
             self.turn(kind, &key).await;
             let pause = self.draw(PAUSE_MAX_MS);
             tokio::time::sleep(Duration::from_millis(pause.into())).await;
@@ -186,7 +192,7 @@ impl Worker {
 
     async fn read(&mut self, key: &str) {
         let (id, invoked) = (self.next(), Instant::now());
-        let got = self.client.request(key).read(self.terms.read).get().await;
+        let got = self.client.request(key).retry(self.may_retry).read(self.terms.read).get().await;
         let outcome = Outcome::of(&got);
         let mut ids = Vec::new();
         if let Ok(got) = got {
@@ -200,7 +206,7 @@ impl Worker {
 
     async fn put(&mut self, value: Value, context: &Context) -> Outcome {
         let (key, invoked) = (value.key.clone(), Instant::now());
-        let request = self.client.request(&key).write(self.terms.write);
+        let request = self.client.request(&key).retry(self.may_retry).write(self.terms.write);
         let request = if self.terms.overwrite { request.overwrite() } else { request.context(context) };
         let outcome = Outcome::of(&request.put(value.encode()).await);
         self.note(value.id, &key, Call::Put(value), invoked, outcome);
@@ -209,7 +215,7 @@ impl Worker {
 
     async fn delete(&mut self, key: &str, seen: &[Value], context: &Context) {
         let (id, invoked) = (self.next(), Instant::now());
-        let request = self.client.request(key).write(self.terms.write);
+        let request = self.client.request(key).retry(self.may_retry).write(self.terms.write);
         let request = if self.terms.overwrite { request.overwrite() } else { request.context(context) };
         let outcome = Outcome::of(&request.delete().await);
         let seen = seen.iter().map(|value| value.id).collect();
@@ -223,7 +229,8 @@ impl Worker {
     fn note(&mut self, id: Id, key: &str, call: Call, invoked: Instant, outcome: Outcome) {
         assert_eq!(id, self.next());
         let (key, returned) = (key.to_owned(), Instant::now());
-        self.history.push(Operation { id, key, call, invoked, returned, outcome });
+        let may_retry = self.may_retry;
+        self.history.push(Operation { id, key, call, may_retry, invoked, returned, outcome });
     }
 }
 

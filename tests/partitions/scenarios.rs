@@ -74,7 +74,7 @@ pub(crate) fn rolling_restart(nodes: &mut Nodes, length: Duration) {
         nodes.process(node).terminate();
         assert_eq!(nodes.process(node).wait().code(), Some(0));
         nodes.restart(node);
-        std::thread::sleep(length / 2 / NODES as u32);
+        std::thread::sleep(length / NODES as u32);
     }
 }
 
@@ -135,17 +135,18 @@ impl Played {
             _ => None,
         });
         let (answered, siblings) = (seen.clone().count(), seen.filter(|&seen| seen > 1).count());
-        let Verdict { lost, resurrected, phantoms } = verdict;
+        let Verdict { lost, resurrected, shown_again, phantoms } = verdict;
         format!(
             "partitions: {}: {:.1} s, {} operations. {answered} reads were answered ({siblings} with siblings), {} \
              weren't; {acknowledged} writes were acknowledged, {failed} failed, {unknown} are in doubt. {} lost, {} \
-             resurrected, {} made up; at rest {:.2} s after the last fault",
+             resurrected, {} shown again, {} made up; at rest {:.2} s after the last fault",
             self.name,
             loaded.as_secs_f64(),
             self.history.len(),
             self.history.len() - answered - acknowledged - failed - unknown,
             lost.len(),
             resurrected.len(),
+            shown_again.len(),
             phantoms.len(),
             converged.as_secs_f64(),
         )

@@ -5,6 +5,10 @@
 //!   count below what was acknowledged to it.
 //! - **Resurrected**: a value that is there at rest although an acknowledged put or delete, of a client that had read
 //!   it or a descendant of it, replaced it.
+//! - **Shown again**: the same, of a put that the client crate may have sent twice. If a node that had stopped finds the
+//!   first try after the second was acknowledged, read and replaced, the value stands once more, as a sibling, until
+//!   somebody merges it (`docs/consistency.md`, "Retries"). That is no fault, but it is counted. Half of the keys are
+//!   written without retries, and have no such excuse.
 //! - **Phantom**: a value, read at any time, that no client wrote, or whose put had not begun or was reported as failed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +23,8 @@ pub(crate) type AtRest = BTreeMap<String, Vec<Value>>;
 pub(crate) struct Verdict {
     pub(crate) lost: Vec<String>,
     pub(crate) resurrected: Vec<String>,
+    /// No faults.
+    pub(crate) shown_again: Vec<String>,
     pub(crate) phantoms: Vec<String>,
 }
 
@@ -30,7 +36,10 @@ impl Verdict {
         for (key, standing) in at_rest {
             verdict.lost.extend(judge.lost(key, standing));
             if !overwrites {
-                verdict.resurrected.extend(judge.resurrected(key, standing));
+                let back = judge.back(key, standing);
+                let (again, resurrected) = back.into_iter().partition(|(may_retry, _)| *may_retry);
+                verdict.shown_again.extend(sentences(again));
+                verdict.resurrected.extend(sentences(resurrected));
             }
         }
         verdict
@@ -109,11 +118,14 @@ impl<'a> Judge<'a> {
         lost
     }
 
-    fn resurrected(&self, key: &str, standing: &[Value]) -> Vec<String> {
+    /// What stands though it was replaced for good, and whether its put may have been sent twice.
+    fn back(&self, key: &str, standing: &[Value]) -> Vec<(bool, String)> {
         let acknowledged = self.writes(key).filter(|write| write.outcome == Outcome::Ok);
         let gone = self.ancestors(acknowledged.map(|write| write.id));
         let back = standing.iter().filter(|value| gone.contains(&value.id));
-        back.map(|value| format!("{key}: {} had been replaced for good, and is back", value.id)).collect()
+        let may_retry = |id| self.writes.get(&id).is_some_and(|write| write.may_retry);
+        let tell = |value: &Value| format!("{key}: {} had been replaced for good, and is back", value.id);
+        back.map(|value| (may_retry(value.id), tell(value))).collect()
     }
 
     fn phantoms(&self) -> Vec<String> {
@@ -149,6 +161,10 @@ impl<'a> Judge<'a> {
         }
         (write.invoked > read.returned).then(|| format!("{id} had not begun"))
     }
+}
+
+fn sentences(told: Vec<(bool, String)>) -> impl Iterator<Item = String> {
+    told.into_iter().map(|(_, sentence)| sentence)
 }
 
 /// What both have counted.

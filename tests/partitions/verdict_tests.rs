@@ -20,7 +20,15 @@ impl Story {
 
     fn note(&mut self, id: Id, call: Call, outcome: Outcome) {
         let (key, now) = (KEY.to_owned(), Instant::now());
-        self.history.push(Operation { id, key, call, invoked: now, returned: now, outcome });
+        self.history.push(Operation {
+            id,
+            key,
+            call,
+            may_retry: false,
+            invoked: now,
+            returned: now,
+            outcome,
+        });
     }
 
     fn put(&mut self, replaced: &[Id], content: Content, outcome: Outcome) -> Value {
@@ -133,6 +141,18 @@ fn what_was_replaced_for_good_stays_away() {
     assert_eq!(story.faults(), (0, 1, 0));
     story.stands(&[]);
     story.verdict().assert_clean("both are gone");
+}
+
+/// The first try of a put may be found after the second was replaced.
+#[test]
+fn what_was_sent_twice_may_be_shown_again() {
+    let mut story = Story::new();
+    let milk = story.register(&[], Outcome::Ok);
+    let eggs = story.register(&[milk.id], Outcome::Ok);
+    story.stands(&[&milk, &eggs]);
+    assert_eq!((story.faults(), story.verdict().shown_again.len()), ((0, 1, 0), 0));
+    story.history[0].may_retry = true;
+    assert_eq!((story.faults(), story.verdict().shown_again.len()), ((0, 0, 0), 1));
 }
 
 #[test]

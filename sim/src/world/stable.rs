@@ -66,7 +66,8 @@ impl World {
         let operation = self.history.get(number);
         let Some(write) = operation.acknowledged() else { return };
         let key = operation.key;
-        let holders = self.primaries[&key].iter().filter(|node| self.has_stable(**node, number)).count();
+        // Fallbacks count too: what they keep for a primary is on their own disks.
+        let holders = (0..self.plan.nodes).filter(|node| self.has_stable(*node, number)).count();
         let destroyed = self.destroyed.get(&number).copied().unwrap_or(0);
         if holders + usize::from(destroyed) < usize::from(write) {
             let sentence = format!(
@@ -86,8 +87,8 @@ impl World {
             let seen = self.nodes[node].stable.seen.get(&key);
             return seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
         }
-        let state = self.state_at(node, key);
-        state.is_some_and(|state| dots.iter().any(|dot| state.context().covers(*dot)))
+        let known = self.known_at(node, key).context();
+        dots.iter().any(|dot| known.covers(*dot))
     }
 }
 

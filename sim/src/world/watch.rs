@@ -133,14 +133,20 @@ impl World {
     /// What this node's copies and hints have seen of each key.
     fn seen_at(&self, node: usize) -> Vec<Seen> {
         let keys = self.primaries.keys();
-        keys.filter_map(|key| {
-            let mut known = self.state_at(node, *key).cloned().unwrap_or_default();
-            for running in self.nodes[node].all_running() {
-                known.merge(&running.shard.hints().known(&Self::key_name(*key)));
-            }
-            (!known.is_empty()).then(|| (*key, known.clock().to_vec()))
-        })
-        .collect()
+        let known = keys.map(|key| (*key, self.known_at(node, *key)));
+        known
+            .filter(|(_, known)| !known.is_empty())
+            .map(|(key, known)| (key, known.clock().to_vec()))
+            .collect()
+    }
+
+    /// A node's own copy of a key, and what it keeps of it for others.
+    pub(super) fn known_at(&self, node: usize, key: Key) -> Siblings<bytes::Bytes> {
+        let mut known = self.state_at(node, key).cloned().unwrap_or_default();
+        for running in self.nodes[node].all_running() {
+            known.merge(&running.shard.hints().known(&Self::key_name(key)));
+        }
+        known
     }
 
     /// The copy of a key on a node that is up.

@@ -17,6 +17,7 @@ impl<F: Failpoints> Shard<F> {
             ("connections", self.sessions.len() as u64),
             ("operations_under_way", self.operations.len() as u64),
             ("relays_under_way", self.relays.len() as u64),
+            ("suspicions_answered", self.detector.suspicions_answered()),
         ];
         let counters = gauges.into_iter().chain(self.counters.named());
         Status {

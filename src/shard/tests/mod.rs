@@ -2,6 +2,7 @@
 
 mod cluster;
 mod stories;
+mod suspicion;
 
 use ringmain_schema::message::{ErrorCode, Get, Multi, MultiWriter, Put};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};

@@ -22,7 +22,7 @@ use super::sessions::Session;
 
 /// Links are looked after so often: calls repeated, the silent asked whether they are there.
 const TEND_EVERY: Duration = PROBE_AFTER;
-/// Heartbeats: each link is pinged so often, whatever else it carries. That is two frames of about 60 bytes each way
+/// Heartbeats: each link is pinged so often, whatever else it carries. That is two pings and two pongs of about 40 bytes each way
 /// a second and link. While an answer is overdue it is pinged at each look, five times as often; what a stopped
 /// peer doesn't read is a hundred pings at most until `SILENCE_MAX`.
 const PING_EVERY: Duration = Duration::from_millis(500);

@@ -22,9 +22,9 @@ use super::sessions::Session;
 
 /// Links are looked after so often: calls repeated, the silent asked whether they are there.
 const TEND_EVERY: Duration = PROBE_AFTER;
-/// Heartbeats: each link is pinged so often, whatever else it carries. That is two pings and two pongs of about 40 bytes each way
-/// a second and link. While an answer is overdue it is pinged at each look, five times as often; what a stopped
-/// peer doesn't read is a hundred pings at most until `SILENCE_MAX`.
+/// Heartbeats: each link is pinged so often, whatever else it carries. That is two pings and two pongs a second and
+/// direction, of about 40 bytes each. While an answer is overdue it is pinged at each look, five times as often; what
+/// a stopped peer doesn't read is a hundred pings at most until `SILENCE_MAX`.
 const PING_EVERY: Duration = Duration::from_millis(500);
 /// A link that has owed an answer for so long is given up and called anew.
 const SILENCE_MAX: Duration = Duration::from_secs(10);

@@ -175,6 +175,7 @@ impl<F: Failpoints> Shard<F> {
 
 impl<F: Failpoints> Machine for Shard<F> {
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Output) {
+        self.detector.on_turn(now.monotonic);
         match input {
             Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),

@@ -30,8 +30,7 @@ impl<F: Failpoints> Shard<F> {
     ) {
         // Only an answer shows that it hears us: over a link cut in one direction it may well speak.
         if frame.header.kind.is_answer() {
-            self.detector.on_answered(link.node);
-            self.links.on_heard(now.monotonic, link);
+            self.detector.on_answered(now.monotonic, link.node);
         }
         if let Err(error) = self.try_peer_frame(now, connection, link, frame, out) {
             // A peer of the same protocol never sends this: whatever else it says can't be trusted either.
@@ -88,7 +87,7 @@ impl<F: Failpoints> Shard<F> {
                 let encoder = &mut self.encoder;
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
-            Kind::PONG => {}
+            Kind::PONG => self.detector.on_pong(now.monotonic, node, request_id),
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);

@@ -21,6 +21,7 @@ impl<F: Failpoints> Shard<F> {
             ("relays_under_way", self.relays.len() as u64),
             ("hints", hints as u64),
             ("hint_bytes", hint_bytes as u64),
+            ("suspicions_answered", self.detector.suspicions_answered()),
         ];
         let counters = gauges.into_iter().chain(self.counters.named());
         Status {

@@ -3,6 +3,7 @@
 mod cluster;
 mod fallbacks;
 mod stories;
+mod suspicion;
 
 use ringmain_schema::message::{ErrorCode, Get, Multi, MultiWriter, Put};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};

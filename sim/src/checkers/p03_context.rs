@@ -58,7 +58,9 @@ impl<'a> Judge<'a> {
         let mut valueless = graph.nothing();
         let mut expiring = Vec::new();
         for at in 0..graph.len() {
-            match expiry(evidence.history, &graph, at) {
+            // A twin that has expired hides the others, which were minted later.
+            let twins = graph.of_operation(graph.operation(at));
+            match twins.filter_map(|twin| expiry(evidence.history, &graph, twin)).min() {
                 Some(expiry) if evidence.steady_clocks => expiring.push((at, expiry)),
                 // A clock that jumps may have reached it at any time.
                 Some(_) => valueless.insert(at),
@@ -178,6 +180,17 @@ mod tests {
         assert_eq!(dishonest(&sample), None);
         sample.steady_clocks = true;
         sample.history.get_mut(read).returned = Some(Instant(900_000_000));
+        assert_eq!(dishonest(&sample), None);
+    }
+
+    #[test]
+    fn of_twins_the_first_to_expire_ends_both() {
+        let mut sample = Sample::new();
+        let milk = sample.expiring(&[], (1, 1));
+        let read = sample.got(&[], &[(1, 1), (2, 1)]);
+        sample.history.get_mut(read).returned = Some(Instant(1_100_000_000));
+        sample.history.get_mut(milk).invoked = Instant(900_000_000);
+        sample.mint(milk, (2, 1), &[]);
         assert_eq!(dishonest(&sample), None);
     }
 

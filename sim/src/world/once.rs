@@ -1,7 +1,8 @@
 //! A retry is never applied twice: not by a node that applied the write itself, nor by one that was told of its end.
 //!
-//! A node knows its own writes, and those that a coordinator told it were replaced. What it knew when its records went
-//! to stable storage, it knows after a restart from the same disk.
+//! A write without a name can't be told from another. Of those with one, a node knows its own, and those that a
+//! coordinator told it were replaced. What it knew when its records went to stable storage, it knows after a restart
+//! from the same disk.
 
 use std::collections::BTreeSet;
 

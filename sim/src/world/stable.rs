@@ -1,7 +1,8 @@
 //! What a node has on stable storage, held against every acknowledgement.
 //!
-//! P1 begins with a fact that no client can see: at the moment when its client is told so, a write is on stable storage
-//! on W nodes. Whether a crash shows the lie is a matter of luck; so each acknowledgement is looked at when it is given.
+//! P1 begins with a fact that no client can see: at the moment when its client is told so, a write is on stable
+//! storage on W nodes. Whether a crash shows the lie is a matter of luck; so each acknowledgement is looked at when it
+//! is given.
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,9 @@ impl World {
             let Some(operation) = operation_of(mint.operation, mint.value.as_deref()) else { continue };
             let tombstone = mint.value.is_none();
             let minted = Minted { covered: mint.covered, operation, tombstone, node: at.node, at: self.now };
-            self.check_once(at, operation);
+            if mint.operation != OperationId::NONE {
+                self.check_once(at, operation);
+            }
             self.check_replaced(key, mint.dot, &minted);
             let logged = self.dots.mint(key, mint.dot, minted);
             self.check_clash(logged);

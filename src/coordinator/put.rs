@@ -13,7 +13,8 @@ pub struct PutQuorum {
     needed: u8,
     /// Of these so many must be primaries'. `primaries_needed <= needed`
     primaries_needed: u8,
-    replicas: SmallVec<[(NodeId, Role, Acknowledgement); 4]>,
+    /// Who is told, and for which primary: itself, or one that it stands in for.
+    replicas: SmallVec<[(NodeId, NodeId, Acknowledgement); 4]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,7 +42,7 @@ impl PutQuorum {
     /// A write of which `primaries` (distinct nodes) are told, and `needed` must hold it durably.
     pub fn new(needed: u8, primaries: &[NodeId]) -> Self {
         assert!(needed > 0, "a write that waits for nobody can't be acknowledged");
-        let awaited = |&node| (node, Role::Primary, Acknowledgement::Awaited);
+        let awaited = |&node| (node, node, Acknowledgement::Awaited);
         Self { needed, primaries_needed: 0, replicas: primaries.iter().map(awaited).collect() }
     }
 
@@ -55,9 +56,9 @@ impl PutQuorum {
 
     /// A fallback was told to keep the write for a primary that can't be reached. A node that is told already
     /// is told once.
-    pub fn add_fallback(&mut self, node: NodeId) {
+    pub fn add_fallback(&mut self, node: NodeId, primary: NodeId) {
         if self.nodes().all(|known| known != node) {
-            self.replicas.push((node, Role::Fallback, Acknowledgement::Awaited));
+            self.replicas.push((node, primary, Acknowledgement::Awaited));
         }
     }
 
@@ -80,7 +81,8 @@ impl PutQuorum {
         }
     }
 
-    /// Durable acknowledgements so far, of distinct nodes.
+    /// Durable acknowledgements so far, of distinct nodes. A primary and who stands in for it count as one: a fallback
+    /// drops what it kept as soon as the primary has it.
     pub fn acks(&self) -> Basis {
         self.count(|acknowledgement| acknowledgement == Acknowledgement::Durable)
     }
@@ -105,8 +107,8 @@ impl PutQuorum {
 
     /// Primaries that have not acknowledged: they may need somebody to stand in for them.
     pub fn silent_primaries(&self) -> impl Iterator<Item = NodeId> {
-        let silent = self.replicas.iter().filter(|(_, role, acknowledgement)| {
-            *role == Role::Primary && *acknowledgement != Acknowledgement::Durable
+        let silent = self.replicas.iter().filter(|(node, primary, acknowledgement)| {
+            node == primary && *acknowledgement != Acknowledgement::Durable
         });
         silent.map(|(node, ..)| *node)
     }
@@ -125,9 +127,21 @@ impl PutQuorum {
         }
     }
 
+    /// For each primary, itself or one of those who stand in for it.
     fn count(&self, which: impl Fn(Acknowledgement) -> bool) -> Basis {
-        let counted = self.replicas.iter().filter(|(.., acknowledgement)| which(*acknowledgement));
-        counted.fold(Basis::default(), |basis, (_, role, _)| basis.and(*role))
+        let primaries = self.replicas.iter().filter(|(node, primary, _)| node == primary);
+        primaries.fold(Basis::default(), |basis, (primary, _, own)| {
+            let stands_in = |(node, of, acknowledgement): &(NodeId, NodeId, Acknowledgement)| {
+                of == primary && node != primary && which(*acknowledgement)
+            };
+            if which(*own) {
+                basis.and(Role::Primary)
+            } else if self.replicas.iter().any(stands_in) {
+                basis.and(Role::Fallback)
+            } else {
+                basis
+            }
+        })
     }
 }
 
@@ -175,7 +189,7 @@ mod tests {
             put.on_durable(NODES[0]);
             put.on_failure(NODES[1]);
             put.on_failure(NODES[2]);
-            put.add_fallback(NodeId(4));
+            put.add_fallback(NodeId(4), NODES[1]);
             assert_eq!(put.verdict() == PutVerdict::Pending, expected);
             put.on_durable(NodeId(4));
             let basis = Basis { primaries: 1, fallbacks: 1, nodes: 2 };
@@ -183,5 +197,19 @@ mod tests {
                 if expected { PutVerdict::Enough(basis) } else { PutVerdict::Missed { acks: basis } };
             assert_eq!(put.verdict(), verdict);
         }
+    }
+
+    /// The fallback's copy came home and was dropped while the primary's own acknowledgement was on its way: both had
+    /// been counted, and the write was on one node fewer than was said.
+    #[test]
+    fn a_primary_and_its_fallback_count_once() {
+        let mut put = PutQuorum::new(3, &NODES);
+        put.on_durable(NODES[0]);
+        put.add_fallback(NodeId(4), NODES[1]);
+        put.on_durable(NodeId(4));
+        put.on_durable(NODES[1]);
+        assert_eq!(put.verdict(), PutVerdict::Pending);
+        put.on_durable(NODES[2]);
+        assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(3)));
     }
 }

@@ -92,7 +92,7 @@ impl<F: Failpoints> Shard<F> {
             if let Some(Operation { work: Work::Put { quorum, stand_ins, .. }, .. }) =
                 self.operations.get_mut(key)
             {
-                quorum.add_fallback(node);
+                quorum.add_fallback(node, target);
                 stand_ins.push((node, target));
             }
         }

@@ -85,7 +85,7 @@ impl<F: Failpoints> Shard<F> {
         primaries.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
         let mut stand_ins = SmallVec::new();
         if let Some(target) = kept_for {
-            quorum.add_fallback(me);
+            quorum.add_fallback(me, target);
             stand_ins.push((me, target));
         }
         let work = Work::Put { quorum, context, stand_ins, kept_for };

@@ -41,7 +41,7 @@ impl<F: Failpoints> Shard<F> {
             Role::Primary => {
                 readable(&mut self.replica, &self.failpoints, now, place).cloned().unwrap_or_default()
             }
-            Role::Fallback => self.hints.store.known(place.key),
+            Role::Fallback => self.kept(now, place),
         };
         let complete = self.is_complete();
         if role == Role::Primary && primaries.len() == 1 && at_least.is_empty() {

@@ -114,6 +114,21 @@ impl<F: Failpoints> Shard<F> {
         Ok(())
     }
 
+    /// What is kept of a key for whomever, expired versions turned into tombstones.
+    pub(super) fn kept(&self, now: Now, place: Place<'_>) -> Siblings<bytes::Bytes> {
+        let mut known = self.hints.store.known(place.key);
+        known.expire(now.wall);
+        known
+    }
+
+    /// What is kept of a key for this target has left, or has been gone since before a restart. Its writes were applied
+    /// here all the same: a retry of one is not a new write.
+    fn remember_writes(&mut self, target: NodeId, key: &[u8]) {
+        if let Some(hint) = self.hints.store.find(target, key) {
+            self.replica.remember_replaced(hint.state.versions().iter().map(|version| version.operation));
+        }
+    }
+
     /// The log record that covers what is kept of a key for this target; 0 if there is no log.
     pub(super) fn hint_record(&self, target: NodeId, place: Place<'_>) -> u64 {
         self.hints.store.find(target, place.key).map_or(0, |hint| hint.appended)
@@ -248,6 +263,7 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let Some(sent) = self.hints.under_way.remove(ticket) else { return };
+        self.remember_writes(sent.target, &sent.key);
         if self.hints.store.done(sent.target, &sent.key, sent.version) {
             self.counters.hints_handed_over += 1;
             self.failpoints.reached(Rare::HintHandedOver);
@@ -268,6 +284,7 @@ impl<F: Failpoints> Shard<F> {
         }
         let keeping = Keeping { target, key: place.key, partition: place.partition };
         if state.is_empty() {
+            self.remember_writes(target, place.key);
             self.hints.store.forget(target, place.key);
         } else if self.hints.store.replace(keeping, state.clone(), 0).is_ok() {
             self.failpoints.reached(Rare::HintRecovered);

@@ -160,7 +160,7 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let place = self.place(request.key);
         if !self.holds(place) {
-            return self.tell_hints(connection, request_id, place, out);
+            return self.tell_hints(now, connection, request_id, place, out);
         }
         self.counters.states_read_by_peers += 1;
         let complete = self.view.myself().oneself.complete;
@@ -171,11 +171,18 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Not a primary: tell what is kept of the key for those who are.
-    fn tell_hints(&mut self, connection: ConnectionId, request_id: u64, place: Place<'_>, out: &mut Output) {
+    fn tell_hints(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        request_id: u64,
+        place: Place<'_>,
+        out: &mut Output,
+    ) {
         if !self.view.is_serving() || !self.is_mine(place.partition) {
             return self.refuse_peer(connection, request_id, out);
         }
-        let known = self.hints.store.known(place.key);
+        let known = self.kept(now, place);
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| {
             State::encode(encoder, request_id, &state_writer(&known), false, bytes);

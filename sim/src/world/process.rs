@@ -26,7 +26,7 @@ use crate::plan::{Plan, REPLICAS};
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// Room for a run's records many times over: a full disk is a deed of its own.
-const DISK_BYTES: usize = 64 << 20;
+const DISK_BYTES: usize = 1 << 30;
 /// A node's monotonic clock says this when its machine has just started.
 const MONOTONIC_START: Duration = Duration::from_secs(1);
 

@@ -143,3 +143,48 @@ fn strict_quorums_know_no_fallbacks() {
     let client = cluster.client((nodes[0], 0));
     assert_eq!(cluster.put(client, put(&key, b"milk")).code(), Some(ErrorCode::Unavailable));
 }
+
+/// P5: what a fallback keeps expires like everything else. It was shown until it had come home.
+#[test]
+fn what_a_fallback_keeps_expires_too() {
+    let mut cluster = five(|_| ());
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[3..]);
+    let client = cluster.client((nodes[3], 0));
+    let fleeting = Put { ttl_ms: 1_000, ..put(&key, b"milk") };
+    assert!(matches!(cluster.put(client, fleeting), Answer::Stored { nodes: 2, .. }));
+    assert_eq!(cluster.get(client, get(&key)).values(), [b"milk"]);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.get(client, get(&key)).code(), Some(ErrorCode::NotFound));
+}
+
+/// A fallback that had handed its hint over took the retry of that write for a new one.
+#[test]
+fn a_retry_at_a_fallback_that_has_handed_over_applies_once() {
+    let mut cluster = five(|options| options.durable = true);
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[3..]);
+    let here = cluster.client((nodes[3], 0));
+    let named = Put { operation_client: 5, operation_sequence: 1, ..put(&key, b"old") };
+    assert!(matches!(cluster.put(here, named), Answer::Stored { .. }));
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(15));
+    assert_eq!(hints(&cluster), 0);
+    let there = cluster.client((nodes[0], 0));
+    let newer = Put { overwrite: true, write: 3, ..put(&key, b"new") };
+    assert!(matches!(cluster.put(there, newer), Answer::Stored { .. }));
+    for restarts in [false, true] {
+        if restarts {
+            cluster.kill(nodes[3]);
+            cluster.start(nodes[3]);
+        }
+        isolate(&mut cluster, &nodes[3..]);
+        let here = cluster.client((nodes[3], 0));
+        cluster.put(here, named);
+        cluster.cut.clear();
+        cluster.run(Duration::from_secs(15));
+        let there = cluster.client((nodes[0], 0));
+        let answer = cluster.get(there, Get { read: 3, ..get(&key) });
+        assert_eq!(answer.values(), [b"new"], "after a restart: {restarts}");
+    }
+}

@@ -242,7 +242,7 @@ fn a_late_pong_is_not_taken_for_a_quick_one() {
 
 /// The table of `docs/adr/0009-suspicion-accrues.md`.
 #[test]
-#[ignore = "measures for three minutes, and promises nothing that others don't"]
+#[ignore = "measures for three minutes: cargo test --release --lib detector -- --ignored --nocapture"]
 #[expect(clippy::print_stdout, reason = "a table for people")]
 fn wrong_suspicions_and_detection_times_by_link() {
     let links = [(0.5, 0.0), (20.0, 0.0), (100.0, 0.0), (0.5, 0.01), (5.0, 0.05), (100.0, 0.1), (100.0, 0.3)];

@@ -237,6 +237,13 @@ impl<V: Clone> Siblings<V> {
             })
     }
 
+    /// The versions that `other` has seen and no longer has: `merge` would drop them.
+    pub fn replaced_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Version<V>> + 'a {
+        self.versions
+            .iter()
+            .filter(|version| clock::covers(&other.clock, version.dot) && other.find(version.dot).is_none())
+    }
+
     /// Turns each value whose time has come (`expiry <= now`) into a tombstone with the same dot, and tells how
     /// many. Replicas may do so at different times: the tombstone wins when they meet.
     pub fn expire(&mut self, now: WallTime) -> usize {

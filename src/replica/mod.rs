@@ -135,9 +135,9 @@ impl<F: Failpoints> Replica<F> {
         self.minter.apply(now, key, state, write, Record::Anothers)
     }
 
-    /// Another replica has replaced what these writes had left.
-    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) {
-        self.minter.superseded.remember(replaced);
+    /// Another replica has replaced what these writes had left; true if that was news.
+    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) -> bool {
+        self.minter.superseded.remember(replaced)
     }
 
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
@@ -151,11 +151,7 @@ impl<F: Failpoints> Replica<F> {
             if F::WATCHED && expires_by(&entry.state, theirs) {
                 failpoints.reached(Rare::ExpiredElsewhere);
             }
-            let gone = entry.state.versions().iter().filter(|version| {
-                theirs.seen(version.dot.actor) >= version.dot.counter
-                    && !theirs.versions().iter().any(|kept| kept.dot == version.dot)
-            });
-            superseded.remember(gone.map(|version| version.operation));
+            superseded.remember(entry.state.replaced_in(theirs).map(|version| version.operation));
             entry.state.merge(theirs);
             if F::WATCHED {
                 watch_merge(&mut entry.state, theirs, &*failpoints);

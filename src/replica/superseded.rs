@@ -30,13 +30,16 @@ impl Superseded {
             && self.known.find(hash(operation), |known| *known == operation).is_some()
     }
 
-    /// These versions are about to be replaced, here or at whoever told of it.
-    pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>) {
+    /// These versions are about to be replaced, here or at whoever told of it. True if any of them was news.
+    pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>) -> bool {
+        let mut is_news = false;
         for operation in gone {
             if operation != OperationId::NONE && !self.contains(operation) {
                 self.add(operation);
+                is_news = true;
             }
         }
+        is_news
     }
 
     fn add(&mut self, operation: OperationId) {

@@ -3,11 +3,12 @@
 use ringmain_schema::Flags;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::peer::{Operation as WireOperation, Replicate, ReplicateWriter};
+use smallvec::SmallVec;
 
 use crate::causality::Siblings;
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::hint::{Full, HintStore, Keeping};
-use crate::id::{ConnectionId, NodeId};
+use crate::id::{ConnectionId, NodeId, OperationId};
 use crate::membership::Health;
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Instant, Now};
@@ -16,6 +17,7 @@ use super::Shard;
 use super::appends::Waiter;
 use super::io::{Append, Output};
 use super::operations::Work;
+use super::peers::replaced_by;
 use super::table::{Table, Tag};
 
 /// Hints are handed over in turns: so long between two of them.
@@ -74,8 +76,7 @@ impl<F: Failpoints> Shard<F> {
         if self.view.member(target).is_none() {
             return self.refuse_peer(connection, request_id, out);
         }
-        let replaced: Vec<WireOperation> = replicate.replaced().copied().collect();
-        match self.keep_hint(target, place, &state, &replaced, out) {
+        match self.keep_hint(target, place, &state, replicate, out) {
             Ok(()) => {
                 self.failpoints.reached(Rare::HintKept);
                 let sequence = self.hint_record(target, place);
@@ -103,13 +104,25 @@ impl<F: Failpoints> Shard<F> {
         target: NodeId,
         place: Place<'_>,
         state: &Siblings<bytes::Bytes>,
-        replaced: &[WireOperation],
+        replicate: &Replicate<'_>,
         out: &mut Output,
     ) -> Result<(), Full> {
         let keeping = Keeping { target, key: place.key, partition: place.partition };
-        if self.hints.store.keep(keeping, state, self.next_append())? {
+        let known = self.hints.store.find(target, place.key);
+        let gone: SmallVec<[OperationId; 1]> = known
+            .into_iter()
+            .flat_map(|hint| hint.state.replaced_in(state))
+            .map(|gone| gone.operation)
+            .collect();
+        let is_news = self.hints.store.keep(keeping, state, self.next_append())?;
+        // A retry of what this state has replaced may come here while no primary can be reached.
+        let are_news = self.replica.remember_replaced(gone.into_iter().chain(replaced_by(replicate)));
+        if is_news {
             self.counters.hints_kept += 1;
-            self.append_hint(target, place, replaced, out);
+        }
+        if is_news || are_news {
+            let replaced: SmallVec<[WireOperation; 1]> = replicate.replaced().copied().collect();
+            self.append_hint(target, place, &replaced, out);
         }
         Ok(())
     }
@@ -171,7 +184,7 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let Some(operation) = self.operations.get_mut(key) else { return };
-        let Work::Put { kept_for, .. } = &operation.work else { return };
+        let Work::Put { kept_for, replaced, .. } = &operation.work else { return };
         let place = operation.place();
         let state = match kept_for {
             Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
@@ -184,7 +197,7 @@ impl<F: Failpoints> Shard<F> {
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: false,
-            replaced: &[],
+            replaced,
             hint_for: target.0,
         };
         let encoder = &mut self.encoder;

@@ -17,6 +17,7 @@ use super::deadlines::Due;
 use super::fallbacks::Missing;
 use super::io::Output;
 use super::links::LinkId;
+use super::puts::WireOperations;
 
 /// A request under way.
 #[derive(Debug)]
@@ -42,10 +43,11 @@ pub(super) enum Work {
         latest: bool,
         answered: bool,
     },
-    /// `context` is what the answer will carry.
+    /// `context` is what the answer will carry, `replaced` what a fallback is told too.
     Put {
         quorum: PutQuorum,
         context: Vec<u8>,
+        replaced: WireOperations,
         /// Fallbacks, each with the primary that it stands in for.
         stand_ins: SmallVec<[(NodeId, NodeId); 2]>,
         /// This node is a fallback itself, and keeps the write for that primary.

@@ -125,9 +125,10 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_peer(connection, request_id, out);
         };
         self.counters.replicated_in += 1;
-        self.replica.remember_replaced(replaced_by(replicate));
+        // A repair may have brought the state before its write did: then the names are news by themselves.
+        let are_news = self.replica.remember_replaced(replaced_by(replicate));
         let is_news = self.replica.merge(place, &state, self.next_append());
-        if is_news {
+        if is_news || are_news {
             let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();
             self.append(place, &replaced, out);
         }

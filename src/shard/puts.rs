@@ -88,7 +88,7 @@ impl<F: Failpoints> Shard<F> {
             quorum.add_fallback(me, target);
             stand_ins.push((me, target));
         }
-        let work = Work::Put { quorum, context, stand_ins, kept_for };
+        let work = Work::Put { quorum, context, replaced: replaced.clone(), stand_ins, kept_for };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_state(now, place, key, &replaced, &told, out);
         let record = match kept_for {
@@ -270,7 +270,7 @@ impl<F: Failpoints> Shard<F> {
 }
 
 /// Operations as frames carry them.
-type WireOperations = SmallVec<[WireOperation; 1]>;
+pub(super) type WireOperations = SmallVec<[WireOperation; 1]>;
 
 fn on_the_wire(replaced: &Replaced) -> WireOperations {
     replaced.iter().map(|write| WireOperation::new(write.client, write.sequence)).collect()

@@ -246,10 +246,9 @@ impl World {
                     && let Ok(Some(frame)) = Frame::split(bytes, bytes.len())
                 {
                     self.expect_answer(side, &frame);
-                    let told = self.told_replaced(at, &frame);
                     let before = self.nodes[node].logs[usize::from(shard)].last();
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
-                    self.learn_replaced(at, told, before);
+                    self.learn_replaced(at, &frame, before);
                 }
             }
         }

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use ringmain::id::OperationId;
+use ringmain::id::{NodeId, OperationId};
+use ringmain::replica::state_from_wire;
 use ringmain::shard::Record;
 use ringmain_schema::peer::Replicate;
 use ringmain_schema::{Frame, Kind};
@@ -73,21 +74,30 @@ impl World {
         self.nodes[at.node].known.learn(at.shard, Some(position), vec![number]);
     }
 
-    /// What a shard is about to be told to have been replaced; nothing, if it will refuse to hear it.
-    pub(super) fn told_replaced(&mut self, at: At, frame: &Frame<'_>) -> Vec<Number> {
+    /// A shard was told what a write replaced, unless it refused to hear it, and its log had so many records before.
+    pub(super) fn learn_replaced(&mut self, at: At, frame: &Frame<'_>, before: u64) {
         let serves = self.nodes[at.node].running(at.shard).shard.view().is_serving();
         if frame.header.kind != Kind::REPLICATE || !serves {
-            return Vec::new();
+            return;
         }
-        Replicate::parse(frame).map(|state| replaced_by(&state).collect()).unwrap_or_default()
+        let Ok(replicate) = Replicate::parse(frame) else { return };
+        if !self.was_taken(at, &replicate) {
+            return;
+        }
+        let last = self.nodes[at.node].logs[usize::from(at.shard)].last();
+        // What was no news to it is in a record already.
+        let position = (last > before).then_some(last);
+        self.nodes[at.node].known.learn(at.shard, position, replaced_by(&replicate).collect());
     }
 
-    /// A shard was told so, and its log had so many records before.
-    pub(super) fn learn_replaced(&mut self, at: At, told: Vec<Number>, before: u64) {
-        let last = self.nodes[at.node].logs[usize::from(at.shard)].last();
-        // What was no news to it is in no record.
-        let position = (last > before).then_some(last);
-        self.nodes[at.node].known.learn(at.shard, position, told);
+    /// A fallback that keeps as much as it may declines a hint, and needn't know what was in it.
+    fn was_taken(&self, at: At, replicate: &Replicate<'_>) -> bool {
+        let shard = &self.nodes[at.node].all_running()[usize::from(at.shard)].shard;
+        let target = NodeId(replicate.hint_for);
+        let Ok(state) = state_from_wire(&replicate.state) else { return false };
+        target == NodeId(0)
+            || target == shard.view().me
+            || shard.hints().find(target, replicate.key).is_some_and(|hint| !hint.state.would_change(&state))
     }
 }
 

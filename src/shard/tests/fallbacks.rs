@@ -188,3 +188,30 @@ fn a_retry_at_a_fallback_that_has_handed_over_applies_once() {
         assert_eq!(answer.values(), [b"new"], "after a restart: {restarts}");
     }
 }
+
+/// A fallback that was told what a hint had replaced took a retry of that for a new write.
+#[test]
+fn a_retry_at_a_fallback_that_keeps_what_replaced_it_applies_once() {
+    let mut cluster = five(|options| options.durable = true);
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &[nodes[0], nodes[3], nodes[4]]);
+    let here = cluster.client((nodes[0], 0));
+    let named = Put { operation_client: 5, operation_sequence: 1, write: 1, ..put(&key, b"old") };
+    assert!(matches!(cluster.put(here, named), Answer::Stored { .. }));
+    let newer = Put { overwrite: true, write: 3, ..put(&key, b"new") };
+    assert!(matches!(cluster.put(here, newer), Answer::Stored { nodes: 3, .. }));
+    for restarts in [false, true] {
+        if restarts {
+            cluster.kill(nodes[3]);
+            cluster.start(nodes[3]);
+        }
+        isolate(&mut cluster, &nodes[3..]);
+        let there = cluster.client((nodes[3], 0));
+        assert!(matches!(cluster.put(there, named), Answer::Stored { .. }));
+        assert_eq!(cluster.get(there, get(&key)).values(), [b"new"], "after a restart: {restarts}");
+    }
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(15));
+    let here = cluster.client((nodes[0], 0));
+    assert_eq!(cluster.get(here, Get { read: 3, ..get(&key) }).values(), [b"new"]);
+}

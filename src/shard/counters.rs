@@ -15,6 +15,7 @@ pub(super) struct Counters {
     pub(super) retries_recognised: u64,
     pub(super) forwarded_to_siblings: u64,
     pub(super) forwarded_to_peers: u64,
+    /// States that other nodes sent and this one took, hints too.
     pub(super) replicated_in: u64,
     pub(super) states_read_by_peers: u64,
     pub(super) repairs_sent: u64,

@@ -78,6 +78,7 @@ impl<F: Failpoints> Shard<F> {
         }
         match self.keep_hint(target, place, &state, replicate, out) {
             Ok(()) => {
+                self.counters.replicated_in += 1;
                 self.failpoints.reached(Rare::HintKept);
                 let sequence = self.hint_record(target, place);
                 if self.is_durable(sequence) {

@@ -106,6 +106,11 @@ impl<F: Failpoints> Shard<F> {
         Ok(())
     }
 
+    /// How many states other nodes have sent that this one took.
+    pub const fn states_taken(&self) -> u64 {
+        self.counters.replicated_in
+    }
+
     /// Merge what a coordinator sent, and say so when it is durable.
     fn on_replicate(
         &mut self,

@@ -246,7 +246,7 @@ impl World {
                     && let Ok(Some(frame)) = Frame::split(bytes, bytes.len())
                 {
                     self.expect_answer(side, &frame);
-                    let before = self.nodes[node].logs[usize::from(shard)].last();
+                    let before = self.heard(at);
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
                     self.learn_replaced(at, &frame, before);
                 }

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ringmain::id::{NodeId, OperationId};
-use ringmain::replica::state_from_wire;
+use ringmain::id::OperationId;
 use ringmain::shard::Record;
 use ringmain_schema::peer::Replicate;
 use ringmain_schema::{Frame, Kind};
@@ -26,6 +25,13 @@ pub(super) struct Known {
     stable: BTreeSet<Number>,
     /// On their way there: a shard, and a position in its log.
     waiting: Vec<(u16, u64, Vec<Number>)>,
+}
+
+/// What a shard has heard, in numbers that only grow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    states_taken: u64,
+    last: u64,
 }
 
 impl Known {
@@ -74,30 +80,23 @@ impl World {
         self.nodes[at.node].known.learn(at.shard, Some(position), vec![number]);
     }
 
-    /// A shard was told what a write replaced, unless it refused to hear it, and its log had so many records before.
-    pub(super) fn learn_replaced(&mut self, at: At, frame: &Frame<'_>, before: u64) {
-        let serves = self.nodes[at.node].running(at.shard).shard.view().is_serving();
-        if frame.header.kind != Kind::REPLICATE || !serves {
+    /// How much a shard has heard so far: the states that it took, and its log's last record.
+    pub(super) fn heard(&mut self, at: At) -> Heard {
+        let states_taken = self.nodes[at.node].running(at.shard).shard.states_taken();
+        Heard { states_taken, last: self.nodes[at.node].logs[usize::from(at.shard)].last() }
+    }
+
+    /// A shard was given this frame, which may say what a write replaced, when it had heard so much `before`.
+    pub(super) fn learn_replaced(&mut self, at: At, frame: &Frame<'_>, before: Heard) {
+        let after = self.heard(at);
+        // It may have refused, or not known the connection any more.
+        if frame.header.kind != Kind::REPLICATE || after.states_taken == before.states_taken {
             return;
         }
         let Ok(replicate) = Replicate::parse(frame) else { return };
-        if !self.was_taken(at, &replicate) {
-            return;
-        }
-        let last = self.nodes[at.node].logs[usize::from(at.shard)].last();
         // What was no news to it is in a record already.
-        let position = (last > before).then_some(last);
+        let position = (after.last > before.last).then_some(after.last);
         self.nodes[at.node].known.learn(at.shard, position, replaced_by(&replicate).collect());
-    }
-
-    /// A fallback that keeps as much as it may declines a hint, and needn't know what was in it.
-    fn was_taken(&self, at: At, replicate: &Replicate<'_>) -> bool {
-        let shard = &self.nodes[at.node].all_running()[usize::from(at.shard)].shard;
-        let target = NodeId(replicate.hint_for);
-        let Ok(state) = state_from_wire(&replicate.state) else { return false };
-        target == NodeId(0)
-            || target == shard.view().me
-            || shard.hints().find(target, replicate.key).is_some_and(|hint| !hint.state.would_change(&state))
     }
 }
 

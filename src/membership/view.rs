@@ -10,6 +10,15 @@ use crate::ring::Ring;
 
 use super::Member;
 
+/// The ring that the operator wants, on the way to it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The ring to be.
+    pub next: Arc<Ring>,
+    /// A read needs R among its owners too, not only among those of the ring in force.
+    pub is_read: bool,
+}
+
 /// Who is in the cluster, as one node sees it.
 #[derive(Debug)]
 pub struct View {
@@ -19,8 +28,10 @@ pub struct View {
     pub me: NodeId,
     /// In the order of their ids; includes oneself.
     pub members: Vec<Member>,
-    /// Empty of members until somebody holds partitions.
+    /// The ring in force. Empty of members until somebody holds partitions.
     pub ring: Arc<Ring>,
+    /// While the ring changes: what it changes to, and how far that has come.
+    pub change: Option<Change>,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
     pub epoch: u64,
 }
@@ -30,7 +41,12 @@ impl View {
     pub fn new(cluster: ClusterId, me: NodeId, members: Vec<Member>, ring: Arc<Ring>) -> Self {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
-        Self { cluster, me, members, ring, epoch }
+        Self { cluster, me, members, ring, change: None, epoch }
+    }
+
+    /// The same, while the ring changes.
+    pub fn with_change(self, change: Option<Change>) -> Self {
+        Self { change, ..self }
     }
 
     /// A member's record.
@@ -56,6 +72,20 @@ impl View {
     /// The nodes that own a partition, the first choice first.
     pub fn primaries(&self, partition: PartitionId) -> &[NodeId] {
         self.ring.preference_list(partition).primaries
+    }
+
+    /// The nodes that will own a partition when the ring has changed: a write needs W among them too. The same as the
+    /// primaries while nothing changes.
+    pub fn successors(&self, partition: PartitionId) -> &[NodeId] {
+        self.change.as_ref().map_or_else(
+            || self.primaries(partition),
+            |change| change.next.preference_list(partition).primaries,
+        )
+    }
+
+    /// Does this node own the partition, now or when the ring has changed?
+    pub fn owns(&self, partition: PartitionId) -> bool {
+        self.primaries(partition).contains(&self.me) || self.successors(partition).contains(&self.me)
     }
 
     /// For clients.

@@ -19,6 +19,7 @@
 mod fair;
 mod member;
 mod placement;
+mod plan;
 mod price;
 mod score;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use std::fmt;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use member::{RingMember, WEIGHT_ORDINARY, Zone};
+pub use plan::{Move, Plan};
 pub use token::{InvalidPartitions, PARTITIONS_DEFAULT, PARTITIONS_MAX, Partitions, Token};
 
 use crate::id::{NodeId, PartitionId};

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ringmain_schema::limits::{HANDSHAKE_BYTES_MAX, MEMBERS_MAX, META_BYTES_MAX};
+use ringmain_schema::limits::{HANDSHAKE_BYTES_MAX, MEMBERS_MAX, META_BYTES_MAX, WEIGHT_MAX};
 
 use crate::time::Duration;
 
@@ -31,7 +31,6 @@ const REPLICAS_MAX: u8 = 8;
 /// Cores of the largest machine anybody would give to one node.
 const SHARDS_MAX: u16 = 1024;
 const PARTITIONS_MAX: u32 = 65_536;
-const WEIGHT_MAX: u32 = 10_000;
 /// Eight of them, and the metadata, must fit in a frame whose length has 32 bits.
 const VALUE_BYTES_LIMIT: u64 = 256 << 20;
 const REQUESTS_IN_FLIGHT_LIMIT: u32 = 65_536;

@@ -29,6 +29,7 @@ impl Kind {
     pub const TOPOLOGY: Self = Self(7);
     pub const STATUS: Self = Self(8);
     pub const PING: Self = Self(9);
+    pub const CHANGE: Self = Self(10);
 
     pub const REPLICATE: Self = Self(32);
     pub const READ_STATE: Self = Self(33);
@@ -42,6 +43,7 @@ impl Kind {
     pub const TOPOLOGY_IS: Self = Self(133);
     pub const STATUS_IS: Self = Self(134);
     pub const PONG: Self = Self(135);
+    pub const CHANGED: Self = Self(136);
 
     pub const REPLICATED: Self = Self(160);
     pub const STATE: Self = Self(161);

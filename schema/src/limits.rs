@@ -23,6 +23,9 @@ pub const MULTI_ITEMS_MAX: usize = 1024;
 /// Members of one cluster, as a topology or gossip frame can carry them.
 pub const MEMBERS_MAX: usize = 4096;
 
+/// The greatest weight that an operator may give a member; the least is 1, and 100 is ordinary.
+pub const WEIGHT_MAX: u32 = 10_000;
+
 /// Bytes after the header of a request, for a given limit on values: two of the largest values, and the
 /// metadata.
 pub const fn request_bytes_max(value_bytes_max: u32) -> usize {

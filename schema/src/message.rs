@@ -6,9 +6,11 @@
 //! counts under their limits); what a request means is for its receiver.
 
 mod answers;
+mod change;
 mod handshake;
 mod multi;
 mod requests;
+mod status;
 mod topology;
 
 use flatbuffers::{ForwardsUOffset, InvalidFlatbuffer, Verifiable, VerifierOptions};
@@ -19,11 +21,13 @@ use crate::generated::client as wire;
 use crate::limits::META_BYTES_MAX;
 
 pub use answers::{ErrorAnswer, Got, Stored, VersionHead, Versions};
+pub use change::{Change, Changed, Move, What};
 pub use handshake::{Hello, PeerHello, Welcome};
 pub use multi::{Multi, MultiWriter};
 pub use requests::{Get, Ping, Put, StatusRequest, TopologyRequest};
+pub use status::{Counter, MemberStatus, Status};
 pub(crate) use topology::ports;
-pub use topology::{Counter, Member, MemberStatus, Ports, Status, Topology};
+pub use topology::{Member, Ports, Topology};
 pub use wire::{ErrorCode, Role};
 
 /// A frame whose metadata isn't what its kind says.

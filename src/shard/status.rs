@@ -4,7 +4,7 @@ use ringmain_schema::message::{Counter, MemberStatus, Status};
 
 use crate::failpoint::Failpoints;
 use crate::id::{Incarnation, NodeId};
-use crate::membership::{Health, Member};
+use crate::membership::{Health, Intent, Member};
 use crate::time::Instant;
 
 use super::Shard;
@@ -35,6 +35,16 @@ impl<F: Failpoints> Shard<F> {
             software: self.options.software.to_string(),
             members: self.view.members.iter().map(|member| self.member_status(now, member)).collect(),
             counters: counters.map(|(name, value)| Counter { name: name.to_owned(), value }).collect(),
+            change: self.change_step().to_owned(),
+        }
+    }
+
+    /// How far the ring's change has come here.
+    fn change_step(&self) -> &'static str {
+        match &self.view.change {
+            None => "",
+            Some(change) if change.is_read => "reading",
+            Some(_) => "writing",
         }
     }
 
@@ -45,6 +55,16 @@ impl<F: Failpoints> Shard<F> {
             address: format!("{}:{}", member.oneself.host, member.oneself.ordinary_port),
             incarnation: member.oneself.incarnation.0,
             state: self.member_state(now, member.node, member.oneself.incarnation).to_owned(),
+            intent: match member.intent {
+                Intent::Guest => "guest",
+                Intent::Member => "member",
+                Intent::Leaving => "leaving",
+                Intent::Removed => "removed",
+            }
+            .to_owned(),
+            weight: member.weight,
+            data_center: member.data_center.to_string(),
+            rack: member.rack.to_string(),
         }
     }
 

@@ -2801,6 +2801,10 @@ impl<'a> MemberStatus<'a> {
   pub const VT_ADDRESS: ::flatbuffers::VOffsetT = 8;
   pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 10;
   pub const VT_STATE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_INTENT: ::flatbuffers::VOffsetT = 14;
+  pub const VT_WEIGHT: ::flatbuffers::VOffsetT = 16;
+  pub const VT_DATA_CENTER: ::flatbuffers::VOffsetT = 18;
+  pub const VT_RACK: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2814,6 +2818,10 @@ impl<'a> MemberStatus<'a> {
     let mut builder = MemberStatusBuilder::new(_fbb);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
+    if let Some(x) = args.rack { builder.add_rack(x); }
+    if let Some(x) = args.data_center { builder.add_data_center(x); }
+    builder.add_weight(args.weight);
+    if let Some(x) = args.intent { builder.add_intent(x); }
     if let Some(x) = args.state { builder.add_state(x); }
     if let Some(x) = args.address { builder.add_address(x); }
     if let Some(x) = args.name { builder.add_name(x); }
@@ -2856,6 +2864,34 @@ impl<'a> MemberStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MemberStatus::VT_STATE, None)}
   }
+  #[inline]
+  pub fn intent(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MemberStatus::VT_INTENT, None)}
+  }
+  #[inline]
+  pub fn weight(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(MemberStatus::VT_WEIGHT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn data_center(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MemberStatus::VT_DATA_CENTER, None)}
+  }
+  #[inline]
+  pub fn rack(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MemberStatus::VT_RACK, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberStatus<'_> {
@@ -2869,6 +2905,10 @@ impl ::flatbuffers::Verifiable for MemberStatus<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("address", Self::VT_ADDRESS, false)?
      .visit_field::<u64>("incarnation", Self::VT_INCARNATION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("state", Self::VT_STATE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("intent", Self::VT_INTENT, false)?
+     .visit_field::<u32>("weight", Self::VT_WEIGHT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("data_center", Self::VT_DATA_CENTER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("rack", Self::VT_RACK, false)?
      .finish();
     Ok(())
   }
@@ -2879,6 +2919,10 @@ pub struct MemberStatusArgs<'a> {
     pub address: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub incarnation: u64,
     pub state: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub intent: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub weight: u32,
+    pub data_center: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub rack: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for MemberStatusArgs<'a> {
   #[inline]
@@ -2889,6 +2933,10 @@ impl<'a> Default for MemberStatusArgs<'a> {
       address: None,
       incarnation: 0,
       state: None,
+      intent: None,
+      weight: 0,
+      data_center: None,
+      rack: None,
     }
   }
 }
@@ -2919,6 +2967,22 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberStatusBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberStatus::VT_STATE, state);
   }
   #[inline]
+  pub fn add_intent(&mut self, intent: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberStatus::VT_INTENT, intent);
+  }
+  #[inline]
+  pub fn add_weight(&mut self, weight: u32) {
+    self.fbb_.push_slot::<u32>(MemberStatus::VT_WEIGHT, weight, 0);
+  }
+  #[inline]
+  pub fn add_data_center(&mut self, data_center: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberStatus::VT_DATA_CENTER, data_center);
+  }
+  #[inline]
+  pub fn add_rack(&mut self, rack: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberStatus::VT_RACK, rack);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberStatusBuilder {
@@ -2941,6 +3005,10 @@ impl ::core::fmt::Debug for MemberStatus<'_> {
       ds.field("address", &self.address());
       ds.field("incarnation", &self.incarnation());
       ds.field("state", &self.state());
+      ds.field("intent", &self.intent());
+      ds.field("weight", &self.weight());
+      ds.field("data_center", &self.data_center());
+      ds.field("rack", &self.rack());
       ds.finish()
   }
 }
@@ -2970,6 +3038,7 @@ impl<'a> Status<'a> {
   pub const VT_SOFTWARE: ::flatbuffers::VOffsetT = 18;
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 20;
   pub const VT_COUNTERS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_CHANGE: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2984,6 +3053,7 @@ impl<'a> Status<'a> {
     builder.add_epoch(args.epoch);
     builder.add_cluster(args.cluster);
     builder.add_node(args.node);
+    if let Some(x) = args.change { builder.add_change(x); }
     if let Some(x) = args.counters { builder.add_counters(x); }
     if let Some(x) = args.members { builder.add_members(x); }
     if let Some(x) = args.software { builder.add_software(x); }
@@ -3065,6 +3135,13 @@ impl<'a> Status<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Counter>>>>(Status::VT_COUNTERS, None)}
   }
+  #[inline]
+  pub fn change(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Status::VT_CHANGE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Status<'_> {
@@ -3083,6 +3160,7 @@ impl ::flatbuffers::Verifiable for Status<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("software", Self::VT_SOFTWARE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<MemberStatus>>>>("members", Self::VT_MEMBERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Counter>>>>("counters", Self::VT_COUNTERS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("change", Self::VT_CHANGE, false)?
      .finish();
     Ok(())
   }
@@ -3098,6 +3176,7 @@ pub struct StatusArgs<'a> {
     pub software: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MemberStatus<'a>>>>>,
     pub counters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Counter<'a>>>>>,
+    pub change: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for StatusArgs<'a> {
   #[inline]
@@ -3113,6 +3192,7 @@ impl<'a> Default for StatusArgs<'a> {
       software: None,
       members: None,
       counters: None,
+      change: None,
     }
   }
 }
@@ -3163,6 +3243,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatusBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Status::VT_COUNTERS, counters);
   }
   #[inline]
+  pub fn add_change(&mut self, change: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Status::VT_CHANGE, change);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StatusBuilder {
@@ -3190,6 +3274,7 @@ impl ::core::fmt::Debug for Status<'_> {
       ds.field("software", &self.software());
       ds.field("members", &self.members());
       ds.field("counters", &self.counters());
+      ds.field("change", &self.change());
       ds.finish()
   }
 }
@@ -3268,6 +3353,617 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PingBuilder<'a, 'b, A> {
 impl ::core::fmt::Debug for Ping<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Ping");
+      ds.finish()
+  }
+}
+pub enum ChangeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Change<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Change<'a> {
+  type Inner = Change<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Change<'a> {
+  pub const VT_WHAT: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
+  pub const VT_NEW_NAME: ::flatbuffers::VOffsetT = 8;
+  pub const VT_WEIGHT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_PLAN_ONLY: ::flatbuffers::VOffsetT = 12;
+  pub const VT_FORCE: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Change { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Change<'bldr>> {
+    let mut builder = ChangeBuilder::new(_fbb);
+    builder.add_weight(args.weight);
+    if let Some(x) = args.new_name { builder.add_new_name(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_force(args.force);
+    builder.add_plan_only(args.plan_only);
+    builder.add_what(args.what);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn what(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Change::VT_WHAT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Change::VT_NAME, None)}
+  }
+  #[inline]
+  pub fn new_name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Change::VT_NEW_NAME, None)}
+  }
+  #[inline]
+  pub fn weight(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Change::VT_WEIGHT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn plan_only(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Change::VT_PLAN_ONLY, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn force(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Change::VT_FORCE, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Change<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u8>("what", Self::VT_WHAT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("new_name", Self::VT_NEW_NAME, false)?
+     .visit_field::<u32>("weight", Self::VT_WEIGHT, false)?
+     .visit_field::<bool>("plan_only", Self::VT_PLAN_ONLY, false)?
+     .visit_field::<bool>("force", Self::VT_FORCE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeArgs<'a> {
+    pub what: u8,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub new_name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub weight: u32,
+    pub plan_only: bool,
+    pub force: bool,
+}
+impl<'a> Default for ChangeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeArgs {
+      what: 0,
+      name: None,
+      new_name: None,
+      weight: 0,
+      plan_only: false,
+      force: false,
+    }
+  }
+}
+
+pub struct ChangeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_what(&mut self, what: u8) {
+    self.fbb_.push_slot::<u8>(Change::VT_WHAT, what, 0);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_new_name(&mut self, new_name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_NEW_NAME, new_name);
+  }
+  #[inline]
+  pub fn add_weight(&mut self, weight: u32) {
+    self.fbb_.push_slot::<u32>(Change::VT_WEIGHT, weight, 0);
+  }
+  #[inline]
+  pub fn add_plan_only(&mut self, plan_only: bool) {
+    self.fbb_.push_slot::<bool>(Change::VT_PLAN_ONLY, plan_only, false);
+  }
+  #[inline]
+  pub fn add_force(&mut self, force: bool) {
+    self.fbb_.push_slot::<bool>(Change::VT_FORCE, force, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Change<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Change<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Change");
+      ds.field("what", &self.what());
+      ds.field("name", &self.name());
+      ds.field("new_name", &self.new_name());
+      ds.field("weight", &self.weight());
+      ds.field("plan_only", &self.plan_only());
+      ds.field("force", &self.force());
+      ds.finish()
+  }
+}
+pub enum MoveOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Move<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Move<'a> {
+  type Inner = Move<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Move<'a> {
+  pub const VT_NODE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
+  pub const VT_WEIGHT: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BEFORE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_AFTER: ::flatbuffers::VOffsetT = 12;
+  pub const VT_GAINS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_LOSES: ::flatbuffers::VOffsetT = 16;
+  pub const VT_FAIR_MILLI: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Move { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MoveArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Move<'bldr>> {
+    let mut builder = MoveBuilder::new(_fbb);
+    builder.add_node(args.node);
+    builder.add_fair_milli(args.fair_milli);
+    builder.add_loses(args.loses);
+    builder.add_gains(args.gains);
+    builder.add_after(args.after);
+    builder.add_before(args.before);
+    builder.add_weight(args.weight);
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn node(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Move::VT_NODE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Move::VT_NAME, None)}
+  }
+  #[inline]
+  pub fn weight(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Move::VT_WEIGHT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn before(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Move::VT_BEFORE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn after(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Move::VT_AFTER, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn gains(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Move::VT_GAINS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn loses(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Move::VT_LOSES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn fair_milli(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Move::VT_FAIR_MILLI, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Move<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("node", Self::VT_NODE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<u32>("weight", Self::VT_WEIGHT, false)?
+     .visit_field::<u32>("before", Self::VT_BEFORE, false)?
+     .visit_field::<u32>("after", Self::VT_AFTER, false)?
+     .visit_field::<u32>("gains", Self::VT_GAINS, false)?
+     .visit_field::<u32>("loses", Self::VT_LOSES, false)?
+     .visit_field::<u32>("fair_milli", Self::VT_FAIR_MILLI, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MoveArgs<'a> {
+    pub node: u64,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub weight: u32,
+    pub before: u32,
+    pub after: u32,
+    pub gains: u32,
+    pub loses: u32,
+    pub fair_milli: u32,
+}
+impl<'a> Default for MoveArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MoveArgs {
+      node: 0,
+      name: None,
+      weight: 0,
+      before: 0,
+      after: 0,
+      gains: 0,
+      loses: 0,
+      fair_milli: 0,
+    }
+  }
+}
+
+pub struct MoveBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MoveBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_node(&mut self, node: u64) {
+    self.fbb_.push_slot::<u64>(Move::VT_NODE, node, 0);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Move::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_weight(&mut self, weight: u32) {
+    self.fbb_.push_slot::<u32>(Move::VT_WEIGHT, weight, 0);
+  }
+  #[inline]
+  pub fn add_before(&mut self, before: u32) {
+    self.fbb_.push_slot::<u32>(Move::VT_BEFORE, before, 0);
+  }
+  #[inline]
+  pub fn add_after(&mut self, after: u32) {
+    self.fbb_.push_slot::<u32>(Move::VT_AFTER, after, 0);
+  }
+  #[inline]
+  pub fn add_gains(&mut self, gains: u32) {
+    self.fbb_.push_slot::<u32>(Move::VT_GAINS, gains, 0);
+  }
+  #[inline]
+  pub fn add_loses(&mut self, loses: u32) {
+    self.fbb_.push_slot::<u32>(Move::VT_LOSES, loses, 0);
+  }
+  #[inline]
+  pub fn add_fair_milli(&mut self, fair_milli: u32) {
+    self.fbb_.push_slot::<u32>(Move::VT_FAIR_MILLI, fair_milli, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MoveBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MoveBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Move<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Move<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Move");
+      ds.field("node", &self.node());
+      ds.field("name", &self.name());
+      ds.field("weight", &self.weight());
+      ds.field("before", &self.before());
+      ds.field("after", &self.after());
+      ds.field("gains", &self.gains());
+      ds.field("loses", &self.loses());
+      ds.field("fair_milli", &self.fair_milli());
+      ds.finish()
+  }
+}
+pub enum ChangedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Changed<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Changed<'a> {
+  type Inner = Changed<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Changed<'a> {
+  pub const VT_APPLIED: ::flatbuffers::VOffsetT = 4;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_REPLICAS_WANTED: ::flatbuffers::VOffsetT = 10;
+  pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_STREAMED: ::flatbuffers::VOffsetT = 14;
+  pub const VT_LEAST: ::flatbuffers::VOffsetT = 16;
+  pub const VT_MOVES: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Changed { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Changed<'bldr>> {
+    let mut builder = ChangedBuilder::new(_fbb);
+    builder.add_least(args.least);
+    builder.add_streamed(args.streamed);
+    builder.add_version(args.version);
+    if let Some(x) = args.moves { builder.add_moves(x); }
+    builder.add_partitions(args.partitions);
+    builder.add_replicas(args.replicas);
+    builder.add_replicas_wanted(args.replicas_wanted);
+    builder.add_applied(args.applied);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn applied(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Changed::VT_APPLIED, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changed::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn partitions(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Changed::VT_PARTITIONS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn replicas_wanted(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Changed::VT_REPLICAS_WANTED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn replicas(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Changed::VT_REPLICAS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn streamed(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changed::VT_STREAMED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn least(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changed::VT_LEAST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn moves(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Move<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Move>>>>(Changed::VT_MOVES, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Changed<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("applied", Self::VT_APPLIED, false)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<u32>("partitions", Self::VT_PARTITIONS, false)?
+     .visit_field::<u8>("replicas_wanted", Self::VT_REPLICAS_WANTED, false)?
+     .visit_field::<u8>("replicas", Self::VT_REPLICAS, false)?
+     .visit_field::<u64>("streamed", Self::VT_STREAMED, false)?
+     .visit_field::<u64>("least", Self::VT_LEAST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Move>>>>("moves", Self::VT_MOVES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangedArgs<'a> {
+    pub applied: bool,
+    pub version: u64,
+    pub partitions: u32,
+    pub replicas_wanted: u8,
+    pub replicas: u8,
+    pub streamed: u64,
+    pub least: u64,
+    pub moves: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Move<'a>>>>>,
+}
+impl<'a> Default for ChangedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangedArgs {
+      applied: false,
+      version: 0,
+      partitions: 0,
+      replicas_wanted: 0,
+      replicas: 0,
+      streamed: 0,
+      least: 0,
+      moves: None,
+    }
+  }
+}
+
+pub struct ChangedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_applied(&mut self, applied: bool) {
+    self.fbb_.push_slot::<bool>(Changed::VT_APPLIED, applied, false);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(Changed::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_partitions(&mut self, partitions: u32) {
+    self.fbb_.push_slot::<u32>(Changed::VT_PARTITIONS, partitions, 0);
+  }
+  #[inline]
+  pub fn add_replicas_wanted(&mut self, replicas_wanted: u8) {
+    self.fbb_.push_slot::<u8>(Changed::VT_REPLICAS_WANTED, replicas_wanted, 0);
+  }
+  #[inline]
+  pub fn add_replicas(&mut self, replicas: u8) {
+    self.fbb_.push_slot::<u8>(Changed::VT_REPLICAS, replicas, 0);
+  }
+  #[inline]
+  pub fn add_streamed(&mut self, streamed: u64) {
+    self.fbb_.push_slot::<u64>(Changed::VT_STREAMED, streamed, 0);
+  }
+  #[inline]
+  pub fn add_least(&mut self, least: u64) {
+    self.fbb_.push_slot::<u64>(Changed::VT_LEAST, least, 0);
+  }
+  #[inline]
+  pub fn add_moves(&mut self, moves: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Move<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Changed::VT_MOVES, moves);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Changed<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Changed<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Changed");
+      ds.field("applied", &self.applied());
+      ds.field("version", &self.version());
+      ds.field("partitions", &self.partitions());
+      ds.field("replicas_wanted", &self.replicas_wanted());
+      ds.field("replicas", &self.replicas());
+      ds.field("streamed", &self.streamed());
+      ds.field("least", &self.least());
+      ds.field("moves", &self.moves());
       ds.finish()
   }
 }

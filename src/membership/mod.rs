@@ -13,6 +13,8 @@
 //! often it had begun before, adds one, and is incomplete from then on: it doesn't say "not found" for what
 //! it may have held.
 //!
+//! **Change.** An operator's [`Word`] makes other records; they spread like all records, and the ring follows them.
+//!
 //! **Suspicion** ([`FailureDetector`]) is each shard's own opinion. It changes where requests go, never the
 //! ring (paper §4.8.3).
 
@@ -21,9 +23,11 @@ mod detector;
 mod member;
 mod records;
 mod view;
+mod word;
 
 pub use cluster::{Founder, Founders, InvalidFounders, cluster_id, node_id};
 pub use detector::{FailureDetector, Health, PATIENCE_MAX, PATIENCE_MIN, PHI_SUSPECTED, PROBE_AFTER};
 pub use member::{Intent, Member, Oneself};
 pub use records::{GOSSIP_EVERY, Membership, MembershipOptions, Place};
 pub use view::{Change, View};
+pub use word::{Outcome, Refused, Word};

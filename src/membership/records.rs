@@ -11,7 +11,7 @@ use crate::id::{ClusterId, Incarnation, NodeId};
 use crate::ring::{Partitions, Ring, RingMember};
 use crate::time::Duration;
 
-use super::{Founders, Intent, Member, Oneself, View, node_id};
+use super::{Founders, Intent, Member, Oneself, Outcome, Refused, View, Word, node_id};
 
 /// Each node gossips with one random member so often (paper §4.8.1).
 pub const GOSSIP_EVERY: Duration = Duration::from_secs(1);
@@ -160,6 +160,18 @@ impl<F: Failpoints> Membership<F> {
         if self.oneself().incarnation == Incarnation(0) || !self.known_by.is_empty() {
             self.myself_mut().oneself.heartbeat += 1;
         }
+    }
+
+    /// What an operator's word would change and move. Nothing changes.
+    pub fn consider(&self, word: &Word) -> Result<Outcome, Refused> {
+        word.outcome(&self.members, &self.ring, self.options)
+    }
+
+    /// Take an operator's word. Whoever calls this makes a new view, and tells the others at once.
+    pub fn change(&mut self, word: &Word) -> Result<Outcome, Refused> {
+        let outcome = self.consider(word)?;
+        self.members.extend(outcome.changed.iter().map(|member| (member.node, member.clone())));
+        Ok(outcome)
     }
 
     /// What to tell another member: all records.

@@ -15,7 +15,7 @@ use ringmain_schema::frame::HEADER_BYTES;
 use ringmain_schema::limits::{
     HANDSHAKE_BYTES_MAX, KEY_BYTES_MAX, META_BYTES_MAX, MULTI_ITEMS_MAX, request_bytes_max,
 };
-use ringmain_schema::message::{ErrorCode, Get, Hello, PeerHello, Put, Role};
+use ringmain_schema::message::{Change, ErrorCode, Get, Hello, PeerHello, Put, Role, What};
 use ringmain_schema::{Flags, Header, Kind};
 
 const MIB: usize = 1 << 20;
@@ -331,7 +331,7 @@ fn a_second_hello() {
 fn kinds_that_clients_do_not_send() {
     let victim = Victim::start(&[]);
     let mut wire = victim.greeted();
-    let known = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+    let known = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
     for kind in (0..=255).filter(|kind| !known.contains(kind)) {
         expect_refused(&mut wire, &header(0, 0, Kind(kind)), ErrorCode::Unsupported);
         let mut with_body = header(12, 4, Kind(kind)).to_vec();
@@ -351,7 +351,10 @@ fn metadata_that_fails_verification() {
     let full =
         Put { key: b"cart:42", value: Some(b"milk"), context: &context, ttl_ms: 60_000, ..Put::default() };
     let at_least = Get { key: b"cart:42", at_least: &context, latest: true, ..Get::default() };
+    let change =
+        Change { what: What::Weight, name: "n0", new_name: "n1", weight: 200, plan_only: false, force: true };
     let requests = [
+        encoded(|encoder, out| change.encode(encoder, 7, out)),
         encoded(|encoder, out| full.encode(encoder, 7, Flags::NONE, out)),
         encoded(|encoder, out| at_least.encode(encoder, 7, Flags::NONE, out)),
         delete(7, b"cart:42"),
@@ -368,7 +371,7 @@ fn metadata_that_fails_verification() {
             assert!(answer.kind().is_answer() && answer.id() == 7, "bit {bit}");
             sent += 1;
         }
-        for kind in 2..=9 {
+        for kind in 2..=10 {
             let mut disguised = request.clone();
             disguised[8] = kind;
             assert_eq!(wire.ask(&disguised).id(), 7, "as kind {kind}");

@@ -14,6 +14,7 @@
 mod answer;
 mod appends;
 mod batch;
+mod changes;
 mod counters;
 mod deadlines;
 mod fallbacks;

@@ -82,19 +82,30 @@ impl<F: Failpoints> Shard<F> {
         let oneself = membership.oneself();
         let newly = (oneself.incarnation, oneself.serving) != (before.incarnation, before.serving);
         if changed {
-            let view = Arc::new(membership.view());
-            self.append_members(out);
-            self.show_view(&view, out);
-            self.take_view(view, out);
+            self.renew_view(out);
         }
         if frame.header.kind == Kind::GOSSIP {
             self.send_gossip(connection, Kind::GOSSIPED, frame.header.request_id, out);
         }
         if newly {
             // The others wait for this: tell them now rather than within a second.
-            for (_, connection) in self.links.up_on(ShardId(0)) {
-                self.send_gossip(connection, Kind::GOSSIP, 0, out);
-            }
+            self.spread(out);
+        }
+    }
+
+    /// The records are others than before: keep them, and work by them on all shards.
+    pub(super) fn renew_view(&mut self, out: &mut Output) {
+        let Some(membership) = &mut self.membership else { return };
+        let view = Arc::new(membership.view());
+        self.append_members(out);
+        self.show_view(&view, out);
+        self.take_view(view, out);
+    }
+
+    /// Gossip with everybody at once.
+    pub(super) fn spread(&mut self, out: &mut Output) {
+        for (_, connection) in self.links.up_on(ShardId(0)) {
+            self.send_gossip(connection, Kind::GOSSIP, 0, out);
         }
     }
 

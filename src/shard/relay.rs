@@ -64,20 +64,20 @@ impl<F: Failpoints> Shard<F> {
         if self.is_mine(partition) {
             self.relay_to_peer(now, origin, frame, partition, budget, out);
         } else {
-            self.relay_to_sibling(now, origin, frame, partition, budget, out);
+            let shard = ShardId(token::shard_of(partition.0, self.options.shards));
+            self.relay_to_sibling(now, origin, frame, shard, budget, out);
         }
     }
 
-    fn relay_to_sibling(
+    pub(super) fn relay_to_sibling(
         &mut self,
         now: Now,
         origin: Origin,
         frame: &Frame<'_>,
-        partition: PartitionId,
+        shard: ShardId,
         budget: Duration,
         out: &mut Output,
     ) {
-        let shard = ShardId(token::shard_of(partition.0, self.options.shards));
         let under_way = self.relays_to[usize::from(shard.0)];
         if under_way >= SIBLING_REQUESTS_MAX {
             return self.refuse_overloaded(out, origin, "the owning shard is busy: retry later");
@@ -158,7 +158,7 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) -> Option<u64> {
         let deadline = now.monotonic + budget + GRACE;
-        let is_write = matches!(frame.header.kind, Kind::PUT | Kind::DELETE | Kind::MULTI_PUT);
+        let is_write = matches!(frame.header.kind, Kind::PUT | Kind::DELETE | Kind::MULTI_PUT | Kind::CHANGE);
         if let Ok(ticket) = self.relays.insert(Relay { origin, via, deadline, is_write }) {
             self.deadlines.add(deadline, Due::Relay(ticket));
             return Some(ticket);

@@ -36,11 +36,12 @@ impl<F: Failpoints> Shard<F> {
                 self.on_multi(now, origin, frame, cap, out);
             }
             Kind::GET | Kind::PUT | Kind::DELETE => self.on_key_request(now, origin, frame, cap, out),
+            Kind::CHANGE => self.on_change(now, origin, frame, cap, out),
             _ => self.answer_code(
                 out,
                 origin,
                 ErrorCode::Unsupported,
-                "only requests about keys are passed on",
+                "only requests about keys and changes of members are passed on",
             ),
         }
     }
@@ -181,7 +182,7 @@ impl<F: Failpoints> Shard<F> {
         Ok([needed, primaries])
     }
 
-    fn budget(&self, asked_us: u32, cap: Option<Duration>) -> Duration {
+    pub(super) fn budget(&self, asked_us: u32, cap: Option<Duration>) -> Duration {
         let asked = match asked_us {
             0 => cap.unwrap_or(self.options.budget_default),
             asked_us => Duration::from_micros(asked_us.into()),

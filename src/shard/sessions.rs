@@ -237,7 +237,7 @@ impl<F: Failpoints> Shard<F> {
         let request_id = frame.header.request_id;
         let origin = Origin::Client { connection, request_id };
         match frame.header.kind {
-            Kind::GET | Kind::PUT | Kind::DELETE | Kind::MULTI_GET | Kind::MULTI_PUT => {
+            Kind::GET | Kind::PUT | Kind::DELETE | Kind::MULTI_GET | Kind::MULTI_PUT | Kind::CHANGE => {
                 self.on_request(now, origin, frame, None, out);
             }
             Kind::TOPOLOGY => self.on_topology_request(connection, frame, out),

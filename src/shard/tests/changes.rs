@@ -1,0 +1,98 @@
+//! An operator's words, as any shard takes them.
+
+use ringmain_schema::message::{Change, Changed, ErrorAnswer, ErrorCode, What};
+use ringmain_schema::{Encoder, Frame, Kind};
+
+use super::cluster::{At, Cluster, get, put};
+use crate::time::Duration;
+
+const WEIGHT: Change<'static> =
+    Change { what: What::Weight, name: "n2", new_name: "", weight: 50, plan_only: false, force: false };
+
+/// Say it to one shard: what it moves, or why not.
+fn say(cluster: &mut Cluster, at: At, change: Change<'_>) -> Result<Changed, (ErrorCode, String)> {
+    let client = cluster.client(at);
+    let mut bytes = Vec::new();
+    change.encode(&mut Encoder::default(), 9, &mut bytes);
+    cluster.send(client, &bytes);
+    let answer = cluster.receive(client).expect("it is answered at once");
+    let frame = Frame::split(&answer, answer.len()).unwrap().unwrap();
+    assert_eq!(frame.header.request_id, 9);
+    if frame.header.kind == Kind::ERROR {
+        let error = ErrorAnswer::parse(&frame).unwrap();
+        return Err((error.code, error.message.to_owned()));
+    }
+    Ok(Changed::parse(&frame).unwrap())
+}
+
+fn weights(cluster: &Cluster) -> Vec<u32> {
+    let weight = |shard: &crate::shard::Shard| {
+        let members = &shard.view().members;
+        members.iter().find(|member| *member.name == *"n2").unwrap().weight
+    };
+    cluster.shards.values().map(weight).collect()
+}
+
+/// It reaches all shards of all nodes without a second's wait, whichever was told.
+#[test]
+fn every_shard_takes_a_word_and_all_work_by_it_at_once() {
+    let mut cluster = Cluster::new(4, 2);
+    for (weight, at) in [(50, (0, 0)), (60, (1, 1)), (70, (2, 1))] {
+        let changed = say(&mut cluster, at, Change { weight, ..WEIGHT }).unwrap();
+        assert!(changed.applied && changed.version > 0);
+        assert_eq!((changed.partitions, changed.replicas_wanted, changed.replicas), (16, 3, 3));
+        assert_eq!(changed.moves.iter().map(|moved| moved.after).sum::<u32>(), 3 * 16);
+        assert_eq!(weights(&cluster), [weight; 8]);
+        let again = say(&mut cluster, at, Change { weight, ..WEIGHT }).unwrap();
+        assert!(!again.applied && again.version == 0, "it was so already");
+    }
+    cluster.run(Duration::from_secs(1));
+    cluster.nobody_owes_an_answer();
+}
+
+#[test]
+fn a_plan_changes_nothing() {
+    let mut cluster = Cluster::new(4, 2);
+    let leave = Change { what: What::Leave, name: "n3", weight: 0, plan_only: true, ..WEIGHT };
+    let planned = say(&mut cluster, (0, 1), leave).unwrap();
+    let gone = planned.moves.iter().find(|moved| moved.name == "n3").unwrap();
+    assert_eq!((gone.after, gone.loses, gone.fair_milli), (0, gone.before, 0));
+    assert!(!planned.applied && planned.version > 0 && planned.streamed >= planned.least);
+    assert!(
+        planned.moves.iter().all(|moved| moved.name == "n3" || moved.after == 16),
+        "three hold everything"
+    );
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(say(&mut cluster, (1, 0), leave).unwrap(), planned, "and so it is still to be done");
+}
+
+#[test]
+fn who_can_be_reached_is_removed_by_force_only() {
+    let mut cluster = Cluster::new(4, 1);
+    let remove = Change { what: What::Remove, name: "n3", weight: 0, ..WEIGHT };
+    for at in [(0, 0), (3, 0)] {
+        let (code, message) = say(&mut cluster, at, remove).unwrap_err();
+        assert!(code == ErrorCode::BadRequest && message.contains("--force"), "{message}");
+    }
+    assert!(say(&mut cluster, (0, 0), Change { plan_only: true, ..remove }).is_ok(), "one may ask");
+    cluster.kill(3);
+    cluster.run(Duration::from_secs(2));
+    assert!(say(&mut cluster, (0, 0), remove).unwrap().applied);
+    assert!(say(&mut cluster, (1, 0), Change { name: "n2", force: true, ..remove }).unwrap().applied);
+}
+
+#[test]
+fn nonsense_is_a_bad_request() {
+    let mut cluster = Cluster::new(3, 2);
+    for (change, words) in [
+        (Change { name: "n7", ..WEIGHT }, "there are n0, n1, n2"),
+        (Change { weight: 0, ..WEIGHT }, "1 to 10000"),
+        (Change { what: What::Replace, new_name: "n1", force: true, ..WEIGHT }, "holds a share"),
+    ] {
+        let (code, message) = say(&mut cluster, (1, 1), change).unwrap_err();
+        assert!(code == ErrorCode::BadRequest && message.contains(words), "{message}");
+    }
+    let client = cluster.client((0, 0));
+    cluster.put(client, put(b"k", b"v"));
+    assert_eq!(cluster.get(client, get(b"k")).values(), [b"v"]);
+}

@@ -4,8 +4,10 @@
 //! make no sense.
 
 mod arguments;
+mod changes;
 mod render;
 mod requests;
+mod status;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -44,7 +46,12 @@ pub(crate) fn run() -> ExitCode {
         Command::Get(get) => requests::get(&get),
         Command::Put(put) => requests::put(&put),
         Command::Delete(delete) => requests::delete(&delete),
-        Command::Status(status) => requests::status(&status),
+        Command::Status(status) => status::status(&status),
+        Command::Join(join) => changes::join(&join),
+        Command::Leave(leave) => changes::leave(&leave),
+        Command::Remove(remove) => changes::remove(&remove),
+        Command::Replace(replace) => changes::replace(&replace),
+        Command::Weight(weight) => changes::weight(&weight),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

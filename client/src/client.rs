@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmain_schema::message::{Ping, Status, StatusRequest, Topology};
+use ringmain_schema::message::{Change, Changed, Ping, Status, StatusRequest, Topology};
 use ringmain_schema::{Encoder, Kind, limits};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -277,6 +277,33 @@ impl Client {
             statuses.push(ShardStatus { address: connection.address.to_string(), status });
         }
         statuses
+    }
+
+    /// Change who holds what, or, with [`Change::plan_only`], ask what that would move. The first server that can be
+    /// asked takes the word and tells the others.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] says why the word was refused; [`Error::MaybeApplied`] that no answer came. The same word
+    /// said again does no harm.
+    pub async fn change(&self, change: &Change<'_>) -> Result<Changed, Error> {
+        let connection = self.any_connection()?;
+        let encode = |encoder: &mut Encoder, id, out: &mut Vec<u8>| change.encode(encoder, id, out);
+        let until = deadline(Instant::now(), self.engine().defaults.timeout);
+        let pending = connection.send(Some(until), encode);
+        match pending.map_err(|not_sent| not_asked(&connection, &not_sent))?.await {
+            Outcome::Answer(bytes) => {
+                let frame = frame(&bytes);
+                if frame.header.kind != Kind::CHANGED {
+                    return Err(failure(&frame).unwrap_or_else(|| unexpected(frame.header.kind)));
+                }
+                Changed::parse(&frame).map_err(malformed)
+            }
+            Outcome::Lost { sent: true } | Outcome::TimedOut { sent: true } if !change.plan_only => {
+                Err(Error::MaybeApplied { acks: 0 })
+            }
+            Outcome::Lost { .. } => Err(lost(&connection)),
+            Outcome::TimedOut { .. } => Err(Error::Timeout),
+        }
     }
 
     /// One empty question to one server, and how long its answer took.

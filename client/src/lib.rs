@@ -62,5 +62,7 @@ pub use bytes::Bytes;
 pub use client::{Client, ShardStatus};
 pub use error::Error;
 pub use request::Request;
-pub use ringmain_schema::message::{Counter, Member, MemberStatus, Status, Topology};
+pub use ringmain_schema::message::{
+    Change, Changed, Counter, Member, MemberStatus, Move, Status, Topology, What,
+};
 pub use url::UrlError;

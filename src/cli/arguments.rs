@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use ringmain::config::{HostPort, ServeArguments, Span};
+use ringmain_schema::limits::WEIGHT_MAX;
 
 /// An always-writable, replicated key-value store: Amazon Dynamo for one thread a core.
 #[derive(Parser, Debug)]
@@ -23,6 +24,16 @@ pub(super) enum Command {
     Delete(DeleteArguments),
     /// Print how a node and its cluster are
     Status(StatusArguments),
+    /// Make a guest a member that holds its share, or let one stay that is leaving
+    Join(JoinArguments),
+    /// Let a member hand its share over; it is removed when it has
+    Leave(LeaveArguments),
+    /// Drop a dead member for good: the others share what it held
+    Remove(RemoveArguments),
+    /// Let a guest take the place of a dead member, which is gone for good
+    Replace(ReplaceArguments),
+    /// Give a member more or less to hold
+    Weight(WeightArguments),
 }
 
 /// Whom to ask, and for how long.
@@ -143,6 +154,94 @@ pub(super) struct StatusArguments {
     pub(super) target: Target,
 }
 
+/// How a change of members is made, and told of.
+#[derive(Args, Debug)]
+pub(super) struct Manner {
+    /// Only print what would move
+    #[arg(long)]
+    pub(super) plan: bool,
+
+    /// Wait for the end of the change, so long at most
+    #[arg(long, value_name = "TIME", conflicts_with = "plan")]
+    pub(super) wait: Option<Span>,
+
+    /// Print what moves as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+/// 100 is ordinary; another's share is in proportion.
+fn weight_parser() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX))
+}
+
+#[derive(Args, Debug)]
+pub(super) struct JoinArguments {
+    /// The guest: a node that was started with --seeds
+    pub(super) name: String,
+
+    /// Its capacity, in proportion to the others' [default: as it was configured; 100 is ordinary]
+    #[arg(long, value_name = "W", value_parser = weight_parser())]
+    pub(super) weight: Option<u32>,
+
+    #[command(flatten)]
+    pub(super) manner: Manner,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LeaveArguments {
+    /// The member
+    pub(super) name: String,
+
+    #[command(flatten)]
+    pub(super) manner: Manner,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RemoveArguments {
+    /// The member
+    pub(super) name: String,
+
+    /// Even if it can be reached, and could leave
+    #[arg(long)]
+    pub(super) force: bool,
+
+    #[command(flatten)]
+    pub(super) manner: Manner,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReplaceArguments {
+    /// The member that is gone
+    pub(super) old: String,
+
+    /// The guest that takes its place
+    pub(super) new: String,
+
+    /// Even if the old one can be reached, and could leave
+    #[arg(long)]
+    pub(super) force: bool,
+
+    #[command(flatten)]
+    pub(super) manner: Manner,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WeightArguments {
+    /// The member
+    pub(super) name: String,
+
+    /// Its capacity, in proportion to the others'; 100 is ordinary
+    #[arg(value_parser = weight_parser())]
+    pub(super) weight: u32,
+
+    #[command(flatten)]
+    pub(super) manner: Manner,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +285,11 @@ mod tests {
             ("ringmain put k v --overwrite --context 00", "cannot be used with"),
             ("ringmain put k v --beside --overwrite", "cannot be used with"),
             ("ringmain delete k --context 0g", "hexadecimal"),
+            ("ringmain join n4 --weight 0", "0 is not in 1..=10000"),
+            ("ringmain weight n4 10001", "10001 is not in 1..=10000"),
+            ("ringmain leave n4 --plan --wait 1s", "cannot be used with"),
+            ("ringmain leave n4 --force", "--force"),
+            ("ringmain replace n4", "<NEW>"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

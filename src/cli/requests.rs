@@ -6,11 +6,10 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 use ringmain::config::Span;
-use ringmain_client::{Client, Context, Got, ShardStatus, Status};
-use serde::Serialize;
+use ringmain_client::{Client, Context, Got};
 
 use super::Failure;
-use super::arguments::{DeleteArguments, GetArguments, PutArguments, Replaces, StatusArguments, Target};
+use super::arguments::{DeleteArguments, GetArguments, PutArguments, Replaces, Target};
 use super::render::{Found, Hex, Version, json};
 
 pub(super) fn get(arguments: &GetArguments) -> Result<(), Failure> {
@@ -102,108 +101,19 @@ async fn replacing<'c, K: AsRef<[u8]>>(
     Ok(request.context(&seen.context))
 }
 
-pub(super) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
-    let statuses = run(&arguments.target, async |client| Ok(client.status().await))?;
-    if arguments.json {
-        let statuses: Vec<_> = statuses.iter().map(ShardReport::new).collect();
-        return print(json(&statuses).as_bytes());
-    }
-    let text: String = statuses.iter().map(render_status).collect();
-    print(text.as_bytes())
-}
-
-/// One shard's status, as JSON shows it.
-#[derive(Serialize)]
-struct ShardReport<'a> {
-    address: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<StatusReport<'a>>,
-}
-
-#[derive(Serialize)]
-struct StatusReport<'a> {
-    name: &'a str,
-    node: String,
-    cluster: String,
-    shard: u16,
-    shards: u16,
-    topology_epoch: String,
-    serving: bool,
-    software: &'a str,
-    members: Vec<MemberReport<'a>>,
-    counters: std::collections::BTreeMap<&'a str, u64>,
-}
-
-#[derive(Serialize)]
-struct MemberReport<'a> {
-    name: &'a str,
-    node: String,
-    address: &'a str,
-    incarnation: u64,
-    state: &'a str,
-}
-
-impl<'a> ShardReport<'a> {
-    fn new(shard: &'a ShardStatus) -> Self {
-        let (status, error) = match &shard.status {
-            Ok(status) => (Some(StatusReport::new(status)), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        Self { address: &shard.address, error, status }
-    }
-}
-
-impl<'a> StatusReport<'a> {
-    fn new(status: &'a Status) -> Self {
-        let members = status.members.iter().map(|member| MemberReport {
-            name: &member.name,
-            node: format!("{:016x}", member.node),
-            address: &member.address,
-            incarnation: member.incarnation,
-            state: &member.state,
-        });
-        Self {
-            name: &status.name,
-            node: format!("{:016x}", status.node),
-            cluster: format!("{:016x}", status.cluster),
-            shard: status.shard,
-            shards: status.shards,
-            topology_epoch: format!("{:016x}", status.epoch),
-            serving: status.serving,
-            software: &status.software,
-            members: members.collect(),
-            counters: status.counters.iter().map(|counter| (&*counter.name, counter.value)).collect(),
-        }
-    }
-}
-
-fn render_status(shard: &ShardStatus) -> String {
-    use std::fmt::Write as _;
-    let status = match &shard.status {
-        Ok(status) => status,
-        Err(error) => return format!("{}: {error}\n", shard.address),
-    };
-    let serving = if status.serving { "serving" } else { "not serving" };
-    let (name, number, shards) = (&status.name, status.shard, status.shards);
-    let mut text = format!("{name} shard {number} of {shards} at {}: {serving}\n", shard.address);
-    for member in &status.members {
-        let (name, address, incarnation, state) =
-            (&member.name, &member.address, member.incarnation, &member.state);
-        let _ = writeln!(text, "  member {name} at {address}, incarnation {incarnation}: {state}");
-    }
-    for counter in status.counters.iter().filter(|counter| counter.value > 0) {
-        let _ = writeln!(text, "  {} {}", counter.name, counter.value);
-    }
-    text
-}
-
-/// Connect, and do one thing.
-fn run<T, F>(target: &Target, act: impl FnOnce(Client) -> F) -> Result<T, Failure>
+/// Connect, and ask one thing.
+pub(super) fn run<T, F>(target: &Target, act: impl FnOnce(Client) -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, ringmain_client::Error>>,
 {
+    connected(target, async |client| act(client).await.map_err(Failure::failed))
+}
+
+/// Connect, and do one thing.
+pub(super) fn connected<T>(
+    target: &Target,
+    act: impl AsyncFnOnce(Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut builder = Client::builder()
         .servers(target.server.iter().map(ToString::to_string))
         .timeout(span(target.timeout))
@@ -215,7 +125,7 @@ where
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
-    runtime.block_on(async { act(builder.connect().await?).await }).map_err(Failure::failed)
+    runtime.block_on(async { act(builder.connect().await.map_err(Failure::failed)?).await })
 }
 
 fn found(key: &str, got: &Got) -> Found {
@@ -228,10 +138,10 @@ fn found(key: &str, got: &Got) -> Found {
     Found { key: key.to_owned(), context: Hex(got.context.as_bytes().to_vec()), versions: versions.collect() }
 }
 
-fn span(span: Span) -> Duration {
+pub(super) fn span(span: Span) -> Duration {
     Duration::from_nanos(span.0.0)
 }
 
-fn print(bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
     io::stdout().write_all(bytes).map_err(Failure::failed)
 }

@@ -130,6 +130,10 @@ pub enum Choice {
 /// A state that is seldom reached, and where bugs are at home.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Rare {
+    /// All members had confirmed the last step of a change of the ring.
+    RingChanged,
+    /// A removed node heard of it, and stopped serving.
+    Fenced,
     /// A retry found the version that it had left before.
     RetryFoundItsVersion,
     /// A retry came after its version had been replaced.

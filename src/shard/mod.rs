@@ -112,7 +112,7 @@ impl<F: Failpoints> Shard<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(
         options: ShardOptions,
-        mut membership: Membership<F>,
+        membership: Membership<F>,
         seeds: &[(Arc<str>, u16)],
         mut prng: Prng,
         failpoints: F,

@@ -1324,6 +1324,187 @@ impl ::core::fmt::Debug for Forward<'_> {
       ds.finish()
   }
 }
+pub enum SettledOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Settled<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Settled<'a> {
+  type Inner = Settled<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Settled<'a> {
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_IN_RING: ::flatbuffers::VOffsetT = 6;
+  pub const VT_WEIGHT: ::flatbuffers::VOffsetT = 8;
+  pub const VT_DATA_CENTER: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RACK: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PLACE: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Settled { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args SettledArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Settled<'bldr>> {
+    let mut builder = SettledBuilder::new(_fbb);
+    builder.add_place(args.place);
+    builder.add_version(args.version);
+    if let Some(x) = args.rack { builder.add_rack(x); }
+    if let Some(x) = args.data_center { builder.add_data_center(x); }
+    builder.add_weight(args.weight);
+    builder.add_in_ring(args.in_ring);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Settled::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn in_ring(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Settled::VT_IN_RING, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn weight(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Settled::VT_WEIGHT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn data_center(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Settled::VT_DATA_CENTER, None)}
+  }
+  #[inline]
+  pub fn rack(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Settled::VT_RACK, None)}
+  }
+  #[inline]
+  pub fn place(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Settled::VT_PLACE, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Settled<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<bool>("in_ring", Self::VT_IN_RING, false)?
+     .visit_field::<u32>("weight", Self::VT_WEIGHT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("data_center", Self::VT_DATA_CENTER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("rack", Self::VT_RACK, false)?
+     .visit_field::<u64>("place", Self::VT_PLACE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct SettledArgs<'a> {
+    pub version: u64,
+    pub in_ring: bool,
+    pub weight: u32,
+    pub data_center: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub rack: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub place: u64,
+}
+impl<'a> Default for SettledArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    SettledArgs {
+      version: 0,
+      in_ring: false,
+      weight: 0,
+      data_center: None,
+      rack: None,
+      place: 0,
+    }
+  }
+}
+
+pub struct SettledBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SettledBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(Settled::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_in_ring(&mut self, in_ring: bool) {
+    self.fbb_.push_slot::<bool>(Settled::VT_IN_RING, in_ring, false);
+  }
+  #[inline]
+  pub fn add_weight(&mut self, weight: u32) {
+    self.fbb_.push_slot::<u32>(Settled::VT_WEIGHT, weight, 0);
+  }
+  #[inline]
+  pub fn add_data_center(&mut self, data_center: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Settled::VT_DATA_CENTER, data_center);
+  }
+  #[inline]
+  pub fn add_rack(&mut self, rack: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Settled::VT_RACK, rack);
+  }
+  #[inline]
+  pub fn add_place(&mut self, place: u64) {
+    self.fbb_.push_slot::<u64>(Settled::VT_PLACE, place, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SettledBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    SettledBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Settled<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Settled<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Settled");
+      ds.field("version", &self.version());
+      ds.field("in_ring", &self.in_ring());
+      ds.field("weight", &self.weight());
+      ds.field("data_center", &self.data_center());
+      ds.field("rack", &self.rack());
+      ds.field("place", &self.place());
+      ds.finish()
+  }
+}
 pub enum MemberRecordOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1354,6 +1535,12 @@ impl<'a> MemberRecord<'a> {
   pub const VT_INTENT_VERSION: ::flatbuffers::VOffsetT = 26;
   pub const VT_COMPLETE: ::flatbuffers::VOffsetT = 28;
   pub const VT_SERVING: ::flatbuffers::VOffsetT = 30;
+  pub const VT_PLACE: ::flatbuffers::VOffsetT = 32;
+  pub const VT_SETTLED: ::flatbuffers::VOffsetT = 34;
+  pub const VT_RING: ::flatbuffers::VOffsetT = 36;
+  pub const VT_CHANGE: ::flatbuffers::VOffsetT = 38;
+  pub const VT_STEP: ::flatbuffers::VOffsetT = 40;
+  pub const VT_LACKING: ::flatbuffers::VOffsetT = 42;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1365,10 +1552,15 @@ impl<'a> MemberRecord<'a> {
     args: &'args MemberRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<MemberRecord<'bldr>> {
     let mut builder = MemberRecordBuilder::new(_fbb);
+    builder.add_change(args.change);
+    builder.add_ring(args.ring);
+    builder.add_place(args.place);
     builder.add_intent_version(args.intent_version);
     builder.add_heartbeat(args.heartbeat);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
+    if let Some(x) = args.lacking { builder.add_lacking(x); }
+    if let Some(x) = args.settled { builder.add_settled(x); }
     if let Some(x) = args.rack { builder.add_rack(x); }
     if let Some(x) = args.data_center { builder.add_data_center(x); }
     builder.add_weight(args.weight);
@@ -1376,6 +1568,7 @@ impl<'a> MemberRecord<'a> {
     if let Some(x) = args.host { builder.add_host(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     builder.add_ordinary_port(args.ordinary_port);
+    builder.add_step(args.step);
     builder.add_serving(args.serving);
     builder.add_complete(args.complete);
     builder.add_intent(args.intent);
@@ -1481,6 +1674,48 @@ impl<'a> MemberRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(MemberRecord::VT_SERVING, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn place(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_PLACE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn settled(&self) -> Option<Settled<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Settled>>(MemberRecord::VT_SETTLED, None)}
+  }
+  #[inline]
+  pub fn ring(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_RING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn change(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_CHANGE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn step(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(MemberRecord::VT_STEP, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn lacking(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(MemberRecord::VT_LACKING, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberRecord<'_> {
@@ -1503,6 +1738,12 @@ impl ::flatbuffers::Verifiable for MemberRecord<'_> {
      .visit_field::<u64>("intent_version", Self::VT_INTENT_VERSION, false)?
      .visit_field::<bool>("complete", Self::VT_COMPLETE, false)?
      .visit_field::<bool>("serving", Self::VT_SERVING, false)?
+     .visit_field::<u64>("place", Self::VT_PLACE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Settled>>("settled", Self::VT_SETTLED, false)?
+     .visit_field::<u64>("ring", Self::VT_RING, false)?
+     .visit_field::<u64>("change", Self::VT_CHANGE, false)?
+     .visit_field::<u8>("step", Self::VT_STEP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("lacking", Self::VT_LACKING, false)?
      .finish();
     Ok(())
   }
@@ -1522,6 +1763,12 @@ pub struct MemberRecordArgs<'a> {
     pub intent_version: u64,
     pub complete: bool,
     pub serving: bool,
+    pub place: u64,
+    pub settled: Option<::flatbuffers::WIPOffset<Settled<'a>>>,
+    pub ring: u64,
+    pub change: u64,
+    pub step: u8,
+    pub lacking: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for MemberRecordArgs<'a> {
   #[inline]
@@ -1541,6 +1788,12 @@ impl<'a> Default for MemberRecordArgs<'a> {
       intent_version: 0,
       complete: false,
       serving: false,
+      place: 0,
+      settled: None,
+      ring: 0,
+      change: 0,
+      step: 0,
+      lacking: None,
     }
   }
 }
@@ -1607,6 +1860,30 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberRecordBuilder<'a, 'b, A
     self.fbb_.push_slot::<bool>(MemberRecord::VT_SERVING, serving, false);
   }
   #[inline]
+  pub fn add_place(&mut self, place: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_PLACE, place, 0);
+  }
+  #[inline]
+  pub fn add_settled(&mut self, settled: ::flatbuffers::WIPOffset<Settled<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Settled>>(MemberRecord::VT_SETTLED, settled);
+  }
+  #[inline]
+  pub fn add_ring(&mut self, ring: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_RING, ring, 0);
+  }
+  #[inline]
+  pub fn add_change(&mut self, change: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_CHANGE, change, 0);
+  }
+  #[inline]
+  pub fn add_step(&mut self, step: u8) {
+    self.fbb_.push_slot::<u8>(MemberRecord::VT_STEP, step, 0);
+  }
+  #[inline]
+  pub fn add_lacking(&mut self, lacking: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberRecord::VT_LACKING, lacking);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberRecordBuilder {
@@ -1638,6 +1915,12 @@ impl ::core::fmt::Debug for MemberRecord<'_> {
       ds.field("intent_version", &self.intent_version());
       ds.field("complete", &self.complete());
       ds.field("serving", &self.serving());
+      ds.field("place", &self.place());
+      ds.field("settled", &self.settled());
+      ds.field("ring", &self.ring());
+      ds.field("change", &self.change());
+      ds.field("step", &self.step());
+      ds.field("lacking", &self.lacking());
       ds.finish()
   }
 }

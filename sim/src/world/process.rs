@@ -164,14 +164,10 @@ impl World {
         let names = &NAMES[..self.plan.nodes];
         let ids: Vec<_> = names.iter().map(|name| node_id(self.cluster, name)).collect();
         let members: Vec<_> = {
-            let ring_member = |&node| ringmain::ring::RingMember {
-                node,
-                weight: ringmain::ring::WEIGHT_ORDINARY,
-                zone: ringmain::ring::Zone::new("", ""),
-            };
-            let mut members: Vec<_> = ids.iter().map(ring_member).collect();
-            members.sort_by_key(|member| member.node);
-            members
+            let zone = ringmain::ring::Zone::new("", "");
+            let ring_member =
+                |&node| ringmain::ring::RingMember::new(node, ringmain::ring::WEIGHT_ORDINARY, zone);
+            ids.iter().map(ring_member).collect()
         };
         let ring = ringmain::ring::Ring::new(partitions(), REPLICAS, &members);
         let holders = |key: Key| -> Vec<usize> {

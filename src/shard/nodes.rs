@@ -7,12 +7,15 @@ use ringmain_schema::{Frame, Kind};
 
 use crate::failpoint::Failpoints;
 use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::membership::{GOSSIP_EVERY, View};
+use crate::membership::{GOSSIP_EVERY, Oneself, View};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::io::{Output, SiblingMessage};
 use super::sessions::Session;
+
+/// News is pushed to this many members at once; the others hear of it by gossip.
+const PUSHED_TO: usize = 8;
 
 /// Which siblings have been shown a view that they have not taken yet, and when gossip is due.
 #[derive(Debug)]
@@ -79,22 +82,50 @@ impl<F: Failpoints> Shard<F> {
         let Some(membership) = &mut self.membership else { return };
         let before = membership.oneself().clone();
         let changed = membership.on_gossip(from, gossip);
-        let oneself = membership.oneself();
-        let newly = (oneself.incarnation, oneself.serving) != (before.incarnation, before.serving);
         if changed {
-            let view = Arc::new(membership.view());
-            self.append_members(out);
-            self.show_view(&view, out);
-            self.take_view(view, out);
+            self.on_membership_changed(&before, out);
         }
         if frame.header.kind == Kind::GOSSIP {
             self.send_gossip(connection, Kind::GOSSIPED, frame.header.request_id, out);
         }
-        if newly {
-            // The others wait for this: tell them now rather than within a second.
-            for (_, connection) in self.links.up_on(ShardId(0)) {
-                self.send_gossip(connection, Kind::GOSSIP, 0, out);
-            }
+    }
+
+    /// The records have changed: note it, show it to all shards, and tell the other nodes what they wait for. This node
+    /// had said so much of itself before.
+    pub(super) fn on_membership_changed(&mut self, before: &Oneself, out: &mut Output) {
+        let Some(membership) = &self.membership else { return };
+        let (view, oneself) = (Arc::new(membership.view()), membership.oneself());
+        let news = |oneself: &Oneself| (oneself.incarnation, oneself.serving, oneself.works);
+        let is_news = news(oneself) != news(before) || view.works != self.view.works;
+        self.append_members(out);
+        self.show_view(&view, out);
+        self.take_view(view, out);
+        if is_news {
+            self.push_gossip(out);
+        }
+        self.confirm(out);
+    }
+
+    /// Tell some now rather than within a second: all, if they are few.
+    pub(super) fn push_gossip(&mut self, out: &mut Output) {
+        let mut peers = self.links.up_on(ShardId(0));
+        while peers.len() > PUSHED_TO {
+            peers.swap_remove(self.prng.below(peers.len() as u64) as usize);
+        }
+        for (_, connection) in peers {
+            self.send_gossip(connection, Kind::GOSSIP, 0, out);
+        }
+    }
+
+    /// State what all shards of this node work by, if they work by the same.
+    fn confirm(&mut self, out: &mut Output) {
+        let Some(membership) = &mut self.membership else { return };
+        if self.notices.under_way.contains(&true) {
+            return;
+        }
+        let before = membership.oneself().clone();
+        if membership.confirm(self.view.works) {
+            self.on_membership_changed(&before, out);
         }
     }
 
@@ -115,6 +146,7 @@ impl<F: Failpoints> Shard<F> {
         if self.notices.under_way[sibling] {
             out.siblings.push((from, SiblingMessage::View(self.view.clone())));
         }
+        self.confirm(out);
     }
 
     /// Work by this view from now on, and tell the clients that subscribed.

@@ -84,6 +84,8 @@ pub struct Replicate<'a> {
     pub partition_epoch: u64,
     /// From read repair: nobody waits for the answer.
     pub repair: bool,
+    /// From anti-entropy.
+    pub exchange: bool,
     replaced: Option<Vector<'a, Operation>>,
 }
 
@@ -97,6 +99,7 @@ impl<'a> Replicate<'a> {
             ring: wire.ring(),
             partition_epoch: wire.partition_epoch(),
             repair: wire.repair(),
+            exchange: wire.exchange(),
             replaced: wire.replaced(),
         })
     }
@@ -120,6 +123,8 @@ pub struct ReplicateWriter<'a> {
     pub partition_epoch: u64,
     /// From read repair: nobody waits for the answer.
     pub repair: bool,
+    /// From anti-entropy.
+    pub exchange: bool,
     /// Writes that this one has just replaced.
     pub replaced: &'a [Operation],
 }
@@ -139,6 +144,7 @@ impl ReplicateWriter<'_> {
                 partition_epoch: self.partition_epoch,
                 repair: self.repair,
                 replaced,
+                exchange: self.exchange,
             };
             wire::Replicate::create(builder, &arguments)
         });

@@ -38,6 +38,8 @@ pub struct Plan {
     pub span: Duration,
     /// Replicas found stale by a read are repaired.
     pub read_repair: bool,
+    /// Primaries compare their hash trees once a second.
+    pub anti_entropy: bool,
     /// Tables so small that they fill.
     pub small_tables: bool,
     /// Rare choices are forced a quarter of the time.
@@ -126,6 +128,7 @@ impl Plan {
             operations: 7000 + shape.below(4000) as u32,
             span,
             read_repair: shape.chance(0.75),
+            anti_entropy: false,
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),
             time_to_live: seldom(Fault::TimeToLive, 0.25),
@@ -137,6 +140,7 @@ impl Plan {
             deeds: Vec::new(),
             operations_max: cut.operations.unwrap_or(u32::MAX),
         };
+        plan.anti_entropy = shape.chance(0.5);
         plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
         plan
     }
@@ -144,6 +148,11 @@ impl Plan {
     /// How many replicas a key has.
     pub fn replicas(&self) -> u8 {
         REPLICAS.min(self.nodes as u8)
+    }
+
+    /// Is there something at work that makes replicas equal?
+    pub const fn converges(&self) -> bool {
+        self.read_repair || self.anti_entropy
     }
 
     /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
@@ -209,6 +218,8 @@ mod tests {
         assert!(near(share(|plan| plan.network.delay > Duration::ZERO), 0.5));
         assert!(near(share(|plan| plan.rare_choices), 0.25));
         assert!(near(share(|plan| plan.limited), 0.8));
+        assert!(near(share(|plan| plan.anti_entropy), 0.5));
+        assert!(near(share(|plan| plan.anti_entropy && !plan.read_repair), 0.125));
     }
 
     #[test]

@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 15] = [
+pub const PLANTED: [Planted; 16] = [
     Planted {
         name: "old-actor-from-one",
         bug: Bug::OldActorFromOne,
@@ -65,6 +65,13 @@ pub const PLANTED: [Planted; 15] = [
         bug: Bug::HeartbeatBeatsIncarnation,
         shipped: "10: scylla PR 5801",
         breaks: &[AlwaysWritable],
+        seeds: 2_000,
+    },
+    Planted {
+        name: "last-segment-not-rehashed",
+        bug: Bug::LastSegmentNotRehashed,
+        shipped: "12: riak_core PR 830",
+        breaks: &[Convergence],
         seeds: 2_000,
     },
     Planted {
@@ -147,7 +154,7 @@ pub const PLANTED: [Planted; 15] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 10] = [
+pub const WAITING: [Waiting; 9] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "4: hints are not rescheduled after a restart", until: "hints" },
@@ -156,7 +163,6 @@ pub const WAITING: [Waiting; 10] = [
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
-    Waiting { bug: "12: deletes in the last segment are not rehashed", until: "the hash tree" },
     Waiting { bug: "13, in part: a removed node is readmitted", until: "removal of members" },
 ];
 

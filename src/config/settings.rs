@@ -124,6 +124,10 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER")]
     pub requests_in_flight_max: Option<u32>,
 
+    /// Each shard compares what it holds with one other replica so often; 0 is never [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub anti_entropy: Option<Span>,
+
     /// Where values are kept [default: memory]
     #[arg(long)]
     pub mode: Option<Mode>,
@@ -161,6 +165,7 @@ impl Settings {
             timeout_max,
             value_bytes_max,
             requests_in_flight_max,
+            anti_entropy,
             mode,
             spin_us,
         } = self;
@@ -189,6 +194,7 @@ impl Settings {
             timeout_max: timeout_max.or(file.timeout_max),
             value_bytes_max: value_bytes_max.or(file.value_bytes_max),
             requests_in_flight_max: requests_in_flight_max.or(file.requests_in_flight_max),
+            anti_entropy: anti_entropy.or(file.anti_entropy),
             mode: mode.or(file.mode),
             spin_us: spin_us.or(file.spin_us),
         }

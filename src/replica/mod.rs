@@ -21,7 +21,7 @@ use crate::causality::{Actor, Content, InvalidState, SIBLINGS_MAX, Siblings, Ver
 use crate::failpoint::{Bug, Choice, Failpoints, Minted, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::prng::Prng;
-use crate::storage::{Entry, Index};
+use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
 pub use superseded::{SUPERSEDED_MAX, Superseded};
@@ -235,6 +235,11 @@ impl<F: Failpoints> Replica<F> {
     /// Bytes of keys and values.
     pub const fn bytes(&self) -> usize {
         self.index.bytes()
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+        self.index.take_changes()
     }
 
     /// The copies themselves, to be looked at.

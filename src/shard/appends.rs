@@ -50,6 +50,7 @@ impl<F: Failpoints> Shard<F> {
             ring: 0,
             partition_epoch: 0,
             repair: false,
+            exchange: false,
             replaced,
         };
         let start = out.bytes.len();

@@ -18,6 +18,12 @@ pub(super) struct Counters {
     pub(super) replicated_in: u64,
     pub(super) states_read_by_peers: u64,
     pub(super) repairs_sent: u64,
+    pub(super) anti_entropy_rounds: u64,
+    pub(super) anti_entropy_keys_compared: u64,
+    /// States from anti-entropy that were news here.
+    pub(super) anti_entropy_keys_repaired: u64,
+    /// Sent, in questions, answers and states.
+    pub(super) anti_entropy_bytes: u64,
     pub(super) gossip_rounds: u64,
     pub(super) frames_refused: u64,
     /// A gauge: reads answered that still wait for the last replicas, to repair them.
@@ -26,7 +32,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 18] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 22] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -43,6 +49,10 @@ impl Counters {
             ("replicated_in", self.replicated_in),
             ("states_read_by_peers", self.states_read_by_peers),
             ("repairs_sent", self.repairs_sent),
+            ("anti_entropy_rounds", self.anti_entropy_rounds),
+            ("anti_entropy_keys_compared", self.anti_entropy_keys_compared),
+            ("anti_entropy_keys_repaired", self.anti_entropy_keys_repaired),
+            ("anti_entropy_bytes", self.anti_entropy_bytes),
             ("gossip_rounds", self.gossip_rounds),
             ("frames_refused", self.frames_refused),
             ("operations_lingering", self.operations_lingering),

@@ -166,6 +166,7 @@ impl<F: Failpoints> Shard<F> {
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: true,
+            exchange: false,
             replaced: &[],
         };
         let encoder = &mut self.encoder;

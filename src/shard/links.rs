@@ -99,6 +99,12 @@ impl Links {
         up.filter_map(|(link, _)| Some((link.node, self.connection(*link)?))).collect()
     }
 
+    /// All links that are up, in order; not those to seeds.
+    pub(super) fn all_up(&self) -> impl Iterator<Item = LinkId> {
+        let links = self.all.iter().filter(|(link, _)| link.node != NodeId(0));
+        links.filter(|(_, link)| matches!(link.state, State::Up(_))).map(|(link, _)| *link)
+    }
+
     pub(super) fn on_heard(&mut self, now: Instant, link: LinkId) {
         if let Some(link) = self.all.get_mut(&link) {
             link.heard_at = now;

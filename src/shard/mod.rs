@@ -1,7 +1,7 @@
 //! The shard: everything that one core of a node does, without IO.
 //!
 //! A [`Shard`] composes the rooms: sessions and links (who is connected), the replica (what is stored), the
-//! coordinator (who has answered), membership (who is there). It is a machine: [`Machine::handle`] takes one
+//! coordinator (who has answered), anti-entropy (what others lack), membership (who is there). It is a machine: [`Machine::handle`] takes one
 //! input and appends to an [`Output`] what follows from it. The shell runs it on a core, the simulator runs
 //! many on one thread; it can't tell the difference, since it has no clock, no chance and no waiting of its own.
 //!
@@ -16,6 +16,7 @@ mod appends;
 mod batch;
 mod counters;
 mod deadlines;
+mod exchanges;
 mod gets;
 mod io;
 mod links;
@@ -32,12 +33,14 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringmain_schema::Encoder;
 
+use crate::anti_entropy::Trees;
 use crate::causality::ContextKey;
 use crate::failpoint::{Bug, Failpoints, NoFailpoints};
 use crate::id::{ConnectionId, ShardId};
@@ -50,6 +53,7 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use exchanges::Exchanges;
 use links::Links;
 use nodes::Notices;
 use operations::Operation;
@@ -79,6 +83,8 @@ pub struct Shard<F = NoFailpoints> {
     prng: Prng,
     context_key: ContextKey,
     replica: Replica<F>,
+    trees: Trees,
+    exchanges: Exchanges,
     appends: Appends,
     sessions: BTreeMap<ConnectionId, Session>,
     links: Links,
@@ -132,6 +138,8 @@ impl<F: Failpoints> Shard<F> {
         };
         let mut shard = Self {
             replica: Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone()),
+            trees: Trees::new(partitions),
+            exchanges: Exchanges::default(),
             context_key,
             membership: is_first.then_some(membership),
             notices: Notices::new(options.shards),
@@ -162,6 +170,11 @@ impl<F: Failpoints> Shard<F> {
         &self.view
     }
 
+    /// The hash trees of these copies, to be looked at.
+    pub const fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
     /// The copies that this shard holds, to be looked at.
     pub const fn replica(&self) -> &Replica<F> {
         &self.replica
@@ -187,7 +200,8 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        [self.deadlines.next(), self.links.next_timeout(), node].into_iter().flatten().min()
+        let exchange = self.next_exchange();
+        [self.deadlines.next(), self.links.next_timeout(), node, exchange].into_iter().flatten().min()
     }
 
     fn is_drained(&self) -> bool {
@@ -208,5 +222,7 @@ impl<F: Failpoints> Shard<F> {
         }
         self.tend_links(now, out);
         self.beat(now, out);
+        self.keep_trees();
+        self.tend_exchange(now, out);
     }
 }

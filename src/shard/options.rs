@@ -34,6 +34,8 @@ pub struct ShardOptions {
     pub requests_in_flight_max: u32,
     /// Requests that this shard may have unanswered, as coordinator and, apart, as relay.
     pub operations_max: usize,
+    /// Compare hash trees with one other primary so often; never, if there is none.
+    pub anti_entropy: Option<Duration>,
     /// Acknowledge a write only when its record is on stable storage.
     pub durable: bool,
     /// Name and version, for status and handshakes.
@@ -55,6 +57,7 @@ impl ShardOptions {
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             requests_in_flight_max: 4096,
             operations_max: 16 * 1024,
+            anti_entropy: Some(Duration::from_secs(10)),
             durable: false,
             software: software.into(),
         }

@@ -65,6 +65,7 @@ impl<F: Failpoints> Shard<F> {
                 if Replicated::parse(frame)?.durable {
                     self.count_durable(request_id, node);
                     self.progress(now, request_id, false, out);
+                    self.on_pushed(now, link, request_id);
                 }
             }
             Kind::STATE => {
@@ -87,10 +88,17 @@ impl<F: Failpoints> Shard<F> {
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
             Kind::PONG => {}
+            Kind::TREE_REQUEST
+            | Kind::KEYS_REQUEST
+            | Kind::PULL_REQUEST
+            | Kind::TREE
+            | Kind::KEYS
+            | Kind::PULLED => self.on_tree_frame(now, connection, link, frame, out)?,
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);
                 self.progress(now, request_id, false, out);
+                self.on_exchange_refused(now, link, request_id);
                 self.on_peer_answered(link, request_id, frame, out);
             }
             kind => {
@@ -124,6 +132,7 @@ impl<F: Failpoints> Shard<F> {
         if is_news {
             let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();
             self.append(place, &replaced, out);
+            self.counters.anti_entropy_keys_repaired += u64::from(replicate.exchange);
         }
         // A repair too: nobody waits for this, but a connection with unanswered requests is not let go.
         if self.is_on_record(place) {
@@ -171,7 +180,7 @@ impl<F: Failpoints> Shard<F> {
             && self.view.primaries(place.partition).contains(&self.view.me)
     }
 
-    fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
+    pub(super) fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
         let message = "this shard does not hold the key, or does not serve yet";
         let epoch = self.view.epoch;
         let error = ErrorAnswer { epoch, ..ErrorAnswer::new(ErrorCode::WrongShard, message) };

@@ -86,6 +86,7 @@ impl<F: Failpoints> Shard<F> {
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: false,
+            exchange: false,
             replaced,
         };
         let encoder = &mut self.encoder;

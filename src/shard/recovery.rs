@@ -59,6 +59,7 @@ impl<F: Failpoints> Shard<F> {
                 state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
             self.replica.remember_replaced(replaced_by(key));
             self.replica.merge(place, &state, 0);
+            self.keep_trees();
         }
         Ok(())
     }

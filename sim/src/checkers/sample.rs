@@ -41,6 +41,7 @@ pub(super) struct Sample {
     pub(super) settled: Vec<Settled>,
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
+    pub(super) moved: u64,
 }
 
 impl Sample {
@@ -58,6 +59,7 @@ impl Sample {
             settled: Vec::new(),
             applications: Vec::new(),
             converges: true,
+            moved: 0,
         }
     }
 
@@ -74,6 +76,7 @@ impl Sample {
             applications: &self.applications,
             replicas: 3,
             converges: self.converges,
+            moved: self.moved,
         }
     }
 

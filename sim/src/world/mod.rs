@@ -75,6 +75,8 @@ pub struct World {
     /// Acknowledged deletes that have not settled yet.
     unsettled: Vec<Number>,
     settled: Vec<Settled>,
+    /// States that anti-entropy has moved since all had converged.
+    moved: u64,
     prng: Prng,
     output: Output,
     /// The frame that was last held against the dot log, by where it is.
@@ -110,6 +112,7 @@ impl World {
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
             settled: Vec::new(),
+            moved: 0,
             prng,
             output: Output::default(),
             witnessed: 0,

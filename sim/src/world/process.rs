@@ -21,6 +21,8 @@ use crate::meddler::Meddler;
 use crate::network::End;
 use crate::plan::{Plan, REPLICAS};
 
+/// Primaries compare their hash trees so often.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// Room for a run's records many times over: a full disk is a deed of its own.
@@ -224,6 +226,7 @@ impl World {
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
+        options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
         if self.plan.small_tables {
             options.operations_max = 3;
         }

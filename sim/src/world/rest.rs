@@ -52,7 +52,7 @@ impl World {
 
     /// States that anti-entropy has moved, by all counts.
     fn repaired(&self) -> u64 {
-        let shards = self.nodes.iter().flat_map(|node| node.all_running());
+        let shards = self.nodes.iter().flat_map(super::Node::all_running);
         shards.map(|running| running.shard.keys_repaired()).sum()
     }
 

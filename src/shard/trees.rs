@@ -9,7 +9,7 @@ use ringmain_schema::peer::ReplicateWriter;
 use ringmain_schema::{Flags, Frame, Kind, Malformed};
 use smallvec::SmallVec;
 
-use crate::anti_entropy::{Listing, Selection, Trees};
+use crate::anti_entropy::{Listing, Selection};
 use crate::causality::Content;
 use crate::failpoint::{Bug, Failpoints};
 use crate::id::{ConnectionId, NodeId, PartitionId};
@@ -29,19 +29,29 @@ const BUSY_SHARE: usize = 64;
 impl<F: Failpoints> Shard<F> {
     /// Bring the trees up to what the replica holds.
     pub(super) fn keep_trees(&mut self) {
-        let Self { replica, trees, failpoints, .. } = self;
-        if failpoints.planted(Bug::LastSegmentNotRehashed) {
-            let changes: Vec<Change> = replica.take_changes().collect();
-            let is_delete =
-                |change: &Change| is_deleted(replica.index().under(change.partition, change.token));
-            for change in &changes {
-                if !(is_last(trees, change) && is_delete(change)) {
-                    trees.apply(change);
-                }
-            }
-        } else {
-            replica.take_changes().for_each(|change| trees.apply(&change));
+        if self.failpoints.planted(Bug::LastSegmentNotRehashed) {
+            let changes: Vec<Change> = self.replica.take_changes().collect();
+            changes.iter().for_each(|change| self.rehash_but_the_last(change));
         }
+        let Self { replica, trees, .. } = self;
+        replica.take_changes().for_each(|change| trees.apply(&change));
+    }
+
+    /// What [`Bug::LastSegmentNotRehashed`] makes of a change: as shipped, a segment is hashed anew from what it holds, but
+    /// for the last one when a key is deleted there.
+    fn rehash_but_the_last(&mut self, change: &Change) {
+        let Change { partition, token, before, .. } = *change;
+        let at = self.trees.leaf_of(token);
+        let mut under = self.replica.index().under(partition, token);
+        let is_delete = before != 0 && under.all(|entry| entry.state.sibling_count() == 0);
+        if is_delete && self.trees.get(partition).is_some_and(|tree| tree.is_last(at)) {
+            return;
+        }
+        let segment = Selection { partition, branch: at.branch, leaves: 1 << at.leaf, from: 0 };
+        let held = Listing::take(self.replica.index(), &self.trees, &segment, usize::MAX);
+        let after = held.keys.iter().fold(0, |sum: u64, (_, hash)| sum.wrapping_add(*hash));
+        let before = self.trees.leaves(partition, at.branch)[usize::from(at.leaf)];
+        self.trees.apply(&Change { before, after, ..*change });
     }
 
     /// Is there so much to do for clients that anti-entropy has to wait?
@@ -217,13 +227,4 @@ fn bytes_of(entry: &Entry) -> usize {
         Content::Tombstone => 0,
     });
     entry.key.len() + values.sum::<usize>()
-}
-
-/// Is this change in a leaf with nothing behind it?
-fn is_last(trees: &Trees, change: &Change) -> bool {
-    trees.get(change.partition).is_some_and(|tree| tree.is_last(trees.leaf_of(change.token)))
-}
-
-fn is_deleted<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> bool {
-    entries.all(|entry| entry.state.sibling_count() == 0)
 }

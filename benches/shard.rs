@@ -111,8 +111,8 @@ fn lists(criterion: &mut Criterion) {
             entry.state.put(actor, &seen, content, None, OperationId::NONE, WallTime(0));
         });
     }
+    let changes: Vec<_> = index.take_changes().collect();
     criterion.bench_function("hash tree, per write", |bencher| {
-        let changes: Vec<_> = index.take_changes().collect();
         let mut at = 0;
         bencher.iter(|| {
             at = (at + 1) % changes.len();

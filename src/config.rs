@@ -93,6 +93,8 @@ pub struct Config {
     pub requests_in_flight_max: u32,
     /// Each shard compares what it holds with one other replica so often; zero is never.
     pub anti_entropy: Duration,
+    /// Of hints, for each shard and each node that can't be reached; 0 for strict quorums.
+    pub hint_bytes_max: u64,
     /// Where values are kept.
     pub mode: Mode,
     /// For how long an idle shard looks for work before it sleeps.
@@ -149,6 +151,7 @@ impl Config {
             value_bytes_max: checked_size("value_bytes_max", value_bytes_max, VALUE_BYTES_LIMIT)?,
             requests_in_flight_max: settings.requests_in_flight_max.unwrap_or(4096),
             anti_entropy: settings.anti_entropy.map_or(Duration::from_secs(10), |span| span.0),
+            hint_bytes_max: settings.hint_bytes_max.map_or(64 << 20, |size| size.0),
             mode: settings.mode.unwrap_or(Mode::Memory),
             spin_us: settings.spin_us.unwrap_or(0),
             stop_with_stdin: false,
@@ -191,6 +194,7 @@ impl Config {
             value_bytes_max: Some(ByteSize(u64::from(self.value_bytes_max))),
             requests_in_flight_max: Some(self.requests_in_flight_max),
             anti_entropy: Some(Span(self.anti_entropy)),
+            hint_bytes_max: Some(ByteSize(self.hint_bytes_max)),
             mode: Some(self.mode),
             spin_us: Some(self.spin_us),
         };

@@ -91,6 +91,10 @@ pub enum Bug {
     LastSegmentNotRehashed,
     /// Aerospike 3.99 (Jepsen): a write that timed out is reported as failed.
     TimeoutIsFailure,
+    /// `riak_core` #154: what is kept for others is forgotten when its keeper restarts.
+    HintsForgottenAtRestart,
+    /// scylla #24415: a hint is dropped when it is sent, whether it arrives or not.
+    FailedReplayIsDone,
 
     /// A write is acknowledged before its record is on stable storage.
     AcknowledgedTooEarly,
@@ -168,11 +172,25 @@ pub enum Rare {
     CameBackWhole,
     /// A node came back without its disk.
     CameBackEmpty,
+    /// A node that is no primary of a key coordinated a request for it.
+    FallbackCoordinated,
+    /// A write was acknowledged with a fallback's help.
+    FallbackCounted,
+    /// A read rested on what a fallback keeps.
+    FallbackRead,
+    /// A write was kept for a primary that could not be reached.
+    HintKept,
+    /// A fallback had no room for a hint.
+    HintDeclined,
+    /// A hint arrived where it belongs.
+    HintHandedOver,
+    /// A hint outlived its keeper's restart.
+    HintRecovered,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 27] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -193,6 +211,13 @@ impl Rare {
         Self::CameBackOlder,
         Self::CameBackWhole,
         Self::CameBackEmpty,
+        Self::FallbackCoordinated,
+        Self::FallbackCounted,
+        Self::FallbackRead,
+        Self::HintKept,
+        Self::HintDeclined,
+        Self::HintHandedOver,
+        Self::HintRecovered,
     ];
 }
 

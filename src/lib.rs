@@ -7,6 +7,7 @@ pub mod causality;
 pub mod config;
 pub mod coordinator;
 pub mod failpoint;
+pub mod hint;
 pub mod id;
 pub mod membership;
 pub mod prng;

@@ -167,9 +167,11 @@ async fn a_silent_node_is_in_doubt_until_it_is_suspected() {
     trio.cluster.process(2).pause();
 
     let short = Duration::from_millis(200);
-    let in_doubt = trio.clients[0].request("key").write(3).timeout(short).overwrite().put("after").await;
+    // At once: after 0.3 s of silence it may be suspected.
+    let write = trio.clients[0].request("key").write(3).timeout(short).overwrite().put("after");
+    let read = trio.clients[0].request("key").read(3).timeout(short).get();
+    let (in_doubt, read) = tokio::join!(write, read);
     assert!(matches!(in_doubt, Err(Error::MaybeApplied { .. })), "{in_doubt:?}");
-    let read = trio.clients[0].request("key").read(3).timeout(short).get().await;
     assert!(matches!(read, Err(Error::Timeout)), "{read:?}");
     assert_eq!(Trio::one(trio.get(1, 2, "key").await).as_deref(), Some("after"), "it was applied");
 

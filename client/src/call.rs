@@ -56,6 +56,7 @@ impl Call<'_> {
                     latest: self.options.latest,
                     at_least: self.options.at_least.as_bytes(),
                     epoch,
+                    primaries: self.options.primaries,
                 };
                 return get.encode(encoder, id, flags, out);
             }
@@ -73,6 +74,7 @@ impl Call<'_> {
             operation_client: self.operation.0,
             operation_sequence: self.operation.1,
             epoch,
+            primaries: self.options.primaries,
         };
         put.encode(encoder, id, flags, out);
     }

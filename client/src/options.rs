@@ -11,6 +11,8 @@ pub(crate) struct Options {
     pub(crate) read: u8,
     /// W; 0 for the server's default.
     pub(crate) write: u8,
+    /// Of R or W, so many must be primaries; 0 if none need be.
+    pub(crate) primaries: u8,
     /// Deadline of the whole request, retries included.
     pub(crate) timeout: Duration,
     /// Of what is put, in milliseconds; 0 for ever.
@@ -34,6 +36,7 @@ impl Default for Options {
         Self {
             read: 0,
             write: 0,
+            primaries: 0,
             timeout: Duration::from_secs(1),
             ttl_ms: 0,
             at_least: Context::default(),

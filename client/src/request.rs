@@ -48,6 +48,13 @@ impl<'a, K: AsRef<[u8]>> Request<'a, K> {
         self
     }
 
+    /// Of the replicas that are waited for, so many must be primaries: nodes that own the key. Fallbacks, which stand in
+    /// for primaries that can't be reached, don't count towards it.
+    pub fn primaries(mut self, primaries: u8) -> Self {
+        self.options.primaries = primaries;
+        self
+    }
+
     /// Deadline, retries included.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;

@@ -319,7 +319,7 @@ mod tests {
 
     /// Not a promise but a measurement: `cargo test -p loadgen lateness_by_spin -- --ignored --nocapture`.
     #[test]
-    #[ignore = "measures this machine for half a minute"]
+    #[ignore = "measures this machine for half a minute: cargo test --release -p loadgen -- --ignored"]
     fn lateness_by_spin() {
         for rate in ["579/s", "11574/s", "50k/s"] {
             for spin_us in [0, 5, 20, 60] {

@@ -107,6 +107,7 @@ mod tests {
             operation_client: 2,
             operation_sequence: 3,
             epoch: 4,
+            primaries: 1,
         }
     }
 
@@ -115,7 +116,8 @@ mod tests {
         let (mut encoder, mut out) = (Encoder::default(), Vec::new());
         put().encode(&mut encoder, 9, Flags::DIRECT, &mut out);
         assert_eq!(Put::parse(&only(&out)).unwrap(), put());
-        let get = Get { key: b"k", read: 3, budget_us: 7, latest: true, at_least: b"x", epoch: 5 };
+        let get =
+            Get { key: b"k", read: 3, budget_us: 7, latest: true, at_least: b"x", epoch: 5, primaries: 2 };
         out.clear();
         get.encode(&mut encoder, 10, Flags::NONE, &mut out);
         assert_eq!(Get::parse(&only(&out)).unwrap(), get);

@@ -84,6 +84,8 @@ pub struct Replicate<'a> {
     pub partition_epoch: u64,
     /// From read repair: nobody waits for the answer.
     pub repair: bool,
+    /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
+    pub hint_for: u64,
     /// From anti-entropy.
     pub exchange: bool,
     replaced: Option<Vector<'a, Operation>>,
@@ -99,6 +101,7 @@ impl<'a> Replicate<'a> {
             ring: wire.ring(),
             partition_epoch: wire.partition_epoch(),
             repair: wire.repair(),
+            hint_for: wire.hint_for(),
             exchange: wire.exchange(),
             replaced: wire.replaced(),
         })
@@ -123,10 +126,12 @@ pub struct ReplicateWriter<'a> {
     pub partition_epoch: u64,
     /// From read repair: nobody waits for the answer.
     pub repair: bool,
-    /// From anti-entropy.
-    pub exchange: bool,
     /// Writes that this one has just replaced.
     pub replaced: &'a [Operation],
+    /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
+    pub hint_for: u64,
+    /// From anti-entropy.
+    pub exchange: bool,
 }
 
 impl ReplicateWriter<'_> {
@@ -144,6 +149,7 @@ impl ReplicateWriter<'_> {
                 partition_epoch: self.partition_epoch,
                 repair: self.repair,
                 replaced,
+                hint_for: self.hint_for,
                 exchange: self.exchange,
             };
             wire::Replicate::create(builder, &arguments)

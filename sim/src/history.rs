@@ -30,6 +30,12 @@ pub struct Operation {
     pub call: Call,
     /// What it was told.
     pub outcome: Outcome,
+    /// Of the nodes that the outcome rests on, so many were fallbacks.
+    pub fallbacks: u8,
+    /// What the answer to a read was asked to include.
+    pub at_least: VersionVector,
+    /// What the acknowledgement of a write said beside that.
+    pub receipt: Option<Receipt>,
     /// Requests sent for it, the first one included.
     pub attempts: u32,
     /// Called after the faults had stopped and the cluster had had time to recover: it must succeed.
@@ -96,6 +102,15 @@ pub struct Reading {
     /// The reply's context; `None` if there was none, as for the latest of several.
     pub context: Option<VersionVector>,
     /// How many distinct nodes the answer rests on.
+    pub nodes: u8,
+}
+
+/// What a client was told of its write.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// What the next write may replace; `None` if there are versions that its client has not seen.
+    pub context: Option<VersionVector>,
+    /// How many distinct nodes hold it.
     pub nodes: u8,
 }
 

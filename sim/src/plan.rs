@@ -36,6 +36,8 @@ pub struct Plan {
     pub operations: u32,
     /// How long the clients work and the faults last.
     pub span: Duration,
+    /// Bytes of hints that a shard keeps for each node; 0 for strict quorums.
+    pub hint_bytes_max: usize,
     /// Replicas found stale by a read are repaired.
     pub read_repair: bool,
     /// Primaries compare their hash trees once a second.
@@ -127,6 +129,8 @@ impl Plan {
             clients: 4 + shape.below(12) as u32,
             operations: 7000 + shape.below(4000) as u32,
             span,
+            hint_bytes_max: [0, 0, 0, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 600]
+                [shape.below(10) as usize],
             read_repair: shape.chance(0.75),
             anti_entropy: false,
             small_tables: seldom(Fault::SmallTables, 0.1),
@@ -158,7 +162,12 @@ impl Plan {
 
     /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
     pub fn compares_clocks(&self) -> bool {
-        !self.time_to_live && self.deeds.iter().any(|(.., deed)| matches!(deed, Deed::ClockJump { .. }))
+        !self.time_to_live && self.jumps_clocks()
+    }
+
+    /// Do wall clocks jump in this run?
+    pub fn jumps_clocks(&self) -> bool {
+        self.deeds.iter().any(|(.., deed)| matches!(deed, Deed::ClockJump { .. }))
     }
 }
 
@@ -196,6 +205,8 @@ fn draw_network(prng: &mut Prng, on: impl Fn(Fault, &mut Prng) -> bool) -> Netwo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -221,6 +232,9 @@ mod tests {
         assert!(near(share(|plan| plan.limited), 0.8));
         assert!(near(share(|plan| plan.anti_entropy), 0.5));
         assert!(near(share(|plan| plan.anti_entropy && !plan.read_repair), 0.2));
+        let repairs = |plan: &Plan| (plan.hint_bytes_max > 0, plan.read_repair, plan.anti_entropy);
+        let all: BTreeSet<_> = plans.iter().map(repairs).collect();
+        assert_eq!(all.len(), 8, "each way to become equal is on and off beside each other one");
     }
 
     #[test]

@@ -33,12 +33,26 @@ pub struct Waiting {
 }
 
 use Promise::{
-    AlwaysWritable, Clocks, ConcurrentSiblings, Convergence, Durability, HonestContext, HonestOutcome,
-    Membership, NoPhantoms, NoResurrection, Overlap, UniqueDots,
+    AlwaysWritable, AppliedOnce, Clocks, ConcurrentSiblings, Convergence, Durability, HonestContext,
+    HonestOutcome, Membership, NoPhantoms, NoResurrection, Overlap, UniqueDots,
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 16] = [
+pub const PLANTED: [Planted; 18] = [
+    Planted {
+        name: "hints-forgotten-at-restart",
+        bug: Bug::HintsForgottenAtRestart,
+        shipped: "4: riak_core #154, riak_kv #847",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 500,
+    },
+    Planted {
+        name: "failed-replay-is-done",
+        bug: Bug::FailedReplayIsDone,
+        shipped: "5, in part: scylla #24415",
+        breaks: &[Durability, Convergence, Overlap, NoResurrection],
+        seeds: 5_000,
+    },
     Planted {
         name: "old-actor-from-one",
         bug: Bug::OldActorFromOne,
@@ -85,7 +99,7 @@ pub const PLANTED: [Planted; 16] = [
         name: "timeout-is-failure",
         bug: Bug::TimeoutIsFailure,
         shipped: "15: Aerospike 3.99",
-        breaks: &[HonestOutcome],
+        breaks: &[HonestOutcome, AppliedOnce],
         seeds: 200,
     },
     Planted {
@@ -154,12 +168,11 @@ pub const PLANTED: [Planted; 16] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 9] = [
+pub const WAITING: [Waiting; 8] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
-    Waiting { bug: "4: hints are not rescheduled after a restart", until: "hints" },
-    Waiting { bug: "5: reaping ignores pending hints", until: "hints and reaping" },
-    Waiting { bug: "6: hints are drained before ownership moves", until: "hints and membership changes" },
+    Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
+    Waiting { bug: "6: hints are drained before ownership moves", until: "membership changes" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },

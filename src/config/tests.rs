@@ -58,6 +58,7 @@ timeout_max = "2s"
 value_bytes_max = "64KiB"
 requests_in_flight_max = 16
 anti_entropy = "2s"
+hint_bytes_max = "1MiB"
 mode = "memory"
 spin_us = 20
 "#;

@@ -7,6 +7,9 @@
 //! Two promises live here. Acknowledgements are counted by distinct node, and only durable ones (P1). A read
 //! counts complete replicas only, since one that restarted empty has nothing to say about what it doesn't
 //! have (P9); but when all N have answered there is nothing more to ask, and their union is the answer.
+//!
+//! Fallbacks stand in for primaries that can't be reached (paper §4.6): what one holds counts, to a write and to a
+//! read, unless the request wants primaries; what it doesn't hold says nothing.
 
 mod get;
 mod put;
@@ -17,6 +20,15 @@ pub use put::{PutQuorum, PutVerdict};
 /// A majority of `replicas`: what R and W are unless a request or the configuration says otherwise.
 pub const fn majority(replicas: u8) -> u8 {
     replicas / 2 + 1
+}
+
+/// What a node is to a key at a request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// It owns the key.
+    Primary,
+    /// It stands in for a primary that can't be reached (paper §4.6).
+    Fallback,
 }
 
 /// What an answer rests on.
@@ -34,5 +46,31 @@ impl Basis {
     /// So many primaries, and nobody else.
     pub const fn primaries(count: u8) -> Self {
         Self { primaries: count, fallbacks: 0, nodes: count }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub(super) const fn plus(self, more: Self) -> Self {
+        Self {
+            primaries: self.primaries + more.primaries,
+            fallbacks: self.fallbacks + more.fallbacks,
+            nodes: self.nodes + more.nodes,
+        }
+    }
+
+    /// As many nodes as there are primaries and fallbacks.
+    #[must_use]
+    pub(super) const fn summed(self) -> Self {
+        Self { nodes: self.primaries + self.fallbacks, ..self }
+    }
+
+    /// And one node more.
+    #[must_use]
+    pub const fn and(self, role: Role) -> Self {
+        let Self { primaries, fallbacks, nodes } = self;
+        match role {
+            Role::Primary => Self { primaries: primaries + 1, fallbacks, nodes: nodes + 1 },
+            Role::Fallback => Self { primaries, fallbacks: fallbacks + 1, nodes: nodes + 1 },
+        }
     }
 }

@@ -23,7 +23,7 @@ mod records;
 mod view;
 
 pub use cluster::{Founder, Founders, InvalidFounders, cluster_id, node_id};
-pub use detector::{FailureDetector, Health, SUSPECT_AFTER};
+pub use detector::{FailureDetector, Health, PATIENCE_MAX, PATIENCE_MIN, PHI_SUSPECTED, PROBE_AFTER};
 pub use member::{Intent, Member, Oneself};
 pub use records::{GOSSIP_EVERY, Membership, MembershipOptions, Place};
 pub use view::View;

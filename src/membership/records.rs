@@ -154,9 +154,12 @@ impl<F: Failpoints> Membership<F> {
         &self.members[&self.me].oneself
     }
 
-    /// Another second has passed.
+    /// Another second has passed. A life that nobody knows of yet stands still: if others remember more of this
+    /// incarnation than its beginning, it was another life, which the disk does not know.
     pub fn beat(&mut self) {
-        self.myself_mut().oneself.heartbeat += 1;
+        if self.oneself().incarnation == Incarnation(0) || !self.known_by.is_empty() {
+            self.myself_mut().oneself.heartbeat += 1;
+        }
     }
 
     /// What to tell another member: all records.
@@ -382,6 +385,29 @@ mod tests {
             assert_eq!((view.ring.hash(), view.epoch), (views[0].ring.hash(), views[0].epoch));
             assert_eq!(view.incarnation(), Incarnation(1));
         }
+    }
+
+    /// P9: a disk that came back as it was when the last life began names the next one like that. Alone for longer than
+    /// that life had lasted, the node took what the others remembered for its own doing, and served as complete.
+    #[test]
+    fn a_node_whose_disk_is_one_life_behind_is_incomplete_however_long_it_was_alone() {
+        let [mut a, mut b, mut c] = born();
+        let image = a.gossip();
+        let restart = || {
+            let mut again = node("a", &NAMES, false);
+            again.recover(&image);
+            again
+        };
+        let mut lost = restart();
+        (0..3).for_each(|_| [&mut b, &mut c].into_iter().for_each(|other| exchange(&mut lost, other)));
+        assert!(lost.view().is_serving() && lost.oneself().complete);
+
+        let mut again = restart();
+        (0..60).for_each(|_| again.beat());
+        (0..3).for_each(|_| [&mut b, &mut c].into_iter().for_each(|other| exchange(&mut again, other)));
+        assert!(again.view().is_serving() && !again.oneself().complete);
+        assert!(again.oneself().incarnation > lost.oneself().incarnation);
+        assert!(a.view().is_serving(), "as it was before");
     }
 
     /// P9: what a node forgot when it stopped must not be reported as absent.

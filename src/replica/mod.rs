@@ -11,32 +11,23 @@
 //! A write that was applied before is recognised by its operation id while its version lives, and for some
 //! time after it was replaced ([`Superseded`]); it isn't applied again.
 
+mod minter;
 mod superseded;
 mod wire;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::causality::{Actor, Content, InvalidState, SIBLINGS_MAX, Siblings, VersionVector};
-use crate::failpoint::{Bug, Choice, Failpoints, Minted, NoFailpoints, Rare};
-use crate::id::{OperationId, PartitionId};
-use crate::prng::Prng;
+use crate::causality::{Content, InvalidState, Siblings, VersionVector};
+use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
+use crate::id::OperationId;
 use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
+pub use crate::storage::Place;
+use minter::{Minter, Record};
 pub use superseded::{SUPERSEDED_MAX, Superseded};
 pub use wire::{state_from_wire, state_writer};
-
-/// A key with what routing already knows of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// Its token.
-    pub token: u64,
-    /// Its partition.
-    pub partition: PartitionId,
-}
 
 /// A client's write, as its coordinator applies it.
 #[derive(Debug)]
@@ -92,14 +83,7 @@ pub type Replaced = SmallVec<[OperationId; 1]>;
 #[derive(Debug)]
 pub struct Replica<F = NoFailpoints> {
     index: Index,
-    /// Random, drawn at this start.
-    actor_id: u64,
-    /// The last epoch used for a key without a record.
-    epoch: u32,
-    superseded: Superseded,
-    /// A key's versions together may not grow past this by a put.
-    state_bytes_max: usize,
-    failpoints: F,
+    minter: Minter<F>,
 }
 
 impl Replica {
@@ -112,14 +96,7 @@ impl Replica {
 impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
-        Self {
-            index: Index::new(partitions),
-            actor_id,
-            epoch: 0,
-            superseded: Superseded::new(SUPERSEDED_MAX),
-            state_bytes_max,
-            failpoints,
-        }
+        Self { index: Index::new(partitions), minter: Minter::new(actor_id, state_bytes_max, failpoints) }
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
@@ -135,72 +112,37 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
-        if self.superseded.contains(write.operation) {
-            self.failpoints.reached(Rare::RetryFoundItselfReplaced);
-            return Ok(Applied::Before);
-        }
-        if self.epoch == u32::MAX {
-            // Four billion new keys in one run: go on as somebody new.
-            (self.actor_id, self.epoch) = (Prng::from_seed(self.actor_id).next_u64(), 0);
-        }
-        let (id, epoch, limit) = (self.actor_id, &mut self.epoch, self.state_bytes_max);
-        let (superseded, failpoints) = (&mut self.superseded, &self.failpoints);
+        let minter = &mut self.minter;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let state = &mut entry.state;
-            state.expire(now.wall);
-            if state.contains_operation(write.operation).is_some() {
-                failpoints.reached(Rare::RetryFoundItsVersion);
-                return Ok(Applied::Before);
+            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own)?;
+            if applied != Applied::Before {
+                entry.appended = appended;
             }
-            let covered = match write.covered {
-                Covered::Context(context) => context,
-                Covered::Everything => state.context(),
-            };
-            let actor = minting_actor(state, id, *epoch, failpoints);
-            check_room(state, actor, &covered, write.value.map_or(0, <[u8]>::len), limit)?;
-            if failpoints.planted(Bug::ClockMustAdvance)
-                && state.versions().iter().any(|version| version.timestamp > now.wall)
-            {
-                return Err(Refused::TooManySiblings);
-            }
-            *epoch = (*epoch).max(actor.epoch);
-            let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
-            let replaced: Replaced =
-                gone.map(|version| version.operation).filter(|name| *name != OperationId::NONE).collect();
-            superseded.remember(replaced.iter().copied());
-            let content = write
-                .value
-                .map_or(Content::Tombstone, |v| Content::Value(Bytes::copy_from_slice(cut(v, failpoints))));
-            let expiry = write.expiry.filter(|_| write.value.is_some());
-            let dot = if failpoints.planted(Bug::ReplacedIsKept) {
-                state.put(actor, &VersionVector::new(), content, expiry, write.operation, now.wall)
-            } else if failpoints.planted(Bug::OldActorAtShardCounter) {
-                let seen = at_shard_counter(&covered, actor, now);
-                state.put(actor, &seen, content, expiry, write.operation, now.wall)
-            } else {
-                state.put(actor, &covered, content, expiry, write.operation, now.wall)
-            };
-            failpoints.minted(&Minted {
-                key: place.key,
-                dot,
-                covered: &covered,
-                value: write.value,
-                operation: write.operation,
-            });
-            entry.appended = appended;
-            Ok(Applied::Now { replaced })
+            Ok(applied)
         })
+    }
+
+    /// Apply a client's write to a state that isn't this replica's own: what is kept for a primary that can't be
+    /// reached. Several such states of one key may be here, so each dot is minted under a fresh epoch.
+    pub fn coordinate_for_another(
+        &mut self,
+        now: Now,
+        key: &[u8],
+        state: &mut Siblings<Bytes>,
+        write: Write<'_>,
+    ) -> Result<Applied, Refused> {
+        self.minter.apply(now, key, state, write, Record::Anothers)
     }
 
     /// Another replica has replaced what these writes had left.
     pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) {
-        self.superseded.remember(replaced);
+        self.minter.superseded.remember(replaced);
     }
 
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
     /// will cover it, if so.
     pub fn merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>, appended: u64) -> bool {
-        let (superseded, failpoints) = (&mut self.superseded, &self.failpoints);
+        let Minter { superseded, failpoints, .. } = &mut self.minter;
         self.index.update(place.partition, place.token, place.key, |entry| {
             if !entry.state.would_change(theirs) {
                 return false;
@@ -215,7 +157,7 @@ impl<F: Failpoints> Replica<F> {
             superseded.remember(gone.map(|version| version.operation));
             entry.state.merge(theirs);
             if F::WATCHED {
-                watch_merge(&mut entry.state, theirs, failpoints);
+                watch_merge(&mut entry.state, theirs, &*failpoints);
             }
             entry.appended = appended;
             true
@@ -248,36 +190,6 @@ impl<F: Failpoints> Replica<F> {
     }
 }
 
-/// The actor under which this key is minted here: one that stands in the record already, or a fresh epoch.
-fn minting_actor(state: &Siblings<Bytes>, id: u64, last_epoch: u32, failpoints: &impl Failpoints) -> Actor {
-    if failpoints.planted(Bug::OldActorFromOne) || failpoints.planted(Bug::OldActorAtShardCounter) {
-        return Actor { id, epoch: 1 };
-    }
-    if failpoints.rare(Choice::FreshEpoch) {
-        return Actor { id, epoch: last_epoch + 1 };
-    }
-    // An epoch beyond the last was never minted here: somebody made it up.
-    let is_mine = |actor: Actor| actor.id == id && actor.epoch <= last_epoch;
-    let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
-    mine.map_or(Actor { id, epoch: last_epoch + 1 }, |&(actor, _)| actor)
-}
-
-/// What [`Bug::OldActorAtShardCounter`] takes for seen: all that the shard has ever counted.
-fn at_shard_counter(covered: &VersionVector, actor: Actor, now: Now) -> VersionVector {
-    let counted = VersionVector::try_from_sorted([(actor, now.monotonic.0.max(1))]);
-    let mut seen = counted.expect("one entry is sorted");
-    seen.merge(covered);
-    seen
-}
-
-/// What [`Bug::ValueTruncated`] leaves of a value.
-fn cut<'a>(value: &'a [u8], failpoints: &impl Failpoints) -> &'a [u8] {
-    match value.split_last() {
-        Some((_, rest)) if failpoints.planted(Bug::ValueTruncated) => rest,
-        _ => value,
-    }
-}
-
 /// Is a value here a tombstone there?
 fn expires_by(state: &Siblings<Bytes>, theirs: &Siblings<Bytes>) -> bool {
     let mine = state.versions().iter().filter(|mine| matches!(mine.content, Content::Value(_)));
@@ -305,36 +217,13 @@ fn watch_merge(state: &mut Siblings<Bytes>, theirs: &Siblings<Bytes>, failpoints
     debug_assert!(!state.would_change(theirs), "what was merged is news no more");
 }
 
-fn check_room(
-    state: &Siblings<Bytes>,
-    actor: Actor,
-    covered: &VersionVector,
-    added: usize,
-    limit: usize,
-) -> Result<(), Refused> {
-    let kept = || state.versions().iter().filter(|version| !covered.covers(version.dot));
-    if kept().next().is_some() {
-        let siblings = kept().filter(|version| matches!(version.content, Content::Value(_))).count();
-        if siblings >= SIBLINGS_MAX {
-            return Err(Refused::TooManySiblings);
-        }
-        let length = |content: &Content<Bytes>| match content {
-            Content::Value(value) => value.len(),
-            Content::Tombstone => 0,
-        };
-        if added + kept().map(|version| length(&version.content)).sum::<usize>() > limit {
-            return Err(Refused::TooLarge { limit });
-        }
-    }
-    if state.has_room_for(actor, covered) { Ok(()) } else { Err(Refused::TooManySiblings) }
-}
-
 /// Why a peer's state of a key was refused.
 pub type RefusedState = InvalidState;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::causality::SIBLINGS_MAX;
     use crate::id::PartitionId;
     use crate::time::Instant;
 

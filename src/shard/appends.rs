@@ -50,8 +50,9 @@ impl<F: Failpoints> Shard<F> {
             ring: 0,
             partition_epoch: 0,
             repair: false,
-            exchange: false,
             replaced,
+            hint_for: 0,
+            exchange: false,
         };
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);
@@ -61,10 +62,16 @@ impl<F: Failpoints> Shard<F> {
     /// Write what this node knows of the members to the log, if there is one: who it was, and who they are.
     pub(super) fn append_members(&mut self, out: &mut Output) {
         let Some(membership) = self.membership.as_ref().filter(|_| self.options.durable) else { return };
-        self.appends.last += 1;
         let start = out.bytes.len();
+        self.appends.last += 1;
         membership.gossip().encode(&mut self.encoder, Kind::GOSSIP, 0, &mut out.bytes);
         out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
+    }
+
+    /// The next append has begun: its number.
+    pub(super) const fn take_append(&mut self) -> u64 {
+        self.appends.last += 1;
+        self.appends.last
     }
 
     /// The log record that the next append will be.
@@ -72,20 +79,23 @@ impl<F: Failpoints> Shard<F> {
         if self.options.durable { self.appends.last + 1 } else { 0 }
     }
 
-    pub(super) fn await_own_record(&mut self, place: Place<'_>, key: u64) {
-        if self.is_on_record(place) {
+    /// This node's own acknowledgement of a write counts when `record` is on stable storage.
+    pub(super) fn await_own_record(&mut self, record: u64, key: u64) {
+        if self.is_durable(record) {
             self.count_durable(key, self.view.me);
         } else {
-            let appended = self.replica.appended(place);
-            self.wait_for_record(appended, Waiter::Operation(key));
+            self.wait_for_record(record, Waiter::Operation(key));
         }
     }
 
     /// Is the record that covers a key's state on stable storage? Without a log, memory is all there is.
     pub(super) fn is_on_record(&self, place: Place<'_>) -> bool {
-        !self.options.durable
-            || self.replica.appended(place) <= self.appends.durable
-            || self.failpoints.planted(Bug::AcknowledgedTooEarly)
+        !self.options.durable || self.is_durable(self.replica.appended(place))
+    }
+
+    /// Is this record on stable storage?
+    pub(super) fn is_durable(&self, sequence: u64) -> bool {
+        sequence <= self.appends.durable || self.failpoints.planted(Bug::AcknowledgedTooEarly)
     }
 
     /// Tell `waiter` when the record `sequence` is on stable storage.

@@ -24,6 +24,9 @@ pub(super) struct Counters {
     pub(super) anti_entropy_keys_repaired: u64,
     /// Sent, in questions, answers and states.
     pub(super) anti_entropy_bytes: u64,
+    pub(super) hints_kept: u64,
+    pub(super) hints_declined: u64,
+    pub(super) hints_handed_over: u64,
     pub(super) gossip_rounds: u64,
     pub(super) frames_refused: u64,
     /// A gauge: reads answered that still wait for the last replicas, to repair them.
@@ -32,7 +35,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 22] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 25] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -53,6 +56,9 @@ impl Counters {
             ("anti_entropy_keys_compared", self.anti_entropy_keys_compared),
             ("anti_entropy_keys_repaired", self.anti_entropy_keys_repaired),
             ("anti_entropy_bytes", self.anti_entropy_bytes),
+            ("hints_kept", self.hints_kept),
+            ("hints_declined", self.hints_declined),
+            ("hints_handed_over", self.hints_handed_over),
             ("gossip_rounds", self.gossip_rounds),
             ("frames_refused", self.frames_refused),
             ("operations_lingering", self.operations_lingering),

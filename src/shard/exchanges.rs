@@ -159,7 +159,10 @@ impl<F: Failpoints> Shard<F> {
         let asked = self.ask(connection, step, id, out);
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         under_way.waits = match asked {
-            Asked::Question { tokens } => Waits::Answer { id, until: now.monotonic + ANSWER_MAX, tokens },
+            Asked::Question { tokens } => {
+                self.detector.on_asked(now.monotonic, with.node);
+                Waits::Answer { id, until: now.monotonic + ANSWER_MAX, tokens }
+            }
             Asked::Nothing { tokens } => {
                 let fits = under_way.exchange.on_pushed(tokens);
                 debug_assert!(fits.is_ok(), "as many as the step named");

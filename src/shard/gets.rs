@@ -5,7 +5,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::peer::{ReadState, ReplicateWriter};
 
 use crate::causality::{Siblings, VersionVector};
-use crate::coordinator::{Basis, GetQuorum, GetVerdict};
+use crate::coordinator::{Basis, GetQuorum, GetVerdict, Role};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId};
 use crate::replica::{Place, Replica, state_writer};
@@ -13,7 +13,7 @@ use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
-use super::deadlines::Due;
+use super::fallbacks::Missing;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
 
@@ -28,20 +28,30 @@ impl<F: Failpoints> Shard<F> {
         now: Now,
         origin: Origin,
         place: Place<'_>,
-        needed: u8,
+        [needed, primaries_needed]: [u8; 2],
         at_least: VersionVector,
         latest: bool,
         budget: Duration,
         out: &mut Output,
     ) {
         let primaries: Nodes = self.view.primaries(place.partition).into();
-        let mine = readable(&mut self.replica, &self.failpoints, now, place).cloned().unwrap_or_default();
+        let role = self.role(place.partition);
+        self.note_standing_in(role);
+        let mine = match role {
+            Role::Primary => {
+                readable(&mut self.replica, &self.failpoints, now, place).cloned().unwrap_or_default()
+            }
+            Role::Fallback => self.kept(now, place),
+        };
         let complete = self.is_complete();
-        if primaries.len() == 1 && at_least.is_empty() {
+        if role == Role::Primary && primaries.len() == 1 && at_least.is_empty() {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
         }
-        let mut quorum = GetQuorum::new(needed, at_least, &primaries);
+        let mut quorum = GetQuorum::new(needed, at_least, &primaries).with_primaries(primaries_needed);
+        if role == Role::Fallback {
+            quorum.add_fallback(self.view.me);
+        }
         quorum.on_state(self.view.me, mine, complete);
         let mut asked = self.reachable(now.monotonic, place.partition, &primaries);
         if self.failpoints.rare(Choice::SmallestQuorum) {
@@ -50,18 +60,37 @@ impl<F: Failpoints> Shard<F> {
         let me = self.view.me;
         let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
         primaries.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
-        let deadline = now.monotonic + budget;
         let work = Work::Get { quorum, latest, answered: false };
-        let Some(key) = self.begin(origin, deadline, place, work, out) else { return };
-        let request = ReadState { key: place.key, ring: self.view.ring.hash(), partition_epoch: 0 };
-        let encoder = &mut self.encoder;
-        out.deliver_to_all(asked.iter().map(|(_, connection)| *connection), |bytes| {
-            request.encode(encoder, key, bytes);
-        });
-        for (node, _) in asked {
-            self.detector.on_asked(now.monotonic, node);
+        let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
+        self.send_reads(now, key, place.key, &asked, out);
+        if asked.len() + 1 < primaries.len() {
+            self.stand_in(now, key, Missing::Lost, out);
         }
         self.progress(now, key, false, out);
+    }
+
+    /// Ask these replicas for their state of a key, as one frame for all.
+    fn send_reads(
+        &mut self,
+        now: Now,
+        operation: u64,
+        key: &[u8],
+        asked: &[(NodeId, ConnectionId)],
+        out: &mut Output,
+    ) {
+        let request = ReadState { key, ring: self.view.ring.hash(), partition_epoch: 0 };
+        let encoder = &mut self.encoder;
+        out.deliver_to_all(asked.iter().map(|(_, connection)| *connection), |bytes| {
+            request.encode(encoder, operation, bytes);
+        });
+        asked.iter().for_each(|(node, _)| self.detector.on_asked(now.monotonic, *node));
+    }
+
+    /// Ask one more.
+    pub(super) fn send_read(&mut self, operation: u64, key: &[u8], to: ConnectionId, out: &mut Output) {
+        let request = ReadState { key, ring: self.view.ring.hash(), partition_epoch: 0 };
+        let encoder = &mut self.encoder;
+        out.deliver(to, false, |bytes| request.encode(encoder, operation, bytes));
     }
 
     /// Does this replica's silence about a key mean that nothing was acknowledged to it?
@@ -98,6 +127,9 @@ impl<F: Failpoints> Shard<F> {
                 if quorum.counts_incomplete() {
                     self.failpoints.reached(Rare::UnionOfAll);
                 }
+                if basis.fallbacks > 0 {
+                    self.failpoints.reached(Rare::FallbackRead);
+                }
                 let (merged, latest) = (quorum.merged().clone(), *latest);
                 let (settled, wire_key) = (quorum.is_settled(), operation.key.clone());
                 self.answer_state(out, origin, &wire_key, &merged, latest, basis);
@@ -133,9 +165,7 @@ impl<F: Failpoints> Shard<F> {
     fn linger(&mut self, now: Now, key: u64) {
         let Some(operation) = self.operations.get_mut(key) else { return };
         let sooner = operation.deadline.min(now.monotonic + LINGER);
-        let before = std::mem::replace(&mut operation.deadline, sooner);
-        self.deadlines.remove(before, Due::Operation(key));
-        self.deadlines.add(sooner, Due::Operation(key));
+        self.end_at(key, sooner);
         self.counters.operations_lingering += 1;
     }
 
@@ -148,7 +178,9 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let place = operation.place();
-        if self.replica.merge(place, quorum.merged(), self.next_append()) {
+        if self.role(place.partition) == Role::Primary
+            && self.replica.merge(place, quorum.merged(), self.next_append())
+        {
             self.failpoints.reached(Rare::CoordinatorRepaired);
             self.append(place, &[], out);
         }
@@ -166,8 +198,9 @@ impl<F: Failpoints> Shard<F> {
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: true,
-            exchange: false,
             replaced: &[],
+            hint_for: 0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {

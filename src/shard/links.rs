@@ -13,7 +13,7 @@ use ringmain_schema::{Frame, Kind};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::membership::Intent;
+use crate::membership::{Intent, PROBE_AFTER};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
@@ -21,9 +21,11 @@ use super::io::{Dial, DialId, Output};
 use super::sessions::Session;
 
 /// Links are looked after so often: calls repeated, the silent asked whether they are there.
-const TEND_EVERY: Duration = Duration::from_millis(100);
-/// A link on which nothing was heard for so long is asked whether it is there.
-const PING_AFTER: Duration = Duration::from_millis(500);
+const TEND_EVERY: Duration = PROBE_AFTER;
+/// Heartbeats: each link is pinged so often, whatever else it carries. That is two pings and two pongs a second and
+/// direction, of about 40 bytes each. While an answer is overdue it is pinged at each look, five times as often; what
+/// a stopped peer doesn't read is a hundred pings at most until `SILENCE_MAX`.
+const PING_EVERY: Duration = Duration::from_millis(500);
 /// A link that has owed an answer for so long is given up and called anew.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A call must be welcomed within this time.
@@ -53,7 +55,8 @@ pub(super) struct Links {
 struct Link {
     state: State,
     backoff: Duration,
-    heard_at: Instant,
+    /// By this connection, if it has been.
+    pinged_at: Option<Instant>,
     /// Learned from a welcome at the ordinary port.
     port: Option<u16>,
     /// The last call to the shard's own port failed: it may have another now.
@@ -105,12 +108,6 @@ impl Links {
         links.filter(|(_, link)| matches!(link.state, State::Up(_))).map(|(link, _)| *link)
     }
 
-    pub(super) fn on_heard(&mut self, now: Instant, link: LinkId) {
-        if let Some(link) = self.all.get_mut(&link) {
-            link.heard_at = now;
-        }
-    }
-
     /// When to look after the links again; never, if there are none.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.next_tend.filter(|_| !self.all.is_empty())
@@ -124,7 +121,7 @@ impl Links {
 
 impl Link {
     const fn new(state: State) -> Self {
-        Self { state, backoff: BACKOFF_MIN, heard_at: Instant(0), port: None, try_ordinary: false }
+        Self { state, backoff: BACKOFF_MIN, pinged_at: None, port: None, try_ordinary: false }
     }
 }
 
@@ -162,9 +159,10 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         self.links.next_tend = Some(now.monotonic + TEND_EVERY);
-        let all: Vec<(LinkId, State, Instant)> =
-            self.links.all.iter().map(|(id, link)| (*id, link.state, link.heard_at)).collect();
-        for (id, state, heard_at) in all {
+        let all: Vec<(LinkId, State, Option<Instant>)> =
+            self.links.all.iter().map(|(id, link)| (*id, link.state, link.pinged_at)).collect();
+        for (id, state, pinged_at) in all {
+            let beats = pinged_at.is_none_or(|at| now.monotonic.since(at) >= PING_EVERY);
             match state {
                 State::Pausing(until) if until <= now.monotonic && !self.stopping => self.call(id, out),
                 State::Greeting { connection, since } if now.monotonic.since(since) > GREETING_MAX => {
@@ -173,15 +171,20 @@ impl<F: Failpoints> Shard<F> {
                 State::Up(connection) if self.detector.silence(now.monotonic, id.node) > SILENCE_MAX => {
                     self.close(now, connection, out);
                 }
-                State::Up(connection) if now.monotonic.since(heard_at) > PING_AFTER => {
-                    self.detector.on_asked(now.monotonic, id.node);
-                    let encoder = &mut self.encoder;
-                    out.deliver(connection, false, |bytes| Ping.encode(encoder, Kind::PING, 0, bytes));
-                    self.links.on_heard(now.monotonic, id);
+                State::Up(connection) if beats || self.detector.wants_probe(now.monotonic, id.node) => {
+                    self.ping(now, id, connection, out);
                 }
                 _ => {}
             }
         }
+    }
+
+    fn ping(&mut self, now: Now, id: LinkId, connection: ConnectionId, out: &mut Output) {
+        let Some(link) = self.links.all.get_mut(&id) else { return };
+        link.pinged_at = Some(now.monotonic);
+        let number = self.detector.on_ping(now.monotonic, id.node);
+        let encoder = &mut self.encoder;
+        out.deliver(connection, false, |bytes| Ping.encode(encoder, Kind::PING, number, bytes));
     }
 
     fn call(&mut self, id: LinkId, out: &mut Output) {
@@ -322,7 +325,7 @@ impl<F: Failpoints> Shard<F> {
         let link = self.links.all.entry(id).or_insert_with(|| Link::new(State::Awaiting));
         let before = std::mem::replace(&mut link.state, State::Up(connection));
         link.backoff = BACKOFF_MIN;
-        link.heard_at = now.monotonic;
+        link.pinged_at = None;
         link.try_ordinary = false;
         if let State::Up(older) | State::Greeting { connection: older, .. } = before
             && older != connection

@@ -1,9 +1,10 @@
 //! The shard: everything that one core of a node does, without IO.
 //!
 //! A [`Shard`] composes the rooms: sessions and links (who is connected), the replica (what is stored), the
-//! coordinator (who has answered), anti-entropy (what others lack), membership (who is there). It is a machine: [`Machine::handle`] takes one
-//! input and appends to an [`Output`] what follows from it. The shell runs it on a core, the simulator runs
-//! many on one thread; it can't tell the difference, since it has no clock, no chance and no waiting of its own.
+//! coordinator (who has answered), hints and anti-entropy (what others lack), membership (who is there). It is a
+//! machine: [`Machine::handle`] takes one input and appends to an [`Output`] what follows from it. The shell runs
+//! it on a core, the simulator runs many on one thread; it can't tell the difference, since it has no clock, no
+//! chance and no waiting of its own.
 //!
 //! How a request runs: a frame from a client is parsed once and routed by its key (`requests`). If this
 //! shard is a primary's, it coordinates (`gets`, `puts`); else the request travels to one that is (`relay`).
@@ -17,7 +18,9 @@ mod batch;
 mod counters;
 mod deadlines;
 mod exchanges;
+mod fallbacks;
 mod gets;
+mod hints;
 mod io;
 mod links;
 mod nodes;
@@ -54,6 +57,7 @@ use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use exchanges::Exchanges;
+use hints::Hints;
 use links::Links;
 use nodes::Notices;
 use operations::Operation;
@@ -93,6 +97,7 @@ pub struct Shard<F = NoFailpoints> {
     /// Requests unanswered at each sibling, by its number.
     relays_to: Vec<usize>,
     batches: Table<Batch>,
+    hints: Hints,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -152,6 +157,7 @@ impl<F: Failpoints> Shard<F> {
             relays: Table::new(options.operations_max, Tag::Relays),
             relays_to: vec![0; usize::from(options.shards)],
             batches: Table::new(BATCHES_MAX, Tag::Batches),
+            hints: Hints::new(options.hint_bytes_max),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -183,6 +189,7 @@ impl<F: Failpoints> Shard<F> {
 
 impl<F: Failpoints> Machine for Shard<F> {
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Output) {
+        self.detector.on_turn(now.monotonic);
         match input {
             Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
@@ -200,8 +207,9 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        let exchange = self.next_exchange();
-        [self.deadlines.next(), self.links.next_timeout(), node, exchange].into_iter().flatten().min()
+        let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints];
+        all.into_iter().flatten().min()
     }
 
     fn is_drained(&self) -> bool {
@@ -222,6 +230,7 @@ impl<F: Failpoints> Shard<F> {
         }
         self.tend_links(now, out);
         self.beat(now, out);
+        self.hand_over(now, out);
         self.keep_trees();
         self.tend_exchange(now, out);
     }

@@ -9,11 +9,12 @@ use crate::failpoint::{Choice, Failpoints};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::membership::Health;
 use crate::replica::Place;
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::answer::Origin;
 use super::deadlines::Due;
+use super::fallbacks::Missing;
 use super::io::Output;
 use super::links::LinkId;
 
@@ -22,6 +23,8 @@ use super::links::LinkId;
 pub(super) struct Operation {
     pub(super) origin: Origin,
     pub(super) deadline: Instant,
+    /// When it is looked at next: at its deadline, or before, to find fallbacks for the silent.
+    due: Instant,
     pub(super) key: Box<[u8]>,
     token: u64,
     pub(super) partition: PartitionId,
@@ -43,6 +46,10 @@ pub(super) enum Work {
     Put {
         quorum: PutQuorum,
         context: Vec<u8>,
+        /// Fallbacks, each with the primary that it stands in for.
+        stand_ins: SmallVec<[(NodeId, NodeId); 2]>,
+        /// This node is a fallback itself, and keeps the write for that primary.
+        kept_for: Option<NodeId>,
     },
 }
 
@@ -59,18 +66,20 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn begin(
         &mut self,
         origin: Origin,
-        deadline: Instant,
+        now: Instant,
+        budget: Duration,
         place: Place<'_>,
         work: Work,
         out: &mut Output,
     ) -> Option<u64> {
         let Place { key, token, partition } = place;
-        let operation = Operation { origin, deadline, key: key.into(), token, partition, work };
+        let (due, deadline) = (now + self.patience(budget), now + budget);
+        let operation = Operation { origin, deadline, due, key: key.into(), token, partition, work };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;
         };
-        self.deadlines.add(deadline, Due::Operation(key));
+        self.deadlines.add(due, Due::Operation(key));
         Some(key)
     }
 
@@ -106,14 +115,31 @@ impl<F: Failpoints> Shard<F> {
             };
             if self.link_to(link.node, partition) == Some(link) {
                 self.count_failure(key, link.node);
+                self.stand_in(now, key, Missing::Lost, out);
                 self.progress(now, key, false, out);
             }
         }
     }
 
-    /// The deadline has come.
+    /// The deadline has come, or the time to find somebody for the silent.
     pub(super) fn on_operation_due(&mut self, now: Now, key: u64, out: &mut Output) {
-        self.progress(now, key, true, out);
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let expired = operation.deadline <= now.monotonic;
+        if !expired {
+            operation.due = operation.deadline;
+            self.deadlines.add(operation.deadline, Due::Operation(key));
+            self.stand_in(now, key, Missing::Silent, out);
+        }
+        self.progress(now, key, expired, out);
+    }
+
+    /// Look at an operation at this time instead.
+    pub(super) fn end_at(&mut self, key: u64, deadline: Instant) {
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        operation.deadline = deadline;
+        let before = std::mem::replace(&mut operation.due, deadline);
+        self.deadlines.remove(before, Due::Operation(key));
+        self.deadlines.add(deadline, Due::Operation(key));
     }
 
     /// Decide by what is known, and answer if it is time. `expired`: this is the last chance.
@@ -137,7 +163,7 @@ impl<F: Failpoints> Shard<F> {
 
     pub(super) fn take_operation(&mut self, key: u64) -> Option<Operation> {
         let operation = self.operations.remove(key)?;
-        self.deadlines.remove(operation.deadline, Due::Operation(key));
+        self.deadlines.remove(operation.due, Due::Operation(key));
         Some(operation)
     }
 }

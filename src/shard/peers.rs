@@ -13,6 +13,7 @@ use crate::time::{Duration, Now};
 use super::Shard;
 use super::answer::Origin;
 use super::appends::Waiter;
+use super::fallbacks::Missing;
 use super::gets::readable;
 use super::io::{Output, SiblingMessage};
 use super::links::LinkId;
@@ -29,8 +30,7 @@ impl<F: Failpoints> Shard<F> {
     ) {
         // Only an answer shows that it hears us: over a link cut in one direction it may well speak.
         if frame.header.kind.is_answer() {
-            self.detector.on_answered(link.node);
-            self.links.on_heard(now.monotonic, link);
+            self.detector.on_answered(now.monotonic, link.node);
         }
         if let Err(error) = self.try_peer_frame(now, connection, link, frame, out) {
             // A peer of the same protocol never sends this: whatever else it says can't be trusted either.
@@ -64,6 +64,7 @@ impl<F: Failpoints> Shard<F> {
             Kind::REPLICATED => {
                 if Replicated::parse(frame)?.durable {
                     self.count_durable(request_id, node);
+                    self.on_handed_over(request_id, node, out);
                     self.progress(now, request_id, false, out);
                     self.on_pushed(now, link, request_id);
                 }
@@ -87,7 +88,7 @@ impl<F: Failpoints> Shard<F> {
                 let encoder = &mut self.encoder;
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
-            Kind::PONG => {}
+            Kind::PONG => self.detector.on_pong(now.monotonic, node, request_id),
             Kind::TREE_REQUEST
             | Kind::KEYS_REQUEST
             | Kind::PULL_REQUEST
@@ -97,6 +98,8 @@ impl<F: Failpoints> Shard<F> {
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);
+                self.on_not_handed_over(request_id);
+                self.stand_in(now, request_id, Missing::Lost, out);
                 self.progress(now, request_id, false, out);
                 self.on_exchange_refused(now, link, request_id);
                 self.on_peer_answered(link, request_id, frame, out);
@@ -120,6 +123,9 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let place = self.place(replicate.key);
+        if replicate.hint_for != 0 && replicate.hint_for != self.view.me.0 {
+            return self.on_hint(connection, request_id, place, replicate, out);
+        }
         if !self.holds(place) {
             return self.refuse_peer(connection, request_id, out);
         }
@@ -163,7 +169,7 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let place = self.place(request.key);
         if !self.holds(place) {
-            return self.refuse_peer(connection, request_id, out);
+            return self.tell_hints(now, connection, request_id, place, out);
         }
         self.counters.states_read_by_peers += 1;
         let complete = self.view.myself().oneself.complete;
@@ -171,6 +177,25 @@ impl<F: Failpoints> Shard<F> {
         let state = state.map(state_writer).unwrap_or_default();
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| State::encode(encoder, request_id, &state, complete, bytes));
+    }
+
+    /// Not a primary: tell what is kept of the key for those who are.
+    fn tell_hints(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        request_id: u64,
+        place: Place<'_>,
+        out: &mut Output,
+    ) {
+        if !self.view.is_serving() || !self.is_mine(place.partition) {
+            return self.refuse_peer(connection, request_id, out);
+        }
+        let known = self.kept(now, place);
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| {
+            State::encode(encoder, request_id, &state_writer(&known), false, bytes);
+        });
     }
 
     /// Is this shard's copy of the key one of the primaries', and worth something?

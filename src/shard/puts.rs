@@ -4,33 +4,43 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Stored};
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 use smallvec::SmallVec;
 
-use crate::coordinator::{Basis, PutQuorum, PutVerdict};
+use crate::coordinator::{Basis, PutQuorum, PutVerdict, Role};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
+use crate::hint::Keeping;
 use crate::id::{ConnectionId, NodeId, OperationId};
 use crate::replica::{Applied, Place, Refused, Replaced, Write, state_writer};
 use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::fallbacks::Missing;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
 
 impl<F: Failpoints> Shard<F> {
-    /// Mint, append, send the whole state to the other primaries, answer at W.
+    /// Mint, append, send the whole state to the other primaries, answer at W. A node that is none of them
+    /// coordinates if none can be reached: it keeps the write as a hint.
     pub(super) fn coordinate_put(
         &mut self,
         now: Now,
         origin: Origin,
         place: Place<'_>,
-        needed: u8,
+        [needed, primaries_needed]: [u8; 2],
         write: Write<'_>,
         budget: Duration,
         out: &mut Output,
     ) {
         let primaries: Nodes = self.view.primaries(place.partition).into();
+        let role = self.role(place.partition);
+        self.note_standing_in(role);
         let mut told = self.reachable(now.monotonic, place.partition, &primaries);
-        let healthy = told.len() + 1;
-        if healthy < usize::from(needed) {
+        let healthy = if told.len() + 1 < primaries.len() {
+            self.holders(now.monotonic, place, told.len(), primaries.len())
+        } else {
+            told.len() + 1
+        };
+        let reached = told.len() + usize::from(role == Role::Primary);
+        if healthy < usize::from(needed) || reached < usize::from(primaries_needed) {
             self.failpoints.reached(Rare::TooFewReachable);
             return self.refuse_unavailable(out, origin, needed, healthy);
         }
@@ -40,33 +50,97 @@ impl<F: Failpoints> Shard<F> {
         if self.operations.is_full() {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
-        let appended = self.next_append();
+        let kept_for = (role == Role::Fallback).then(|| primaries[0]);
         let operation = write.operation;
-        let (replaced, only) = match self.replica.coordinate(now, place, write, appended) {
-            Ok(Applied::Now { replaced }) => {
-                let replaced = on_the_wire(&replaced);
-                self.append(place, &replaced, out);
-                (replaced, None)
+        let applied = match kept_for {
+            None => self.apply_here(now, place, write, out),
+            Some(target) => {
+                let more = write.value.map_or(0, <[u8]>::len);
+                let keeping = Keeping { target, key: place.key, partition: place.partition };
+                if !self.hints.store.has_room(keeping, more) {
+                    let message = "this node keeps as much for others as it may: retry at another";
+                    return self.refuse_overloaded(out, origin, message);
+                }
+                self.apply_for_another(now, place, target, write, out)
             }
-            Ok(Applied::Before) => {
+        };
+        let (replaced, only) = match applied {
+            Ok(Some(replaced)) => (replaced, None),
+            Ok(None) => {
                 self.counters.retries_recognised += 1;
                 (SmallVec::new(), Some(operation))
             }
             Err(refused) => return self.refuse_write(out, origin, refused),
         };
-        let context = self.context_of_only_version(now, place, only);
-        if primaries.len() == 1 && !self.options.durable {
+        let context = match kept_for {
+            None => self.context_of_only_version(now, place, only),
+            Some(_) => Vec::new(),
+        };
+        if kept_for.is_none() && primaries.len() == 1 && !self.options.durable {
             return self.answer_stored(out, origin, &context, Basis::primaries(1));
         }
-        let mut quorum = PutQuorum::new(needed, &primaries);
+        let mut quorum = PutQuorum::new(needed, &primaries).with_primaries(primaries_needed);
         let me = self.view.me;
         let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
         primaries.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
-        let work = Work::Put { quorum, context };
-        let Some(key) = self.begin(origin, now.monotonic + budget, place, work, out) else { return };
+        let mut stand_ins = SmallVec::new();
+        if let Some(target) = kept_for {
+            quorum.add_fallback(me, target);
+            stand_ins.push((me, target));
+        }
+        let work = Work::Put { quorum, context, stand_ins, kept_for };
+        let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_state(now, place, key, &replaced, &told, out);
-        self.await_own_record(place, key);
+        let record = match kept_for {
+            None => self.replica.appended(place),
+            Some(target) => self.hint_record(target, place),
+        };
+        if told.len() + 1 < primaries.len() || kept_for.is_some() {
+            self.stand_in(now, key, Missing::Lost, out);
+        }
+        self.await_own_record(record, key);
         self.progress(now, key, false, out);
+    }
+
+    /// Apply a write to this replica's own copy: what it replaced, or nothing if it was applied before.
+    fn apply_here(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        write: Write<'_>,
+        out: &mut Output,
+    ) -> Result<Option<WireOperations>, Refused> {
+        let appended = self.next_append();
+        Ok(match self.replica.coordinate(now, place, write, appended)? {
+            Applied::Now { replaced } => {
+                let replaced = on_the_wire(&replaced);
+                self.append(place, &replaced, out);
+                Some(replaced)
+            }
+            Applied::Before => None,
+        })
+    }
+
+    /// The same to what is kept for a primary that can't be reached; there must be room for it.
+    fn apply_for_another(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        target: NodeId,
+        write: Write<'_>,
+        out: &mut Output,
+    ) -> Result<Option<WireOperations>, Refused> {
+        let appended = self.next_append();
+        let kept = self.hints.store.find(target, place.key);
+        let mut state = kept.map(|hint| hint.state.clone()).unwrap_or_default();
+        let applied = self.replica.coordinate_for_another(now, place.key, &mut state, write)?;
+        let Applied::Now { replaced } = applied else { return Ok(None) };
+        let replaced = on_the_wire(&replaced);
+        let keeping = Keeping { target, key: place.key, partition: place.partition };
+        self.hints.store.replace(keeping, state, appended).expect("there was room a moment ago");
+        self.counters.hints_kept += 1;
+        self.append_hint(target, place, &replaced, out);
+        Ok(Some(replaced))
     }
 
     /// Send a key's whole state after a write, as one frame for all.
@@ -86,8 +160,9 @@ impl<F: Failpoints> Shard<F> {
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: false,
-            exchange: false,
             replaced,
+            hint_for: 0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {
@@ -124,6 +199,9 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn progress_put(&mut self, key: u64, verdict: PutVerdict, expired: bool, out: &mut Output) {
         let acks = match verdict {
             PutVerdict::Enough(basis) => {
+                if basis.fallbacks > 0 {
+                    self.failpoints.reached(Rare::FallbackCounted);
+                }
                 let Some(operation) = self.take_operation(key) else { return };
                 let Work::Put { context, .. } = operation.work else { return };
                 return self.answer_stored(out, operation.origin, &context, basis);
@@ -136,24 +214,25 @@ impl<F: Failpoints> Shard<F> {
         let Work::Put { quorum, .. } = &operation.work else { return };
         self.failpoints.reached(Rare::QuorumMissed);
         if self.failpoints.planted(Bug::TimeoutIsFailure) && expired {
-            return self.refuse_unavailable(out, operation.origin, quorum.needed(), usize::from(acks));
+            return self.refuse_unavailable(out, operation.origin, quorum.needed(), usize::from(acks.nodes));
         }
         self.counters.maybe_applied += 1;
         let message = "fewer replicas than asked for have acknowledged: read it back, or retry";
         let error = ErrorAnswer {
-            acks,
+            acks: acks.nodes,
             needed: quorum.needed(),
-            primaries: acks,
-            nodes: acks,
+            primaries: acks.primaries,
+            fallbacks: acks.fallbacks,
+            nodes: acks.nodes,
             ..ErrorAnswer::new(ErrorCode::MaybeApplied, message)
         };
         self.answer_error(out, operation.origin, &error);
     }
 
-    fn acks_of(&mut self, key: u64) -> u8 {
+    fn acks_of(&mut self, key: u64) -> Basis {
         match self.operations.get_mut(key).map(|operation| &operation.work) {
             Some(Work::Put { quorum, .. }) => quorum.acks(),
-            _ => 0,
+            _ => Basis::default(),
         }
     }
 
@@ -191,6 +270,9 @@ impl<F: Failpoints> Shard<F> {
     }
 }
 
-fn on_the_wire(replaced: &Replaced) -> SmallVec<[WireOperation; 1]> {
+/// Operations as frames carry them.
+type WireOperations = SmallVec<[WireOperation; 1]>;
+
+fn on_the_wire(replaced: &Replaced) -> WireOperations {
     replaced.iter().map(|write| WireOperation::new(write.client, write.sequence)).collect()
 }

@@ -11,6 +11,7 @@ use ringmain_schema::{Frame, Kind};
 use thiserror::Error;
 
 use crate::failpoint::Failpoints;
+use crate::id::NodeId;
 use crate::replica::state_from_wire;
 
 use super::Shard;
@@ -21,7 +22,7 @@ use super::peers::replaced_by;
 pub enum Record<'a> {
     /// What the node knew of the members, itself among them.
     Members(Gossip),
-    /// The whole state of one key.
+    /// The whole state of one key, or what is kept of it for another node.
     Key(Replicate<'a>),
 }
 
@@ -58,8 +59,12 @@ impl<F: Failpoints> Shard<F> {
             let state =
                 state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
             self.replica.remember_replaced(replaced_by(key));
-            self.replica.merge(place, &state, 0);
-            self.keep_trees();
+            if key.hint_for == 0 {
+                self.replica.merge(place, &state, 0);
+                self.keep_trees();
+            } else {
+                self.recover_hint(place, NodeId(key.hint_for), &state);
+            }
         }
         Ok(())
     }

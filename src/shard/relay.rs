@@ -40,6 +40,15 @@ enum Via {
     Peer(LinkId),
 }
 
+/// Who coordinates a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Nearest {
+    /// This node.
+    Here,
+    /// Another, over this connection to its right shard.
+    Peer(LinkId, ConnectionId),
+}
+
 impl<F: Failpoints> Shard<F> {
     /// Pass a request on towards the owner of `partition`: first to the right shard of this node, which has
     /// connections to the right shards of the others.
@@ -98,8 +107,9 @@ impl<F: Failpoints> Shard<F> {
             let message = "the nodes disagree about who owns this key: retry when they have talked";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
         }
-        let Some((link, connection)) = self.nearest_primary(now.monotonic, partition) else {
-            let message = "no primary of this key can be reached: retry later";
+        let nearest = self.nearest(now.monotonic, partition);
+        let Some(Nearest::Peer(link, connection)) = nearest else {
+            let message = "no replica of this key can be reached: retry later";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
         };
         let Some(ticket) = self.remember_relay(now, origin, Via::Peer(link), frame, budget, out) else {
@@ -116,13 +126,20 @@ impl<F: Failpoints> Shard<F> {
         });
     }
 
-    /// The first primary of the preference list that is up, with the connection to its right shard.
-    fn nearest_primary(&self, now: Instant, partition: PartitionId) -> Option<(LinkId, ConnectionId)> {
-        let primaries = self.view.primaries(partition).iter();
-        let others = primaries.filter(|&&node| node != self.view.me);
-        let up = others.filter(|&&node| self.detector.health(now, node) == Health::Up);
-        let links = up.filter_map(|&node| self.link_to(node, partition));
-        links.filter_map(|link| Some((link, self.links.connection(link)?))).next()
+    /// The first node of the preference list that can be reached: a primary, or, if quorums are sloppy, a fallback, which
+    /// may be this node.
+    pub(super) fn nearest(&self, now: Instant, partition: PartitionId) -> Option<Nearest> {
+        let list = self.view.ring.preference_list(partition);
+        let fallbacks = list.fallbacks().filter(|_| self.is_sloppy());
+        list.primaries.iter().copied().chain(fallbacks).find_map(|node| {
+            if node == self.view.me {
+                return Some(Nearest::Here);
+            }
+            let link = self.link_to(node, partition)?;
+            let connection = self.links.connection(link)?;
+            let is_up = self.detector.health(now, node) == Health::Up;
+            is_up.then_some(Nearest::Peer(link, connection))
+        })
     }
 
     /// The shard of `node` that holds `partition`; `None` while its shards are not known.

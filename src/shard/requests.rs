@@ -5,6 +5,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Put};
 use ringmain_schema::{Flags, Frame, Kind, token};
 
 use crate::causality::VersionVector;
+use crate::coordinator::Role;
 use crate::failpoint::Failpoints;
 use crate::id::{OperationId, PartitionId};
 use crate::replica::{Covered, Place, Write};
@@ -13,6 +14,7 @@ use crate::time::{Duration, Now, WallTime};
 use super::Shard;
 use super::answer::Origin;
 use super::io::Output;
+use super::relay::Nearest;
 
 impl<F: Failpoints> Shard<F> {
     /// A request from a client, a sibling or a peer. `cap` bounds its budget, where it was passed on.
@@ -82,12 +84,12 @@ impl<F: Failpoints> Shard<F> {
         check_key(get.key)?;
         let place = self.place(get.key);
         let budget = self.budget(get.budget_us, cap);
-        if !self.coordinates(place) {
+        if !self.coordinates(now, place) {
             self.pass_on(now, origin, frame, place, budget, out);
             return Ok(());
         }
         let at_least = self.open_context(get.key, get.at_least)?;
-        let needed = self.quorum(get.read, self.options.read)?;
+        let needed = self.quorum(get.read, self.options.read, get.primaries)?;
         self.counters.gets += 1;
         self.coordinate_get(now, origin, place, needed, at_least, get.latest, budget, out);
         Ok(())
@@ -106,7 +108,7 @@ impl<F: Failpoints> Shard<F> {
         self.check_value(&put)?;
         let place = self.place(put.key);
         let budget = self.budget(put.budget_us, cap);
-        if !self.coordinates(place) {
+        if !self.coordinates(now, place) {
             self.pass_on(now, origin, frame, place, budget, out);
             return Ok(());
         }
@@ -115,7 +117,7 @@ impl<F: Failpoints> Shard<F> {
         } else {
             Covered::Context(self.open_context(put.key, put.context)?)
         };
-        let needed = self.quorum(put.write, self.options.write)?;
+        let needed = self.quorum(put.write, self.options.write, put.primaries)?;
         let expiry_us = now.wall.0.saturating_add(put.ttl_ms.saturating_mul(1000));
         let write = Write {
             value: put.value,
@@ -158,18 +160,25 @@ impl<F: Failpoints> Shard<F> {
         self.context_key.open(key, sealed).map_err(|error| (ErrorCode::BadContext, error.to_string()))
     }
 
-    /// R or W: the request's own, else the configured one, else a majority of N.
-    fn quorum(&self, asked: u8, configured: u8) -> Result<u8, Problem> {
+    /// R or W, the request's own, else the configured one, else a majority of N; and how many of them must be
+    /// primaries.
+    fn quorum(&self, asked: u8, configured: u8, primaries: u8) -> Result<[u8; 2], Problem> {
         let replicas = self.view.ring.replicas() as u8;
         if asked > replicas {
             let message = format!("{asked} replicas were asked for, and each key has {replicas}");
             return Err((ErrorCode::BadRequest, message));
         }
-        Ok(match (asked, configured) {
+        let needed = match (asked, configured) {
             (0, 0) => crate::coordinator::majority(replicas),
             (0, configured) => configured.min(replicas),
             (asked, _) => asked,
-        })
+        };
+        if primaries > needed {
+            let message =
+                format!("{primaries} primaries were asked for, and {needed} replicas are waited for");
+            return Err((ErrorCode::BadRequest, message));
+        }
+        Ok([needed, primaries])
     }
 
     fn budget(&self, asked_us: u32, cap: Option<Duration>) -> Duration {
@@ -186,9 +195,12 @@ impl<F: Failpoints> Shard<F> {
         Place { key, token, partition: PartitionId(partition) }
     }
 
-    /// Is this shard the one of a primary of this key?
-    fn coordinates(&self, place: Place<'_>) -> bool {
-        self.is_mine(place.partition) && self.view.primaries(place.partition).contains(&self.view.me)
+    /// Is this shard the one of a primary of this key, or of the first node of the preference list that can be reached
+    /// from here?
+    fn coordinates(&self, now: Now, place: Place<'_>) -> bool {
+        self.is_mine(place.partition)
+            && (self.role(place.partition) == Role::Primary
+                || self.is_sloppy() && self.nearest(now.monotonic, place.partition) == Some(Nearest::Here))
     }
 
     /// Would this shard hold the partition, if its node did?

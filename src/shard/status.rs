@@ -16,12 +16,17 @@ impl<F: Failpoints> Shard<F> {
     }
 
     pub(super) fn status(&self, now: Instant) -> Status {
+        let backlog = self.hints.store.backlog();
+        let (hints, hint_bytes) = backlog.fold((0, 0), |sum, (_, keys, bytes)| (sum.0 + keys, sum.1 + bytes));
         let gauges = [
             ("keys", self.replica.keys() as u64),
             ("key_and_value_bytes", self.replica.bytes() as u64),
             ("connections", self.sessions.len() as u64),
             ("operations_under_way", self.operations.len() as u64),
             ("relays_under_way", self.relays.len() as u64),
+            ("hints", hints as u64),
+            ("hint_bytes", hint_bytes as u64),
+            ("suspicions_answered", self.detector.suspicions_answered()),
         ];
         let counters = gauges.into_iter().chain(self.counters.named());
         Status {

@@ -16,6 +16,7 @@ pub(super) enum Tag {
     Operations = 0,
     Relays = 1,
     Batches = 2,
+    Hints = 3,
 }
 
 /// The tag's place in a key, above the slot's number.

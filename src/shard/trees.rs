@@ -189,8 +189,9 @@ impl<F: Failpoints> Shard<F> {
                 ring: self.view.ring.hash(),
                 partition_epoch: 0,
                 repair: true,
-                exchange: true,
                 replaced: &[],
+                hint_for: 0,
+                exchange: true,
             };
             let id = if at + 1 == states.len() { last_id } else { 0 };
             let encoder = &mut self.encoder;

@@ -12,5 +12,18 @@
 mod digest;
 mod index;
 
+use crate::id::PartitionId;
+
 pub use digest::digest;
 pub use index::{Change, Entry, Index};
+
+/// A key with what routing already knows of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its token.
+    pub token: u64,
+    /// Its partition.
+    pub partition: PartitionId,
+}

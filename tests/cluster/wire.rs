@@ -92,6 +92,8 @@ impl Wire {
                 Ok(0) if self.received.is_empty() => return Ok(None),
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(length) => self.received.extend_from_slice(&chunk[..length]),
+                // A socket with a timeout is interrupted when its process was stopped and goes on.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Closed by a server that hadn't read all that was sent to it.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error),

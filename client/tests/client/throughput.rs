@@ -78,7 +78,7 @@ async fn load(client: &Client, tasks: usize, duration: Duration) -> u64 {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "measures: cargo test --release -p ringmain-client --test client -- --ignored --nocapture"]
 fn throughput() {
     let servers = servers();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -217,7 +217,7 @@ fn a_raised_stop_ends_the_run_early() {
 
 /// Not a promise but a measurement: `cargo test --release -p loadgen adds -- --ignored --nocapture`.
 #[test]
-#[ignore = "measures this machine for some seconds"]
+#[ignore = "measures this machine for some seconds: cargo test --release -p loadgen -- --ignored"]
 fn what_the_generator_itself_adds() {
     use crate::tally::Percentile;
     for rate in ["579/s", "11574/s", "100k/s", "400k/s"] {

@@ -1248,6 +1248,7 @@ impl<'a> Get<'a> {
   pub const VT_LATEST: ::flatbuffers::VOffsetT = 10;
   pub const VT_AT_LEAST: ::flatbuffers::VOffsetT = 12;
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 14;
+  pub const VT_PRIMARIES: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1263,6 +1264,7 @@ impl<'a> Get<'a> {
     if let Some(x) = args.at_least { builder.add_at_least(x); }
     builder.add_budget_us(args.budget_us);
     if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_primaries(args.primaries);
     builder.add_latest(args.latest);
     builder.add_read(args.read);
     builder.finish()
@@ -1311,6 +1313,13 @@ impl<'a> Get<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Get::VT_EPOCH, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn primaries(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Get::VT_PRIMARIES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Get<'_> {
@@ -1325,6 +1334,7 @@ impl ::flatbuffers::Verifiable for Get<'_> {
      .visit_field::<bool>("latest", Self::VT_LATEST, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("at_least", Self::VT_AT_LEAST, false)?
      .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u8>("primaries", Self::VT_PRIMARIES, false)?
      .finish();
     Ok(())
   }
@@ -1336,6 +1346,7 @@ pub struct GetArgs<'a> {
     pub latest: bool,
     pub at_least: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub epoch: u64,
+    pub primaries: u8,
 }
 impl<'a> Default for GetArgs<'a> {
   #[inline]
@@ -1347,6 +1358,7 @@ impl<'a> Default for GetArgs<'a> {
       latest: false,
       at_least: None,
       epoch: 0,
+      primaries: 0,
     }
   }
 }
@@ -1381,6 +1393,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GetBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Get::VT_EPOCH, epoch, 0);
   }
   #[inline]
+  pub fn add_primaries(&mut self, primaries: u8) {
+    self.fbb_.push_slot::<u8>(Get::VT_PRIMARIES, primaries, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GetBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GetBuilder {
@@ -1404,6 +1420,7 @@ impl ::core::fmt::Debug for Get<'_> {
       ds.field("latest", &self.latest());
       ds.field("at_least", &self.at_least());
       ds.field("epoch", &self.epoch());
+      ds.field("primaries", &self.primaries());
       ds.finish()
   }
 }
@@ -1596,6 +1613,7 @@ impl<'a> Put<'a> {
   pub const VT_OPERATION_CLIENT: ::flatbuffers::VOffsetT = 16;
   pub const VT_OPERATION_SEQUENCE: ::flatbuffers::VOffsetT = 18;
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 20;
+  pub const VT_PRIMARIES: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1614,6 +1632,7 @@ impl<'a> Put<'a> {
     if let Some(x) = args.context { builder.add_context(x); }
     builder.add_budget_us(args.budget_us);
     if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_primaries(args.primaries);
     builder.add_overwrite(args.overwrite);
     builder.add_write(args.write);
     builder.finish()
@@ -1683,6 +1702,13 @@ impl<'a> Put<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Put::VT_EPOCH, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn primaries(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Put::VT_PRIMARIES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Put<'_> {
@@ -1700,6 +1726,7 @@ impl ::flatbuffers::Verifiable for Put<'_> {
      .visit_field::<u64>("operation_client", Self::VT_OPERATION_CLIENT, false)?
      .visit_field::<u64>("operation_sequence", Self::VT_OPERATION_SEQUENCE, false)?
      .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u8>("primaries", Self::VT_PRIMARIES, false)?
      .finish();
     Ok(())
   }
@@ -1714,6 +1741,7 @@ pub struct PutArgs<'a> {
     pub operation_client: u64,
     pub operation_sequence: u64,
     pub epoch: u64,
+    pub primaries: u8,
 }
 impl<'a> Default for PutArgs<'a> {
   #[inline]
@@ -1728,6 +1756,7 @@ impl<'a> Default for PutArgs<'a> {
       operation_client: 0,
       operation_sequence: 0,
       epoch: 0,
+      primaries: 0,
     }
   }
 }
@@ -1774,6 +1803,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PutBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Put::VT_EPOCH, epoch, 0);
   }
   #[inline]
+  pub fn add_primaries(&mut self, primaries: u8) {
+    self.fbb_.push_slot::<u8>(Put::VT_PRIMARIES, primaries, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PutBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PutBuilder {
@@ -1800,6 +1833,7 @@ impl ::core::fmt::Debug for Put<'_> {
       ds.field("operation_client", &self.operation_client());
       ds.field("operation_sequence", &self.operation_sequence());
       ds.field("epoch", &self.epoch());
+      ds.field("primaries", &self.primaries());
       ds.finish()
   }
 }

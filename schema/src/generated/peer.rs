@@ -790,7 +790,8 @@ impl<'a> Replicate<'a> {
   pub const VT_PARTITION_EPOCH: ::flatbuffers::VOffsetT = 12;
   pub const VT_REPAIR: ::flatbuffers::VOffsetT = 14;
   pub const VT_REPLACED: ::flatbuffers::VOffsetT = 16;
-  pub const VT_EXCHANGE: ::flatbuffers::VOffsetT = 18;
+  pub const VT_HINT_FOR: ::flatbuffers::VOffsetT = 18;
+  pub const VT_EXCHANGE: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -802,6 +803,7 @@ impl<'a> Replicate<'a> {
     args: &'args ReplicateArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Replicate<'bldr>> {
     let mut builder = ReplicateBuilder::new(_fbb);
+    builder.add_hint_for(args.hint_for);
     builder.add_partition_epoch(args.partition_epoch);
     builder.add_ring(args.ring);
     if let Some(x) = args.replaced { builder.add_replaced(x); }
@@ -864,6 +866,13 @@ impl<'a> Replicate<'a> {
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Operation>>>(Replicate::VT_REPLACED, None)}
   }
   #[inline]
+  pub fn hint_for(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Replicate::VT_HINT_FOR, Some(0)).unwrap()}
+  }
+  #[inline]
   pub fn exchange(&self) -> bool {
     // Safety:
     // Created from valid Table for this object
@@ -885,6 +894,7 @@ impl ::flatbuffers::Verifiable for Replicate<'_> {
      .visit_field::<u64>("partition_epoch", Self::VT_PARTITION_EPOCH, false)?
      .visit_field::<bool>("repair", Self::VT_REPAIR, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Operation>>>("replaced", Self::VT_REPLACED, false)?
+     .visit_field::<u64>("hint_for", Self::VT_HINT_FOR, false)?
      .visit_field::<bool>("exchange", Self::VT_EXCHANGE, false)?
      .finish();
     Ok(())
@@ -898,6 +908,7 @@ pub struct ReplicateArgs<'a> {
     pub partition_epoch: u64,
     pub repair: bool,
     pub replaced: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Operation>>>,
+    pub hint_for: u64,
     pub exchange: bool,
 }
 impl<'a> Default for ReplicateArgs<'a> {
@@ -911,6 +922,7 @@ impl<'a> Default for ReplicateArgs<'a> {
       partition_epoch: 0,
       repair: false,
       replaced: None,
+      hint_for: 0,
       exchange: false,
     }
   }
@@ -950,6 +962,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplicateBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Replicate::VT_REPLACED, replaced);
   }
   #[inline]
+  pub fn add_hint_for(&mut self, hint_for: u64) {
+    self.fbb_.push_slot::<u64>(Replicate::VT_HINT_FOR, hint_for, 0);
+  }
+  #[inline]
   pub fn add_exchange(&mut self, exchange: bool) {
     self.fbb_.push_slot::<bool>(Replicate::VT_EXCHANGE, exchange, false);
   }
@@ -978,6 +994,7 @@ impl ::core::fmt::Debug for Replicate<'_> {
       ds.field("partition_epoch", &self.partition_epoch());
       ds.field("repair", &self.repair());
       ds.field("replaced", &self.replaced());
+      ds.field("hint_for", &self.hint_for());
       ds.field("exchange", &self.exchange());
       ds.finish()
   }

@@ -21,6 +21,8 @@ pub struct Get<'a> {
     pub at_least: &'a [u8],
     /// The topology by which the client routed; 0 if it has none.
     pub epoch: u64,
+    /// Of the replicas that are waited for, so many must be primaries; 0 if none need be.
+    pub primaries: u8,
 }
 
 impl<'a> Get<'a> {
@@ -35,6 +37,7 @@ impl<'a> Get<'a> {
             latest: get.latest(),
             at_least: bytes(get.at_least()),
             epoch: get.epoch(),
+            primaries: get.primaries(),
         })
     }
 
@@ -50,6 +53,7 @@ impl<'a> Get<'a> {
                 latest: self.latest,
                 at_least,
                 epoch: self.epoch,
+                primaries: self.primaries,
             };
             wire::Get::create(builder, &arguments)
         });
@@ -79,6 +83,8 @@ pub struct Put<'a> {
     pub operation_sequence: u64,
     /// The topology by which the client routed; 0 if it has none.
     pub epoch: u64,
+    /// Of the replicas that are waited for, so many must be primaries; 0 if none need be.
+    pub primaries: u8,
 }
 
 impl<'a> Put<'a> {
@@ -102,6 +108,7 @@ impl<'a> Put<'a> {
             operation_client: put.operation_client(),
             operation_sequence: put.operation_sequence(),
             epoch: put.epoch(),
+            primaries: put.primaries(),
         })
     }
 
@@ -121,6 +128,7 @@ impl<'a> Put<'a> {
                 operation_client: self.operation_client,
                 operation_sequence: self.operation_sequence,
                 epoch: self.epoch,
+                primaries: self.primaries,
             };
             wire::Put::create(builder, &arguments)
         });

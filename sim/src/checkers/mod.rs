@@ -10,9 +10,11 @@ pub mod p01_durability;
 pub mod p02_phantoms;
 pub mod p03_context;
 pub mod p04_siblings;
+pub mod p05_expiry;
 pub mod p05_resurrection;
 pub mod p07_convergence;
 pub mod p08_outcome;
+pub mod p09_basis;
 pub mod p09_overlap;
 pub mod p10_writable;
 pub mod p13_membership;
@@ -60,6 +62,11 @@ pub enum Promise {
     Membership,
     /// P14
     Clocks,
+    /// Not in the list, and what retries rest on: a write is never applied twice by who knows that it was applied.
+    AppliedOnce,
+    /// Not in the list, and what a shard says of itself: each request accepted ends in exactly one answer, by its
+    /// deadline.
+    OneAnswer,
     /// Not in the list, since it goes without saying: nothing panics.
     NoPanic,
     /// The simulator's own promise: a seed has one course.
@@ -137,6 +144,8 @@ pub struct Evidence<'a> {
     pub converges: bool,
     /// States that anti-entropy has moved since.
     pub moved: u64,
+    /// No wall clock jumped.
+    pub steady_clocks: bool,
 }
 
 /// One invariant.
@@ -144,15 +153,17 @@ type Checker = fn(&Evidence<'_>) -> Result<(), Violation>;
 
 /// Those that say most about the cause come first: a lie to one client (P8, P2), nodes that disagree on who
 /// they are (P13), one wrong version (P3, P4, P5); then what follows from such a thing.
-const CHECKERS: [Checker; 11] = [
+const CHECKERS: [Checker; 13] = [
     p08_outcome::check,
     p02_phantoms::check,
     p13_membership::check,
     p03_context::check,
     p04_siblings::check,
     p05_resurrection::check,
+    p05_expiry::check,
     p01_durability::check,
     p01_applications::check,
+    p09_basis::check,
     p09_overlap::check,
     p10_writable::check,
     p07_convergence::check,
@@ -194,6 +205,8 @@ impl fmt::Display for Promise {
             Self::AlwaysWritable => "P10 Always writable",
             Self::Membership => "P13 Membership",
             Self::Clocks => "P14 Clocks",
+            Self::AppliedOnce => "Applied once",
+            Self::OneAnswer => "One answer",
             Self::NoPanic => "Nothing panics",
             Self::Replay => "Replay",
         })

@@ -1,23 +1,28 @@
 //! P3: a reply's context covers no dot that is neither returned nor superseded.
 //!
 //! A client that puts with such a context would replace what it never saw. A dot is accounted for if its
-//! value was returned (under this dot or a twin's), if there was nothing to return (a delete's tombstone; a
-//! put that expires, which may have done so by the replica's wall clock), or if another dot that the context
-//! covers had replaced it.
+//! value was returned (under this dot or a twin's) or is the client's own, just stored; if there was nothing to
+//! return (a delete's tombstone; a put that may have expired by the replica's wall clock); or if another dot that
+//! the context covers had replaced it.
 
 use std::collections::BTreeMap;
 
+use ringmain::causality::VersionVector;
+use ringmain::time::Instant;
+
 use super::dot_set::DotSet;
 use super::graph::Graph;
-use super::readings::{Read, readings};
+use super::p05_expiry::{SKEW, expiry};
 use super::{Evidence, Promise, Violation};
-use crate::history::{Call, History, Key};
+use crate::history::{Key, Number, Operation, Outcome, read_value};
 
 /// What is asked of each context of one key.
 struct Judge<'a> {
     graph: Graph<'a>,
-    /// Dots without a value to be returned, always or after a while.
+    /// Dots without a value to be returned.
     valueless: DotSet,
+    /// Dots that expire, and when they may have, by some clock.
+    expiring: Vec<(usize, Instant)>,
     /// The dots, the newest first: nearly all that a context covers was replaced by the newest that it
     /// covers.
     newest: Vec<usize>,
@@ -25,44 +30,66 @@ struct Judge<'a> {
 
 /// Does every context cover only what its reader was shown?
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
-    let judges: BTreeMap<Key, Judge<'_>> = Graph::all(evidence)
-        .into_iter()
-        .map(|(key, graph)| (key, Judge::new(evidence.history, graph)))
-        .collect();
-    for read in readings(evidence.history) {
-        if let Some(unseen) = judges[&read.operation.key].unseen(&read) {
+    let judges: BTreeMap<Key, Judge<'_>> =
+        Graph::all(evidence).into_iter().map(|(key, graph)| (key, Judge::new(evidence, graph))).collect();
+    for (number, operation) in evidence.history.iter() {
+        let Some((context, shown)) = told(number, operation) else { continue };
+        if let Some(unseen) = judges[&operation.key].unseen(number, operation, context, &shown) {
             return Err(unseen);
         }
     }
     Ok(())
 }
 
+/// The context of an answer, and the operations whose values its client knows.
+fn told(number: Number, operation: &Operation) -> Option<(&VersionVector, Vec<Number>)> {
+    match &operation.outcome {
+        Outcome::Got(reading) => {
+            let values = reading.values.iter().filter_map(|value| read_value(value));
+            Some((reading.context.as_ref()?, values.map(|(number, ..)| number).collect()))
+        }
+        Outcome::Stored => Some((operation.receipt.as_ref()?.context.as_ref()?, vec![number])),
+        Outcome::Failed(_) | Outcome::Unknown => None,
+    }
+}
+
 impl<'a> Judge<'a> {
-    fn new(history: &History, graph: Graph<'a>) -> Self {
+    fn new(evidence: &Evidence<'_>, graph: Graph<'a>) -> Self {
         let mut valueless = graph.nothing();
+        let mut expiring = Vec::new();
         for at in 0..graph.len() {
-            let operation = graph.operation(at);
-            let expires = operation < history.next()
-                && matches!(history.get(operation).call, Call::Put { time_to_live: Some(_), .. });
-            if graph.minted(at).tombstone || expires {
-                valueless.insert(at);
+            // A twin that has expired hides the others, which were minted later.
+            let twins = graph.of_operation(graph.operation(at));
+            match twins.filter_map(|twin| expiry(evidence.history, &graph, twin)).min() {
+                Some(expiry) if evidence.steady_clocks => expiring.push((at, expiry)),
+                // A clock that jumps may have reached it at any time.
+                Some(_) => valueless.insert(at),
+                None if graph.minted(at).tombstone => valueless.insert(at),
+                None => {}
             }
         }
         let mut newest: Vec<usize> = (0..graph.len()).collect();
         newest.sort_by_key(|at| std::cmp::Reverse(graph.minted(*at).at));
-        Self { graph, valueless, newest }
+        Self { graph, valueless, expiring, newest }
     }
 
     /// A dot that the context covers and that nothing accounts for.
-    fn unseen(&self, read: &Read<'_>) -> Option<Violation> {
-        let context = read.reading.context.as_ref()?;
+    fn unseen(
+        &self,
+        number: Number,
+        operation: &Operation,
+        context: &VersionVector,
+        shown: &[Number],
+    ) -> Option<Violation> {
         let covered = self.graph.covered_by(context);
         let mut unexplained = covered.clone();
         unexplained.subtract(&self.valueless);
-        let mut returned = self.graph.nothing();
-        let dots = read.returned().flat_map(|number| self.graph.of_operation(number));
-        dots.for_each(|at| returned.insert(at));
-        unexplained.subtract(&returned);
+        let mut accounted = self.graph.nothing();
+        let dots = shown.iter().flat_map(|number| self.graph.of_operation(*number));
+        dots.for_each(|at| accounted.insert(at));
+        let is_over = |expiry: Instant| operation.returned.is_none_or(|returned| returned + SKEW > expiry);
+        self.expiring.iter().filter(|(_, expiry)| is_over(*expiry)).for_each(|(at, _)| accounted.insert(*at));
+        unexplained.subtract(&accounted);
         for at in self.newest.iter().filter(|at| covered.contains(**at)) {
             if unexplained.is_empty() {
                 return None;
@@ -73,17 +100,17 @@ impl<'a> Judge<'a> {
         let sentence = format!(
             "#{0} returned a context that covers #{1}, without its value: whoever puts with that context replaces \
              #{1} unseen",
-            read.number.0, unseen.0
+            number.0, unseen.0
         );
-        Some(Violation::at(Promise::HonestContext, read.operation.key, [unseen, read.number], sentence))
+        Some(Violation::at(Promise::HonestContext, operation.key, [unseen, number], sentence))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::sample::Sample;
-    use crate::history::Number;
+    use crate::checkers::sample::{Sample, vector};
+    use crate::history::Receipt;
 
     fn dishonest(sample: &Sample) -> Option<Vec<Number>> {
         check(&sample.evidence()).err().map(|violation| violation.operations)
@@ -144,11 +171,39 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_expires_may_be_covered_and_gone() {
+    fn a_value_that_expires_may_be_covered_and_gone_when_its_time_has_come() {
         let mut sample = Sample::new();
-        sample.expiring(&[], (1, 1));
-        sample.got(&[], &[(1, 1)]);
+        let milk = sample.expiring(&[], (1, 1));
+        let read = sample.got(&[], &[(1, 1)]);
+        assert_eq!(dishonest(&sample), Some(vec![milk, read]));
+        sample.steady_clocks = false;
         assert_eq!(dishonest(&sample), None);
+        sample.steady_clocks = true;
+        sample.history.get_mut(read).returned = Some(Instant(900_000_000));
+        assert_eq!(dishonest(&sample), None);
+    }
+
+    #[test]
+    fn of_twins_the_first_to_expire_ends_both() {
+        let mut sample = Sample::new();
+        let milk = sample.expiring(&[], (1, 1));
+        let read = sample.got(&[], &[(1, 1), (2, 1)]);
+        sample.history.get_mut(read).returned = Some(Instant(1_100_000_000));
+        sample.history.get_mut(milk).invoked = Instant(900_000_000);
+        sample.mint(milk, (2, 1), &[]);
+        assert_eq!(dishonest(&sample), None);
+    }
+
+    #[test]
+    fn what_a_write_is_told_covers_only_its_own_and_what_that_replaced() {
+        let mut sample = Sample::new();
+        let milk = sample.stored(&[], (1, 1));
+        let eggs = sample.stored(&[], (2, 1));
+        let receipt = |entries: &[(u64, u64)]| Some(Receipt { context: Some(vector(entries)), nodes: 2 });
+        sample.history.get_mut(eggs).receipt = receipt(&[(2, 1)]);
+        assert_eq!(dishonest(&sample), None);
+        sample.history.get_mut(eggs).receipt = receipt(&[(1, 1), (2, 1)]);
+        assert_eq!(dishonest(&sample), Some(vec![milk, eggs]));
     }
 
     #[test]

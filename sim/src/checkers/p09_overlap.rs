@@ -50,7 +50,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         required.into_iter().for_each(|(required, write)| required.writes.push(write));
     }
     keys.values_mut().for_each(|required| required.writes.sort_by_key(|write| (write.at, write.number)));
-    for read in readings(evidence.history) {
+    for read in readings(evidence.history).filter(|read| read.operation.fallbacks == 0) {
         keys.get_mut(&read.operation.key).map_or(Ok(()), |required| required.check(&read))?;
     }
     Ok(())
@@ -60,7 +60,12 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
 fn acknowledged(evidence: &Evidence<'_>, number: Number, operation: &Operation) -> Option<Acknowledged> {
     let (write, at) = operation.acknowledged().zip(operation.returned)?;
     let destroyed = evidence.destroyed.get(&number).copied().unwrap_or(0);
-    (destroyed < write).then_some(Acknowledged { at, number, write: write.min(evidence.replicas) })
+    // Fallbacks keep no overlap: who asks for it asks for primaries.
+    (destroyed < write && operation.fallbacks == 0).then_some(Acknowledged {
+        at,
+        number,
+        write: write.min(evidence.replicas),
+    })
 }
 
 impl<'a> Required<'a> {

@@ -42,6 +42,7 @@ pub(super) struct Sample {
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
     pub(super) moved: u64,
+    pub(super) steady_clocks: bool,
 }
 
 impl Sample {
@@ -60,6 +61,7 @@ impl Sample {
             applications: Vec::new(),
             converges: true,
             moved: 0,
+            steady_clocks: true,
         }
     }
 
@@ -77,6 +79,7 @@ impl Sample {
             replicas: 3,
             converges: self.converges,
             moved: self.moved,
+            steady_clocks: self.steady_clocks,
         }
     }
 
@@ -94,6 +97,9 @@ impl Sample {
             returned: Some(invoked + Duration::from_millis(1)),
             call,
             outcome,
+            fallbacks: 0,
+            at_least: VersionVector::new(),
+            receipt: None,
             attempts: 1,
             after_faults: false,
         })

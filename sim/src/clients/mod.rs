@@ -33,6 +33,8 @@ pub struct Client {
     keys: Vec<Application>,
     /// Its writes have names, so that it may retry them.
     names_writes: bool,
+    /// It takes no fallback for a primary.
+    wants_primaries: bool,
     time_to_live: bool,
     /// R, W and N where it doesn't say otherwise.
     quorums: [u8; 3],
@@ -99,6 +101,7 @@ impl Client {
         let rounds = u64::from(plan.operations / plan.clients).max(1);
         Self {
             names_writes: prng.chance(0.8),
+            wants_primaries: prng.chance(0.3),
             pause: Duration(plan.span.0 / rounds),
             until: Instant(0) + plan.span,
             script: None,
@@ -123,6 +126,7 @@ impl Client {
             prng,
             keys: plan.keys.iter().copied().chain([Application::Register]).collect(),
             names_writes: true,
+            wants_primaries: false,
             time_to_live: plan.time_to_live,
             quorums: [plan.read.min(plan.replicas()), plan.write.min(plan.replicas()), plan.replicas()],
             pause: Duration::ZERO,

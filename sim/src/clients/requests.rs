@@ -3,21 +3,21 @@
 use ringmain::causality::ContextKey;
 use ringmain::time::Duration;
 use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
-use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Got, Hello, PeerHello, Put, Role};
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Got, Hello, PeerHello, Put, Role, Stored};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
 use super::{Client, Context, Intent, Job, Replaced};
 use crate::dots::name_of;
-use crate::history::Reading;
+use crate::history::{Reading, Receipt};
 use crate::world::World;
 
 /// What an answer means.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// A read's.
-    Read(Reading, Context),
-    /// A write's.
-    Stored,
+    /// A read's, with how many fallbacks it rests on.
+    Read(Reading, Context, u8),
+    /// A write's, the same.
+    Stored(Receipt, Context, u8),
     /// Nothing was applied: it may be tried again.
     Refused(ErrorCode),
     /// Nothing was applied, and trying again won't help.
@@ -42,6 +42,15 @@ impl Client {
         bytes
     }
 
+    /// How many primaries it wants among the replicas that it asks for.
+    const fn primaries_of(&self, asked: u8, own: u8) -> u8 {
+        match (self.wants_primaries, asked) {
+            (false, _) => 0,
+            (true, 0) => own,
+            (true, asked) => asked,
+        }
+    }
+
     /// A job's request under this id.
     pub(super) fn request(&self, job: &Job, id: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -50,8 +59,9 @@ impl Client {
         let budget_us = job.budget.as_micros() as u32;
         match &job.intent {
             Intent::Get { read, latest, .. } => {
-                let get =
-                    Get { key, read: *read, budget_us, latest: *latest, at_least: &job.context, epoch: 0 };
+                let primaries = self.primaries_of(*read, self.quorums[0]);
+                let at_least = &job.context;
+                let get = Get { key, read: *read, budget_us, latest: *latest, at_least, epoch: 0, primaries };
                 get.encode(encoder, id, Flags::NONE, &mut bytes);
             }
             Intent::Write { replaced, write, time_to_live, .. } => {
@@ -67,6 +77,7 @@ impl Client {
                     operation_client: if job.is_named { name.client } else { 0 },
                     operation_sequence: if job.is_named { name.sequence } else { 0 },
                     epoch: 0,
+                    primaries: self.primaries_of(*write, self.quorums[1]),
                 };
                 put.encode(encoder, id, Flags::NONE, &mut bytes);
             }
@@ -83,22 +94,28 @@ pub(super) fn read_answer(frame: &Frame<'_>, key: &[u8], context_key: &ContextKe
             Context { sealed: sealed.to_vec(), opened }
         })
     };
-    let read = |values: Vec<Vec<u8>>, sealed: &[u8], nodes: u8| {
+    let read = |values: Vec<Vec<u8>>, sealed: &[u8], [nodes, fallbacks]: [u8; 2]| {
         let context = open(sealed);
         let opened = context.as_ref().map(|context| context.opened.clone());
-        Answer::Read(Reading { values, context: opened, nodes }, context.unwrap_or_default())
+        Answer::Read(Reading { values, context: opened, nodes }, context.unwrap_or_default(), fallbacks)
     };
     match frame.header.kind {
         Kind::GOT => {
             let got = Got::parse(frame).ok()?;
             let values = got.versions.iter().map(|(_, value)| value.to_vec()).collect();
-            Some(read(values, got.context, got.nodes))
+            Some(read(values, got.context, [got.nodes, got.fallbacks]))
         }
-        Kind::STORED => Some(Answer::Stored),
+        Kind::STORED => {
+            let stored = Stored::parse(frame).ok()?;
+            let context = open(stored.context);
+            let opened = context.as_ref().map(|context| context.opened.clone());
+            let receipt = Receipt { context: opened, nodes: stored.nodes };
+            Some(Answer::Stored(receipt, context.unwrap_or_default(), stored.fallbacks))
+        }
         Kind::ERROR => {
             let error = ErrorAnswer::parse(frame).ok()?;
             Some(match error.code {
-                ErrorCode::NotFound => read(Vec::new(), error.context, error.nodes),
+                ErrorCode::NotFound => read(Vec::new(), error.context, [error.nodes, error.fallbacks]),
                 ErrorCode::MaybeApplied | ErrorCode::Timeout => Answer::Doubtful,
                 ErrorCode::Overloaded
                 | ErrorCode::Unavailable

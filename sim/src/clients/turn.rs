@@ -1,6 +1,7 @@
 //! A client's turn: it begins an operation, sends it, hears of it, tries again, or is done.
 
 use bytes::Bytes;
+use ringmain::causality::VersionVector;
 use ringmain::time::{Duration, Instant};
 use ringmain_schema::message::ErrorCode;
 use ringmain_schema::{Frame, Kind};
@@ -164,7 +165,7 @@ impl World {
         };
         let key = World::key_name(job.intent.key());
         match read_answer(&frame, &key, &context_key) {
-            Some(answer @ (Answer::Read(..) | Answer::Stored | Answer::Denied(_))) => {
+            Some(answer @ (Answer::Read(..) | Answer::Stored(..) | Answer::Denied(_))) => {
                 self.finish(number, answer);
             }
             Some(answer) => self.attempt_failed(number, answer),
@@ -204,21 +205,30 @@ impl World {
     fn finish(&mut self, number: usize, answer: Answer) {
         let now = self.now;
         let Some(job) = self.clients_mut()[number].job.take() else { return };
-        let mut read = None;
+        let (mut read, mut given) = (None, Context::default());
         let operation = self.history.get_mut(job.number);
         operation.returned = Some(now);
         operation.attempts = job.attempts;
         operation.outcome = match answer {
-            Answer::Read(reading, context) => {
+            Answer::Read(reading, context, fallbacks) => {
+                operation.fallbacks = fallbacks;
                 read = Some(Read { key: job.intent.key(), reading: reading.clone(), context });
                 Outcome::Got(reading)
             }
-            Answer::Stored => Outcome::Stored,
+            Answer::Stored(receipt, context, fallbacks) => {
+                operation.fallbacks = fallbacks;
+                operation.receipt = Some(receipt);
+                given = context;
+                Outcome::Stored
+            }
             Answer::Refused(code) | Answer::Denied(code) if !job.in_doubt => Outcome::Failed(code),
             _ => Outcome::Unknown,
         };
         if matches!(operation.outcome, Outcome::Stored) {
             self.on_acknowledged(job.number);
+        }
+        if !given.sealed.is_empty() {
+            self.clients_mut()[number].contexts.insert(job.intent.key(), given);
         }
         if let Some(read) = read {
             if !read.context.sealed.is_empty() {
@@ -277,6 +287,9 @@ impl Client {
             returned: None,
             call,
             outcome: Outcome::Unknown,
+            fallbacks: 0,
+            at_least: if intent.is_write() { VersionVector::new() } else { context.opened.clone() },
+            receipt: None,
             attempts: 0,
             after_faults: self.script.is_some(),
         }

@@ -22,11 +22,16 @@ impl World {
     pub(super) fn carry_out(&mut self, at: At, out: &mut Output) {
         if !out.deliveries.is_empty() {
             let arena = Bytes::copy_from_slice(&out.bytes);
+            // Where the last output's frame lay, there may be another by now.
+            self.witnessed = 0;
             for delivery in out.deliveries.drain(..) {
                 let bytes = match delivery.piece {
                     Piece::Copied(range) => arena.slice(range),
                     Piece::Shared(bytes) => bytes,
                 };
+                if delivery.answers {
+                    self.on_answer(at, Side::of(delivery.to), &bytes);
+                }
                 self.transmit(Side::of(delivery.to), &bytes);
             }
         }
@@ -100,10 +105,11 @@ impl World {
         let record = &bytes[append.record.clone()];
         self.witness_record(record);
         let node = &mut self.nodes[at.node];
-        if node.logs[usize::from(at.shard)].append(record).is_err() {
+        let Ok(position) = node.logs[usize::from(at.shard)].append(record) else {
             // A log that could not sync takes nothing more until the node restarts.
             return;
-        }
+        };
+        node.stable.on_append(at.shard, position, record);
         let running = node.running(at.shard);
         if !running.syncing {
             running.syncing = true;
@@ -129,6 +135,8 @@ impl World {
         // After a failed sync nothing is acknowledged until the node restarts.
         let Ok(position) = synced else { return };
         let sequence = position - running.base;
+        node.stable.on_sync(at.shard, position);
+        node.known.on_sync(at.shard, position);
         self.handle(at, ringmain::shard::Input::Appended { sequence });
     }
 
@@ -138,6 +146,7 @@ impl World {
         if !self.network.is_open(side) {
             return;
         }
+        self.unanswered.forget(side);
         self.reset(side);
         self.heap.plan(self.now, Event::Closed(side));
         debug_assert!(matches!(self.network.end(side), End::Shard { node, .. } if node == at.node));

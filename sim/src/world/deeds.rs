@@ -1,7 +1,7 @@
 //! What is done to the cluster, as far as the promises allow it.
 
 use ringmain::shard::Machine;
-use ringmain::time::Duration;
+use ringmain::time::{Duration, Instant};
 
 use super::{At, Event, World};
 use crate::deeds::{Deed, DiskFate, Ending};
@@ -14,6 +14,10 @@ const CRASH_AGAIN: Duration = Duration::from_millis(20);
 
 impl World {
     pub(super) fn do_deed(&mut self, place: usize) {
+        // One that waited for a write until the faults were over is not done any more.
+        if self.now.since(Instant(0)) > self.plan.span {
+            return;
+        }
         let deed = self.plan.deeds[place].2.clone();
         match deed {
             Deed::Crash { node, .. } if self.waits_for_a_write(node) => {

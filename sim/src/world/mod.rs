@@ -5,12 +5,15 @@
 //! Nothing here asks the machine for time, chance or anything else, so a seed has one course only, and a
 //! hash over all events tells whether two runs are the same.
 
+mod answers;
 mod calls;
 mod carry;
 mod deeds;
 mod event;
+mod once;
 mod process;
 mod rest;
+mod stable;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -77,6 +80,7 @@ pub struct World {
     settled: Vec<Settled>,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
+    unanswered: answers::Unanswered,
     prng: Prng,
     output: Output,
     /// The frame that was last held against the dot log, by where it is.
@@ -113,6 +117,7 @@ impl World {
             unsettled: Vec::new(),
             settled: Vec::new(),
             moved: 0,
+            unanswered: answers::Unanswered::default(),
             prng,
             output: Output::default(),
             witnessed: 0,
@@ -243,7 +248,11 @@ impl World {
                 if self.is_awake(at, || Event::Frame(side, bytes.clone()))
                     && let Ok(Some(frame)) = Frame::split(bytes, bytes.len())
                 {
+                    self.expect_answer(side, &frame);
+                    let told = self.told_replaced(at, &frame);
+                    let before = self.nodes[node].logs[usize::from(shard)].last();
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
+                    self.learn_replaced(at, told, before);
                 }
             }
         }
@@ -283,6 +292,7 @@ impl World {
                 let at = At { node, shard, life };
                 if self.is_awake(at, || Event::Closed(side)) {
                     self.network.close(side);
+                    self.unanswered.forget(side);
                     self.handle(at, Input::Closed { connection: side.connection() });
                 }
             }
@@ -295,7 +305,7 @@ impl World {
         self.meddler.set_wall(now.wall);
         let mut out = std::mem::take(&mut self.output);
         self.nodes[at.node].running(at.shard).shard.handle(now, input, &mut out);
-        self.log_minted(at.node);
+        self.log_minted(at);
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;

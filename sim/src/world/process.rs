@@ -13,6 +13,8 @@ use ringmain_schema::peer::Gossip;
 use ringmain_schema::token;
 
 use super::carry::{FIRST_PORT, ORDINARY_PORT};
+use super::once::Known;
+use super::stable::Stable;
 use super::{At, Event, NAMES, World};
 use crate::deeds::{DiskFate, Ending};
 use crate::disk::{DiskFaults, DiskImage, IdealLog};
@@ -25,9 +27,8 @@ use crate::plan::{Plan, REPLICAS};
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
-/// Room for a run's records, since a full disk is a deed of its own: where nobody merges, each put appends a hundred siblings,
-/// and a run of a single node that way appends 70 MiB.
-const DISK_BYTES: usize = 256 << 20;
+/// Room for a run's records many times over: a full disk is a deed of its own.
+const DISK_BYTES: usize = 1 << 30;
 /// A node's monotonic clock says this when its machine has just started.
 const MONOTONIC_START: Duration = Duration::from_secs(1);
 
@@ -59,6 +60,12 @@ pub struct Node {
     running: Vec<Running>,
     paused_until: Option<Instant>,
     held: VecDeque<Event>,
+    /// It went on after its last pause.
+    pub(super) resumed: Instant,
+    /// What its logs are certain to show after a crash.
+    pub(super) stable: Stable,
+    /// The writes that its process must recognise.
+    pub(super) known: Known,
     /// When its machine started.
     origin: Instant,
 }
@@ -94,6 +101,9 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
         running: Vec::new(),
         paused_until: None,
         held: VecDeque::new(),
+        resumed: Instant(0),
+        stable: Stable::default(),
+        known: Known::default(),
         origin: Instant(0),
     };
     let mut nodes: Vec<Node> =
@@ -228,6 +238,7 @@ impl World {
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
+        options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;
         }
@@ -239,7 +250,7 @@ impl World {
         if self.nodes[node].is_up() {
             return;
         }
-        self.prepare_disk(node);
+        let kept = self.prepare_disk(node);
         self.nodes[node].life += 1;
         if std::mem::take(&mut self.nodes[node].reboots) {
             self.nodes[node].origin = self.now;
@@ -251,6 +262,8 @@ impl World {
         self.nodes[node].images.push(image);
         let records: Vec<Vec<Vec<u8>>> =
             logs.iter_mut().map(|log| log.reopen().map(<[u8]>::to_vec).collect()).collect();
+        self.nodes[node].stable = Stable::of(records.iter().flatten());
+        self.nodes[node].known.restart(kept && self.plan.durable, records.iter().flatten());
         let remembered = records[0].iter().rev().find_map(|record| match Record::parse(record) {
             Ok(Record::Members(members)) => Some(members),
             _ => None,
@@ -299,21 +312,23 @@ impl World {
         }
     }
 
-    /// What happened to the disk while the node was down, as far as the promises allow it.
-    fn prepare_disk(&mut self, node: usize) {
+    /// What happened to the disk while the node was down, as far as the promises allow it: was it kept?
+    fn prepare_disk(&mut self, node: usize) -> bool {
         let fate = std::mem::replace(&mut self.nodes[node].next_disk, DiskFate::Kept);
         let node = &mut self.nodes[node];
         match fate {
             DiskFate::Kept => {}
             DiskFate::Wiped => node.logs.iter_mut().for_each(IdealLog::wipe),
             DiskFate::OldImage => {
-                // The image of an earlier start, so that the node's peers remember a later life.
-                let oldest = node.images.len().saturating_sub(1);
-                if let Some(images) = node.images.get(oldest / 2) {
+                // Any of them: that of the last start is of a life whose number the next one takes again, for all
+                // that the disk knows.
+                let drawn = self.prng.below(node.images.len() as u64) as usize;
+                if let Some(images) = node.images.get(drawn) {
                     node.logs.iter_mut().zip(images).for_each(|(log, image)| log.restore(image));
                 }
             }
         }
+        fate == DiskFate::Kept
     }
 
     /// A process dies, and its machine with it or not; connections break.
@@ -330,6 +345,7 @@ impl World {
         let is_mine = |end: End| matches!(end, End::Shard { node: n, life: l, .. } if (n, l) == (node, life));
         for side in self.network.open_sides(is_mine) {
             self.network.close(side);
+            self.unanswered.forget(side);
             self.reset(side);
         }
     }
@@ -347,6 +363,7 @@ impl World {
             return;
         }
         self.nodes[node].paused_until = None;
+        self.nodes[node].resumed = self.now;
         for event in std::mem::take(&mut self.nodes[node].held) {
             self.heap.plan(self.now, event);
         }

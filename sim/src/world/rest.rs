@@ -69,7 +69,8 @@ impl World {
             (0..self.plan.nodes).for_each(|node| self.lose_power(node));
         }
         for node in 0..self.plan.nodes {
-            if self.nodes[node].is_poisoned() {
+            // One that was asked to stop would come back when it likes; one that can't sync, never.
+            if self.nodes[node].ending.is_some() || self.nodes[node].is_poisoned() {
                 self.lose_power(node);
             }
             if !self.nodes[node].is_up() {
@@ -98,8 +99,9 @@ impl World {
             replicas,
             converges: self.plan.converges(),
             moved: self.moved,
+            steady_clocks: !self.plan.jumps_clocks(),
         };
-        checkers::check_all(&evidence)
+        checkers::check_all(&evidence).or_else(|| self.check_drained())
     }
 
     /// The shortest history that shows a violation.

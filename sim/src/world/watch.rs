@@ -8,11 +8,11 @@ use ringmain_schema::peer::Replicate;
 use ringmain_schema::{Kind, token};
 
 use super::carry::whole_frame;
-use super::{Event, World};
+use super::{At, Event, World};
 use crate::checkers::{Copy, Opinion, Promise, Settled, Violation};
 use crate::deeds::DiskFate;
 use crate::dots::{Clash, Minted, operation_of};
-use crate::history::{Call, Key, Number, Outcome};
+use crate::history::{Call, Key, Number, Outcome, Sent};
 
 /// Deletes are looked at so often.
 const SURVEY: Duration = Duration::from_secs(2);
@@ -22,14 +22,47 @@ type Seen = (Key, Vec<(Actor, u64)>);
 
 impl World {
     /// Enter what the core has just minted into the dot log.
-    pub(super) fn log_minted(&mut self, node: usize) {
+    pub(super) fn log_minted(&mut self, at: At) {
         for mint in self.meddler.take_minted() {
             let Some(key) = key_of(&mint.key) else { continue };
             let Some(operation) = operation_of(mint.operation, mint.value.as_deref()) else { continue };
             let tombstone = mint.value.is_none();
-            let minted = Minted { covered: mint.covered, operation, tombstone, node, at: self.now };
+            let minted = Minted { covered: mint.covered, operation, tombstone, node: at.node, at: self.now };
+            if mint.operation != OperationId::NONE {
+                self.check_once(at, operation);
+            }
+            self.check_replaced(key, mint.dot, &minted);
             let logged = self.dots.mint(key, mint.dot, minted);
             self.check_clash(logged);
+        }
+    }
+
+    /// A write replaces exactly what its client had seen (P1, P4) or, if it overwrites, all that its coordinator had.
+    fn check_replaced(&mut self, key: Key, dot: Dot, minted: &Minted) {
+        if minted.operation >= self.history.next() {
+            return;
+        }
+        let (Call::Put { sent, .. } | Call::Delete { sent, .. }) = &self.history.get(minted.operation).call
+        else {
+            return;
+        };
+        let problem = match sent {
+            Sent::Context(seen) if !seen.includes(&minted.covered) => {
+                Some((Promise::Durability, "replaced what its client had not seen"))
+            }
+            Sent::Context(seen) if !minted.covered.includes(seen) => {
+                Some((Promise::ConcurrentSiblings, "did not replace all that its client had seen"))
+            }
+            Sent::Overwrite => self
+                .state_at(minted.node, key)
+                .is_some_and(|state| state.versions().iter().any(|version| version.dot != dot))
+                .then_some((Promise::ConcurrentSiblings, "was to replace all there was, and did not")),
+            Sent::Context(_) => None,
+        };
+        if let Some((promise, what)) = problem {
+            let sentence = format!("#{} {what}", minted.operation.0);
+            let operations = vec![minted.operation];
+            self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
         }
     }
 
@@ -78,6 +111,7 @@ impl World {
 
     /// A client was told that its write is stored.
     pub(crate) fn on_acknowledged(&mut self, number: Number) {
+        self.check_stable(number);
         let key = self.history.get(number).key;
         let mut frontier = self.frontier.remove(&key).unwrap_or_default();
         frontier.retain(|&before| !self.replaces(number, before));
@@ -98,15 +132,27 @@ impl World {
         self.dots.of_operation(before).iter().all(covers)
     }
 
-    /// What this node's replicas have seen of each key.
+    /// What this node's copies and hints have seen of each key.
     fn seen_at(&self, node: usize) -> Vec<Seen> {
-        let holds = self.primaries.iter().filter(|(_, holders)| holders.contains(&node));
-        let seen = holds.filter_map(|(key, _)| Some((*key, self.state_at(node, *key)?.clock().to_vec())));
-        seen.collect()
+        let keys = self.primaries.keys();
+        let known = keys.map(|key| (*key, self.known_at(node, *key)));
+        known
+            .filter(|(_, known)| !known.is_empty())
+            .map(|(key, known)| (key, known.clock().to_vec()))
+            .collect()
+    }
+
+    /// A node's own copy of a key, and what it keeps of it for others.
+    pub(super) fn known_at(&self, node: usize, key: Key) -> Siblings<bytes::Bytes> {
+        let mut known = self.state_at(node, key).cloned().unwrap_or_default();
+        for running in self.nodes[node].all_running() {
+            known.merge(&running.shard.hints().known(&Self::key_name(key)));
+        }
+        known
     }
 
     /// The copy of a key on a node that is up.
-    fn state_at(&self, node: usize, key: Key) -> Option<&Siblings<bytes::Bytes>> {
+    pub(super) fn state_at(&self, node: usize, key: Key) -> Option<&Siblings<bytes::Bytes>> {
         let name = Self::key_name(key);
         let token = token::token(&name);
         self.nodes[node].all_running().iter().find_map(|running| {
@@ -172,17 +218,22 @@ impl World {
         self.heap.plan(self.now + SURVEY, Event::Survey);
     }
 
+    /// All primaries have seen the delete on stable storage, and nobody keeps a hint that has not.
     fn has_settled(&self, delete: Number) -> bool {
         let key = self.history.get(delete).key;
         let dots = self.dots.of_operation(delete);
-        self.primaries[&key].iter().all(|&node| {
-            // What is in memory alone, or on a disk that is about to come back older, may yet be gone.
-            self.nodes[node].next_disk == DiskFate::Kept
-                && self.nodes[node].is_synced()
-                && self
-                    .state_at(node, key)
-                    .is_some_and(|state| dots.iter().any(|dot| is_covered(state.clock(), *dot)))
-        })
+        let covers = |state: &Siblings<bytes::Bytes>| dots.iter().any(|dot| is_covered(state.clock(), *dot));
+        let holds = |node: usize| self.state_at(node, key).is_some_and(covers);
+        self.primaries[&key].iter().all(|&node| holds(node))
+            && self.nodes[..self.plan.nodes].iter().all(|node| {
+                // What is in memory alone, or on a disk that is about to come back older, may yet be gone.
+                let is_stable = node.is_up() && node.next_disk == DiskFate::Kept && node.is_synced();
+                let hints = node.all_running().iter().map(|running| running.shard.hints());
+                is_stable
+                    && hints
+                        .map(|hints| hints.known(&Self::key_name(key)))
+                        .all(|kept| kept.is_empty() || covers(&kept))
+            })
     }
 
     /// All copies on the primaries.
@@ -227,7 +278,7 @@ fn is_covered(clock: &[(Actor, u64)], dot: Dot) -> bool {
 }
 
 /// The key of a name on the wire; none for another cluster's.
-fn key_of(name: &[u8]) -> Option<Key> {
+pub(super) fn key_of(name: &[u8]) -> Option<Key> {
     match name {
         [b'k', digit @ b'0'..=b'9'] => Some(Key(digit - b'0')),
         _ => None,

@@ -171,35 +171,35 @@ mod larger {
     use super::*;
 
     #[test]
-    #[ignore = "takes half a minute: run with --ignored"]
+    #[ignore = "takes half a minute: cargo test -p ringmain-sim --test model -- --ignored"]
     fn two_steps_each() {
         let scope = asks(&[&[BlindPut], &[Put, Delete]], &[&[BlindPut], &[Read, Delete]]);
         check(scope, &[rare::SIBLINGS_READ, rare::TOMBSTONE_BESIDE_PUT, rare::OLD_COPY_LATE]);
     }
 
     #[test]
-    #[ignore = "takes a minute: run with --ignored"]
+    #[ignore = "takes a minute: cargo test -p ringmain-sim --test model -- --ignored"]
     fn a_write_is_sent_again_after_it_was_read_and_replaced() {
         let scope = asks(&[&[BlindPut], &[Retry]], &[&[BlindPut, Read], &[Put, Delete]]);
         check(scope, &[rare::SECOND_DOT, rare::TWINS_READ, rare::RETRY_KNOWN, rare::APPLIED_AGAIN]);
     }
 
     #[test]
-    #[ignore = "takes half a minute: run with --ignored"]
+    #[ignore = "takes half a minute: cargo test -p ringmain-sim --test model -- --ignored"]
     fn anything_with_a_crash() {
         let steps = asks(&[&[BlindPut], ANY], &[&[BlindPut, Read]]);
         check(Scope { crashes: 1, ..steps }, &[rare::SIBLINGS_READ, rare::REPAIR]);
     }
 
     #[test]
-    #[ignore = "takes half a minute: run with --ignored"]
+    #[ignore = "takes half a minute: cargo test -p ringmain-sim --test model -- --ignored"]
     fn anything_with_a_wipe() {
         let steps = asks(&[&[BlindPut], ANY], &[&[BlindPut, Read]]);
         check(Scope { wipes: 1, ..steps }, &[rare::SIBLINGS_READ, rare::INCOMPLETE_WAITS, rare::WIPED_MINTS]);
     }
 
     #[test]
-    #[ignore = "takes half a minute: run with --ignored"]
+    #[ignore = "takes half a minute: cargo test -p ringmain-sim --test model -- --ignored"]
     fn a_crash_and_a_wipe() {
         let steps = asks(&[&[BlindPut], &[Put, Delete]], &[&[BlindPut, Read]]);
         let must_reach = [rare::OLD_COPY_LATE, rare::INCOMPLETE_WAITS, rare::WIPED_MINTS];

@@ -2,7 +2,9 @@
 
 mod anti_entropy;
 mod cluster;
+mod fallbacks;
 mod stories;
+mod suspicion;
 
 use ringmain_schema::message::{ErrorCode, Get, Multi, MultiWriter, Put};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};

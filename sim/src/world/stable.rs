@@ -1,0 +1,108 @@
+//! What a node has on stable storage, held against every acknowledgement.
+//!
+//! P1 begins with a fact that no client can see: at the moment when its client is told so, a write is on stable
+//! storage on W nodes. Whether a crash shows the lie is a matter of luck; so each acknowledgement is looked at when it
+//! is given.
+
+use std::collections::BTreeMap;
+
+use ringmain::causality::{Actor, VersionVector};
+use ringmain::shard::Record;
+use ringmain_schema::peer::Replicate;
+
+use super::World;
+use super::watch::key_of;
+use crate::checkers::{Promise, Violation};
+use crate::history::{Key, Number};
+
+/// What the records of one node's logs have seen of each key.
+#[derive(Debug, Default)]
+pub(super) struct Stable {
+    seen: BTreeMap<Key, VersionVector>,
+    /// Not covered by a sync yet, in the order of their appends.
+    waiting: Vec<Waiting>,
+}
+
+/// A record on its way to stable storage.
+#[derive(Debug)]
+struct Waiting {
+    shard: u16,
+    /// In its shard's log.
+    position: u64,
+    key: Key,
+    clock: VersionVector,
+}
+
+impl Stable {
+    /// All that the logs hold, when a process starts.
+    pub(super) fn of<'a>(records: impl Iterator<Item = &'a Vec<u8>>) -> Self {
+        let mut stable = Self::default();
+        for record in records {
+            if let Some((key, clock)) = clock_of(record) {
+                stable.seen.entry(key).or_default().merge(&clock);
+            }
+        }
+        stable
+    }
+
+    /// A record was appended to a shard's log.
+    pub(super) fn on_append(&mut self, shard: u16, position: u64, record: &[u8]) {
+        if let Some((key, clock)) = clock_of(record) {
+            self.waiting.push(Waiting { shard, position, key, clock });
+        }
+    }
+
+    /// A shard's log is on stable storage up to here.
+    pub(super) fn on_sync(&mut self, shard: u16, durable: u64) {
+        let is_covered = |waiting: &mut Waiting| waiting.shard == shard && waiting.position <= durable;
+        for Waiting { key, clock, .. } in self.waiting.extract_if(.., is_covered) {
+            self.seen.entry(key).or_default().merge(&clock);
+        }
+    }
+}
+
+impl World {
+    /// P1: what is acknowledged at W is on stable storage on W nodes, but for copies that were destroyed since.
+    pub(super) fn check_stable(&mut self, number: Number) {
+        let operation = self.history.get(number);
+        let Some(write) = operation.acknowledged() else { return };
+        let key = operation.key;
+        // Fallbacks count too: what they keep for a primary is on their own disks.
+        let holders = (0..self.plan.nodes).filter(|node| self.has_stable(*node, number)).count();
+        let destroyed = self.destroyed.get(&number).copied().unwrap_or(0);
+        if holders + usize::from(destroyed) < usize::from(write) {
+            let sentence = format!(
+                "#{} was acknowledged with W = {write} while {holders} nodes had it on stable storage",
+                number.0
+            );
+            let (promise, operations) = (Promise::Durability, vec![number]);
+            self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
+        }
+    }
+
+    /// Has this node the write, or what replaced it, where a crash leaves it? Without a log, memory is all there is.
+    fn has_stable(&self, node: usize, number: Number) -> bool {
+        let key = self.history.get(number).key;
+        let dots = self.dots.of_operation(number);
+        if self.plan.durable {
+            let seen = self.nodes[node].stable.seen.get(&key);
+            return seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
+        }
+        let known = self.known_at(node, key).context();
+        dots.iter().any(|dot| known.covers(*dot))
+    }
+}
+
+/// The key of a record, and what it had seen.
+fn clock_of(record: &[u8]) -> Option<(Key, VersionVector)> {
+    match Record::parse(record) {
+        Ok(Record::Key(state)) => Some((key_of(state.key)?, seen_by(&state))),
+        _ => None,
+    }
+}
+
+fn seen_by(state: &Replicate<'_>) -> VersionVector {
+    let clock = state.state.clock();
+    let entries = clock.map(|seen| (Actor { id: seen.id(), epoch: seen.epoch() }, seen.counter()));
+    VersionVector::try_from_sorted(entries).expect("the core sorts its clocks")
+}

@@ -1,0 +1,244 @@
+//! One shard's hints.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::causality::{Content, Siblings};
+use crate::id::{NodeId, PartitionId};
+
+/// What a hint costs beside its key and values: the entry of a tree, its clock and its versions.
+const HINT_BYTES: usize = 200;
+
+/// The state of one key, kept for a node that could not be reached.
+#[derive(Debug)]
+pub struct Hint {
+    /// Where the key belongs.
+    pub partition: PartitionId,
+    /// All that is to be handed over.
+    pub state: Siblings<Bytes>,
+    /// The log record that covers it; 0 if there is no log.
+    pub appended: u64,
+    /// Changes with the state: an acknowledgement of an older one drops nothing.
+    pub version: u64,
+}
+
+/// The hints for this node are as many bytes as they may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// What is kept, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping<'a> {
+    /// For whom.
+    pub target: NodeId,
+    /// The key.
+    pub key: &'a [u8],
+    /// Where it belongs.
+    pub partition: PartitionId,
+}
+
+/// All hints of one shard.
+#[derive(Debug)]
+pub struct HintStore {
+    targets: BTreeMap<NodeId, Target>,
+    /// Bytes for each target.
+    bytes_max: usize,
+    last_version: u64,
+}
+
+#[derive(Debug, Default)]
+struct Target {
+    hints: BTreeMap<Box<[u8]>, Hint>,
+    bytes: usize,
+    /// The key that was handed out last: the next one comes after it.
+    cursor: Box<[u8]>,
+}
+
+impl HintStore {
+    /// At most so many bytes for each target, 0 for none at all.
+    pub const fn new(bytes_max: usize) -> Self {
+        Self { targets: BTreeMap::new(), bytes_max, last_version: 0 }
+    }
+
+    /// Nothing is kept for anybody.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// Keep this state too; true if it was news. `appended` is the log record that will cover it, if so.
+    pub fn keep(
+        &mut self,
+        keeping: Keeping<'_>,
+        theirs: &Siblings<Bytes>,
+        appended: u64,
+    ) -> Result<bool, Full> {
+        if self.find(keeping.target, keeping.key).is_some_and(|hint| !hint.state.would_change(theirs)) {
+            return Ok(false);
+        }
+        let mut state =
+            self.find(keeping.target, keeping.key).map(|hint| hint.state.clone()).unwrap_or_default();
+        state.merge(theirs);
+        self.replace(keeping, state, appended)?;
+        Ok(true)
+    }
+
+    /// Is there room for so many bytes more of this key?
+    pub fn has_room(&self, keeping: Keeping<'_>, more: usize) -> bool {
+        let known = self.find(keeping.target, keeping.key).is_some();
+        let fixed = if known { 0 } else { HINT_BYTES + keeping.key.len() };
+        self.bytes(keeping.target) + fixed + more <= self.bytes_max
+    }
+
+    /// Keep this state instead of what was kept for this key and target, if there is room.
+    pub fn replace(
+        &mut self,
+        keeping: Keeping<'_>,
+        state: Siblings<Bytes>,
+        appended: u64,
+    ) -> Result<(), Full> {
+        let Keeping { target, key, partition } = keeping;
+        let before = self.find(target, key).map_or(0, |hint| hint_bytes(key, &hint.state));
+        let bytes = self.bytes(target) + hint_bytes(key, &state) - before;
+        if bytes > self.bytes_max {
+            return Err(Full);
+        }
+        self.last_version += 1;
+        let hint = Hint { partition, state, appended, version: self.last_version };
+        let kept = self.targets.entry(target).or_default();
+        kept.bytes = bytes;
+        kept.hints.insert(key.into(), hint);
+        Ok(())
+    }
+
+    /// What is kept of a key for this target.
+    pub fn find(&self, target: NodeId, key: &[u8]) -> Option<&Hint> {
+        self.targets.get(&target)?.hints.get(key)
+    }
+
+    /// All that is kept of a key, for whomever; empty if there is nothing.
+    pub fn known(&self, key: &[u8]) -> Siblings<Bytes> {
+        let mut known = Siblings::new();
+        for hint in self.targets.values().filter_map(|target| target.hints.get(key)) {
+            known.merge(&hint.state);
+        }
+        known
+    }
+
+    /// The next hint to be handed over to this target: each in turn, and then from the beginning.
+    pub fn next(&mut self, target: NodeId) -> Option<(&[u8], &Hint)> {
+        let Target { hints, cursor, .. } = self.targets.get_mut(&target)?;
+        let after = (Bound::Excluded(&**cursor), Bound::Unbounded);
+        let (key, hint) = hints.range::<[u8], _>(after).next().or_else(|| hints.first_key_value())?;
+        cursor.clone_from(key);
+        Some((key, hint))
+    }
+
+    /// The target holds this version of the hint: drop it, unless it has changed since. True if it was dropped.
+    pub fn done(&mut self, target: NodeId, key: &[u8], version: u64) -> bool {
+        if self.find(target, key).is_none_or(|hint| hint.version != version) {
+            return false;
+        }
+        self.forget(target, key);
+        true
+    }
+
+    /// Nothing is kept of this key for this target any more.
+    pub fn forget(&mut self, target: NodeId, key: &[u8]) {
+        let Some(kept) = self.targets.get_mut(&target) else { return };
+        if let Some(hint) = kept.hints.remove(key) {
+            kept.bytes -= hint_bytes(key, &hint.state);
+        }
+        if kept.hints.is_empty() {
+            self.targets.remove(&target);
+        }
+    }
+
+    /// For whom there is something, how many keys and how many bytes.
+    pub fn backlog(&self) -> impl Iterator<Item = (NodeId, usize, usize)> {
+        self.targets.iter().map(|(node, target)| (*node, target.hints.len(), target.bytes))
+    }
+
+    fn bytes(&self, target: NodeId) -> usize {
+        self.targets.get(&target).map_or(0, |target| target.bytes)
+    }
+}
+
+fn hint_bytes(key: &[u8], state: &Siblings<Bytes>) -> usize {
+    let length = |content: &Content<Bytes>| match content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone => 0,
+    };
+    let values: usize = state.versions().iter().map(|version| length(&version.content)).sum();
+    HINT_BYTES + key.len() + values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causality::{Actor, VersionVector};
+    use crate::id::OperationId;
+    use crate::time::WallTime;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn state(actor: u64, value: &'static [u8]) -> Siblings<Bytes> {
+        let mut state = Siblings::new();
+        let value = Content::Value(Bytes::from_static(value));
+        let actor = Actor { id: actor, epoch: 1 };
+        state.put(actor, &VersionVector::new(), value, None, OperationId::NONE, WallTime(1));
+        state
+    }
+
+    fn keeping(target: NodeId, key: &[u8]) -> Keeping<'_> {
+        Keeping { target, key, partition: PartitionId(0) }
+    }
+
+    #[test]
+    fn hints_for_one_key_merge_and_each_target_has_its_own() {
+        let mut store = HintStore::new(10_000);
+        assert_eq!(store.keep(keeping(A, b"k"), &state(1, b"milk"), 1), Ok(true));
+        assert_eq!(store.keep(keeping(A, b"k"), &state(2, b"bread"), 2), Ok(true));
+        assert_eq!(store.keep(keeping(A, b"k"), &state(2, b"bread"), 3), Ok(false));
+        assert_eq!(store.keep(keeping(B, b"k"), &state(3, b"eggs"), 4), Ok(true));
+        assert_eq!(store.find(A, b"k").map(|hint| (hint.state.sibling_count(), hint.appended)), Some((2, 2)));
+        assert_eq!(store.known(b"k").sibling_count(), 3);
+        assert!(store.known(b"other").is_empty());
+    }
+
+    #[test]
+    fn a_hint_that_changed_since_it_was_sent_is_not_dropped() {
+        let mut store = HintStore::new(10_000);
+        store.keep(keeping(A, b"k"), &state(1, b"milk"), 1).unwrap();
+        let sent = store.next(A).unwrap().1.version;
+        store.keep(keeping(A, b"k"), &state(2, b"bread"), 2).unwrap();
+        assert!(!store.done(A, b"k", sent));
+        let sent = store.next(A).unwrap().1.version;
+        assert!(store.done(A, b"k", sent) && store.is_empty());
+    }
+
+    #[test]
+    fn each_comes_in_turn() {
+        let mut store = HintStore::new(10_000);
+        for key in [b"a", b"b", b"c"] {
+            store.keep(keeping(A, key), &state(1, b"milk"), 1).unwrap();
+        }
+        let turns: Vec<Vec<u8>> = (0..4).map(|_| store.next(A).unwrap().0.to_vec()).collect();
+        assert_eq!(turns, [b"a", b"b", b"c", b"a"]);
+        assert!(store.next(B).is_none());
+    }
+
+    #[test]
+    fn a_full_store_declines_and_keeps_what_it_has() {
+        let mut store = HintStore::new(HINT_BYTES + 10);
+        store.keep(keeping(A, b"k"), &state(1, b"milk"), 1).unwrap();
+        assert_eq!(store.keep(keeping(A, b"l"), &state(1, b"milk"), 2), Err(Full));
+        assert_eq!(store.keep(keeping(A, b"k"), &state(2, b"too long"), 2), Err(Full));
+        assert_eq!(store.keep(keeping(B, b"l"), &state(1, b"milk"), 2), Ok(true), "each target has its own");
+        assert_eq!(store.backlog().collect::<Vec<_>>(), [(A, 1, HINT_BYTES + 5), (B, 1, HINT_BYTES + 5)]);
+        store.forget(A, b"k");
+        assert_eq!(store.keep(keeping(A, b"l"), &state(1, b"milk"), 3), Ok(true));
+    }
+}

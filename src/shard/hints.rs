@@ -1,0 +1,301 @@
+//! Hinted handoff: keeping what other nodes could not take, and handing it over when they are back.
+
+use ringmain_schema::Flags;
+use ringmain_schema::message::{ErrorAnswer, ErrorCode};
+use ringmain_schema::peer::{Operation as WireOperation, Replicate, ReplicateWriter};
+
+use crate::causality::Siblings;
+use crate::failpoint::{Bug, Failpoints, Rare};
+use crate::hint::{Full, HintStore, Keeping};
+use crate::id::{ConnectionId, NodeId};
+use crate::membership::Health;
+use crate::replica::{Place, state_from_wire, state_writer};
+use crate::time::{Duration, Instant, Now};
+
+use super::Shard;
+use super::appends::Waiter;
+use super::io::{Append, Output};
+use super::operations::Work;
+use super::table::{Table, Tag};
+
+/// Hints are handed over in turns: so long between two of them.
+const HAND_OVER_EVERY: Duration = Duration::from_millis(20);
+/// Hints of one shard that are sent and not acknowledged.
+const UNDER_WAY_MAX: usize = 32;
+/// An acknowledgement that takes longer is not waited for: the hint is sent again.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
+/// With more requests under way than this, hints wait.
+const BUSY: usize = 256;
+
+/// All hints of a shard, and those on their way.
+#[derive(Debug)]
+pub(super) struct Hints {
+    pub(super) store: HintStore,
+    under_way: Table<HandingOver>,
+    next: Instant,
+}
+
+/// A hint that was sent to its target.
+#[derive(Debug)]
+struct HandingOver {
+    target: NodeId,
+    key: Box<[u8]>,
+    version: u64,
+    since: Instant,
+}
+
+impl Hints {
+    pub(super) const fn new(bytes_max: usize) -> Self {
+        let under_way = Table::new(UNDER_WAY_MAX, Tag::Hints);
+        Self { store: HintStore::new(bytes_max), under_way, next: Instant(0) }
+    }
+
+    /// When to hand over the next; never, if there are none.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        (!self.store.is_empty()).then_some(self.next)
+    }
+}
+
+impl<F: Failpoints> Shard<F> {
+    /// A coordinator asks this node to keep a write for another.
+    pub(super) fn on_hint(
+        &mut self,
+        connection: ConnectionId,
+        request_id: u64,
+        place: Place<'_>,
+        replicate: &Replicate<'_>,
+        out: &mut Output,
+    ) {
+        let target = NodeId(replicate.hint_for);
+        let state = state_from_wire(&replicate.state);
+        let (Ok(state), true) = (state, self.view.is_serving() && self.is_mine(place.partition)) else {
+            return self.refuse_peer(connection, request_id, out);
+        };
+        if self.view.member(target).is_none() {
+            return self.refuse_peer(connection, request_id, out);
+        }
+        let replaced: Vec<WireOperation> = replicate.replaced().copied().collect();
+        match self.keep_hint(target, place, &state, &replaced, out) {
+            Ok(()) => {
+                self.failpoints.reached(Rare::HintKept);
+                let sequence = self.hint_record(target, place);
+                if self.is_durable(sequence) {
+                    self.send_replicated(connection, request_id, out);
+                } else {
+                    self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
+                }
+            }
+            Err(Full) => {
+                self.failpoints.reached(Rare::HintDeclined);
+                self.counters.hints_declined += 1;
+                let message = "this node keeps as much for others as it may: ask another";
+                let error = ErrorAnswer::new(ErrorCode::Overloaded, message);
+                let encoder = &mut self.encoder;
+                out.deliver(connection, true, |bytes| {
+                    error.encode(encoder, request_id, Flags::NONE, bytes);
+                });
+            }
+        }
+    }
+
+    fn keep_hint(
+        &mut self,
+        target: NodeId,
+        place: Place<'_>,
+        state: &Siblings<bytes::Bytes>,
+        replaced: &[WireOperation],
+        out: &mut Output,
+    ) -> Result<(), Full> {
+        let keeping = Keeping { target, key: place.key, partition: place.partition };
+        if self.hints.store.keep(keeping, state, self.next_append())? {
+            self.counters.hints_kept += 1;
+            self.append_hint(target, place, replaced, out);
+        }
+        Ok(())
+    }
+
+    /// What is kept of a key for whomever, expired versions turned into tombstones.
+    pub(super) fn kept(&self, now: Now, place: Place<'_>) -> Siblings<bytes::Bytes> {
+        let mut known = self.hints.store.known(place.key);
+        known.expire(now.wall);
+        known
+    }
+
+    /// What is kept of a key for this target has left, or has been gone since before a restart. Its writes were applied
+    /// here all the same: a retry of one is not a new write.
+    fn remember_writes(&mut self, target: NodeId, key: &[u8]) {
+        if let Some(hint) = self.hints.store.find(target, key) {
+            self.replica.remember_replaced(hint.state.versions().iter().map(|version| version.operation));
+        }
+    }
+
+    /// The log record that covers what is kept of a key for this target; 0 if there is no log.
+    pub(super) fn hint_record(&self, target: NodeId, place: Place<'_>) -> u64 {
+        self.hints.store.find(target, place.key).map_or(0, |hint| hint.appended)
+    }
+
+    /// Write a hint to the log, if there is one; a hint that is gone leaves an empty state.
+    pub(super) fn append_hint(
+        &mut self,
+        target: NodeId,
+        place: Place<'_>,
+        replaced: &[WireOperation],
+        out: &mut Output,
+    ) {
+        if !self.options.durable {
+            return;
+        }
+        let sequence = self.take_append();
+        let kept = self.hints.store.find(target, place.key);
+        let record = ReplicateWriter {
+            key: place.key,
+            state: kept.map(|hint| state_writer(&hint.state)).unwrap_or_default(),
+            ring: 0,
+            partition_epoch: 0,
+            repair: false,
+            replaced,
+            hint_for: target.0,
+            exchange: false,
+        };
+        let start = out.bytes.len();
+        record.encode(&mut self.encoder, 0, &mut out.bytes);
+        out.appends.push(Append { sequence, record: start..out.bytes.len() });
+    }
+
+    /// Send a write under way to a fallback, which is to keep it for `target`.
+    pub(super) fn send_hint(
+        &mut self,
+        now: Now,
+        key: u64,
+        target: NodeId,
+        to: ConnectionId,
+        out: &mut Output,
+    ) {
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let Work::Put { kept_for, .. } = &operation.work else { return };
+        let place = operation.place();
+        let state = match kept_for {
+            Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
+            None => self.replica.read(now, place).map(|entry| &entry.state),
+        };
+        let Some(state) = state else { return };
+        let replicate = ReplicateWriter {
+            key: place.key,
+            state: state_writer(state),
+            ring: self.view.ring.hash(),
+            partition_epoch: 0,
+            repair: false,
+            replaced: &[],
+            hint_for: target.0,
+            exchange: false,
+        };
+        let encoder = &mut self.encoder;
+        out.deliver(to, false, |bytes| replicate.encode(encoder, key, bytes));
+    }
+
+    /// Hand over what waits, if it is time: to each target that is back, a few at a time.
+    pub(super) fn hand_over(&mut self, now: Now, out: &mut Output) {
+        if self.hints.next_timeout().is_none_or(|at| at > now.monotonic) {
+            return;
+        }
+        self.hints.next = now.monotonic + HAND_OVER_EVERY;
+        self.give_up_unacknowledged(now.monotonic);
+        if self.operations.len() > BUSY {
+            return;
+        }
+        let targets: Vec<NodeId> = self.hints.store.backlog().map(|(target, ..)| target).collect();
+        for target in targets {
+            let is_up = self.detector.health(now.monotonic, target) == Health::Up;
+            while is_up && self.hand_over_next(now, target, out) {}
+        }
+    }
+
+    fn give_up_unacknowledged(&mut self, now: Instant) {
+        let under_way: Vec<u64> = self.hints.under_way.keys().collect();
+        for ticket in under_way {
+            let late = |sent: &mut HandingOver| now.since(sent.since) > ACKNOWLEDGED_WITHIN;
+            if self.hints.under_way.get_mut(ticket).is_some_and(late) {
+                self.hints.under_way.remove(ticket);
+            }
+        }
+    }
+
+    /// Send the next hint to its target; false if there is none to send now.
+    fn hand_over_next(&mut self, now: Now, target: NodeId, out: &mut Output) -> bool {
+        if self.hints.under_way.is_full() {
+            return false;
+        }
+        let Some((key, hint)) = self.hints.store.next(target) else { return false };
+        let (key, partition, version): (Box<[u8]>, _, _) = (key.into(), hint.partition, hint.version);
+        let link = self.link_to(target, partition).and_then(|link| self.links.connection(link));
+        let Some(connection) = link else { return false };
+        let tickets: Vec<u64> = self.hints.under_way.keys().collect();
+        let is_same = |sent: &HandingOver| sent.target == target && sent.key == key;
+        if tickets
+            .into_iter()
+            .any(|ticket| self.hints.under_way.get_mut(ticket).is_some_and(|sent| is_same(sent)))
+        {
+            // All that waits for this target is on its way.
+            return false;
+        }
+        let handing = HandingOver { target, key: key.clone(), version, since: now.monotonic };
+        let Ok(ticket) = self.hints.under_way.insert(handing) else { return false };
+        let Some(hint) = self.hints.store.find(target, &key) else { return false };
+        let replicate = ReplicateWriter {
+            key: &key,
+            state: state_writer(&hint.state),
+            ring: self.view.ring.hash(),
+            partition_epoch: 0,
+            repair: true,
+            replaced: &[],
+            hint_for: 0,
+            exchange: false,
+        };
+        let encoder = &mut self.encoder;
+        out.deliver(connection, false, |bytes| replicate.encode(encoder, ticket, bytes));
+        self.detector.on_asked(now.monotonic, target);
+        if self.failpoints.planted(Bug::FailedReplayIsDone) {
+            self.on_handed_over(ticket, target, out);
+        }
+        true
+    }
+
+    /// The target holds the hint on stable storage: only now is it dropped.
+    pub(super) fn on_handed_over(&mut self, ticket: u64, from: NodeId, out: &mut Output) {
+        if self.hints.under_way.get_mut(ticket).is_none_or(|sent| sent.target != from) {
+            return;
+        }
+        let Some(sent) = self.hints.under_way.remove(ticket) else { return };
+        self.remember_writes(sent.target, &sent.key);
+        if self.hints.store.done(sent.target, &sent.key, sent.version) {
+            self.counters.hints_handed_over += 1;
+            self.failpoints.reached(Rare::HintHandedOver);
+            let place = self.place(&sent.key);
+            self.append_hint(sent.target, place, &[], out);
+        }
+    }
+
+    /// The target refused it, or is gone: it will be sent again.
+    pub(super) fn on_not_handed_over(&mut self, ticket: u64) {
+        self.hints.under_way.remove(ticket);
+    }
+
+    /// From the log, before the first input.
+    pub(super) fn recover_hint(&mut self, place: Place<'_>, target: NodeId, state: &Siblings<bytes::Bytes>) {
+        if self.failpoints.planted(Bug::HintsForgottenAtRestart) {
+            return;
+        }
+        let keeping = Keeping { target, key: place.key, partition: place.partition };
+        if state.is_empty() {
+            self.remember_writes(target, place.key);
+            self.hints.store.forget(target, place.key);
+        } else if self.hints.store.replace(keeping, state.clone(), 0).is_ok() {
+            self.failpoints.reached(Rare::HintRecovered);
+        }
+    }
+
+    /// What this shard keeps for others.
+    pub const fn hints(&self) -> &HintStore {
+        &self.hints.store
+    }
+}

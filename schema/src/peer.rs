@@ -86,6 +86,8 @@ pub struct Replicate<'a> {
     pub repair: bool,
     /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
     pub hint_for: u64,
+    /// From anti-entropy.
+    pub exchange: bool,
     replaced: Option<Vector<'a, Operation>>,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Replicate<'a> {
             partition_epoch: wire.partition_epoch(),
             repair: wire.repair(),
             hint_for: wire.hint_for(),
+            exchange: wire.exchange(),
             replaced: wire.replaced(),
         })
     }
@@ -127,6 +130,8 @@ pub struct ReplicateWriter<'a> {
     pub replaced: &'a [Operation],
     /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
     pub hint_for: u64,
+    /// From anti-entropy.
+    pub exchange: bool,
 }
 
 impl ReplicateWriter<'_> {
@@ -145,6 +150,7 @@ impl ReplicateWriter<'_> {
                 repair: self.repair,
                 replaced,
                 hint_for: self.hint_for,
+                exchange: self.exchange,
             };
             wire::Replicate::create(builder, &arguments)
         });

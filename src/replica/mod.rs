@@ -21,8 +21,7 @@ use smallvec::SmallVec;
 use crate::causality::{Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::OperationId;
-use crate::storage::{Entry, Index};
-
+use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
@@ -174,6 +173,11 @@ impl<F: Failpoints> Replica<F> {
     /// Bytes of keys and values.
     pub const fn bytes(&self) -> usize {
         self.index.bytes()
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+        self.index.take_changes()
     }
 
     /// The copies themselves, to be looked at.

@@ -200,6 +200,7 @@ impl<F: Failpoints> Shard<F> {
             repair: true,
             replaced: &[],
             hint_for: 0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {

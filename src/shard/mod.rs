@@ -1,9 +1,10 @@
 //! The shard: everything that one core of a node does, without IO.
 //!
 //! A [`Shard`] composes the rooms: sessions and links (who is connected), the replica (what is stored), the
-//! coordinator (who has answered), membership (who is there). It is a machine: [`Machine::handle`] takes one
-//! input and appends to an [`Output`] what follows from it. The shell runs it on a core, the simulator runs
-//! many on one thread; it can't tell the difference, since it has no clock, no chance and no waiting of its own.
+//! coordinator (who has answered), hints and anti-entropy (what others lack), membership (who is there). It is a
+//! machine: [`Machine::handle`] takes one input and appends to an [`Output`] what follows from it. The shell runs
+//! it on a core, the simulator runs many on one thread; it can't tell the difference, since it has no clock, no
+//! chance and no waiting of its own.
 //!
 //! How a request runs: a frame from a client is parsed once and routed by its key (`requests`). If this
 //! shard is a primary's, it coordinates (`gets`, `puts`); else the request travels to one that is (`relay`).
@@ -16,6 +17,7 @@ mod appends;
 mod batch;
 mod counters;
 mod deadlines;
+mod exchanges;
 mod fallbacks;
 mod gets;
 mod hints;
@@ -34,12 +36,14 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringmain_schema::Encoder;
 
+use crate::anti_entropy::Trees;
 use crate::causality::ContextKey;
 use crate::failpoint::{Bug, Failpoints, NoFailpoints};
 use crate::id::{ConnectionId, ShardId};
@@ -52,6 +56,7 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
 use nodes::Notices;
@@ -82,6 +87,8 @@ pub struct Shard<F = NoFailpoints> {
     prng: Prng,
     context_key: ContextKey,
     replica: Replica<F>,
+    trees: Trees,
+    exchanges: Exchanges,
     appends: Appends,
     sessions: BTreeMap<ConnectionId, Session>,
     links: Links,
@@ -136,6 +143,8 @@ impl<F: Failpoints> Shard<F> {
         };
         let mut shard = Self {
             replica: Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone()),
+            trees: Trees::new(partitions),
+            exchanges: Exchanges::default(),
             context_key,
             membership: is_first.then_some(membership),
             notices: Notices::new(options.shards),
@@ -167,6 +176,11 @@ impl<F: Failpoints> Shard<F> {
         &self.view
     }
 
+    /// The hash trees of these copies, to be looked at.
+    pub const fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
     /// The copies that this shard holds, to be looked at.
     pub const fn replica(&self) -> &Replica<F> {
         &self.replica
@@ -193,8 +207,9 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        let hints = self.hints.next_timeout();
-        [self.deadlines.next(), self.links.next_timeout(), node, hints].into_iter().flatten().min()
+        let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints];
+        all.into_iter().flatten().min()
     }
 
     fn is_drained(&self) -> bool {
@@ -216,5 +231,7 @@ impl<F: Failpoints> Shard<F> {
         self.tend_links(now, out);
         self.beat(now, out);
         self.hand_over(now, out);
+        self.keep_trees();
+        self.tend_exchange(now, out);
     }
 }

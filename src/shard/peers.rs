@@ -66,6 +66,7 @@ impl<F: Failpoints> Shard<F> {
                     self.count_durable(request_id, node);
                     self.on_handed_over(request_id, node, out);
                     self.progress(now, request_id, false, out);
+                    self.on_pushed(now, link, request_id);
                 }
             }
             Kind::STATE => {
@@ -88,12 +89,19 @@ impl<F: Failpoints> Shard<F> {
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
             Kind::PONG => self.detector.on_pong(now.monotonic, node, request_id),
+            Kind::TREE_REQUEST
+            | Kind::KEYS_REQUEST
+            | Kind::PULL_REQUEST
+            | Kind::TREE
+            | Kind::KEYS
+            | Kind::PULLED => self.on_tree_frame(now, connection, link, frame, out)?,
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);
                 self.on_not_handed_over(request_id);
                 self.stand_in(now, request_id, Missing::Lost, out);
                 self.progress(now, request_id, false, out);
+                self.on_exchange_refused(now, link, request_id);
                 self.on_peer_answered(link, request_id, frame, out);
             }
             kind => {
@@ -136,6 +144,7 @@ impl<F: Failpoints> Shard<F> {
         if is_news || are_news {
             let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();
             self.append(place, &replaced, out);
+            self.counters.anti_entropy_keys_repaired += u64::from(replicate.exchange);
         }
         // A repair too: nobody waits for this, but a connection with unanswered requests is not let go.
         if self.is_on_record(place) {

@@ -10,6 +10,11 @@ use crate::time::Instant;
 use super::Shard;
 
 impl<F: Failpoints> Shard<F> {
+    /// States from anti-entropy that were news here, since the start.
+    pub const fn keys_repaired(&self) -> u64 {
+        self.counters.anti_entropy_keys_repaired
+    }
+
     pub(super) fn status(&self, now: Instant) -> Status {
         let backlog = self.hints.store.backlog();
         let (hints, hint_bytes) = backlog.fold((0, 0), |sum, (_, keys, bytes)| (sum.0 + keys, sum.1 + bytes));

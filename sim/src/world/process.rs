@@ -23,6 +23,8 @@ use crate::meddler::Meddler;
 use crate::network::End;
 use crate::plan::{Plan, REPLICAS};
 
+/// Primaries compare their hash trees so often.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// Room for a run's records many times over: a full disk is a deed of its own.
@@ -231,6 +233,7 @@ impl World {
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
+        options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;

@@ -134,6 +134,8 @@ pub enum Choice {
 pub enum Rare {
     /// All members had confirmed the last step of a change of the ring.
     RingChanged,
+    /// A node had streamed partitions that it lacked from another owner.
+    Streamed,
     /// A removed node heard of it, and stopped serving.
     Fenced,
     /// A retry found the version that it had left before.

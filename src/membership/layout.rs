@@ -35,6 +35,8 @@ pub(super) struct Layout {
     intended: Vec<(NodeId, Settled)>,
     /// Partitions that this node is complete for.
     held: PartitionSet,
+    /// What it keeps for others has to be handed over before it may leave.
+    keeps_hints: bool,
 }
 
 impl Layout {
@@ -52,6 +54,7 @@ impl Layout {
             is_known: true,
             intended: Vec::new(),
             held,
+            keeps_hints: false,
         }
     }
 
@@ -105,13 +108,14 @@ impl Layout {
         }
     }
 
-    /// This node has streamed a partition from all its other owners, working by these rings; false if these are old.
-    pub(super) fn on_whole(&mut self, works: Works, partition: PartitionId) -> bool {
-        let is_current = (works.ring, works.change) == (self.works.ring, self.works.change);
-        if is_current && self.owns(partition) {
-            self.held.insert(partition);
+    /// This node has streamed partitions from all their other owners, working by these rings; if they are old ones,
+    /// that is of no use.
+    pub(super) fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) {
+        self.keeps_hints = keeps_hints;
+        if (works.ring, works.change) == (self.works.ring, self.works.change) {
+            let owned: Vec<_> = whole.iter().filter(|&partition| self.owns(partition)).collect();
+            owned.into_iter().for_each(|partition| self.held.insert(partition));
         }
-        is_current
     }
 
     /// Follow the records as far as they lead by now. `is_serving`: this node has been born, and knows its ring.
@@ -128,7 +132,7 @@ impl Layout {
                 return;
             }
             match (self.works.step, slowest) {
-                (Step::Writing, Some(_)) if self.is_whole() => self.works.step = Step::Whole,
+                (Step::Writing, Some(_)) if self.is_whole(members) => self.works.step = Step::Whole,
                 (Step::Whole, Some(Step::Whole | Step::Reading)) => self.works.step = Step::Reading,
                 (Step::Reading, Some(Step::Reading)) => {
                     failpoints.reached(Rare::RingChanged);
@@ -147,8 +151,11 @@ impl Layout {
         self.ring.is_primary(self.me, partition) || self.next.is_primary(self.me, partition)
     }
 
-    /// Complete for all that it will own.
-    fn is_whole(&self) -> bool {
+    /// Complete for all that it will own, and rid of what it keeps for others if it leaves.
+    fn is_whole(&self, members: &Members) -> bool {
+        if self.keeps_hints && members[&self.me].intent == Intent::Leaving {
+            return false;
+        }
         let mut owned =
             self.options.partitions.iter().filter(|&partition| self.next.is_primary(self.me, partition));
         owned.all(|partition| self.held.contains(partition))

@@ -53,7 +53,7 @@ impl Cluster {
         let view = node.view();
         node.confirm(view.works);
         if view.is_serving() && view.change.as_ref().is_none_or(|change| change.is_known) {
-            node.on_whole(view.works, lacking(node).into_iter());
+            node.on_progress(view.works, &lacking(node).into_iter().collect(), false);
         }
     }
 

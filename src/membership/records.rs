@@ -7,12 +7,13 @@ use ringmain_schema::limits::MEMBERS_MAX;
 use ringmain_schema::peer::Gossip;
 
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
-use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
+use crate::id::{ClusterId, Incarnation, NodeId};
 use crate::ring::Partitions;
 use crate::time::Duration;
 
 use super::layout::Layout;
 use super::member::{Settled, Works};
+use super::partition_set::PartitionSet;
 use super::{Founders, Intent, Member, Oneself, View, node_id};
 
 /// Each node gossips with one random member so often (paper §4.8.1).
@@ -261,13 +262,11 @@ impl<F: Failpoints> Membership<F> {
         self.visible() != before
     }
 
-    /// This node has streamed these partitions from all their other owners, working by these rings. True if a view
-    /// made now would differ from the last one.
-    pub fn on_whole(&mut self, works: Works, partitions: impl Iterator<Item = PartitionId>) -> bool {
+    /// This node has streamed these partitions from all their other owners, working by these rings, and keeps hints for
+    /// others or none. True if a view made now would differ from the last one.
+    pub fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) -> bool {
         let before = self.visible();
-        for partition in partitions {
-            self.layout.on_whole(works, partition);
-        }
+        self.layout.on_progress(works, whole, keeps_hints);
         self.advance();
         self.visible() != before
     }

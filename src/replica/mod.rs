@@ -160,6 +160,14 @@ impl<F: Failpoints> Replica<F> {
         })
     }
 
+    /// Another log record is about to cover a key's state, with more than the last one; false if there is no state.
+    pub fn cover(&mut self, place: Place<'_>, appended: u64) -> bool {
+        self.index.update(place.partition, place.token, place.key, |entry| {
+            entry.appended = appended;
+            !entry.state.is_empty()
+        })
+    }
+
     /// The log record that covers a key's state; 0 if there is none.
     pub fn appended(&self, place: Place<'_>) -> u64 {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)

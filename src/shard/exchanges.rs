@@ -45,6 +45,8 @@ struct UnderWay {
     with: LinkId,
     exchange: Exchange,
     waits: Waits,
+    /// What is streamed from the other; none, if this is a round of anti-entropy.
+    streamed: Vec<PartitionId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,11 +58,11 @@ enum Waits {
 }
 
 impl Exchanges {
-    fn next_timeout(&self) -> Instant {
-        match &self.under_way {
-            Some(UnderWay { waits: Waits::Answer { until, .. } | Waits::Pause(until), .. }) => *until,
-            None => self.next_round.unwrap_or_default(),
-        }
+    /// When the exchange under way goes on, or is given up.
+    fn next_step(&self) -> Option<Instant> {
+        self.under_way.as_ref().map(|under_way| match under_way.waits {
+            Waits::Answer { until, .. } | Waits::Pause(until) => until,
+        })
     }
 
     /// A request id that no table gives out: each has a tag above the slot's number, and none so many slots.
@@ -82,23 +84,30 @@ impl Exchanges {
 }
 
 impl<F: Failpoints> Shard<F> {
-    /// When anti-entropy has something to do; never, if it is off.
+    /// When there is something to exchange; never, if anti-entropy is off and nothing is lacking.
     pub(super) fn next_exchange(&self) -> Option<Instant> {
-        self.options.anti_entropy.map(|_| self.exchanges.next_timeout())
+        self.exchanges.next_step().or_else(|| {
+            let round = self.options.anti_entropy.map(|_| self.exchanges.next_round.unwrap_or_default());
+            round.into_iter().chain(self.next_stream()).min()
+        })
     }
 
-    /// Begin a round, take its next step, or give it up.
+    /// Begin an exchange, take its next step, or give it up. What is lacking comes first.
     pub(super) fn tend_exchange(&mut self, now: Now, out: &mut Output) {
-        let Some(every) = self.options.anti_entropy else { return };
-        if self.exchanges.next_timeout() > now.monotonic {
+        if self.next_exchange().is_none_or(|at| at > now.monotonic) {
             return;
         }
         let before = out.bytes.len();
         match &self.exchanges.under_way {
-            None if self.exchanges.next_round.is_none() => self.rest_until_round(now, every),
-            None => self.begin_round(now, every, out),
+            None => {
+                if let Some((with, partitions)) = self.next_source(now) {
+                    self.begin_exchange(now, with, partitions.clone(), partitions, out);
+                } else if let Some(every) = self.options.anti_entropy {
+                    self.begin_round(now, every, out);
+                }
+            }
             Some(UnderWay { waits: Waits::Answer { .. }, .. }) => self.abandon(now),
-            Some(UnderWay { waits: Waits::Pause(_), .. }) => self.take_step(now, every, out),
+            Some(UnderWay { waits: Waits::Pause(_), .. }) => self.take_step(now, out),
         }
         self.counters.anti_entropy_bytes += (out.bytes.len() - before) as u64;
     }
@@ -110,16 +119,31 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn begin_round(&mut self, now: Now, every: Duration, out: &mut Output) {
-        self.rest_until_round(now, every);
-        if self.stopping || !self.view.is_serving() {
+        let is_due = self.exchanges.next_round.is_some_and(|at| at <= now.monotonic);
+        if is_due || self.exchanges.next_round.is_none() {
+            self.rest_until_round(now, every);
+        }
+        if !is_due || self.stopping || !self.view.is_serving() {
             return;
         }
         let Some((with, partitions)) = self.next_partner(now) else { return };
         self.counters.anti_entropy_rounds += 1;
         self.exchanges.last = Some(with);
+        self.begin_exchange(now, with, partitions, Vec::new(), out);
+    }
+
+    fn begin_exchange(
+        &mut self,
+        now: Now,
+        with: LinkId,
+        partitions: Vec<PartitionId>,
+        streamed: Vec<PartitionId>,
+        out: &mut Output,
+    ) {
         let exchange = Exchange::new(partitions.into_iter());
-        self.exchanges.under_way = Some(UnderWay { with, exchange, waits: Waits::Pause(now.monotonic) });
-        self.take_step(now, every, out);
+        let waits = Waits::Pause(now.monotonic);
+        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, streamed });
+        self.take_step(now, out);
     }
 
     /// The peer after the last one, with all partitions that both hold.
@@ -140,14 +164,21 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Ask what comes next, or end the round.
-    fn take_step(&mut self, now: Now, every: Duration, out: &mut Output) {
+    fn take_step(&mut self, now: Now, out: &mut Output) {
         let is_busy = self.is_busy();
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         let (with, step) = (under_way.with, under_way.exchange.step());
         if step == Step::Done {
             let found = under_way.exchange.found();
+            let streamed = std::mem::take(&mut under_way.streamed);
             self.exchanges.under_way = None;
-            return self.rest_until_round(now, if found > 0 { Duration(every.0 / 4) } else { every });
+            return match self.options.anti_entropy {
+                _ if !streamed.is_empty() => self.on_streamed(now, with.node, streamed),
+                Some(every) => {
+                    self.rest_until_round(now, if found > 0 { Duration(every.0 / 4) } else { every });
+                }
+                None => {}
+            };
         }
         let moves = matches!(step, Step::List(_) | Step::Pull(..) | Step::Push(..));
         if moves && is_busy {
@@ -264,8 +295,17 @@ impl<F: Failpoints> Shard<F> {
     /// Leave it to a later round.
     fn abandon(&mut self, now: Now) {
         self.failpoints.reached(Rare::ExchangeAbandoned);
-        self.exchanges.under_way = None;
-        self.rest_until_round(now, self.options.anti_entropy.unwrap_or_default());
+        let abandoned = self.exchanges.under_way.take();
+        if abandoned.is_some_and(|under_way| !under_way.streamed.is_empty()) {
+            self.streams.rest(now.monotonic);
+        } else if let Some(every) = self.options.anti_entropy {
+            self.rest_until_round(now, every);
+        }
+    }
+
+    /// What is being streamed for a ring that was given up, or a life that has ended, is of no use.
+    pub(super) fn abandon_stream(&mut self) {
+        self.exchanges.under_way.take_if(|under_way| !under_way.streamed.is_empty());
     }
 }
 

@@ -33,6 +33,7 @@ mod relay;
 mod requests;
 mod sessions;
 mod status;
+mod streams;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ use nodes::Notices;
 use operations::Operation;
 use relay::Relay;
 use sessions::Session;
+use streams::Streams;
 use table::{Table, Tag};
 
 pub use io::{
@@ -71,6 +73,7 @@ pub use io::{
 };
 pub use options::ShardOptions;
 pub use recovery::{BadRecord, Record};
+pub use streams::Progress;
 
 /// Batches that one shard may have under way.
 const BATCHES_MAX: usize = 1024;
@@ -98,6 +101,7 @@ pub struct Shard<F = NoFailpoints> {
     relays_to: Vec<usize>,
     batches: Table<Batch>,
     hints: Hints,
+    streams: Streams,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -158,6 +162,7 @@ impl<F: Failpoints> Shard<F> {
             relays_to: vec![0; usize::from(options.shards)],
             batches: Table::new(BATCHES_MAX, Tag::Batches),
             hints: Hints::new(options.hint_bytes_max),
+            streams: Streams::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -233,5 +238,6 @@ impl<F: Failpoints> Shard<F> {
         self.hand_over(now, out);
         self.keep_trees();
         self.tend_exchange(now, out);
+        self.tell_own_progress(out);
     }
 }

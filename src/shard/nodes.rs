@@ -13,6 +13,7 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::io::{Output, SiblingMessage};
 use super::sessions::Session;
+use super::streams::Progress;
 
 /// News is pushed to this many members at once; the others hear of it by gossip.
 const PUSHED_TO: usize = 8;
@@ -24,13 +25,15 @@ pub(super) struct Notices {
     under_way: Vec<bool>,
     /// By sibling: there has been a newer one since.
     behind: Vec<bool>,
+    /// By shard: it keeps hints for others, so this node can't leave yet.
+    pub(super) keeps_hints: Vec<bool>,
     next_beat: Option<Instant>,
 }
 
 impl Notices {
     pub(super) fn new(shards: u16) -> Self {
         let none = vec![false; usize::from(shards)];
-        Self { under_way: none.clone(), behind: none, next_beat: None }
+        Self { under_way: none.clone(), behind: none.clone(), keeps_hints: none, next_beat: None }
     }
 }
 
@@ -53,6 +56,10 @@ impl<F: Failpoints> Shard<F> {
         self.notices.next_beat = Some(now.monotonic + Duration(GOSSIP_EVERY.0 * 9 / 10) + jitter);
         if let Some(membership) = &mut self.membership {
             membership.beat();
+        }
+        if self.is_awaited() {
+            // They answer with how far they have come.
+            self.show_view(&self.view.clone(), out);
         }
         let peers = self.links.up_on(ShardId(0));
         if !peers.is_empty() {
@@ -140,7 +147,8 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// A sibling has taken the last view: show it the newest if there was another meanwhile.
-    pub(super) fn on_view_taken(&mut self, from: ShardId, out: &mut Output) {
+    pub(super) fn on_view_taken(&mut self, from: ShardId, progress: &Progress, out: &mut Output) {
+        self.on_progress(from, progress, out);
         let sibling = usize::from(from.0);
         self.notices.under_way[sibling] = std::mem::take(&mut self.notices.behind[sibling]);
         if self.notices.under_way[sibling] {
@@ -153,6 +161,7 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn take_view(&mut self, view: Arc<View>, out: &mut Output) {
         let topology_changed = view.epoch != self.view.epoch || view.is_serving() != self.view.is_serving();
         self.view = view;
+        self.follow_with_streams();
         self.want_links();
         if !topology_changed {
             return;

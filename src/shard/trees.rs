@@ -209,10 +209,10 @@ impl<F: Failpoints> Shard<F> {
             && self.both_hold(with, PartitionId(partition))
     }
 
-    /// Are both this node and that one primaries of this partition?
+    /// Do both this node and that one own this partition, now or when the ring has changed?
     pub(super) fn both_hold(&self, other: NodeId, partition: PartitionId) -> bool {
-        let primaries = self.view.primaries(partition);
-        primaries.contains(&self.view.me) && primaries.contains(&other)
+        let (primaries, successors) = (self.view.primaries(partition), self.view.successors(partition));
+        self.view.owns(partition) && (primaries.contains(&other) || successors.contains(&other))
     }
 
     fn refuse_busily(&mut self, connection: ConnectionId, id: u64, out: &mut Output) {

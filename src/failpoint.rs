@@ -132,12 +132,6 @@ pub enum Choice {
 /// A state that is seldom reached, and where bugs are at home.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Rare {
-    /// All members had confirmed the last step of a change of the ring.
-    RingChanged,
-    /// A node had streamed partitions that it lacked from another owner.
-    Streamed,
-    /// A removed node heard of it, and stopped serving.
-    Fenced,
     /// A retry found the version that it had left before.
     RetryFoundItsVersion,
     /// A retry came after its version had been replaced.
@@ -192,11 +186,17 @@ pub enum Rare {
     HintHandedOver,
     /// A hint outlived its keeper's restart.
     HintRecovered,
+    /// A node had streamed partitions that it lacked from another owner.
+    Streamed,
+    /// All members had confirmed the last step of a change of the ring.
+    RingChanged,
+    /// A removed node heard of it, and stopped serving.
+    Fenced,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -224,6 +224,9 @@ impl Rare {
         Self::HintDeclined,
         Self::HintHandedOver,
         Self::HintRecovered,
+        Self::Streamed,
+        Self::RingChanged,
+        Self::Fenced,
     ];
 }
 

@@ -7,11 +7,14 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringmain::id::ConnectionId;
+use ringmain::anti_entropy::{Listing, Selection, Trees};
+use ringmain::causality::{Actor, Content, VersionVector};
+use ringmain::id::{ConnectionId, OperationId, PartitionId};
 use ringmain::membership::{Founders, Membership, MembershipOptions, Place, cluster_id};
 use ringmain::prng::Prng;
 use ringmain::ring::Partitions;
 use ringmain::shard::{Input, Machine, Output, Shard, ShardOptions};
+use ringmain::storage::Index;
 use ringmain::time::{Instant, Now, WallTime};
 use ringmain_schema::message::{Get, Hello, PeerHello, Put, Role};
 use ringmain_schema::{Encoder, Flags, Frame};
@@ -96,5 +99,31 @@ fn requests(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, requests);
+/// What one list of anti-entropy costs: every key of the partition is looked at.
+fn lists(criterion: &mut Criterion) {
+    let (mut index, mut trees) = (Index::new(1024), Trees::new(1024));
+    let mut prng = Prng::from_seed(3);
+    for number in 0..10_000_000u64 / 1024 {
+        let (token, partition) = (prng.next_u64() >> 10, PartitionId(0));
+        index.update(partition, token, &number.to_le_bytes(), |entry| {
+            let (actor, content) = (Actor { id: 1, epoch: number as u32 }, Content::Tombstone);
+            let seen = VersionVector::new();
+            entry.state.put(actor, &seen, content, None, OperationId::NONE, WallTime(0));
+        });
+    }
+    let changes: Vec<_> = index.take_changes().collect();
+    criterion.bench_function("hash tree, per write", |bencher| {
+        let mut at = 0;
+        bencher.iter(|| {
+            at = (at + 1) % changes.len();
+            trees.apply(black_box(&changes[at]));
+        });
+    });
+    let selection = Selection { partition: PartitionId(0), branch: 7, leaves: u32::MAX, from: 0 };
+    criterion.bench_function("list one branch of 10,000 keys", |bencher| {
+        bencher.iter(|| Listing::take(&index, &trees, black_box(&selection), 1024).keys.len());
+    });
+}
+
+criterion_group!(benches, requests, lists);
 criterion_main!(benches);

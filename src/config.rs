@@ -90,6 +90,8 @@ pub struct Config {
     pub value_bytes_max: u32,
     /// Unanswered requests after which a connection isn't read. At least 1.
     pub requests_in_flight_max: u32,
+    /// Each shard compares what it holds with one other replica so often; zero is never.
+    pub anti_entropy: Duration,
     /// Of hints, for each shard and each node that can't be reached; 0 for strict quorums.
     pub hint_bytes_max: u64,
     /// Where values are kept.
@@ -147,6 +149,7 @@ impl Config {
             timeout_max: settings.timeout_max.map_or(Duration::from_secs(10), |span| span.0),
             value_bytes_max: checked_size("value_bytes_max", value_bytes_max, VALUE_BYTES_LIMIT)?,
             requests_in_flight_max: settings.requests_in_flight_max.unwrap_or(4096),
+            anti_entropy: settings.anti_entropy.map_or(Duration::from_secs(10), |span| span.0),
             hint_bytes_max: settings.hint_bytes_max.map_or(64 << 20, |size| size.0),
             mode: settings.mode.unwrap_or(Mode::Memory),
             spin_us: settings.spin_us.unwrap_or(0),
@@ -189,6 +192,7 @@ impl Config {
             timeout_max: Some(Span(self.timeout_max)),
             value_bytes_max: Some(ByteSize(u64::from(self.value_bytes_max))),
             requests_in_flight_max: Some(self.requests_in_flight_max),
+            anti_entropy: Some(Span(self.anti_entropy)),
             hint_bytes_max: Some(ByteSize(self.hint_bytes_max)),
             mode: Some(self.mode),
             spin_us: Some(self.spin_us),
@@ -294,6 +298,9 @@ impl Config {
         in_range("spin_us", self.spin_us.into(), 0, SPIN_US_MAX.into())?;
         checked_span("timeout", self.timeout)?;
         checked_span("timeout_max", self.timeout_max)?;
+        if self.anti_entropy != Duration::ZERO {
+            checked_span("anti_entropy", self.anti_entropy)?;
+        }
         if self.timeout > self.timeout_max {
             let (timeout, timeout_max) = (Span(self.timeout).to_string(), Span(self.timeout_max).to_string());
             return Err(ConfigError::TimeoutOverMax { timeout, timeout_max });

@@ -87,6 +87,8 @@ pub enum Bug {
     HeartbeatBeatsIncarnation,
     /// consul #843: the cluster's id is not checked.
     AnyClusterIsMine,
+    /// `riak_core` PR 830: a delete in the last segment of a hash tree that holds anything is not rehashed.
+    LastSegmentNotRehashed,
     /// Aerospike 3.99 (Jepsen): a write that timed out is reported as failed.
     TimeoutIsFailure,
     /// `riak_core` #154: what is kept for others is forgotten when its keeper restarts.
@@ -160,6 +162,10 @@ pub enum Rare {
     LinkReplaced,
     /// A table was full.
     TableFull,
+    /// Two hash trees differed in one leaf alone of a branch.
+    DifferenceInOneLeaf,
+    /// An exchange of anti-entropy was given up.
+    ExchangeAbandoned,
     /// A node came back with less than others remember of it.
     CameBackOlder,
     /// A node came back with all that it had acknowledged.
@@ -180,11 +186,17 @@ pub enum Rare {
     HintHandedOver,
     /// A hint outlived its keeper's restart.
     HintRecovered,
+    /// A node had streamed partitions that it lacked from another owner.
+    Streamed,
+    /// All members had confirmed the last step of a change of the ring.
+    RingChanged,
+    /// A removed node heard of it, and stopped serving.
+    Fenced,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -200,6 +212,8 @@ impl Rare {
         Self::RelayLost,
         Self::LinkReplaced,
         Self::TableFull,
+        Self::DifferenceInOneLeaf,
+        Self::ExchangeAbandoned,
         Self::CameBackOlder,
         Self::CameBackWhole,
         Self::CameBackEmpty,
@@ -210,6 +224,9 @@ impl Rare {
         Self::HintDeclined,
         Self::HintHandedOver,
         Self::HintRecovered,
+        Self::Streamed,
+        Self::RingChanged,
+        Self::Fenced,
     ];
 }
 

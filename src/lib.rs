@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`shard`], the composition; `ARCHITECTURE.md` is the map.
 
+pub mod anti_entropy;
 pub mod causality;
 pub mod config;
 pub mod coordinator;

@@ -32,6 +32,9 @@ fn every_kind_has_its_row() {
         (Kind::READ_STATE, "READ_STATE"),
         (Kind::GOSSIP, "GOSSIP"),
         (Kind::FORWARD, "FORWARD"),
+        (Kind::TREE_REQUEST, "TREE_REQUEST"),
+        (Kind::KEYS_REQUEST, "KEYS_REQUEST"),
+        (Kind::PULL_REQUEST, "PULL_REQUEST"),
         (Kind::WELCOME, "WELCOME"),
         (Kind::GOT, "GOT"),
         (Kind::STORED, "STORED"),
@@ -43,6 +46,9 @@ fn every_kind_has_its_row() {
         (Kind::REPLICATED, "REPLICATED"),
         (Kind::STATE, "STATE"),
         (Kind::GOSSIPED, "GOSSIPED"),
+        (Kind::TREE, "TREE"),
+        (Kind::KEYS, "KEYS"),
+        (Kind::PULLED, "PULLED"),
         (Kind::ERROR, "ERROR"),
     ];
     for (Kind(number), name) in kinds {
@@ -117,6 +123,9 @@ fn limits_are_those_of_the_code() {
         ("items of a batch", grouped(limits::MULTI_ITEMS_MAX)),
         ("context", grouped(ringmain::causality::CONTEXT_BYTES_MAX)),
         ("members of a cluster", grouped(limits::MEMBERS_MAX)),
+        ("partitions of one tree request", grouped(limits::TREE_PARTITIONS_MAX)),
+        ("keys of one list of anti-entropy", grouped(limits::EXCHANGE_KEYS_MAX)),
+        ("tokens of one pull request", grouped(limits::PULL_TOKENS_MAX)),
     ] {
         let start = format!("| {row} | ");
         let line = PAGE.lines().find(|line| line.starts_with(&start)).expect(row);

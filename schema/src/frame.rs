@@ -35,6 +35,9 @@ impl Kind {
     pub const READ_STATE: Self = Self(33);
     pub const GOSSIP: Self = Self(34);
     pub const FORWARD: Self = Self(35);
+    pub const TREE_REQUEST: Self = Self(40);
+    pub const KEYS_REQUEST: Self = Self(41);
+    pub const PULL_REQUEST: Self = Self(42);
 
     pub const WELCOME: Self = Self(129);
     pub const GOT: Self = Self(130);
@@ -48,6 +51,9 @@ impl Kind {
     pub const REPLICATED: Self = Self(160);
     pub const STATE: Self = Self(161);
     pub const GOSSIPED: Self = Self(162);
+    pub const TREE: Self = Self(168);
+    pub const KEYS: Self = Self(169);
+    pub const PULLED: Self = Self(170);
 
     pub const ERROR: Self = Self(255);
 

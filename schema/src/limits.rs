@@ -37,3 +37,15 @@ pub const fn request_bytes_max(value_bytes_max: u32) -> usize {
 pub const fn state_bytes_max(value_bytes_max: u32) -> usize {
     8 * value_bytes_max as usize + META_BYTES_MAX
 }
+
+/// Children of a node of a hash tree: the root has so many branches, and a branch so many leaves.
+pub const TREE_FAN_OUT: usize = 32;
+
+/// Partitions whose roots one frame asks for.
+pub const TREE_PARTITIONS_MAX: usize = 1024;
+
+/// Tokens with their hashes that one frame lists.
+pub const EXCHANGE_KEYS_MAX: usize = 1024;
+
+/// Tokens whose states one frame asks for.
+pub const PULL_TOKENS_MAX: usize = 64;

@@ -86,6 +86,8 @@ pub struct Replicate<'a> {
     pub repair: bool,
     /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
     pub hint_for: u64,
+    /// From anti-entropy.
+    pub exchange: bool,
     replaced: Option<Vector<'a, Operation>>,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Replicate<'a> {
             partition_epoch: wire.partition_epoch(),
             repair: wire.repair(),
             hint_for: wire.hint_for(),
+            exchange: wire.exchange(),
             replaced: wire.replaced(),
         })
     }
@@ -127,6 +130,8 @@ pub struct ReplicateWriter<'a> {
     pub replaced: &'a [Operation],
     /// The node for which the receiver is to keep this; 0 if it is for the receiver's own copy.
     pub hint_for: u64,
+    /// From anti-entropy.
+    pub exchange: bool,
 }
 
 impl ReplicateWriter<'_> {
@@ -145,6 +150,7 @@ impl ReplicateWriter<'_> {
                 repair: self.repair,
                 replaced,
                 hint_for: self.hint_for,
+                exchange: self.exchange,
             };
             wire::Replicate::create(builder, &arguments)
         });
@@ -310,6 +316,35 @@ pub struct MemberRecord {
     pub complete: bool,
     /// It answers requests about keys.
     pub serving: bool,
+    /// Whose place in the ring it takes; 0 for its own.
+    pub place: u64,
+    /// What is in force of it; `None` from a version that doesn't say.
+    pub settled: Option<SettledRecord>,
+    /// The ring in force that it works by.
+    pub ring: u64,
+    /// The change under way that it works by; `ring` if there is none.
+    pub change: u64,
+    /// How far that has come: 0 writing, 1 whole, 2 reading.
+    pub step: u8,
+    /// A bit for each partition that it owns and isn't complete for.
+    pub lacking: Vec<u64>,
+}
+
+/// What the ring makes of a member, as the last finished change left it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SettledRecord {
+    /// The operator's word that it comes from.
+    pub version: u64,
+    /// Does it hold a share?
+    pub in_ring: bool,
+    /// Capacity; 100 is ordinary.
+    pub weight: u32,
+    /// Its data centre; may be empty.
+    pub data_center: String,
+    /// Its rack; may be empty.
+    pub rack: String,
+    /// Whose place it takes; 0 for its own.
+    pub place: u64,
 }
 
 /// Member records, sent once a second to one random member, and sent back.
@@ -324,7 +359,7 @@ pub struct Gossip {
 impl Gossip {
     /// From a frame of kind `GOSSIP` or `GOSSIPED`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
-        let tables_max = MEMBERS_MAX + 1;
+        let tables_max = 2 * MEMBERS_MAX + 1;
         let gossip = verified::<wire::Gossip<'_>>(frame, "Gossip", tables_max)?;
         let members = gossip.members();
         Ok(Self {
@@ -361,6 +396,19 @@ fn read_record(member: wire::MemberRecord<'_>) -> MemberRecord {
         intent_version: member.intent_version(),
         complete: member.complete(),
         serving: member.serving(),
+        place: member.place(),
+        settled: member.settled().map(|settled| SettledRecord {
+            version: settled.version(),
+            in_ring: settled.in_ring(),
+            weight: settled.weight(),
+            data_center: text(settled.data_center()),
+            rack: text(settled.rack()),
+            place: settled.place(),
+        }),
+        ring: member.ring(),
+        change: member.change(),
+        step: member.step(),
+        lacking: member.lacking().map(|words| words.iter().collect()).unwrap_or_default(),
     }
 }
 
@@ -368,6 +416,18 @@ fn write_record<'b>(
     builder: &mut FlatBufferBuilder<'b>,
     member: &MemberRecord,
 ) -> WIPOffset<wire::MemberRecord<'b>> {
+    let settled = member.settled.as_ref().map(|settled| {
+        let arguments = wire::SettledArgs {
+            version: settled.version,
+            in_ring: settled.in_ring,
+            weight: settled.weight,
+            data_center: Some(builder.create_string(&settled.data_center)),
+            rack: Some(builder.create_string(&settled.rack)),
+            place: settled.place,
+        };
+        wire::Settled::create(builder, &arguments)
+    });
+    let lacking = (!member.lacking.is_empty()).then(|| builder.create_vector(&member.lacking));
     let arguments = wire::MemberRecordArgs {
         node: member.node,
         name: Some(builder.create_string(&member.name)),
@@ -383,6 +443,12 @@ fn write_record<'b>(
         intent_version: member.intent_version,
         complete: member.complete,
         serving: member.serving,
+        place: member.place,
+        settled,
+        ring: member.ring,
+        change: member.change,
+        step: member.step,
+        lacking,
     };
     wire::MemberRecord::create(builder, &arguments)
 }

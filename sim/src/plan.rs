@@ -40,6 +40,8 @@ pub struct Plan {
     pub hint_bytes_max: usize,
     /// Replicas found stale by a read are repaired.
     pub read_repair: bool,
+    /// Primaries compare their hash trees once a second.
+    pub anti_entropy: bool,
     /// Tables so small that they fill.
     pub small_tables: bool,
     /// Rare choices are forced a quarter of the time.
@@ -130,6 +132,7 @@ impl Plan {
             hint_bytes_max: [0, 0, 0, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 600]
                 [shape.below(10) as usize],
             read_repair: shape.chance(0.75),
+            anti_entropy: false,
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),
             time_to_live: seldom(Fault::TimeToLive, 0.25),
@@ -141,6 +144,8 @@ impl Plan {
             deeds: Vec::new(),
             operations_max: cut.operations.unwrap_or(u32::MAX),
         };
+        // On half of the seeds, most of them such that read repair doesn't hide what anti-entropy lacks.
+        plan.anti_entropy = shape.chance(if plan.read_repair { 0.4 } else { 0.8 });
         plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
         plan
     }
@@ -148,6 +153,11 @@ impl Plan {
     /// How many replicas a key has.
     pub fn replicas(&self) -> u8 {
         REPLICAS.min(self.nodes as u8)
+    }
+
+    /// Is there something at work that makes replicas equal?
+    pub const fn converges(&self) -> bool {
+        self.read_repair || self.anti_entropy
     }
 
     /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
@@ -195,6 +205,8 @@ fn draw_network(prng: &mut Prng, on: impl Fn(Fault, &mut Prng) -> bool) -> Netwo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -218,6 +230,11 @@ mod tests {
         assert!(near(share(|plan| plan.network.delay > Duration::ZERO), 0.5));
         assert!(near(share(|plan| plan.rare_choices), 0.25));
         assert!(near(share(|plan| plan.limited), 0.8));
+        assert!(near(share(|plan| plan.anti_entropy), 0.5));
+        assert!(near(share(|plan| plan.anti_entropy && !plan.read_repair), 0.2));
+        let repairs = |plan: &Plan| (plan.hint_bytes_max > 0, plan.read_repair, plan.anti_entropy);
+        let all: BTreeSet<_> = plans.iter().map(repairs).collect();
+        assert_eq!(all.len(), 8, "each way to become equal is on and off beside each other one");
     }
 
     #[test]

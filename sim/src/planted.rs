@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 17] = [
+pub const PLANTED: [Planted; 18] = [
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -79,6 +79,13 @@ pub const PLANTED: [Planted; 17] = [
         bug: Bug::HeartbeatBeatsIncarnation,
         shipped: "10: scylla PR 5801",
         breaks: &[AlwaysWritable],
+        seeds: 2_000,
+    },
+    Planted {
+        name: "last-segment-not-rehashed",
+        bug: Bug::LastSegmentNotRehashed,
+        shipped: "12: riak_core PR 830",
+        breaks: &[Convergence],
         seeds: 2_000,
     },
     Planted {
@@ -161,7 +168,7 @@ pub const PLANTED: [Planted; 17] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 9] = [
+pub const WAITING: [Waiting; 8] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
@@ -169,7 +176,6 @@ pub const WAITING: [Waiting; 9] = [
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
-    Waiting { bug: "12: deletes in the last segment are not rehashed", until: "the hash tree" },
     Waiting { bug: "13, in part: a removed node is readmitted", until: "removal of members" },
 ];
 

@@ -89,7 +89,10 @@ async fn wait(client: &Client, word: &Change<'_>, patience: Duration) -> Result<
 /// A node that has not heard of the change yet knows other intents; one that works on it says so. Whoever doesn't
 /// answer holds up the others, who say so too.
 fn is_over(word: &Change<'_>, shards: &[ShardStatus]) -> bool {
-    let mut told = shards.iter().filter_map(|shard| shard.status.as_ref().ok()).peekable();
+    let goes = matches!(word.what, What::Leave | What::Remove | What::Replace).then_some(word.name);
+    let told = shards.iter().filter_map(|shard| shard.status.as_ref().ok());
+    // Whoever is gone is told nothing more.
+    let mut told = told.filter(|status| Some(&*status.name) != goes).peekable();
     let anybody = told.peek().is_some();
     anybody && told.all(|status| status.change.is_empty() && is_as_said(word, status))
 }
@@ -165,7 +168,9 @@ fn render(word: &Change<'_>, changed: &Changed) -> String {
     let width = changed.moves.iter().map(|moved| moved.name.chars().count()).max().unwrap_or(0).max(6);
     let mut text =
         format!("{:width$}  weight    now  after  gains  loses  fair share\n", "member", width = width);
-    for moved in &changed.moves {
+    let mut moves: Vec<_> = changed.moves.iter().collect();
+    moves.sort_unstable_by_key(|moved| &moved.name);
+    for moved in moves {
         let fair = f64::from(moved.fair_milli) / 1000.0;
         let Move { name, weight, before, after, gains, loses, .. } = moved;
         let _ = writeln!(
@@ -239,7 +244,7 @@ mod tests {
         let text = render(&leave, &changed(vec![moved("n0", 64, 64), moved("a-long-name", 64, 0)]));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "member       weight    now  after  gains  loses  fair share");
-        assert_eq!(lines[2], "a-long-name     100     64      0      0     64         0.0");
+        assert_eq!(lines[1], "a-long-name     100     64      0      0     64         0.0");
         assert_eq!(lines[4], "N is 3, 2 members will remain: each key on 2 nodes");
         assert_eq!(lines[5], "planned only: nothing has changed");
         let parsed: serde_json::Value =
@@ -291,6 +296,7 @@ mod tests {
         assert!(!is_over(&join, &[is_member(), shard("n4", "member", 100, "writing")]), "one is at it");
         assert!(!is_over(&heavy, &[is_member()]) && is_over(&heavy, &[shard("n4", "member", 200, "")]));
         assert!(!is_over(&leave, &[shard("n4", "leaving", 100, "")]));
-        assert!(is_over(&leave, &[shard("n4", "removed", 100, ""), shard("n1", "member", 100, "")]));
+        assert!(is_over(&leave, &[shard("n1", "member", 100, ""), shard("n4", "removed", 100, "reading")]));
+        assert!(!is_over(&leave, &[shard("n1", "member", 100, "reading")]));
     }
 }

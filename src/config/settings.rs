@@ -124,6 +124,9 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER")]
     pub requests_in_flight_max: Option<u32>,
 
+    /// Each shard compares what it holds with one other replica so often; 0 is never [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub anti_entropy: Option<Span>,
     /// What a shard keeps for each node that can't be reached, to hand it over later; 0B keeps nothing, and quorums are
     /// strict [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
@@ -166,6 +169,7 @@ impl Settings {
             timeout_max,
             value_bytes_max,
             requests_in_flight_max,
+            anti_entropy,
             hint_bytes_max,
             mode,
             spin_us,
@@ -195,6 +199,7 @@ impl Settings {
             timeout_max: timeout_max.or(file.timeout_max),
             value_bytes_max: value_bytes_max.or(file.value_bytes_max),
             requests_in_flight_max: requests_in_flight_max.or(file.requests_in_flight_max),
+            anti_entropy: anti_entropy.or(file.anti_entropy),
             hint_bytes_max: hint_bytes_max.or(file.hint_bytes_max),
             mode: mode.or(file.mode),
             spin_us: spin_us.or(file.spin_us),

@@ -33,6 +33,7 @@ fn without_settings_it_is_a_cluster_of_one_in_memory() {
     assert_eq!((config.shards, config.pin, config.spin_us), (CORES, true, 0));
     assert_eq!((config.replicas, config.read, config.write, config.partitions), (3, 0, 0, 1024));
     assert_eq!((config.timeout, config.timeout_max), (Duration::from_secs(1), Duration::from_secs(10)));
+    assert_eq!(config.anti_entropy, Duration::from_secs(10));
     assert_eq!((config.value_bytes_max, config.weight, config.mode), (8 << 20, 100, Mode::Memory));
 }
 
@@ -56,6 +57,7 @@ timeout = "50ms"
 timeout_max = "2s"
 value_bytes_max = "64KiB"
 requests_in_flight_max = 16
+anti_entropy = "2s"
 hint_bytes_max = "1MiB"
 mode = "memory"
 spin_us = 20
@@ -204,6 +206,15 @@ fn shards_have_cores_and_ports() {
     is_refused("shards = 2\nshard_ports = [1, 1]", &["shard port 1 is taken"]);
     is_refused("shards = 2\nshard_ports = [1, 7400]", &["shard port 7400 is taken"]);
     is_refused("shards = 2\nshard_ports = [1, 0]", &["shard port 0"]);
+}
+
+#[test]
+fn anti_entropy_is_off_or_in_range() {
+    for off in ["0", "0s", "0us"] {
+        let config = from_toml(&format!("anti_entropy = '{off}'")).unwrap();
+        assert_eq!(config.anti_entropy, Duration::ZERO);
+    }
+    is_refused("anti_entropy = '2h'", &["anti_entropy is 2h", "1ms to 1h"]);
 }
 
 #[test]

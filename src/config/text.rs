@@ -147,6 +147,9 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = number_and_unit(text.trim()).and_then(|(number, unit)| {
+            if (number, unit) == (0, "") {
+                return Some(0);
+            }
             let (_, nanoseconds) = UNITS_OF_TIME.into_iter().find(|(name, _)| *name == unit)?;
             number.checked_mul(nanoseconds)
         });

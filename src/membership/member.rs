@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringmain_schema::peer::MemberRecord;
+use ringmain_schema::peer::{MemberRecord, SettledRecord};
 
 use crate::failpoint::{Bug, Failpoints};
 use crate::id::{Incarnation, NodeId};
@@ -14,6 +14,8 @@ const COUNTER_MAX: u64 = 1 << 48;
 const SHARDS_MAX: usize = 1024;
 /// Bytes of a name, a host, a data centre or a rack.
 const TEXT_BYTES_MAX: usize = 255;
+/// A bit for each of the most partitions that a ring can have.
+const LACKING_WORDS_MAX: usize = crate::ring::PARTITIONS_MAX as usize / 64;
 
 /// What the operator wants of a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,6 +47,50 @@ pub struct Oneself {
     pub complete: bool,
     /// It answers requests about keys.
     pub serving: bool,
+    /// Which rings all of its shards work by.
+    pub works: Works,
+    /// A bit for each partition that it owns and isn't complete for; empty if there is none.
+    pub lacking: Arc<[u64]>,
+}
+
+/// How far a member has come with a change of the ring (docs/adr/0011).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Step {
+    /// It writes to the old owners and to the new ones.
+    #[default]
+    Writing,
+    /// It has all that it will own.
+    Whole,
+    /// It reads from the new owners too.
+    Reading,
+}
+
+/// Which rings a member works by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Works {
+    /// The hash of the ring in force.
+    pub ring: u64,
+    /// The change under way, by the ring that it leads to and the words that made it; `ring` if there is none.
+    pub change: u64,
+    /// How far it has come.
+    pub step: Step,
+}
+
+/// What is in force of a member, whatever the operator has wanted since.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Settled {
+    /// The operator's word that it comes from.
+    pub version: u64,
+    /// Does it hold a share of the ring?
+    pub in_ring: bool,
+    /// Capacity.
+    pub weight: u32,
+    /// Its data centre.
+    pub data_center: Arc<str>,
+    /// Its rack.
+    pub rack: Arc<str>,
+    /// Whose place it takes.
+    pub place: NodeId,
 }
 
 /// What a node knows of a member.
@@ -66,6 +112,10 @@ pub struct Member {
     pub data_center: Arc<str>,
     /// Its rack; may be empty.
     pub rack: Arc<str>,
+    /// Whose place in the ring it takes; usually its own.
+    pub place: NodeId,
+    /// What of that is in force.
+    pub settled: Settled,
 }
 
 impl Member {
@@ -87,6 +137,11 @@ impl Member {
             self.weight = other.weight;
             self.data_center = other.data_center.clone();
             self.rack = other.rack.clone();
+            self.place = other.place;
+            changed = true;
+        }
+        if other.settled > self.settled {
+            self.settled = other.settled.clone();
             changed = true;
         }
         changed
@@ -94,20 +149,27 @@ impl Member {
 
     /// The operator's half, in the order in which it wins: removal is final, then the later word, and of two
     /// words at once (two operators) the same one everywhere.
-    fn word(&self) -> (bool, u64, Intent, u32, &str, &str) {
+    fn word(&self) -> (bool, u64, Intent, u32, &str, &str, NodeId) {
         let removed = self.intent == Intent::Removed;
-        (removed, self.intent_version, self.intent, self.weight, &self.data_center, &self.rack)
+        let (center, rack) = (&self.data_center, &self.rack);
+        (removed, self.intent_version, self.intent, self.weight, center, rack, self.place)
     }
 
-    /// Does it hold a share of the ring?
-    pub const fn is_in_ring(&self) -> bool {
-        matches!(self.intent, Intent::Member)
+    /// What would be in force of it if what the operator wants were.
+    pub fn intended(&self) -> Settled {
+        Settled {
+            version: self.intent_version,
+            in_ring: self.intent == Intent::Member,
+            weight: self.weight,
+            data_center: self.data_center.clone(),
+            rack: self.rack.clone(),
+            place: self.place,
+        }
     }
 
-    /// As the ring sees it.
-    pub fn ring_member(&self) -> RingMember {
-        let zone = Zone::new(&self.data_center, &self.rack);
-        RingMember { node: self.node, weight: self.weight.max(1), zone }
+    /// Is it gone for good?
+    pub const fn is_removed(&self) -> bool {
+        matches!(self.intent, Intent::Removed)
     }
 
     /// For gossip.
@@ -132,17 +194,28 @@ impl Member {
             intent_version: self.intent_version,
             complete: self.oneself.complete,
             serving: self.oneself.serving,
+            place: self.place.0,
+            settled: Some(self.settled.to_record()),
+            ring: self.oneself.works.ring,
+            change: self.oneself.works.change,
+            step: self.oneself.works.step as u8,
+            lacking: self.oneself.lacking.to_vec(),
         }
     }
 
     /// From gossip; `None` if it makes no sense here, which a newer version's record might.
     pub fn from_record(record: &MemberRecord) -> Option<Self> {
-        let counters = [record.incarnation, record.heartbeat, record.intent_version];
-        let texts = [&record.name, &record.host, &record.data_center, &record.rack];
+        let settled = record.settled.as_ref();
+        let settled_version = settled.map_or(0, |settled| settled.version);
+        let counters = [record.incarnation, record.heartbeat, record.intent_version, settled_version];
+        let none = String::new();
+        let [center, rack] = settled.map_or([&none; 2], |settled| [&settled.data_center, &settled.rack]);
+        let texts = [&record.name, &record.host, &record.data_center, &record.rack, center, rack];
         if record.node == 0
             || record.weight == 0
             || counters.iter().any(|&counter| counter > COUNTER_MAX)
             || record.shard_ports.len() > SHARDS_MAX
+            || record.lacking.len() > LACKING_WORDS_MAX
             || texts.iter().any(|text| text.len() > TEXT_BYTES_MAX)
         {
             return None;
@@ -154,7 +227,13 @@ impl Member {
             4 => Intent::Guest,
             _ => return None,
         };
-        Some(Self {
+        let step = match record.step {
+            0 => Step::Writing,
+            1 => Step::Whole,
+            2 => Step::Reading,
+            _ => return None,
+        };
+        let mut member = Self {
             node: NodeId(record.node),
             name: record.name.as_str().into(),
             oneself: Oneself {
@@ -165,14 +244,65 @@ impl Member {
                 shard_ports: record.shard_ports.as_slice().into(),
                 complete: record.complete,
                 serving: record.serving,
+                works: Works { ring: record.ring, change: record.change, step },
+                lacking: record.lacking.as_slice().into(),
             },
             intent,
             intent_version: record.intent_version,
             weight: record.weight,
             data_center: record.data_center.as_str().into(),
             rack: record.rack.as_str().into(),
+            place: place_of(record.place, record.node),
+            settled: Settled::unknown(),
+        };
+        // A version that doesn't know of changes has none under way.
+        member.settled = match settled {
+            Some(settled) => Settled::from_record(settled, record.node)?,
+            None => member.intended(),
+        };
+        Some(member)
+    }
+}
+
+impl Settled {
+    /// Of a member of which nothing was ever in force.
+    pub fn unknown() -> Self {
+        let nowhere: Arc<str> = "".into();
+        let (data_center, rack) = (nowhere.clone(), nowhere);
+        Self { version: 0, in_ring: false, weight: 1, data_center, rack, place: NodeId(0) }
+    }
+
+    /// As the ring sees it.
+    pub fn ring_member(&self, node: NodeId) -> RingMember {
+        let zone = Zone::new(&self.data_center, &self.rack);
+        RingMember { node, weight: self.weight.max(1), zone, place: self.place }
+    }
+
+    fn to_record(&self) -> SettledRecord {
+        SettledRecord {
+            version: self.version,
+            in_ring: self.in_ring,
+            weight: self.weight,
+            data_center: self.data_center.to_string(),
+            rack: self.rack.to_string(),
+            place: self.place.0,
+        }
+    }
+
+    fn from_record(record: &SettledRecord, node: u64) -> Option<Self> {
+        (record.weight > 0).then(|| Self {
+            version: record.version,
+            in_ring: record.in_ring,
+            weight: record.weight,
+            data_center: record.data_center.as_str().into(),
+            rack: record.rack.as_str().into(),
+            place: place_of(record.place, node),
         })
     }
+}
+
+const fn place_of(place: u64, node: u64) -> NodeId {
+    NodeId(if place == 0 { node } else { place })
 }
 
 #[cfg(test)]
@@ -181,7 +311,7 @@ pub(super) mod tests {
     use crate::failpoint::NoFailpoints;
 
     pub(crate) fn member(node: u64) -> Member {
-        Member {
+        let mut member = Member {
             node: NodeId(node),
             name: format!("n{node}").into(),
             oneself: Oneself {
@@ -192,13 +322,19 @@ pub(super) mod tests {
                 shard_ports: [7401].into(),
                 complete: true,
                 serving: true,
+                works: Works { ring: 1, change: 2, step: Step::Whole },
+                lacking: [5].into(),
             },
             intent: Intent::Member,
             intent_version: 1,
             weight: 100,
             data_center: "a".into(),
             rack: "b".into(),
-        }
+            place: NodeId(3),
+            settled: Settled::unknown(),
+        };
+        member.settled = Settled { weight: 50, ..member.intended() };
+        member
     }
 
     #[test]
@@ -220,7 +356,10 @@ pub(super) mod tests {
         let mut removed = old.clone();
         removed.intent = Intent::Removed;
 
-        let records = [old, busy, reborn, heavier, removed];
+        let mut settled = old.clone();
+        settled.settled = heavier.intended();
+
+        let records = [old, busy, reborn, heavier, removed, settled];
         let merge_all = |order: &[usize]| {
             let mut merged = records[order[0]].clone();
             for &next in order {
@@ -228,10 +367,11 @@ pub(super) mod tests {
             }
             merged
         };
-        let forward = merge_all(&[0, 1, 2, 3, 4]);
-        assert_eq!(forward, merge_all(&[4, 3, 2, 1, 0]));
-        assert_eq!(forward, merge_all(&[2, 4, 0, 3, 1]));
+        let forward = merge_all(&[0, 1, 2, 3, 4, 5]);
+        assert_eq!(forward, merge_all(&[5, 4, 3, 2, 1, 0]));
+        assert_eq!(forward, merge_all(&[2, 4, 5, 0, 3, 1]));
         assert_eq!(forward.oneself.incarnation, Incarnation(2));
         assert_eq!(forward.intent, Intent::Removed);
+        assert_eq!((forward.settled.version, forward.settled.weight), (2, 200));
     }
 }

@@ -8,9 +8,12 @@ use ringmain_schema::peer::Gossip;
 
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{ClusterId, Incarnation, NodeId};
-use crate::ring::{Partitions, Ring, RingMember};
+use crate::ring::Partitions;
 use crate::time::Duration;
 
+use super::layout::Layout;
+use super::member::{Settled, Works};
+use super::partition_set::PartitionSet;
 use super::{Founders, Intent, Member, Oneself, Outcome, Refused, View, Word, node_id};
 
 /// Each node gossips with one random member so often (paper §4.8.1).
@@ -47,7 +50,6 @@ pub struct Place {
 pub struct Membership<F = NoFailpoints> {
     cluster: ClusterId,
     me: NodeId,
-    options: MembershipOptions,
     members: BTreeMap<NodeId, Member>,
     /// Those who must have met before this node serves, itself excepted.
     founders: BTreeSet<NodeId>,
@@ -59,9 +61,7 @@ pub struct Membership<F = NoFailpoints> {
     remembered: (Incarnation, u64),
     /// This node's own disk remembered an earlier life.
     recovered: bool,
-    /// Of the ring's members, for `ring`.
-    ring_members: Vec<RingMember>,
-    ring: Arc<Ring>,
+    layout: Layout,
     failpoints: F,
 }
 
@@ -105,20 +105,19 @@ impl<F: Failpoints> Membership<F> {
         myself.intent = if guest { Intent::Guest } else { Intent::Member };
         myself.intent_version = 1;
         (myself.weight, myself.data_center, myself.rack) = (place.weight, place.data_center, place.rack);
+        // Founders are members from the beginning: nothing has to change for that.
+        myself.settled = myself.intended();
         members.insert(me, myself);
-        let ring = Arc::new(Ring::new(options.partitions, options.replicas, &[]));
         let mut membership = Self {
             cluster,
             me,
-            options,
             members,
             founders,
             met: BTreeSet::new(),
             known_by: BTreeSet::new(),
             remembered: (Incarnation(0), 0),
             recovered: false,
-            ring_members: Vec::new(),
-            ring,
+            layout: Layout::new(options, me, !guest),
             failpoints,
         };
         membership.advance();
@@ -129,6 +128,7 @@ impl<F: Failpoints> Membership<F> {
     /// told. Its copies are as complete as they were, until somebody remembers a later life of it than the
     /// disk does: then the disk is an old one.
     pub fn recover(&mut self, told: &Gossip) {
+        let mut own = None;
         for told in told.members.iter().filter_map(Member::from_record) {
             if told.node != self.me {
                 self.learn(told);
@@ -137,11 +137,17 @@ impl<F: Failpoints> Membership<F> {
                 let generation = self.failpoints.generation(told.oneself.incarnation.0 + 1);
                 let oneself = &mut self.myself_mut().oneself;
                 oneself.incarnation = Incarnation(generation);
-                (oneself.heartbeat, oneself.complete, oneself.serving) = (0, told.oneself.complete, false);
+                (oneself.heartbeat, oneself.serving) = (0, false);
                 self.recovered = true;
+                own = Some(told.oneself);
             }
         }
         self.advance();
+        if let Some(own) = own {
+            self.layout.recover(own.works, &own.lacking);
+            self.myself_mut().oneself.works = own.works;
+            self.advance();
+        }
     }
 
     /// Who this node is.
@@ -164,19 +170,26 @@ impl<F: Failpoints> Membership<F> {
 
     /// What an operator's word would change and move. Nothing changes.
     pub fn consider(&self, word: &Word) -> Result<Outcome, Refused> {
-        word.outcome(&self.members, &self.ring, self.options)
+        let changed = word.apply(&self.members)?;
+        let mut wanted = self.members.clone();
+        wanted.extend(changed.iter().map(|member| (member.node, member.clone())));
+        Ok(Outcome { plan: self.layout.plan(&wanted), changed })
     }
 
     /// Take an operator's word. Whoever calls this makes a new view, and tells the others at once.
     pub fn change(&mut self, word: &Word) -> Result<Outcome, Refused> {
         let outcome = self.consider(word)?;
         self.members.extend(outcome.changed.iter().map(|member| (member.node, member.clone())));
+        self.advance();
         Ok(outcome)
     }
 
     /// What to tell another member: all records.
     pub fn gossip(&self) -> Gossip {
-        Gossip { ring: self.ring.hash(), members: self.members.values().map(Member::to_record).collect() }
+        Gossip {
+            ring: self.layout.ring().hash(),
+            members: self.members.values().map(Member::to_record).collect(),
+        }
     }
 
     /// `from` told all it knows. True if a view made now would differ from the last one.
@@ -217,6 +230,7 @@ impl<F: Failpoints> Membership<F> {
             self.known_by.insert(from);
         }
         self.take_intent(told);
+        self.layout.remember(told.oneself.works);
     }
 
     /// The operator's word about this node is the operator's, wherever it comes from.
@@ -228,10 +242,49 @@ impl<F: Failpoints> Membership<F> {
         myself.oneself = own;
     }
 
-    /// Choose an incarnation, begin to serve: whatever can be done by now.
+    /// Choose an incarnation, begin to serve, go on with a change of the ring: whatever can be done by now.
     fn advance(&mut self) {
         self.choose_incarnation();
         self.begin_to_serve();
+        let is_serving = self.oneself().serving;
+        self.layout.follow(&mut self.members, is_serving, &self.failpoints);
+        self.note_lacking();
+        if self.members[&self.me].is_removed() && self.oneself().serving {
+            self.failpoints.reached(Rare::Fenced);
+            let oneself = &mut self.myself_mut().oneself;
+            (oneself.serving, oneself.heartbeat) = (false, oneself.heartbeat + 1);
+        }
+    }
+
+    fn note_lacking(&mut self) {
+        let lacking = self.layout.lacking().to_words();
+        let oneself = &mut self.myself_mut().oneself;
+        oneself.complete = oneself.incarnation > Incarnation(0) && lacking.is_empty();
+        if oneself.lacking != lacking {
+            (oneself.lacking, oneself.heartbeat) = (lacking, oneself.heartbeat + 1);
+        }
+    }
+
+    /// All shards of this node work by these rings, as a view had told them: now it can be said. True if a view made
+    /// now would differ from the last one.
+    pub fn confirm(&mut self, works: Works) -> bool {
+        if works != self.layout.works() || self.oneself().works == works {
+            return false;
+        }
+        let before = self.visible();
+        let oneself = &mut self.myself_mut().oneself;
+        (oneself.works, oneself.heartbeat) = (works, oneself.heartbeat + 1);
+        self.advance();
+        self.visible() != before
+    }
+
+    /// This node has streamed these partitions from all their other owners, working by these rings, and keeps hints for
+    /// others or none. True if a view made now would differ from the last one.
+    pub fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) -> bool {
+        let before = self.visible();
+        self.layout.on_progress(works, whole, keeps_hints);
+        self.advance();
+        self.visible() != before
     }
 
     fn choose_incarnation(&mut self) {
@@ -254,13 +307,16 @@ impl<F: Failpoints> Membership<F> {
         let oneself = &mut self.myself_mut().oneself;
         oneself.incarnation = Incarnation(generation);
         oneself.heartbeat = 0;
-        oneself.complete = chosen == Incarnation(1);
         oneself.serving = false;
+        if chosen > Incarnation(1) {
+            self.layout.lose_all();
+        }
     }
 
     fn begin_to_serve(&mut self) {
         let oneself = &self.members[&self.me].oneself;
-        if oneself.serving || oneself.incarnation == Incarnation(0) {
+        let is_removed = self.members[&self.me].is_removed();
+        if oneself.serving || oneself.incarnation == Incarnation(0) || is_removed {
             return;
         }
         let begun = |node: &NodeId| self.members[node].oneself.incarnation > Incarnation(0);
@@ -286,27 +342,23 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> Vec<Member> {
+    fn visible(&self) -> (Vec<Member>, Works, bool) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
-        members
+        let is_known = self.layout.change().is_some_and(|change| change.is_known);
+        (members, self.layout.works(), is_known)
     }
 
-    /// The view as of now. The ring is made anew only if those in it changed.
-    pub fn view(&mut self) -> View {
+    /// The view as of now.
+    pub fn view(&self) -> View {
         let members: Vec<_> = self.members.values().cloned().collect();
-        let in_ring = members.iter().filter(|member| member.is_in_ring()).map(Member::ring_member);
-        let in_ring: Vec<_> = in_ring.collect();
-        if in_ring != self.ring_members {
-            self.ring = Arc::new(Ring::new(self.options.partitions, self.options.replicas, &in_ring));
-            self.ring_members = in_ring;
-        }
-        View::new(self.cluster, self.me, members, self.ring.clone())
+        let (ring, change) = (self.layout.ring().clone(), self.layout.change());
+        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change)
     }
 }
 
 fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
-    Member {
+    let mut member = Member {
         node,
         name: name.clone(),
         oneself: Oneself {
@@ -317,23 +369,29 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
             shard_ports: [].into(),
             complete: false,
             serving: false,
+            works: Works::default(),
+            lacking: [].into(),
         },
         intent: Intent::Member,
         intent_version: 0,
         weight: crate::ring::WEIGHT_ORDINARY,
         data_center: "".into(),
         rack: "".into(),
-    }
+        place: node,
+        settled: Settled::unknown(),
+    };
+    member.settled = member.intended();
+    member
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::membership::{Founder, cluster_id};
 
     const NAMES: [&str; 3] = ["a", "b", "c"];
 
-    fn node(name: &str, founders: &[&str], guest: bool) -> Membership {
+    pub(in crate::membership) fn node(name: &str, founders: &[&str], guest: bool) -> Membership {
         let name: Arc<str> = name.into();
         let list = founders.iter().zip(1..).map(|(founder, port)| Founder {
             name: (*founder).into(),
@@ -353,7 +411,7 @@ mod tests {
         Membership::new(cluster_id("x", NAMES.into_iter()), &name, place, &founders, guest, options)
     }
 
-    fn exchange(left: &mut Membership, right: &mut Membership) {
+    pub(in crate::membership) fn exchange(left: &mut Membership, right: &mut Membership) {
         left.beat();
         right.on_gossip(left.me(), &left.gossip());
         left.on_gossip(right.me(), &right.gossip());
@@ -390,8 +448,8 @@ mod tests {
 
     #[test]
     fn founders_that_have_met_serve_complete_and_agree_on_the_ring() {
-        let mut nodes = born();
-        let views = nodes.each_mut().map(Membership::view);
+        let nodes = born();
+        let views = nodes.each_ref().map(Membership::view);
         for view in &views {
             assert!(view.is_serving() && view.myself().oneself.complete);
             assert_eq!((view.ring.hash(), view.epoch), (views[0].ring.hash(), views[0].epoch));
@@ -403,7 +461,7 @@ mod tests {
     /// that life had lasted, the node took what the others remembered for its own doing, and served as complete.
     #[test]
     fn a_node_whose_disk_is_one_life_behind_is_incomplete_however_long_it_was_alone() {
-        let [mut a, mut b, mut c] = born();
+        let [a, mut b, mut c] = born();
         let image = a.gossip();
         let restart = || {
             let mut again = node("a", &NAMES, false);
@@ -443,7 +501,7 @@ mod tests {
     /// an earlier life of the first incarnation, and so for a birth, and served as complete.
     #[test]
     fn a_node_that_restarts_twice_while_another_is_away_is_not_born_again() {
-        let [mut a, mut b, mut c] = born();
+        let [a, b, mut c] = born();
         // C is cut off. A and B restart, and meet; then A restarts again.
         let [mut again_a, mut again_b] = ["a", "b"].map(|name| node(name, &NAMES, false));
         (0..3).for_each(|_| exchange(&mut again_a, &mut again_b));

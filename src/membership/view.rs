@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
 use crate::ring::Ring;
 
-use super::Member;
+use super::{Member, Works};
 
 /// The ring that the operator wants, on the way to it.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Change {
     pub next: Arc<Ring>,
     /// A read needs R among its owners too, not only among those of the ring in force.
     pub is_read: bool,
+    /// All members write to both: what is streamed from now on will be all that there was before.
+    pub is_known: bool,
 }
 
 /// Who is in the cluster, as one node sees it.
@@ -32,6 +34,8 @@ pub struct View {
     pub ring: Arc<Ring>,
     /// While the ring changes: what it changes to, and how far that has come.
     pub change: Option<Change>,
+    /// What this node states when all of its shards work by this view.
+    pub works: Works,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
     pub epoch: u64,
 }
@@ -41,12 +45,19 @@ impl View {
     pub fn new(cluster: ClusterId, me: NodeId, members: Vec<Member>, ring: Arc<Ring>) -> Self {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
-        Self { cluster, me, members, ring, change: None, epoch }
+        Self { cluster, me, members, ring, change: None, works: Works::default(), epoch }
     }
 
-    /// The same, while the ring changes.
-    pub fn with_change(self, change: Option<Change>) -> Self {
-        Self { change, ..self }
+    /// The same, with a change of the ring, if there is one.
+    pub fn with_change(self, works: Works, change: Option<Change>) -> Self {
+        Self { works, change, ..self }
+    }
+
+    /// Has this node all that was ever acknowledged to it of this partition?
+    pub fn is_complete_for(&self, partition: PartitionId) -> bool {
+        let oneself = &self.myself().oneself;
+        let (word, bit) = (partition.0 as usize / 64, partition.0 % 64);
+        oneself.complete || oneself.lacking.get(word).is_none_or(|word| word >> bit & 1 == 0)
     }
 
     /// A member's record.

@@ -6,9 +6,9 @@ use ringmain_schema::limits::WEIGHT_MAX;
 use thiserror::Error;
 
 use crate::id::NodeId;
-use crate::ring::{Plan, Ring, RingMember};
+use crate::ring::Plan;
 
-use super::{Intent, Member, MembershipOptions};
+use super::{Intent, Member};
 
 /// A refusal names at most so many members.
 const NAMED_MAX: usize = 20;
@@ -94,23 +94,6 @@ impl Word {
             Self::Replace { old, new } => known.replace(old, new),
             Self::Weight { name, weight } => known.weigh(name, *weight),
         }
-    }
-
-    /// Of these members, while `now` is the ring in force.
-    pub fn outcome(
-        &self,
-        members: &BTreeMap<NodeId, Member>,
-        now: &Ring,
-        options: MembershipOptions,
-    ) -> Result<Outcome, Refused> {
-        let changed = self.apply(members)?;
-        let mut wanted: BTreeMap<NodeId, &Member> =
-            members.iter().map(|(node, member)| (*node, member)).collect();
-        wanted.extend(changed.iter().map(|member| (member.node, member)));
-        let wanted = wanted.into_values().filter(|member| member.intent == Intent::Member);
-        let wanted: Vec<RingMember> = wanted.map(Member::ring_member).collect();
-        let next = Ring::new(options.partitions, options.replicas, &wanted);
-        Ok(Outcome { plan: Plan::between(now, &next), changed })
     }
 
     /// Who is gone for good at once, if anybody.
@@ -217,6 +200,7 @@ fn in_range(weight: u32) -> Result<u32, Refused> {
 
 /// The newcomer is to the ring what `of` was.
 fn take_place(newcomer: &mut Member, of: &Member) {
+    newcomer.place = of.place;
     newcomer.weight = of.weight;
     newcomer.data_center = of.data_center.clone();
     newcomer.rack = of.rack.clone();
@@ -226,7 +210,6 @@ fn take_place(newcomer: &mut Member, of: &Member) {
 mod tests {
     use super::*;
     use crate::membership::member::tests::member;
-    use crate::ring::Partitions;
 
     /// Members n1, n2 and n3, and guest n4, after so many words.
     fn members() -> BTreeMap<NodeId, Member> {
@@ -299,10 +282,10 @@ mod tests {
     fn a_newcomer_is_to_the_ring_what_it_replaces() {
         let mut members = members();
         let old = members.get_mut(&NodeId(1)).unwrap();
-        (old.weight, old.rack) = (70, "r7".into());
+        (old.weight, old.rack, old.place) = (70, "r7".into(), NodeId(9));
         assert_eq!(become_of(&replace(1, 4), &members), [(1, Intent::Removed, 8), (4, Intent::Member, 8)]);
         let newcomer = &replace(1, 4).apply(&members).unwrap()[1];
-        assert_eq!((newcomer.weight, &*newcomer.rack), (70, "r7"));
+        assert_eq!((newcomer.place, newcomer.weight, &*newcomer.rack), (NodeId(9), 70, "r7"));
         assert_eq!(newcomer.oneself, members[&NodeId(4)].oneself);
     }
 
@@ -341,20 +324,5 @@ mod tests {
         let many: BTreeMap<_, _> = (1..=30).map(|node| (NodeId(node), member(node))).collect();
         let refused = leave(99).apply(&many).unwrap_err().to_string();
         assert!(refused.contains("and 10 more"), "{refused}");
-    }
-
-    #[test]
-    fn an_outcome_counts_from_the_ring_in_force() {
-        let options = MembershipOptions { partitions: Partitions::new(64).unwrap(), replicas: 3 };
-        let members = members();
-        let in_force: Vec<_> = members.values().take(3).map(Member::ring_member).collect();
-        let now = Ring::new(options.partitions, options.replicas, &in_force);
-        let outcome = join(4).outcome(&members, &now, options).unwrap();
-        assert_eq!((outcome.plan.moves.len(), outcome.plan.replicas), (4, 3));
-        assert_eq!(outcome.plan.moves[3].gains, outcome.plan.moves[3].after);
-        let fewer = leave(3).outcome(&members, &now, options).unwrap();
-        assert_eq!((fewer.plan.replicas, fewer.plan.streamed()), (2, 0));
-        let nothing = join(1).outcome(&members, &now, options).unwrap();
-        assert!(nothing.changed.is_empty() && nothing.plan.streamed() == 0);
     }
 }

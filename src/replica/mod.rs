@@ -21,8 +21,7 @@ use smallvec::SmallVec;
 use crate::causality::{Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::OperationId;
-use crate::storage::{Entry, Index};
-
+use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
@@ -161,6 +160,14 @@ impl<F: Failpoints> Replica<F> {
         })
     }
 
+    /// Another log record is about to cover a key's state, with more than the last one; false if there is no state.
+    pub fn cover(&mut self, place: Place<'_>, appended: u64) -> bool {
+        self.index.update(place.partition, place.token, place.key, |entry| {
+            entry.appended = appended;
+            !entry.state.is_empty()
+        })
+    }
+
     /// The log record that covers a key's state; 0 if there is none.
     pub fn appended(&self, place: Place<'_>) -> u64 {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
@@ -174,6 +181,11 @@ impl<F: Failpoints> Replica<F> {
     /// Bytes of keys and values.
     pub const fn bytes(&self) -> usize {
         self.index.bytes()
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+        self.index.take_changes()
     }
 
     /// The copies themselves, to be looked at.

@@ -101,10 +101,8 @@ mod tests {
 
     /// Shares of nodes given as (weight, data centre, rack), for Q = 64.
     fn shares(replicas: usize, nodes: &[(u32, &str, &str)]) -> Vec<f64> {
-        let member = |(id, &(weight, center, rack)): (u64, &(u32, &str, &str))| RingMember {
-            node: NodeId(id),
-            weight,
-            zone: Zone::new(center, rack),
+        let member = |(id, &(weight, center, rack)): (u64, &(u32, &str, &str))| {
+            RingMember::new(NodeId(id), weight, Zone::new(center, rack))
         };
         let members: Vec<RingMember> = (0..).zip(nodes).map(member).collect();
         let partitions = Partitions::new(64).expect("a power of two");

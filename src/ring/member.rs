@@ -16,6 +16,15 @@ pub struct RingMember {
     pub weight: u32,
     /// Where it stands.
     pub zone: Zone,
+    /// Whose place it has taken: partitions prefer it as they preferred that node. Usually its own.
+    pub place: NodeId,
+}
+
+impl RingMember {
+    /// A node in a place of its own.
+    pub const fn new(node: NodeId, weight: u32, zone: Zone) -> Self {
+        Self { node, weight, zone, place: node }
+    }
 }
 
 /// Where a node stands: two nodes of one rack, or of one data centre, may fail together. Holds the hashes of the

@@ -50,7 +50,7 @@ pub struct Ring {
     partitions: Partitions,
     /// The effective N: `replicas <= members.len()`.
     replicas: usize,
-    /// In ascending order of their ids.
+    /// In ascending order of their places.
     members: Vec<RingMember>,
     /// A row of `replicas` for each partition.
     primaries: Vec<NodeId>,
@@ -73,14 +73,18 @@ impl Ring {
     /// The ring of these members, whatever their order. `replicas` is N, at least 1; with fewer members than
     /// that, each holds everything. Without members there is nobody to prefer, and all lists are empty.
     ///
-    /// Panics if a node comes twice or has no weight, or beyond [`MEMBERS_MAX`]: membership doesn't admit such.
+    /// Panics if a node or a place comes twice or has no weight, or beyond [`MEMBERS_MAX`]: membership doesn't admit such.
     pub fn new(partitions: Partitions, replicas: u8, members: &[RingMember]) -> Self {
         assert!(replicas >= 1, "a key that is stored nowhere");
         assert!(members.len() <= MEMBERS_MAX, "{} members, at most {MEMBERS_MAX}", members.len());
         assert!(members.iter().all(|member| member.weight >= 1), "a member without weight");
         let mut members = members.to_vec();
-        members.sort_unstable_by_key(|member| member.node);
-        assert!(members.is_sorted_by(|left, right| left.node < right.node), "a member comes twice");
+        // In the order of their places, so that a ring in which one was replaced is the same ring.
+        members.sort_unstable_by_key(|member| member.place);
+        assert!(
+            members.is_sorted_by(|left, right| left.place < right.place),
+            "a member or a place comes twice"
+        );
 
         let placement = Placement::new(partitions, usize::from(replicas), &members);
         let mut ring = Self {
@@ -126,7 +130,7 @@ impl Ring {
         self.partitions
     }
 
-    /// In ascending order of their ids.
+    /// In ascending order of their places.
     pub fn members(&self) -> &[RingMember] {
         &self.members
     }
@@ -192,19 +196,21 @@ fn bids(partitions: Partitions, members: &[RingMember]) -> Vec<Bid> {
     for partition in partitions.iter() {
         let start = bids.len();
         bids.extend(members.iter().enumerate().map(|(index, member)| {
-            Bid::new(score::draw(member.node, partition) / f64::from(member.weight), index)
+            Bid::new(score::draw(member.place, partition) / f64::from(member.weight), index)
         }));
         bids[start..].sort_unstable();
     }
     bids
 }
 
-/// Over all that the ring is a function of. `members` in ascending order of their ids.
+/// Over all that the ring is a function of. `members` in ascending order of their places.
 fn fingerprint(partitions: Partitions, replicas: u8, members: &[RingMember]) -> u64 {
     let head = [ALGORITHM_VERSION, u64::from(partitions.count()), u64::from(replicas)];
     let each = members.iter().flat_map(|member| {
         [member.node.0, u64::from(member.weight), member.zone.data_center(), member.zone.rack()]
     });
+    let replaced = members.iter().filter(|member| member.place != member.node);
+    let each = each.chain(replaced.flat_map(|member| [member.node.0, member.place.0]));
     let bytes: Vec<u8> = head.into_iter().chain(each).flat_map(u64::to_le_bytes).collect();
     xxh3_64(&bytes)
 }

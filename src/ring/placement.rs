@@ -166,7 +166,7 @@ mod tests {
                 (1 + prng.below(5), 1 + prng.below(4), 1 + prng.below(6) as usize);
             let mut member = |id| {
                 let (center, rack) = (prng.below(centers).to_string(), prng.below(racks).to_string());
-                RingMember { node: NodeId(id), weight: 100, zone: Zone::new(&center, &rack) }
+                RingMember::new(NodeId(id), 100, Zone::new(&center, &rack))
             };
             let members: Vec<RingMember> = (0..nodes).map(&mut member).collect();
             let placement = Placement::new(Partitions::default(), replicas, &members);

@@ -86,8 +86,7 @@ mod tests {
 
     fn members(count: usize) -> Vec<RingMember> {
         let mut prng = Prng::from_seed(7);
-        let mut member =
-            || RingMember { node: NodeId(prng.next_u64()), weight: WEIGHT_ORDINARY, zone: Zone::default() };
+        let mut member = || RingMember::new(NodeId(prng.next_u64()), WEIGHT_ORDINARY, Zone::default());
         (0..count).map(|_| member()).collect()
     }
 
@@ -116,6 +115,20 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_a_place_takes_all_of_it_and_nothing_else_moves() {
+        let five = members(5);
+        let (old, new) = (five[0].node, NodeId(1));
+        let mut replaced = five.clone();
+        replaced[0].node = new;
+        let plan = Plan::between(&ring(3, &five), &ring(3, &replaced));
+        for moved in &plan.moves {
+            let (gains, loses) = (moved.node == new, moved.node == old);
+            assert_eq!((moved.gains > 0, moved.loses > 0), (gains, loses), "{moved:?}");
+        }
+        assert_eq!(plan.streamed(), plan.least());
+    }
+
+    #[test]
     fn the_first_member_is_sent_everything_there_is() {
         let plan = Plan::between(&ring(3, &[]), &ring(3, &members(1)));
         assert_eq!((plan.replicas, plan.streamed(), plan.moves[0].fair), (1, 64, 64.0));
@@ -127,10 +140,8 @@ mod tests {
         let member = (weight, 0..3u32, any::<bool>());
         let members = prop::collection::btree_map(any::<u64>(), member, 1..12);
         (members, 0..4usize, 0..4usize, 1..5u8).prop_map(|(members, only_after, only_before, replicas)| {
-            let member = |(id, (weight, center, _))| RingMember {
-                node: NodeId(id),
-                weight,
-                zone: Zone::new(&format!("{center}"), ""),
+            let member = |(id, (weight, center, _))| {
+                RingMember::new(NodeId(id), weight, Zone::new(&format!("{center}"), ""))
             };
             let before: Vec<_> = members.iter().map(|(&id, &place)| member((id, place))).collect();
             let mut after = before.clone();

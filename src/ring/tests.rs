@@ -16,8 +16,7 @@ fn partitions(count: u32) -> Partitions {
 /// Members with names of chance, in one place.
 fn members(count: usize, weight: fn(usize) -> u32, seed: u64) -> Vec<RingMember> {
     let mut prng = Prng::from_seed(seed);
-    let member =
-        |index| RingMember { node: NodeId(prng.next_u64()), weight: weight(index), zone: Zone::default() };
+    let member = |index| RingMember::new(NodeId(prng.next_u64()), weight(index), Zone::default());
     (0..count).map(member).collect()
 }
 
@@ -185,7 +184,7 @@ fn any_members() -> impl Strategy<Value = Vec<RingMember>> {
     let zone =
         (0..4u32, 0..3u32).prop_map(|(center, rack)| Zone::new(&center.to_string(), &rack.to_string()));
     prop::collection::btree_map(any::<u64>(), (weight, zone), 1..20).prop_map(|members| {
-        let member = |(id, (weight, zone))| RingMember { node: NodeId(id), weight, zone };
+        let member = |(id, (weight, zone))| RingMember::new(NodeId(id), weight, zone);
         members.into_iter().map(member).collect()
     })
 }

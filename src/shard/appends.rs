@@ -52,6 +52,7 @@ impl<F: Failpoints> Shard<F> {
             repair: false,
             replaced,
             hint_for: 0,
+            exchange: false,
         };
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);

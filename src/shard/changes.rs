@@ -53,11 +53,12 @@ impl<F: Failpoints> Shard<F> {
             let outcome = membership.consider(&word)?;
             return Ok(self.changed(&outcome, false));
         }
+        let before = membership.oneself().clone();
         let outcome = membership.change(&word)?;
         let applied = !outcome.changed.is_empty();
         if applied {
-            self.renew_view(out);
-            self.spread(out);
+            self.on_membership_changed(&before, out);
+            self.push_gossip(out);
         }
         Ok(self.changed(&outcome, applied))
     }

@@ -19,6 +19,12 @@ pub(super) struct Counters {
     pub(super) replicated_in: u64,
     pub(super) states_read_by_peers: u64,
     pub(super) repairs_sent: u64,
+    pub(super) anti_entropy_rounds: u64,
+    pub(super) anti_entropy_keys_compared: u64,
+    /// States from anti-entropy that were news here.
+    pub(super) anti_entropy_keys_repaired: u64,
+    /// Sent, in questions, answers and states.
+    pub(super) anti_entropy_bytes: u64,
     pub(super) hints_kept: u64,
     pub(super) hints_declined: u64,
     pub(super) hints_handed_over: u64,
@@ -30,7 +36,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 21] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 25] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -47,6 +53,10 @@ impl Counters {
             ("replicated_in", self.replicated_in),
             ("states_read_by_peers", self.states_read_by_peers),
             ("repairs_sent", self.repairs_sent),
+            ("anti_entropy_rounds", self.anti_entropy_rounds),
+            ("anti_entropy_keys_compared", self.anti_entropy_keys_compared),
+            ("anti_entropy_keys_repaired", self.anti_entropy_keys_repaired),
+            ("anti_entropy_bytes", self.anti_entropy_bytes),
             ("hints_kept", self.hints_kept),
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),

@@ -7,7 +7,7 @@ use ringmain_schema::peer::{ReadState, ReplicateWriter};
 use crate::causality::{Siblings, VersionVector};
 use crate::coordinator::{Basis, GetQuorum, GetVerdict, Role};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
-use crate::id::{ConnectionId, NodeId};
+use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::replica::{Place, Replica, state_writer};
 use crate::time::{Duration, Now};
 
@@ -43,7 +43,7 @@ impl<F: Failpoints> Shard<F> {
             }
             Role::Fallback => self.kept(now, place),
         };
-        let complete = self.is_complete();
+        let complete = self.is_complete(place.partition);
         if role == Role::Primary && primaries.len() == 1 && at_least.is_empty() {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
@@ -94,8 +94,8 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Does this replica's silence about a key mean that nothing was acknowledged to it?
-    pub(super) fn is_complete(&self) -> bool {
-        self.view.myself().oneself.complete || self.failpoints.planted(Bug::IncompleteCounts)
+    pub(super) fn is_complete(&self, partition: PartitionId) -> bool {
+        self.view.is_complete_for(partition) || self.failpoints.planted(Bug::IncompleteCounts)
     }
 
     /// `node` told what it has for this operation.
@@ -200,6 +200,7 @@ impl<F: Failpoints> Shard<F> {
             repair: true,
             replaced: &[],
             hint_for: 0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {

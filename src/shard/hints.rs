@@ -169,6 +169,7 @@ impl<F: Failpoints> Shard<F> {
             repair: false,
             replaced,
             hint_for: target.0,
+            exchange: false,
         };
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);
@@ -200,6 +201,7 @@ impl<F: Failpoints> Shard<F> {
             repair: false,
             replaced,
             hint_for: target.0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver(to, false, |bytes| replicate.encode(encoder, key, bytes));
@@ -261,6 +263,7 @@ impl<F: Failpoints> Shard<F> {
             repair: true,
             replaced: &[],
             hint_for: 0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver(connection, false, |bytes| replicate.encode(encoder, ticket, bytes));

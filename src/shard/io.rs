@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringmain_schema::{Frame, FrameError};
 
+use super::streams::Progress;
 use crate::id::{ConnectionId, ShardId};
 use crate::membership::View;
 use crate::time::{Duration, Instant, Now};
@@ -116,7 +117,7 @@ pub enum SiblingMessage {
     /// Who is in the cluster now.
     View(Arc<View>),
     /// The last view has arrived: the next may be sent.
-    ViewTaken,
+    ViewTaken(Box<Progress>),
 }
 
 /// An output keeps so much memory for its next use.

@@ -102,6 +102,12 @@ impl Links {
         up.filter_map(|(link, _)| Some((link.node, self.connection(*link)?))).collect()
     }
 
+    /// All links that are up, in order; not those to seeds.
+    pub(super) fn all_up(&self) -> impl Iterator<Item = LinkId> {
+        let links = self.all.iter().filter(|(link, _)| link.node != NodeId(0));
+        links.filter(|(_, link)| matches!(link.state, State::Up(_))).map(|(link, _)| *link)
+    }
+
     /// When to look after the links again; never, if there are none.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.next_tend.filter(|_| !self.all.is_empty())

@@ -1,9 +1,10 @@
 //! The shard: everything that one core of a node does, without IO.
 //!
 //! A [`Shard`] composes the rooms: sessions and links (who is connected), the replica (what is stored), the
-//! coordinator (who has answered), membership (who is there). It is a machine: [`Machine::handle`] takes one
-//! input and appends to an [`Output`] what follows from it. The shell runs it on a core, the simulator runs
-//! many on one thread; it can't tell the difference, since it has no clock, no chance and no waiting of its own.
+//! coordinator (who has answered), hints and anti-entropy (what others lack), membership (who is there). It is a
+//! machine: [`Machine::handle`] takes one input and appends to an [`Output`] what follows from it. The shell runs
+//! it on a core, the simulator runs many on one thread; it can't tell the difference, since it has no clock, no
+//! chance and no waiting of its own.
 //!
 //! How a request runs: a frame from a client is parsed once and routed by its key (`requests`). If this
 //! shard is a primary's, it coordinates (`gets`, `puts`); else the request travels to one that is (`relay`).
@@ -17,6 +18,7 @@ mod batch;
 mod changes;
 mod counters;
 mod deadlines;
+mod exchanges;
 mod fallbacks;
 mod gets;
 mod hints;
@@ -32,15 +34,18 @@ mod relay;
 mod requests;
 mod sessions;
 mod status;
+mod streams;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringmain_schema::Encoder;
 
+use crate::anti_entropy::Trees;
 use crate::causality::ContextKey;
 use crate::failpoint::{Bug, Failpoints, NoFailpoints};
 use crate::id::{ConnectionId, ShardId};
@@ -53,12 +58,14 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
 use nodes::Notices;
 use operations::Operation;
 use relay::Relay;
 use sessions::Session;
+use streams::Streams;
 use table::{Table, Tag};
 
 pub use io::{
@@ -67,6 +74,7 @@ pub use io::{
 };
 pub use options::ShardOptions;
 pub use recovery::{BadRecord, Record};
+pub use streams::Progress;
 
 /// Batches that one shard may have under way.
 const BATCHES_MAX: usize = 1024;
@@ -83,6 +91,8 @@ pub struct Shard<F = NoFailpoints> {
     prng: Prng,
     context_key: ContextKey,
     replica: Replica<F>,
+    trees: Trees,
+    exchanges: Exchanges,
     appends: Appends,
     sessions: BTreeMap<ConnectionId, Session>,
     links: Links,
@@ -92,6 +102,7 @@ pub struct Shard<F = NoFailpoints> {
     relays_to: Vec<usize>,
     batches: Table<Batch>,
     hints: Hints,
+    streams: Streams,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -113,7 +124,7 @@ impl<F: Failpoints> Shard<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(
         options: ShardOptions,
-        mut membership: Membership<F>,
+        membership: Membership<F>,
         seeds: &[(Arc<str>, u16)],
         mut prng: Prng,
         failpoints: F,
@@ -137,6 +148,8 @@ impl<F: Failpoints> Shard<F> {
         };
         let mut shard = Self {
             replica: Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone()),
+            trees: Trees::new(partitions),
+            exchanges: Exchanges::default(),
             context_key,
             membership: is_first.then_some(membership),
             notices: Notices::new(options.shards),
@@ -150,6 +163,7 @@ impl<F: Failpoints> Shard<F> {
             relays_to: vec![0; usize::from(options.shards)],
             batches: Table::new(BATCHES_MAX, Tag::Batches),
             hints: Hints::new(options.hint_bytes_max),
+            streams: Streams::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -166,6 +180,11 @@ impl<F: Failpoints> Shard<F> {
     /// Who is in the cluster, as this shard sees it.
     pub const fn view(&self) -> &Arc<View> {
         &self.view
+    }
+
+    /// The hash trees of these copies, to be looked at.
+    pub const fn trees(&self) -> &Trees {
+        &self.trees
     }
 
     /// The copies that this shard holds, to be looked at.
@@ -194,8 +213,9 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        let hints = self.hints.next_timeout();
-        [self.deadlines.next(), self.links.next_timeout(), node, hints].into_iter().flatten().min()
+        let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints];
+        all.into_iter().flatten().min()
     }
 
     fn is_drained(&self) -> bool {
@@ -217,5 +237,8 @@ impl<F: Failpoints> Shard<F> {
         self.tend_links(now, out);
         self.beat(now, out);
         self.hand_over(now, out);
+        self.keep_trees();
+        self.tend_exchange(now, out);
+        self.tell_own_progress(out);
     }
 }

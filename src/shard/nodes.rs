@@ -7,12 +7,16 @@ use ringmain_schema::{Frame, Kind};
 
 use crate::failpoint::Failpoints;
 use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::membership::{GOSSIP_EVERY, View};
+use crate::membership::{GOSSIP_EVERY, Oneself, View};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::io::{Output, SiblingMessage};
 use super::sessions::Session;
+use super::streams::Progress;
+
+/// News is pushed to this many members at once; the others hear of it by gossip.
+const PUSHED_TO: usize = 8;
 
 /// Which siblings have been shown a view that they have not taken yet, and when gossip is due.
 #[derive(Debug)]
@@ -21,13 +25,15 @@ pub(super) struct Notices {
     under_way: Vec<bool>,
     /// By sibling: there has been a newer one since.
     behind: Vec<bool>,
+    /// By shard: it keeps hints for others, so this node can't leave yet.
+    pub(super) keeps_hints: Vec<bool>,
     next_beat: Option<Instant>,
 }
 
 impl Notices {
     pub(super) fn new(shards: u16) -> Self {
         let none = vec![false; usize::from(shards)];
-        Self { under_way: none.clone(), behind: none, next_beat: None }
+        Self { under_way: none.clone(), behind: none.clone(), keeps_hints: none, next_beat: None }
     }
 }
 
@@ -50,6 +56,10 @@ impl<F: Failpoints> Shard<F> {
         self.notices.next_beat = Some(now.monotonic + Duration(GOSSIP_EVERY.0 * 9 / 10) + jitter);
         if let Some(membership) = &mut self.membership {
             membership.beat();
+        }
+        if self.is_awaited() {
+            // They answer with how far they have come.
+            self.show_view(&self.view.clone(), out);
         }
         let peers = self.links.up_on(ShardId(0));
         if !peers.is_empty() {
@@ -79,33 +89,50 @@ impl<F: Failpoints> Shard<F> {
         let Some(membership) = &mut self.membership else { return };
         let before = membership.oneself().clone();
         let changed = membership.on_gossip(from, gossip);
-        let oneself = membership.oneself();
-        let newly = (oneself.incarnation, oneself.serving) != (before.incarnation, before.serving);
         if changed {
-            self.renew_view(out);
+            self.on_membership_changed(&before, out);
         }
         if frame.header.kind == Kind::GOSSIP {
             self.send_gossip(connection, Kind::GOSSIPED, frame.header.request_id, out);
         }
-        if newly {
-            // The others wait for this: tell them now rather than within a second.
-            self.spread(out);
-        }
     }
 
-    /// The records are others than before: keep them, and work by them on all shards.
-    pub(super) fn renew_view(&mut self, out: &mut Output) {
-        let Some(membership) = &mut self.membership else { return };
-        let view = Arc::new(membership.view());
+    /// The records have changed: note it, show it to all shards, and tell the other nodes what they wait for. This node
+    /// had said so much of itself before.
+    pub(super) fn on_membership_changed(&mut self, before: &Oneself, out: &mut Output) {
+        let Some(membership) = &self.membership else { return };
+        let (view, oneself) = (Arc::new(membership.view()), membership.oneself());
+        let news = |oneself: &Oneself| (oneself.incarnation, oneself.serving, oneself.works);
+        let is_news = news(oneself) != news(before) || view.works != self.view.works;
         self.append_members(out);
         self.show_view(&view, out);
         self.take_view(view, out);
+        if is_news {
+            self.push_gossip(out);
+        }
+        self.confirm(out);
     }
 
-    /// Gossip with everybody at once.
-    pub(super) fn spread(&mut self, out: &mut Output) {
-        for (_, connection) in self.links.up_on(ShardId(0)) {
+    /// Tell some now rather than within a second: all, if they are few.
+    pub(super) fn push_gossip(&mut self, out: &mut Output) {
+        let mut peers = self.links.up_on(ShardId(0));
+        while peers.len() > PUSHED_TO {
+            peers.swap_remove(self.prng.below(peers.len() as u64) as usize);
+        }
+        for (_, connection) in peers {
             self.send_gossip(connection, Kind::GOSSIP, 0, out);
+        }
+    }
+
+    /// State what all shards of this node work by, if they work by the same.
+    fn confirm(&mut self, out: &mut Output) {
+        let Some(membership) = &mut self.membership else { return };
+        if self.notices.under_way.contains(&true) {
+            return;
+        }
+        let before = membership.oneself().clone();
+        if membership.confirm(self.view.works) {
+            self.on_membership_changed(&before, out);
         }
     }
 
@@ -120,18 +147,21 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// A sibling has taken the last view: show it the newest if there was another meanwhile.
-    pub(super) fn on_view_taken(&mut self, from: ShardId, out: &mut Output) {
+    pub(super) fn on_view_taken(&mut self, from: ShardId, progress: &Progress, out: &mut Output) {
+        self.on_progress(from, progress, out);
         let sibling = usize::from(from.0);
         self.notices.under_way[sibling] = std::mem::take(&mut self.notices.behind[sibling]);
         if self.notices.under_way[sibling] {
             out.siblings.push((from, SiblingMessage::View(self.view.clone())));
         }
+        self.confirm(out);
     }
 
     /// Work by this view from now on, and tell the clients that subscribed.
     pub(super) fn take_view(&mut self, view: Arc<View>, out: &mut Output) {
         let topology_changed = view.epoch != self.view.epoch || view.is_serving() != self.view.is_serving();
         self.view = view;
+        self.follow_with_streams();
         self.want_links();
         if !topology_changed {
             return;

@@ -34,6 +34,8 @@ pub struct ShardOptions {
     pub requests_in_flight_max: u32,
     /// Requests that this shard may have unanswered, as coordinator and, apart, as relay.
     pub operations_max: usize,
+    /// Compare hash trees with one other primary so often; never, if there is none.
+    pub anti_entropy: Option<Duration>,
     /// Bytes of hints that this shard keeps for each node that can't be reached; 0 for none: quorums are strict.
     pub hint_bytes_max: usize,
     /// Acknowledge a write only when its record is on stable storage.
@@ -57,6 +59,7 @@ impl ShardOptions {
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             requests_in_flight_max: 4096,
             operations_max: 16 * 1024,
+            anti_entropy: Some(Duration::from_secs(10)),
             hint_bytes_max: 64 << 20,
             durable: false,
             software: software.into(),

@@ -66,6 +66,7 @@ impl<F: Failpoints> Shard<F> {
                     self.count_durable(request_id, node);
                     self.on_handed_over(request_id, node, out);
                     self.progress(now, request_id, false, out);
+                    self.on_pushed(now, link, request_id);
                 }
             }
             Kind::STATE => {
@@ -88,12 +89,19 @@ impl<F: Failpoints> Shard<F> {
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
             Kind::PONG => self.detector.on_pong(now.monotonic, node, request_id),
+            Kind::TREE_REQUEST
+            | Kind::KEYS_REQUEST
+            | Kind::PULL_REQUEST
+            | Kind::TREE
+            | Kind::KEYS
+            | Kind::PULLED => self.on_tree_frame(now, connection, link, frame, out)?,
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);
                 self.on_not_handed_over(request_id);
                 self.stand_in(now, request_id, Missing::Lost, out);
                 self.progress(now, request_id, false, out);
+                self.on_exchange_refused(now, link, request_id);
                 self.on_peer_answered(link, request_id, frame, out);
             }
             kind => {
@@ -133,9 +141,10 @@ impl<F: Failpoints> Shard<F> {
         // A repair may have brought the state before its write did: then the names are news by themselves.
         let are_news = self.replica.remember_replaced(replaced_by(replicate));
         let is_news = self.replica.merge(place, &state, self.next_append());
-        if is_news || are_news {
+        if is_news || (are_news && self.replica.cover(place, self.next_append())) {
             let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();
             self.append(place, &replaced, out);
+            self.counters.anti_entropy_keys_repaired += u64::from(is_news && replicate.exchange);
         }
         // A repair too: nobody waits for this, but a connection with unanswered requests is not let go.
         if self.is_on_record(place) {
@@ -169,7 +178,7 @@ impl<F: Failpoints> Shard<F> {
             return self.tell_hints(now, connection, request_id, place, out);
         }
         self.counters.states_read_by_peers += 1;
-        let complete = self.view.myself().oneself.complete;
+        let complete = self.view.is_complete_for(place.partition);
         let state = readable(&mut self.replica, &self.failpoints, now, place);
         let state = state.map(state_writer).unwrap_or_default();
         let encoder = &mut self.encoder;
@@ -197,9 +206,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Is this shard's copy of the key one of the primaries', and worth something?
     fn holds(&self, place: Place<'_>) -> bool {
-        self.view.is_serving()
-            && self.is_mine(place.partition)
-            && self.view.primaries(place.partition).contains(&self.view.me)
+        self.view.is_serving() && self.is_mine(place.partition) && self.view.owns(place.partition)
     }
 
     pub(super) fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
@@ -222,9 +229,10 @@ impl<F: Failpoints> Shard<F> {
             SiblingMessage::Answer { ticket, frame } => self.on_sibling_answered(from, ticket, &frame, out),
             SiblingMessage::View(view) => {
                 self.take_view(view, out);
-                out.siblings.push((from, SiblingMessage::ViewTaken));
+                let progress = Box::new(self.progress_of_streams());
+                out.siblings.push((from, SiblingMessage::ViewTaken(progress)));
             }
-            SiblingMessage::ViewTaken => self.on_view_taken(from, out),
+            SiblingMessage::ViewTaken(progress) => self.on_view_taken(from, &progress, out),
         }
     }
 }

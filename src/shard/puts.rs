@@ -162,6 +162,7 @@ impl<F: Failpoints> Shard<F> {
             repair: false,
             replaced,
             hint_for: 0,
+            exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {

@@ -61,6 +61,7 @@ impl<F: Failpoints> Shard<F> {
             self.replica.remember_replaced(replaced_by(key));
             if key.hint_for == 0 {
                 self.replica.merge(place, &state, 0);
+                self.keep_trees();
             } else {
                 self.recover_hint(place, NodeId(key.hint_for), &state);
             }

@@ -4,12 +4,17 @@ use ringmain_schema::message::{Counter, MemberStatus, Status};
 
 use crate::failpoint::Failpoints;
 use crate::id::{Incarnation, NodeId};
-use crate::membership::{Health, Intent, Member};
+use crate::membership::{Health, Intent, Member, Step};
 use crate::time::Instant;
 
 use super::Shard;
 
 impl<F: Failpoints> Shard<F> {
+    /// States from anti-entropy that were news here, since the start.
+    pub const fn keys_repaired(&self) -> u64 {
+        self.counters.anti_entropy_keys_repaired
+    }
+
     pub(super) fn status(&self, now: Instant) -> Status {
         let backlog = self.hints.store.backlog();
         let (hints, hint_bytes) = backlog.fold((0, 0), |sum, (_, keys, bytes)| (sum.0 + keys, sum.1 + bytes));
@@ -41,10 +46,11 @@ impl<F: Failpoints> Shard<F> {
 
     /// How far the ring's change has come here.
     fn change_step(&self) -> &'static str {
-        match &self.view.change {
-            None => "",
-            Some(change) if change.is_read => "reading",
-            Some(_) => "writing",
+        match (&self.view.change, self.view.works.step) {
+            (None, _) => "",
+            (Some(_), Step::Writing) => "writing",
+            (Some(_), Step::Whole) => "whole",
+            (Some(_), Step::Reading) => "reading",
         }
     }
 

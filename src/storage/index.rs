@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
+use super::digest::digest;
 use crate::causality::{Content, Siblings};
 use crate::id::PartitionId;
 use crate::time::WallTime;
@@ -31,6 +32,21 @@ pub struct Index {
     tables: Vec<HashTable<Box<Entry>>>,
     keys: usize,
     bytes: usize,
+    /// Since they were last taken.
+    changes: Vec<Change>,
+}
+
+/// A key's state has become another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The key's partition.
+    pub partition: PartitionId,
+    /// The key's token.
+    pub token: u64,
+    /// The digest of the state before; 0 if there was none.
+    pub before: u64,
+    /// The digest of the state after.
+    pub after: u64,
 }
 
 impl Index {
@@ -38,7 +54,7 @@ impl Index {
     pub fn new(partitions: u32) -> Self {
         let mut tables = Vec::new();
         tables.resize_with(partitions as usize, HashTable::new);
-        Self { tables, keys: 0, bytes: 0 }
+        Self { tables, keys: 0, bytes: 0, changes: Vec::new() }
     }
 
     /// What is known of `key`; `token` must be its token, and `partition` its partition.
@@ -84,9 +100,13 @@ impl Index {
         match found {
             Slot::Occupied(mut slot) => {
                 let entry = slot.get_mut();
-                let before = value_bytes(&entry.state);
+                let (bytes, before) = (value_bytes(&entry.state), digest(token, &entry.state));
                 let result = change(entry);
-                self.bytes = self.bytes + value_bytes(&entry.state) - before;
+                self.bytes = self.bytes + value_bytes(&entry.state) - bytes;
+                let after = digest(token, &entry.state);
+                if before != after {
+                    self.changes.push(Change { partition, token, before, after });
+                }
                 result
             }
             Slot::Vacant(slot) => {
@@ -96,6 +116,8 @@ impl Index {
                 if !entry.state.is_empty() {
                     self.keys += 1;
                     self.bytes += key.len() + value_bytes(&entry.state);
+                    let after = digest(token, &entry.state);
+                    self.changes.push(Change { partition, token, before: 0, after });
                     slot.insert(entry);
                 }
                 result
@@ -111,6 +133,17 @@ impl Index {
     /// Bytes of keys and values, without what it costs to keep them.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What has changed since the last call, in order. To be asked for after each input, lest it pile up.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+        self.changes.drain(..)
+    }
+
+    /// The entries under one token: one, but for a collision.
+    pub fn under(&self, partition: PartitionId, token: u64) -> impl Iterator<Item = &Entry> {
+        let table = &self.tables[partition.0 as usize];
+        table.iter_hash(spread(token)).map(|entry| &**entry).filter(move |entry| entry.token == token)
     }
 
     /// The entries of one partition, in an order that depends on nothing but what was done to it.
@@ -167,6 +200,20 @@ mod tests {
         put(&mut index, 7, b"a", b"one");
         put(&mut index, 7, b"a", b"three");
         assert_eq!((index.keys(), index.bytes()), (1, 6));
+    }
+
+    #[test]
+    fn changes_follow_the_states() {
+        let mut index = Index::new(8);
+        put(&mut index, 7, b"a", b"one");
+        put(&mut index, 7, b"a", b"two");
+        index.update(P, 7, b"a", |_| ());
+        let changes: Vec<_> = index.take_changes().collect();
+        let [first, second] = changes[..] else { panic!("two writes and no more: {changes:?}") };
+        let now = digest(7, &index.find(P, 7, b"a").unwrap().state);
+        assert_eq!((first.before, first.after, second.after), (0, second.before, now));
+        assert_eq!(index.take_changes().count(), 0);
+        assert_eq!((index.under(P, 7).count(), index.under(P, 8).count()), (1, 0));
     }
 
     #[test]

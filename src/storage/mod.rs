@@ -4,13 +4,18 @@
 //! moves, is compared and is reaped as one. A lookup never hashes a key twice: the token that routed a
 //! request here is also its hash.
 //!
+//! Whatever changes a key's state leaves a [`Change`] behind: the key's token and the state's [`digest`] before and
+//! after, for the hash trees of anti-entropy.
+//!
 //! The room holds no file handle and never waits: the log's records leave through the shard's output.
 
+mod digest;
 mod index;
 
 use crate::id::PartitionId;
 
-pub use index::{Entry, Index};
+pub use digest::digest;
+pub use index::{Change, Entry, Index};
 
 /// A key with what routing already knows of it.
 #[derive(Clone, Copy, Debug)]

@@ -640,6 +640,133 @@ impl<'a> Operation {
 
 }
 
+// struct KeyHash, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct KeyHash(pub [u8; 16]);
+impl Default for KeyHash { 
+  fn default() -> Self { 
+    Self([0; 16])
+  }
+}
+impl ::core::fmt::Debug for KeyHash {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("KeyHash")
+      .field("token", &self.token())
+      .field("hash", &self.hash())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for KeyHash {}
+impl<'a> ::flatbuffers::Follow<'a> for KeyHash {
+  type Inner = &'a KeyHash;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a KeyHash>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a KeyHash {
+  type Inner = &'a KeyHash;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<KeyHash>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for KeyHash {
+    type Output = KeyHash;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const KeyHash as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for KeyHash {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> KeyHash {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    token: u64,
+    hash: u64,
+  ) -> Self {
+    let mut s = Self([0; 16]);
+    s.set_token(token);
+    s.set_hash(hash);
+    s
+  }
+
+  pub fn token(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_token(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn hash(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_hash(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum ReplicateOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -664,6 +791,7 @@ impl<'a> Replicate<'a> {
   pub const VT_REPAIR: ::flatbuffers::VOffsetT = 14;
   pub const VT_REPLACED: ::flatbuffers::VOffsetT = 16;
   pub const VT_HINT_FOR: ::flatbuffers::VOffsetT = 18;
+  pub const VT_EXCHANGE: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -682,6 +810,7 @@ impl<'a> Replicate<'a> {
     if let Some(x) = args.versions { builder.add_versions(x); }
     if let Some(x) = args.clock { builder.add_clock(x); }
     if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_exchange(args.exchange);
     builder.add_repair(args.repair);
     builder.finish()
   }
@@ -743,6 +872,13 @@ impl<'a> Replicate<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Replicate::VT_HINT_FOR, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn exchange(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Replicate::VT_EXCHANGE, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Replicate<'_> {
@@ -759,6 +895,7 @@ impl ::flatbuffers::Verifiable for Replicate<'_> {
      .visit_field::<bool>("repair", Self::VT_REPAIR, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Operation>>>("replaced", Self::VT_REPLACED, false)?
      .visit_field::<u64>("hint_for", Self::VT_HINT_FOR, false)?
+     .visit_field::<bool>("exchange", Self::VT_EXCHANGE, false)?
      .finish();
     Ok(())
   }
@@ -772,6 +909,7 @@ pub struct ReplicateArgs<'a> {
     pub repair: bool,
     pub replaced: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Operation>>>,
     pub hint_for: u64,
+    pub exchange: bool,
 }
 impl<'a> Default for ReplicateArgs<'a> {
   #[inline]
@@ -785,6 +923,7 @@ impl<'a> Default for ReplicateArgs<'a> {
       repair: false,
       replaced: None,
       hint_for: 0,
+      exchange: false,
     }
   }
 }
@@ -827,6 +966,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplicateBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Replicate::VT_HINT_FOR, hint_for, 0);
   }
   #[inline]
+  pub fn add_exchange(&mut self, exchange: bool) {
+    self.fbb_.push_slot::<bool>(Replicate::VT_EXCHANGE, exchange, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReplicateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ReplicateBuilder {
@@ -852,6 +995,7 @@ impl ::core::fmt::Debug for Replicate<'_> {
       ds.field("repair", &self.repair());
       ds.field("replaced", &self.replaced());
       ds.field("hint_for", &self.hint_for());
+      ds.field("exchange", &self.exchange());
       ds.finish()
   }
 }
@@ -1211,6 +1355,735 @@ impl ::core::fmt::Debug for State<'_> {
       ds.finish()
   }
 }
+pub enum TreeRequestOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct TreeRequest<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for TreeRequest<'a> {
+  type Inner = TreeRequest<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> TreeRequest<'a> {
+  pub const VT_RING: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_BRANCH: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    TreeRequest { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args TreeRequestArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<TreeRequest<'bldr>> {
+    let mut builder = TreeRequestBuilder::new(_fbb);
+    builder.add_ring(args.ring);
+    if let Some(x) = args.partitions { builder.add_partitions(x); }
+    builder.add_branch(args.branch);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn ring(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(TreeRequest::VT_RING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn partitions(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(TreeRequest::VT_PARTITIONS, None)}
+  }
+  #[inline]
+  pub fn branch(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(TreeRequest::VT_BRANCH, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for TreeRequest<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("ring", Self::VT_RING, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("partitions", Self::VT_PARTITIONS, false)?
+     .visit_field::<u8>("branch", Self::VT_BRANCH, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct TreeRequestArgs<'a> {
+    pub ring: u64,
+    pub partitions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
+    pub branch: u8,
+}
+impl<'a> Default for TreeRequestArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    TreeRequestArgs {
+      ring: 0,
+      partitions: None,
+      branch: 0,
+    }
+  }
+}
+
+pub struct TreeRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TreeRequestBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_ring(&mut self, ring: u64) {
+    self.fbb_.push_slot::<u64>(TreeRequest::VT_RING, ring, 0);
+  }
+  #[inline]
+  pub fn add_partitions(&mut self, partitions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TreeRequest::VT_PARTITIONS, partitions);
+  }
+  #[inline]
+  pub fn add_branch(&mut self, branch: u8) {
+    self.fbb_.push_slot::<u8>(TreeRequest::VT_BRANCH, branch, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TreeRequestBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    TreeRequestBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<TreeRequest<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for TreeRequest<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("TreeRequest");
+      ds.field("ring", &self.ring());
+      ds.field("partitions", &self.partitions());
+      ds.field("branch", &self.branch());
+      ds.finish()
+  }
+}
+pub enum TreeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Tree<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Tree<'a> {
+  type Inner = Tree<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Tree<'a> {
+  pub const VT_NODES: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Tree { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args TreeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Tree<'bldr>> {
+    let mut builder = TreeBuilder::new(_fbb);
+    if let Some(x) = args.nodes { builder.add_nodes(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn nodes(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Tree::VT_NODES, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Tree<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("nodes", Self::VT_NODES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct TreeArgs<'a> {
+    pub nodes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+}
+impl<'a> Default for TreeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    TreeArgs {
+      nodes: None,
+    }
+  }
+}
+
+pub struct TreeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TreeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_nodes(&mut self, nodes: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Tree::VT_NODES, nodes);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TreeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    TreeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Tree<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Tree<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Tree");
+      ds.field("nodes", &self.nodes());
+      ds.finish()
+  }
+}
+pub enum KeysRequestOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct KeysRequest<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for KeysRequest<'a> {
+  type Inner = KeysRequest<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> KeysRequest<'a> {
+  pub const VT_RING: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PARTITION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_BRANCH: ::flatbuffers::VOffsetT = 8;
+  pub const VT_LEAVES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    KeysRequest { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args KeysRequestArgs
+  ) -> ::flatbuffers::WIPOffset<KeysRequest<'bldr>> {
+    let mut builder = KeysRequestBuilder::new(_fbb);
+    builder.add_from(args.from);
+    builder.add_ring(args.ring);
+    builder.add_leaves(args.leaves);
+    builder.add_partition(args.partition);
+    builder.add_branch(args.branch);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn ring(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(KeysRequest::VT_RING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn partition(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(KeysRequest::VT_PARTITION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn branch(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(KeysRequest::VT_BRANCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn leaves(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(KeysRequest::VT_LEAVES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn from(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(KeysRequest::VT_FROM, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for KeysRequest<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("ring", Self::VT_RING, false)?
+     .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<u8>("branch", Self::VT_BRANCH, false)?
+     .visit_field::<u32>("leaves", Self::VT_LEAVES, false)?
+     .visit_field::<u64>("from", Self::VT_FROM, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct KeysRequestArgs {
+    pub ring: u64,
+    pub partition: u32,
+    pub branch: u8,
+    pub leaves: u32,
+    pub from: u64,
+}
+impl<'a> Default for KeysRequestArgs {
+  #[inline]
+  fn default() -> Self {
+    KeysRequestArgs {
+      ring: 0,
+      partition: 0,
+      branch: 0,
+      leaves: 0,
+      from: 0,
+    }
+  }
+}
+
+pub struct KeysRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> KeysRequestBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_ring(&mut self, ring: u64) {
+    self.fbb_.push_slot::<u64>(KeysRequest::VT_RING, ring, 0);
+  }
+  #[inline]
+  pub fn add_partition(&mut self, partition: u32) {
+    self.fbb_.push_slot::<u32>(KeysRequest::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_branch(&mut self, branch: u8) {
+    self.fbb_.push_slot::<u8>(KeysRequest::VT_BRANCH, branch, 0);
+  }
+  #[inline]
+  pub fn add_leaves(&mut self, leaves: u32) {
+    self.fbb_.push_slot::<u32>(KeysRequest::VT_LEAVES, leaves, 0);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: u64) {
+    self.fbb_.push_slot::<u64>(KeysRequest::VT_FROM, from, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> KeysRequestBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    KeysRequestBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<KeysRequest<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for KeysRequest<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("KeysRequest");
+      ds.field("ring", &self.ring());
+      ds.field("partition", &self.partition());
+      ds.field("branch", &self.branch());
+      ds.field("leaves", &self.leaves());
+      ds.field("from", &self.from());
+      ds.finish()
+  }
+}
+pub enum KeysOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Keys<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Keys<'a> {
+  type Inner = Keys<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Keys<'a> {
+  pub const VT_KEYS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_MORE: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Keys { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args KeysArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Keys<'bldr>> {
+    let mut builder = KeysBuilder::new(_fbb);
+    if let Some(x) = args.keys { builder.add_keys(x); }
+    builder.add_more(args.more);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn keys(&self) -> Option<::flatbuffers::Vector<'a, KeyHash>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, KeyHash>>>(Keys::VT_KEYS, None)}
+  }
+  #[inline]
+  pub fn more(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Keys::VT_MORE, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Keys<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, KeyHash>>>("keys", Self::VT_KEYS, false)?
+     .visit_field::<bool>("more", Self::VT_MORE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct KeysArgs<'a> {
+    pub keys: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, KeyHash>>>,
+    pub more: bool,
+}
+impl<'a> Default for KeysArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    KeysArgs {
+      keys: None,
+      more: false,
+    }
+  }
+}
+
+pub struct KeysBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> KeysBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_keys(&mut self, keys: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , KeyHash>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Keys::VT_KEYS, keys);
+  }
+  #[inline]
+  pub fn add_more(&mut self, more: bool) {
+    self.fbb_.push_slot::<bool>(Keys::VT_MORE, more, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> KeysBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    KeysBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Keys<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Keys<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Keys");
+      ds.field("keys", &self.keys());
+      ds.field("more", &self.more());
+      ds.finish()
+  }
+}
+pub enum PullRequestOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PullRequest<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PullRequest<'a> {
+  type Inner = PullRequest<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PullRequest<'a> {
+  pub const VT_RING: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PARTITION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_TOKENS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PullRequest { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PullRequestArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PullRequest<'bldr>> {
+    let mut builder = PullRequestBuilder::new(_fbb);
+    builder.add_ring(args.ring);
+    if let Some(x) = args.tokens { builder.add_tokens(x); }
+    builder.add_partition(args.partition);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn ring(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PullRequest::VT_RING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn partition(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(PullRequest::VT_PARTITION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn tokens(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(PullRequest::VT_TOKENS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PullRequest<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("ring", Self::VT_RING, false)?
+     .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("tokens", Self::VT_TOKENS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PullRequestArgs<'a> {
+    pub ring: u64,
+    pub partition: u32,
+    pub tokens: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+}
+impl<'a> Default for PullRequestArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PullRequestArgs {
+      ring: 0,
+      partition: 0,
+      tokens: None,
+    }
+  }
+}
+
+pub struct PullRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PullRequestBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_ring(&mut self, ring: u64) {
+    self.fbb_.push_slot::<u64>(PullRequest::VT_RING, ring, 0);
+  }
+  #[inline]
+  pub fn add_partition(&mut self, partition: u32) {
+    self.fbb_.push_slot::<u32>(PullRequest::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_tokens(&mut self, tokens: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PullRequest::VT_TOKENS, tokens);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PullRequestBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PullRequestBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PullRequest<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PullRequest<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PullRequest");
+      ds.field("ring", &self.ring());
+      ds.field("partition", &self.partition());
+      ds.field("tokens", &self.tokens());
+      ds.finish()
+  }
+}
+pub enum PulledOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Pulled<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Pulled<'a> {
+  type Inner = Pulled<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Pulled<'a> {
+  pub const VT_TOKENS: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Pulled { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PulledArgs
+  ) -> ::flatbuffers::WIPOffset<Pulled<'bldr>> {
+    let mut builder = PulledBuilder::new(_fbb);
+    builder.add_tokens(args.tokens);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn tokens(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Pulled::VT_TOKENS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Pulled<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("tokens", Self::VT_TOKENS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PulledArgs {
+    pub tokens: u32,
+}
+impl<'a> Default for PulledArgs {
+  #[inline]
+  fn default() -> Self {
+    PulledArgs {
+      tokens: 0,
+    }
+  }
+}
+
+pub struct PulledBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PulledBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_tokens(&mut self, tokens: u32) {
+    self.fbb_.push_slot::<u32>(Pulled::VT_TOKENS, tokens, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PulledBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PulledBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Pulled<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Pulled<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Pulled");
+      ds.field("tokens", &self.tokens());
+      ds.finish()
+  }
+}
 pub enum ForwardOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1324,6 +2197,187 @@ impl ::core::fmt::Debug for Forward<'_> {
       ds.finish()
   }
 }
+pub enum SettledOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Settled<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Settled<'a> {
+  type Inner = Settled<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Settled<'a> {
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_IN_RING: ::flatbuffers::VOffsetT = 6;
+  pub const VT_WEIGHT: ::flatbuffers::VOffsetT = 8;
+  pub const VT_DATA_CENTER: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RACK: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PLACE: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Settled { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args SettledArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Settled<'bldr>> {
+    let mut builder = SettledBuilder::new(_fbb);
+    builder.add_place(args.place);
+    builder.add_version(args.version);
+    if let Some(x) = args.rack { builder.add_rack(x); }
+    if let Some(x) = args.data_center { builder.add_data_center(x); }
+    builder.add_weight(args.weight);
+    builder.add_in_ring(args.in_ring);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Settled::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn in_ring(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Settled::VT_IN_RING, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn weight(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Settled::VT_WEIGHT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn data_center(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Settled::VT_DATA_CENTER, None)}
+  }
+  #[inline]
+  pub fn rack(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Settled::VT_RACK, None)}
+  }
+  #[inline]
+  pub fn place(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Settled::VT_PLACE, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Settled<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<bool>("in_ring", Self::VT_IN_RING, false)?
+     .visit_field::<u32>("weight", Self::VT_WEIGHT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("data_center", Self::VT_DATA_CENTER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("rack", Self::VT_RACK, false)?
+     .visit_field::<u64>("place", Self::VT_PLACE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct SettledArgs<'a> {
+    pub version: u64,
+    pub in_ring: bool,
+    pub weight: u32,
+    pub data_center: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub rack: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub place: u64,
+}
+impl<'a> Default for SettledArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    SettledArgs {
+      version: 0,
+      in_ring: false,
+      weight: 0,
+      data_center: None,
+      rack: None,
+      place: 0,
+    }
+  }
+}
+
+pub struct SettledBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SettledBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(Settled::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_in_ring(&mut self, in_ring: bool) {
+    self.fbb_.push_slot::<bool>(Settled::VT_IN_RING, in_ring, false);
+  }
+  #[inline]
+  pub fn add_weight(&mut self, weight: u32) {
+    self.fbb_.push_slot::<u32>(Settled::VT_WEIGHT, weight, 0);
+  }
+  #[inline]
+  pub fn add_data_center(&mut self, data_center: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Settled::VT_DATA_CENTER, data_center);
+  }
+  #[inline]
+  pub fn add_rack(&mut self, rack: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Settled::VT_RACK, rack);
+  }
+  #[inline]
+  pub fn add_place(&mut self, place: u64) {
+    self.fbb_.push_slot::<u64>(Settled::VT_PLACE, place, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SettledBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    SettledBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Settled<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Settled<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Settled");
+      ds.field("version", &self.version());
+      ds.field("in_ring", &self.in_ring());
+      ds.field("weight", &self.weight());
+      ds.field("data_center", &self.data_center());
+      ds.field("rack", &self.rack());
+      ds.field("place", &self.place());
+      ds.finish()
+  }
+}
 pub enum MemberRecordOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1354,6 +2408,12 @@ impl<'a> MemberRecord<'a> {
   pub const VT_INTENT_VERSION: ::flatbuffers::VOffsetT = 26;
   pub const VT_COMPLETE: ::flatbuffers::VOffsetT = 28;
   pub const VT_SERVING: ::flatbuffers::VOffsetT = 30;
+  pub const VT_PLACE: ::flatbuffers::VOffsetT = 32;
+  pub const VT_SETTLED: ::flatbuffers::VOffsetT = 34;
+  pub const VT_RING: ::flatbuffers::VOffsetT = 36;
+  pub const VT_CHANGE: ::flatbuffers::VOffsetT = 38;
+  pub const VT_STEP: ::flatbuffers::VOffsetT = 40;
+  pub const VT_LACKING: ::flatbuffers::VOffsetT = 42;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1365,10 +2425,15 @@ impl<'a> MemberRecord<'a> {
     args: &'args MemberRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<MemberRecord<'bldr>> {
     let mut builder = MemberRecordBuilder::new(_fbb);
+    builder.add_change(args.change);
+    builder.add_ring(args.ring);
+    builder.add_place(args.place);
     builder.add_intent_version(args.intent_version);
     builder.add_heartbeat(args.heartbeat);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
+    if let Some(x) = args.lacking { builder.add_lacking(x); }
+    if let Some(x) = args.settled { builder.add_settled(x); }
     if let Some(x) = args.rack { builder.add_rack(x); }
     if let Some(x) = args.data_center { builder.add_data_center(x); }
     builder.add_weight(args.weight);
@@ -1376,6 +2441,7 @@ impl<'a> MemberRecord<'a> {
     if let Some(x) = args.host { builder.add_host(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     builder.add_ordinary_port(args.ordinary_port);
+    builder.add_step(args.step);
     builder.add_serving(args.serving);
     builder.add_complete(args.complete);
     builder.add_intent(args.intent);
@@ -1481,6 +2547,48 @@ impl<'a> MemberRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(MemberRecord::VT_SERVING, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn place(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_PLACE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn settled(&self) -> Option<Settled<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Settled>>(MemberRecord::VT_SETTLED, None)}
+  }
+  #[inline]
+  pub fn ring(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_RING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn change(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_CHANGE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn step(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(MemberRecord::VT_STEP, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn lacking(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(MemberRecord::VT_LACKING, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberRecord<'_> {
@@ -1503,6 +2611,12 @@ impl ::flatbuffers::Verifiable for MemberRecord<'_> {
      .visit_field::<u64>("intent_version", Self::VT_INTENT_VERSION, false)?
      .visit_field::<bool>("complete", Self::VT_COMPLETE, false)?
      .visit_field::<bool>("serving", Self::VT_SERVING, false)?
+     .visit_field::<u64>("place", Self::VT_PLACE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Settled>>("settled", Self::VT_SETTLED, false)?
+     .visit_field::<u64>("ring", Self::VT_RING, false)?
+     .visit_field::<u64>("change", Self::VT_CHANGE, false)?
+     .visit_field::<u8>("step", Self::VT_STEP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("lacking", Self::VT_LACKING, false)?
      .finish();
     Ok(())
   }
@@ -1522,6 +2636,12 @@ pub struct MemberRecordArgs<'a> {
     pub intent_version: u64,
     pub complete: bool,
     pub serving: bool,
+    pub place: u64,
+    pub settled: Option<::flatbuffers::WIPOffset<Settled<'a>>>,
+    pub ring: u64,
+    pub change: u64,
+    pub step: u8,
+    pub lacking: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for MemberRecordArgs<'a> {
   #[inline]
@@ -1541,6 +2661,12 @@ impl<'a> Default for MemberRecordArgs<'a> {
       intent_version: 0,
       complete: false,
       serving: false,
+      place: 0,
+      settled: None,
+      ring: 0,
+      change: 0,
+      step: 0,
+      lacking: None,
     }
   }
 }
@@ -1607,6 +2733,30 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberRecordBuilder<'a, 'b, A
     self.fbb_.push_slot::<bool>(MemberRecord::VT_SERVING, serving, false);
   }
   #[inline]
+  pub fn add_place(&mut self, place: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_PLACE, place, 0);
+  }
+  #[inline]
+  pub fn add_settled(&mut self, settled: ::flatbuffers::WIPOffset<Settled<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Settled>>(MemberRecord::VT_SETTLED, settled);
+  }
+  #[inline]
+  pub fn add_ring(&mut self, ring: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_RING, ring, 0);
+  }
+  #[inline]
+  pub fn add_change(&mut self, change: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_CHANGE, change, 0);
+  }
+  #[inline]
+  pub fn add_step(&mut self, step: u8) {
+    self.fbb_.push_slot::<u8>(MemberRecord::VT_STEP, step, 0);
+  }
+  #[inline]
+  pub fn add_lacking(&mut self, lacking: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberRecord::VT_LACKING, lacking);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberRecordBuilder {
@@ -1638,6 +2788,12 @@ impl ::core::fmt::Debug for MemberRecord<'_> {
       ds.field("intent_version", &self.intent_version());
       ds.field("complete", &self.complete());
       ds.field("serving", &self.serving());
+      ds.field("place", &self.place());
+      ds.field("settled", &self.settled());
+      ds.field("ring", &self.ring());
+      ds.field("change", &self.change());
+      ds.field("step", &self.step());
+      ds.field("lacking", &self.lacking());
       ds.finish()
   }
 }

@@ -142,6 +142,8 @@ pub struct Evidence<'a> {
     pub replicas: u8,
     /// Is there something at work that makes replicas equal, and was it given the time?
     pub converges: bool,
+    /// States that anti-entropy has moved since.
+    pub moved: u64,
     /// No wall clock jumped.
     pub steady_clocks: bool,
 }

@@ -1,4 +1,5 @@
-//! P7: within a stated time of the last fault, replica sets, live dots and hash-tree roots are equal.
+//! P7: within a stated time of the last fault, replica sets, live dots and hash-tree roots are equal, and
+//! anti-entropy then moves nothing for three cycles.
 //!
 //! Asked only of runs in which something makes replicas equal and was given the time. The whole states are
 //! compared, clocks and versions: the roots of hash trees can't differ if these don't. A primary without a
@@ -31,7 +32,17 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
             return Err(difference(&graph, *key, (first, state(first)), (other, state(other))));
         }
     }
-    Ok(())
+    check_silence(evidence)
+}
+
+/// What is equal is left alone. A state that moved although all are equal now was not, when it had to be.
+fn check_silence(evidence: &Evidence<'_>) -> Result<(), Violation> {
+    if evidence.moved == 0 {
+        return Ok(());
+    }
+    let sentence =
+        format!("anti-entropy moved {} states that were news, after all had converged", evidence.moved);
+    Err(Violation { promise: Promise::Convergence, key: None, sentence, operations: Vec::new() })
 }
 
 fn check_rings(evidence: &Evidence<'_>) -> Result<(), Violation> {
@@ -150,6 +161,14 @@ mod tests {
         let (operations, sentence) = differs(&sample).unwrap();
         assert!(operations.is_empty());
         assert!(sentence.contains("never minted"), "{sentence}");
+    }
+
+    #[test]
+    fn whoever_still_moves_states_has_not_converged() {
+        let mut sample = Sample::new();
+        sample.moved = 2;
+        let (operations, sentence) = differs(&sample).unwrap();
+        assert!(operations.is_empty() && sentence.contains("moved 2 states"), "{sentence}");
     }
 
     #[test]

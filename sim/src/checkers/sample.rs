@@ -41,6 +41,7 @@ pub(super) struct Sample {
     pub(super) settled: Vec<Settled>,
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
+    pub(super) moved: u64,
     pub(super) steady_clocks: bool,
 }
 
@@ -59,6 +60,7 @@ impl Sample {
             settled: Vec::new(),
             applications: Vec::new(),
             converges: true,
+            moved: 0,
             steady_clocks: true,
         }
     }
@@ -76,6 +78,7 @@ impl Sample {
             applications: &self.applications,
             replicas: 3,
             converges: self.converges,
+            moved: self.moved,
             steady_clocks: self.steady_clocks,
         }
     }

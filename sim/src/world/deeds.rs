@@ -62,7 +62,7 @@ impl World {
         let Some(ending) = self.nodes[node].ending.take() else { return };
         let mut fate = if self.plan.durable { ending.disk } else { DiskFate::Wiped };
         // An old disk shows what was deleted until somebody repairs it.
-        let repairs = fate != DiskFate::OldImage || self.plan.read_repair;
+        let repairs = fate != DiskFate::OldImage || self.plan.converges();
         if fate != DiskFate::Kept {
             if repairs && self.may_destroy(node) {
                 self.count_destroyed(node);

@@ -78,6 +78,8 @@ pub struct World {
     /// Acknowledged deletes that have not settled yet.
     unsettled: Vec<Number>,
     settled: Vec<Settled>,
+    /// States that anti-entropy has moved since all had converged.
+    moved: u64,
     unanswered: answers::Unanswered,
     prng: Prng,
     output: Output,
@@ -114,6 +116,7 @@ impl World {
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
             settled: Vec::new(),
+            moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,
             output: Output::default(),

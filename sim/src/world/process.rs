@@ -23,6 +23,8 @@ use crate::meddler::Meddler;
 use crate::network::End;
 use crate::plan::{Plan, REPLICAS};
 
+/// Primaries compare their hash trees so often.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// Room for a run's records many times over: a full disk is a deed of its own.
@@ -164,14 +166,10 @@ impl World {
         let names = &NAMES[..self.plan.nodes];
         let ids: Vec<_> = names.iter().map(|name| node_id(self.cluster, name)).collect();
         let members: Vec<_> = {
-            let ring_member = |&node| ringmain::ring::RingMember {
-                node,
-                weight: ringmain::ring::WEIGHT_ORDINARY,
-                zone: ringmain::ring::Zone::new("", ""),
-            };
-            let mut members: Vec<_> = ids.iter().map(ring_member).collect();
-            members.sort_by_key(|member| member.node);
-            members
+            let zone = ringmain::ring::Zone::new("", "");
+            let ring_member =
+                |&node| ringmain::ring::RingMember::new(node, ringmain::ring::WEIGHT_ORDINARY, zone);
+            ids.iter().map(ring_member).collect()
         };
         let ring = ringmain::ring::Ring::new(partitions(), REPLICAS, &members);
         let holders = |key: Key| -> Vec<usize> {
@@ -235,6 +233,7 @@ impl World {
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
+        options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;

@@ -1,5 +1,6 @@
 //! Whole clusters of shards on one thread.
 
+mod anti_entropy;
 mod changes;
 mod cluster;
 mod fallbacks;

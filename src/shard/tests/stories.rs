@@ -100,6 +100,12 @@ fn gossip_with_impossible_counters_is_ignored() {
         intent_version: 0,
         complete: true,
         serving: true,
+        place: 0,
+        settled: None,
+        ring: 0,
+        change: 0,
+        step: 0,
+        lacking: vec![],
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();

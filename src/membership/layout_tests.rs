@@ -1,0 +1,339 @@
+//! Stories of rings that change, told with the records of whole clusters and without any data.
+
+use super::records::tests::{exchange, node};
+use super::{Intent, Member, Membership, Step};
+use crate::id::NodeId;
+
+const FOUNDERS: [&str; 3] = ["a", "b", "c"];
+
+/// Some members, and what is between them.
+struct Cluster {
+    nodes: Vec<Membership>,
+    /// Nobody hears of these.
+    away: Vec<usize>,
+    /// These have their shards work by each view at once, and stream what they lack.
+    works: bool,
+}
+
+impl Cluster {
+    fn born() -> Self {
+        let nodes = FOUNDERS.map(|name| node(name, &FOUNDERS, false)).into();
+        let mut cluster = Self { nodes, away: Vec::new(), works: true };
+        cluster.run(4);
+        assert!(cluster.nodes.iter().all(|node| node.view().is_serving()));
+        cluster
+    }
+
+    fn guest(&mut self, name: &str) -> usize {
+        self.nodes.push(node(name, &[], true));
+        self.run(3);
+        self.nodes.len() - 1
+    }
+
+    /// So many rounds in which everybody speaks with everybody.
+    fn run(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            for left in 0..self.nodes.len() {
+                for right in left + 1..self.nodes.len() {
+                    if self.away.contains(&left) == self.away.contains(&right) {
+                        let [one, other] = self.nodes.get_disjoint_mut([left, right]).unwrap();
+                        exchange(one, other);
+                    }
+                }
+            }
+            if self.works {
+                (0..self.nodes.len()).for_each(|node| self.work(node));
+            }
+        }
+    }
+
+    /// What the shards of a node would do.
+    fn work(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        let view = node.view();
+        node.confirm(view.works);
+        if view.is_serving() && view.change.as_ref().is_none_or(|change| change.is_known) {
+            node.on_progress(view.works, &lacking(node).into_iter().collect(), false);
+        }
+    }
+
+    /// The operator tells one node.
+    fn say(&mut self, to: usize, about: usize, intent: Intent) {
+        let record = self.word(to, about, |member| member.intent = intent);
+        self.tell(to, &record);
+    }
+
+    fn word(&self, to: usize, about: usize, change: impl Fn(&mut Member)) -> Member {
+        let about = self.nodes[about].me();
+        let mut member = self.nodes[to].view().member(about).unwrap().clone();
+        member.intent_version += 1;
+        change(&mut member);
+        member
+    }
+
+    fn tell(&mut self, to: usize, record: &Member) {
+        let from = record.node;
+        let mut gossip = self.nodes[to].gossip();
+        gossip.members = vec![record.to_record()];
+        self.nodes[to].on_gossip(from, &gossip);
+    }
+
+    fn in_ring(&self, node: usize) -> Vec<NodeId> {
+        let mut ids: Vec<_> =
+            self.nodes[node].view().ring.members().iter().map(|member| member.node).collect();
+        ids.sort();
+        ids
+    }
+
+    fn ids(&self, nodes: &[usize]) -> Vec<NodeId> {
+        let mut ids: Vec<_> = nodes.iter().map(|&node| self.nodes[node].me()).collect();
+        ids.sort();
+        ids
+    }
+
+    fn steps(&self) -> Vec<Option<Step>> {
+        let step = |node: &Membership| node.view().change.map(|_| node.view().works.step);
+        self.nodes.iter().map(step).collect()
+    }
+
+    /// All work by this ring, and nothing is changing.
+    fn is_settled(&self, members: &[usize]) -> bool {
+        let expected = self.ids(members);
+        members.iter().all(|&node| {
+            let view = self.nodes[node].view();
+            view.change.is_none() && view.myself().oneself.complete && self.in_ring(node) == expected
+        })
+    }
+}
+
+fn lacking(node: &Membership) -> Vec<crate::id::PartitionId> {
+    let view = node.view();
+    let partitions = view.ring.partitions();
+    partitions.iter().filter(|&partition| view.owns(partition) && !view.is_complete_for(partition)).collect()
+}
+
+#[test]
+fn a_guest_that_joins_takes_its_share_when_it_is_whole_and_all_have_confirmed() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    assert_eq!(cluster.in_ring(d).len(), 3);
+    cluster.works = false;
+    cluster.say(0, d, Intent::Member);
+    cluster.run(5);
+    // Everybody has heard of it, and nobody's shards have.
+    assert_eq!(cluster.steps(), [Some(Step::Writing); 4]);
+    assert!(cluster.nodes.iter().all(|node| !node.view().change.unwrap().is_known));
+    assert!(!lacking(&cluster.nodes[d]).is_empty() && !cluster.nodes[d].view().myself().oneself.complete);
+    for node in 0..4 {
+        let works = cluster.nodes[node].view().works;
+        cluster.nodes[node].confirm(works);
+    }
+    cluster.run(3);
+    assert_eq!(
+        cluster.steps(),
+        [Some(Step::Whole), Some(Step::Whole), Some(Step::Whole), Some(Step::Writing)]
+    );
+    cluster.works = true;
+    cluster.run(8);
+    assert!(cluster.is_settled(&[0, 1, 2, d]), "{:?}", cluster.steps());
+}
+
+/// The write set of each node meets the read set of each other, whatever the order in which they hear of it.
+#[test]
+fn nobody_is_two_steps_ahead_of_anybody() {
+    for seed in 0..50 {
+        let mut prng = crate::prng::Prng::from_seed(seed);
+        let mut cluster = Cluster::born();
+        let d = cluster.guest("d");
+        cluster.works = false;
+        cluster.say(0, d, Intent::Member);
+        for _ in 0..400 {
+            let [left, right] = [prng.below(4) as usize, prng.below(4) as usize];
+            if left == right {
+                cluster.work(left);
+            } else {
+                let [one, other] = cluster.nodes.get_disjoint_mut([left, right]).unwrap();
+                exchange(one, other);
+            }
+            check_overlap(&cluster);
+        }
+        assert!(cluster.is_settled(&[0, 1, 2, d]), "seed {seed}: {:?}", cluster.steps());
+    }
+}
+
+/// With W = R = 2 of 3.
+fn check_overlap(cluster: &Cluster) {
+    let views: Vec<_> = cluster.nodes.iter().map(Membership::view).collect();
+    for (writer, reader) in views.iter().flat_map(|one| views.iter().map(move |other| (one, other))) {
+        for partition in writer.ring.partitions().iter() {
+            let written = [writer.primaries(partition), writer.successors(partition)];
+            let reads_next = reader.change.as_ref().is_some_and(|change| change.is_read);
+            let next = if reads_next { reader.successors(partition) } else { reader.primaries(partition) };
+            let read = [reader.primaries(partition), next];
+            // Some set of the one is some set of the other, so that majorities meet.
+            let meets = written.iter().any(|set| read.contains(set));
+            assert!(meets, "{partition}: {:?} {:?}", writer.works, reader.works);
+        }
+    }
+}
+
+#[test]
+fn who_leaves_hands_over_and_is_removed() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.say(1, d, Intent::Member);
+    cluster.run(10);
+    assert!(cluster.is_settled(&[0, 1, 2, d]));
+    cluster.say(2, 0, Intent::Leaving);
+    cluster.run(2);
+    assert!(cluster.nodes[0].view().is_serving(), "it serves until others hold what it held");
+    cluster.run(10);
+    assert!(cluster.is_settled(&[1, 2, d]), "{:?}", cluster.steps());
+    let gone = cluster.nodes[0].me();
+    assert!(cluster.nodes[1].view().member(gone).unwrap().is_removed());
+    assert!(!cluster.nodes[0].view().is_serving(), "it is fenced");
+}
+
+#[test]
+fn a_change_waits_for_who_is_away_and_goes_on_without_whom_the_operator_removes() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.away = vec![2];
+    cluster.say(0, d, Intent::Member);
+    cluster.run(10);
+    assert_eq!(cluster.steps()[..2], [Some(Step::Writing); 2]);
+    assert!(!cluster.nodes[0].view().change.unwrap().is_known, "one may still write to the old owners alone");
+    cluster.say(0, 2, Intent::Removed);
+    cluster.run(1);
+    let dead = cluster.nodes[2].me();
+    assert!(cluster.in_ring(0).contains(&dead), "its place isn't filled by one who was given nothing");
+    cluster.run(10);
+    assert!(cluster.is_settled(&[0, 1, d]), "{:?}", cluster.steps());
+    cluster.away.clear();
+    cluster.run(3);
+    assert!(!cluster.nodes[2].view().is_serving(), "it is fenced when it hears of it");
+}
+
+#[test]
+fn two_operators_changes_end_in_one_ring() {
+    let mut cluster = Cluster::born();
+    let (d, e) = (cluster.guest("d"), cluster.guest("e"));
+    cluster.say(0, d, Intent::Member);
+    cluster.say(1, e, Intent::Member);
+    cluster.say(2, 1, Intent::Leaving);
+    cluster.run(20);
+    assert!(cluster.is_settled(&[0, 2, d, e]), "{:?}", cluster.steps());
+    // Of two words about one member, the same one wins everywhere.
+    let [lighter, heavier] = [50, 200].map(|weight| cluster.word(0, 2, |member| member.weight = weight));
+    cluster.tell(0, &lighter);
+    cluster.tell(d, &heavier);
+    cluster.run(20);
+    assert!(cluster.is_settled(&[0, 2, d, e]));
+    let two = cluster.nodes[2].me();
+    let weight = |node: usize| {
+        let view = cluster.nodes[node].view();
+        view.ring.members().iter().find(|member| member.node == two).map(|member| member.weight)
+    };
+    assert_eq!([0, 2, d, e].map(weight), [Some(200); 4]);
+}
+
+/// A change that was begun, given up and begun again is another change: a newcomer missed what was written meanwhile.
+#[test]
+fn what_was_streamed_for_a_change_that_was_given_up_does_not_count() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.say(0, d, Intent::Member);
+    cluster.run(2);
+    let first = cluster.nodes[0].view().works.change;
+    cluster.say(0, d, Intent::Leaving);
+    cluster.run(1);
+    cluster.works = false;
+    cluster.say(0, d, Intent::Member);
+    cluster.run(2);
+    // Whether the first change had been finished or not, its newcomer is not taken at its old word.
+    let view = cluster.nodes[d].view();
+    assert!(view.works.change != first || view.myself().is_removed());
+    assert!(view.change.is_none() || !lacking(&cluster.nodes[d]).is_empty());
+}
+
+#[test]
+fn a_replacement_takes_just_what_its_predecessor_had() {
+    let mut cluster = Cluster::born();
+    let (d, e) = (cluster.guest("d"), cluster.guest("e"));
+    cluster.say(0, d, Intent::Member);
+    cluster.run(12);
+    let before = cluster.nodes[0].view().ring.clone();
+    cluster.away = vec![1];
+    let old = cluster.nodes[1].me();
+    cluster.say(0, 1, Intent::Removed);
+    let record = cluster.word(0, e, |member| (member.intent, member.place) = (Intent::Member, old));
+    cluster.tell(0, &record);
+    cluster.run(12);
+    assert!(cluster.is_settled(&[0, 2, d, e]), "{:?}", cluster.steps());
+    let after = cluster.nodes[0].view().ring.clone();
+    let new = cluster.nodes[e].me();
+    for partition in before.partitions().iter() {
+        let owners = |ring: &crate::ring::Ring| ring.preference_list(partition).primaries.to_vec();
+        let expected: Vec<_> =
+            owners(&before).into_iter().map(|node| if node == old { new } else { node }).collect();
+        assert_eq!(owners(&after), expected);
+    }
+}
+
+/// P9: a node that lost its records owns what it owned, and is complete again only when it has streamed it.
+#[test]
+fn who_comes_back_empty_is_complete_again_when_it_has_streamed() {
+    let mut cluster = Cluster::born();
+    cluster.works = false;
+    cluster.nodes[0] = node("a", &FOUNDERS, false);
+    cluster.run(4);
+    let view = cluster.nodes[0].view();
+    assert!(view.is_serving() && !view.myself().oneself.complete && view.change.is_none());
+    assert_eq!(lacking(&cluster.nodes[0]).len(), 8);
+    cluster.works = true;
+    cluster.run(3);
+    assert!(cluster.is_settled(&[0, 1, 2]));
+}
+
+/// A member that restarts in the middle of a change goes on from where its log says that it was.
+#[test]
+fn who_restarts_with_its_log_goes_on_with_the_change() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.works = false;
+    cluster.say(0, d, Intent::Member);
+    cluster.run(2);
+    (0..4).for_each(|node| cluster.work(node));
+    cluster.run(1);
+    (0..4).for_each(|node| cluster.work(node));
+    let log = cluster.nodes[d].gossip();
+    let stated = cluster.nodes[d].oneself().clone();
+    let mut again = node("d", &[], true);
+    again.recover(&log);
+    cluster.nodes[d] = again;
+    cluster.run(2);
+    let oneself = cluster.nodes[d].oneself();
+    assert_eq!((oneself.works, &oneself.lacking), (stated.works, &stated.lacking));
+    cluster.works = true;
+    cluster.run(12);
+    assert!(cluster.is_settled(&[0, 1, 2, d]), "{:?}", cluster.steps());
+}
+
+#[test]
+fn two_replacements_for_one_place_do_not_share_it() {
+    let mut cluster = Cluster::born();
+    let (d, e) = (cluster.guest("d"), cluster.guest("e"));
+    cluster.away = vec![2];
+    let old = cluster.nodes[2].me();
+    cluster.say(0, 2, Intent::Removed);
+    for (teller, guest) in [(0, d), (1, e)] {
+        let record =
+            cluster.word(teller, guest, |member| (member.intent, member.place) = (Intent::Member, old));
+        cluster.tell(teller, &record);
+    }
+    cluster.run(20);
+    assert!(cluster.is_settled(&[0, 1, d, e]), "{:?}", cluster.steps());
+    let places: Vec<_> =
+        cluster.nodes[0].view().ring.members().iter().map(|member| member.place == old).collect();
+    assert_eq!(places.iter().filter(|taken| **taken).count(), 1);
+}

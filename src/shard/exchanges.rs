@@ -1,0 +1,318 @@
+//! Anti-entropy from the side that begins: which peer is next, how fast, and what to do when it doesn't answer.
+//!
+//! One exchange at a time, with one shard of one other node, over all partitions of which both are primaries. A round
+//! in which all roots are equal costs two frames. The next one begins after the configured interval, or after a
+//! quarter of it if differences were found.
+//!
+//! Clients come first: after each list and each batch of states there is a pause, and while there is much to do for
+//! clients an exchange stands still. What was asked is given up when the answer is late; a later round finds what
+//! is still different.
+
+use ringmain_schema::exchange::{Keys, KeysRequest, Nodes, PullRequest, Pulled, Tree, TreeRequest};
+use ringmain_schema::{Frame, Kind, Malformed};
+
+use crate::anti_entropy::{Exchange, Listing, Selection, Step, Unexpected};
+use crate::failpoint::{Failpoints, Rare};
+use crate::id::{ConnectionId, PartitionId};
+use crate::membership::Health;
+use crate::time::{Duration, Instant, Now};
+
+use super::Shard;
+use super::io::Output;
+use super::links::LinkId;
+
+/// An answer that isn't there by then won't come.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Between two steps that list or move keys: at most 64 states or 256 KiB in this time, to each side.
+const STEP_PAUSE: Duration = Duration::from_millis(10);
+/// Look again so long after clients had to come first.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The shard's own exchanges, one after another.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    under_way: Option<UnderWay>,
+    /// When the next begins; not yet settled at the start.
+    next_round: Option<Instant>,
+    /// With whom the last one was.
+    last: Option<LinkId>,
+    /// Counts questions.
+    asked: u32,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    with: LinkId,
+    exchange: Exchange,
+    waits: Waits,
+    /// What is streamed from the other; none, if this is a round of anti-entropy.
+    streamed: Vec<PartitionId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Waits {
+    /// For the answer to this request. `tokens` were sent with it.
+    Answer { id: u64, until: Instant, tokens: usize },
+    /// Until it goes on by itself.
+    Pause(Instant),
+}
+
+impl Exchanges {
+    /// When the exchange under way goes on, or is given up.
+    fn next_step(&self) -> Option<Instant> {
+        self.under_way.as_ref().map(|under_way| match under_way.waits {
+            Waits::Answer { until, .. } | Waits::Pause(until) => until,
+        })
+    }
+
+    /// A request id that no table gives out: each has a tag above the slot's number, and none so many slots.
+    fn next_id(&mut self) -> u64 {
+        self.asked = self.asked.wrapping_add(1);
+        u64::from(self.asked) << 32 | u64::from(u32::MAX)
+    }
+
+    /// The exchange that waits for this answer, and how many tokens were sent with the question.
+    fn awaited(&mut self, from: LinkId, request_id: u64) -> Option<(&mut UnderWay, usize)> {
+        let under_way = self.under_way.as_mut()?;
+        match under_way.waits {
+            Waits::Answer { id, tokens, .. } if id == request_id && under_way.with == from => {
+                Some((under_way, tokens))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<F: Failpoints> Shard<F> {
+    /// When there is something to exchange; never, if anti-entropy is off and nothing is lacking.
+    pub(super) fn next_exchange(&self) -> Option<Instant> {
+        self.exchanges.next_step().or_else(|| {
+            let round = self.options.anti_entropy.map(|_| self.exchanges.next_round.unwrap_or_default());
+            round.into_iter().chain(self.next_stream()).min()
+        })
+    }
+
+    /// Begin an exchange, take its next step, or give it up. What is lacking comes first.
+    pub(super) fn tend_exchange(&mut self, now: Now, out: &mut Output) {
+        if self.next_exchange().is_none_or(|at| at > now.monotonic) {
+            return;
+        }
+        let before = out.bytes.len();
+        match &self.exchanges.under_way {
+            None => {
+                if let Some((with, partitions)) = self.next_source(now) {
+                    self.begin_exchange(now, with, partitions.clone(), partitions, out);
+                } else if let Some(every) = self.options.anti_entropy {
+                    self.begin_round(now, every, out);
+                }
+            }
+            Some(UnderWay { waits: Waits::Answer { .. }, .. }) => self.abandon(now),
+            Some(UnderWay { waits: Waits::Pause(_), .. }) => self.take_step(now, out),
+        }
+        self.counters.anti_entropy_bytes += (out.bytes.len() - before) as u64;
+    }
+
+    /// A tenth more or less, so that nodes that start together don't all compare at once.
+    fn rest_until_round(&mut self, now: Now, pause: Duration) {
+        let jitter = Duration(self.prng.below(pause.0 / 5 + 1));
+        self.exchanges.next_round = Some(now.monotonic + Duration(pause.0 / 10 * 9) + jitter);
+    }
+
+    fn begin_round(&mut self, now: Now, every: Duration, out: &mut Output) {
+        let is_due = self.exchanges.next_round.is_some_and(|at| at <= now.monotonic);
+        if is_due || self.exchanges.next_round.is_none() {
+            self.rest_until_round(now, every);
+        }
+        if !is_due || self.stopping || !self.view.is_serving() {
+            return;
+        }
+        let Some((with, partitions)) = self.next_partner(now) else { return };
+        self.counters.anti_entropy_rounds += 1;
+        self.exchanges.last = Some(with);
+        self.begin_exchange(now, with, partitions, Vec::new(), out);
+    }
+
+    fn begin_exchange(
+        &mut self,
+        now: Now,
+        with: LinkId,
+        partitions: Vec<PartitionId>,
+        streamed: Vec<PartitionId>,
+        out: &mut Output,
+    ) {
+        let exchange = Exchange::new(partitions.into_iter());
+        let waits = Waits::Pause(now.monotonic);
+        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, streamed });
+        self.take_step(now, out);
+    }
+
+    /// The peer after the last one, with all partitions that both hold.
+    fn next_partner(&self, now: Now) -> Option<(LinkId, Vec<PartitionId>)> {
+        let up = |link: &LinkId| self.detector.health(now.monotonic, link.node) == Health::Up;
+        let mut peers: Vec<LinkId> = self.links.all_up().filter(up).collect();
+        let after = peers.partition_point(|link| Some(*link) <= self.exchanges.last);
+        peers.rotate_left(after);
+        let partitions = |with: LinkId| -> Vec<PartitionId> {
+            let mine = self.view.ring.partitions().iter().filter(|partition| self.is_mine(*partition));
+            mine.filter(|&partition| {
+                self.both_hold(with.node, partition) && self.link_to(with.node, partition) == Some(with)
+            })
+            .collect()
+        };
+        let shared = peers.into_iter().map(|with| (with, partitions(with)));
+        shared.into_iter().find(|(_, partitions)| !partitions.is_empty())
+    }
+
+    /// Ask what comes next, or end the round.
+    fn take_step(&mut self, now: Now, out: &mut Output) {
+        let is_busy = self.is_busy();
+        let Some(under_way) = &mut self.exchanges.under_way else { return };
+        let (with, step) = (under_way.with, under_way.exchange.step());
+        if step == Step::Done {
+            let found = under_way.exchange.found();
+            let streamed = std::mem::take(&mut under_way.streamed);
+            self.exchanges.under_way = None;
+            return match self.options.anti_entropy {
+                _ if !streamed.is_empty() => self.on_streamed(now, with.node, streamed),
+                Some(every) => {
+                    self.rest_until_round(now, if found > 0 { Duration(every.0 / 4) } else { every });
+                }
+                None => {}
+            };
+        }
+        let moves = matches!(step, Step::List(_) | Step::Pull(..) | Step::Push(..));
+        if moves && is_busy {
+            under_way.waits = Waits::Pause(now.monotonic + BUSY_PAUSE);
+            return;
+        }
+        let Some(connection) = self.links.connection(with) else { return self.abandon(now) };
+        let id = self.exchanges.next_id();
+        let asked = self.ask(connection, step, id, out);
+        let Some(under_way) = &mut self.exchanges.under_way else { return };
+        under_way.waits = match asked {
+            Asked::Question { tokens } => {
+                self.detector.on_asked(now.monotonic, with.node);
+                Waits::Answer { id, until: now.monotonic + ANSWER_MAX, tokens }
+            }
+            Asked::Nothing { tokens } => {
+                let fits = under_way.exchange.on_pushed(tokens);
+                debug_assert!(fits.is_ok(), "as many as the step named");
+                Waits::Pause(now.monotonic)
+            }
+        };
+    }
+
+    fn ask(&mut self, to: ConnectionId, step: Step, id: u64, out: &mut Output) -> Asked {
+        let ring = self.view.ring.hash();
+        let encoder = &mut self.encoder;
+        let nodes = match step {
+            Step::Roots(partitions) => Nodes::Roots(partitions.iter().map(|partition| partition.0).collect()),
+            Step::Branches(partition) => Nodes::Branches(partition.0),
+            Step::Leaves(partition, branch) => Nodes::Leaves { partition: partition.0, branch },
+            Step::List(Selection { partition, branch, leaves, from }) => {
+                let request = KeysRequest { ring, partition: partition.0, branch, leaves, from };
+                out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
+                return Asked::Question { tokens: 0 };
+            }
+            Step::Pull(partition, tokens) => {
+                let request = PullRequest { ring, partition: partition.0, tokens };
+                out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
+                return Asked::Question { tokens: 0 };
+            }
+            Step::Push(partition, tokens) => {
+                let (tokens, any) = self.send_states(to, partition, &tokens, id, out);
+                return if any { Asked::Question { tokens } } else { Asked::Nothing { tokens } };
+            }
+            Step::Done => unreachable!("a round that is done asks nothing"),
+        };
+        let request = TreeRequest { ring, nodes };
+        out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
+        Asked::Question { tokens: 0 }
+    }
+
+    /// An answer to a question of the exchange; one that comes too late is not looked at.
+    pub(super) fn on_exchange_answer(
+        &mut self,
+        now: Now,
+        from: LinkId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Malformed> {
+        let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else {
+            return Ok(());
+        };
+        let mut pause = STEP_PAUSE;
+        let fits = match frame.header.kind {
+            Kind::TREE => {
+                pause = Duration::ZERO;
+                let fits = under_way.exchange.on_nodes(&self.trees, &Tree::parse(frame)?.nodes);
+                if F::WATCHED && under_way.exchange.leaves().count_ones() == 1 {
+                    self.failpoints.reached(Rare::DifferenceInOneLeaf);
+                }
+                fits
+            }
+            Kind::KEYS => self.on_keys(&Keys::parse(frame)?),
+            Kind::PULLED => under_way.exchange.on_pulled(Pulled::parse(frame)?.tokens as usize),
+            _ => Err(Unexpected),
+        };
+        fits.map_err(|Unexpected| {
+            Malformed::Field("an answer that doesn't fit the question of anti-entropy")
+        })?;
+        self.go_on_after(now, pause);
+        Ok(())
+    }
+
+    fn on_keys(&mut self, keys: &Keys<'_>) -> Result<(), Unexpected> {
+        let Some(under_way) = &self.exchanges.under_way else { return Ok(()) };
+        let Step::List(selection) = under_way.exchange.step() else { return Err(Unexpected) };
+        let mine = self.list(&selection);
+        let theirs = Listing { keys: keys.keys().collect(), more: keys.more };
+        self.counters.anti_entropy_keys_compared += mine.keys.len().max(theirs.keys.len()) as u64;
+        let Some(under_way) = &mut self.exchanges.under_way else { return Ok(()) };
+        under_way.exchange.on_keys(&self.trees, &mine, &theirs)
+    }
+
+    /// What was pushed has been merged there, durably: the last of it carried the question's id.
+    pub(super) fn on_pushed(&mut self, now: Now, from: LinkId, request_id: u64) {
+        let Some((under_way, tokens)) = self.exchanges.awaited(from, request_id) else { return };
+        if under_way.exchange.on_pushed(tokens).is_ok() {
+            self.go_on_after(now, STEP_PAUSE);
+        }
+    }
+
+    fn go_on_after(&mut self, now: Now, pause: Duration) {
+        if let Some(under_way) = &mut self.exchanges.under_way {
+            under_way.waits = Waits::Pause(now.monotonic + pause);
+        }
+    }
+
+    /// The other refused: it is busy, has another ring, or doesn't know anti-entropy.
+    pub(super) fn on_exchange_refused(&mut self, now: Now, from: LinkId, request_id: u64) {
+        if self.exchanges.awaited(from, request_id).is_some() {
+            self.abandon(now);
+        }
+    }
+
+    /// Leave it to a later round.
+    fn abandon(&mut self, now: Now) {
+        self.failpoints.reached(Rare::ExchangeAbandoned);
+        let abandoned = self.exchanges.under_way.take();
+        if abandoned.is_some_and(|under_way| !under_way.streamed.is_empty()) {
+            self.streams.rest(now.monotonic);
+        } else if let Some(every) = self.options.anti_entropy {
+            self.rest_until_round(now, every);
+        }
+    }
+
+    /// What is being streamed for a ring that was given up, or a life that has ended, is of no use.
+    pub(super) fn abandon_stream(&mut self) {
+        self.exchanges.under_way.take_if(|under_way| !under_way.streamed.is_empty());
+    }
+}
+
+/// Whether an answer will come.
+enum Asked {
+    /// It will; so many tokens were sent.
+    Question { tokens: usize },
+    /// It won't, since there was nothing to send.
+    Nothing { tokens: usize },
+}

@@ -1,0 +1,231 @@
+//! Hash trees: kept up with every write, and shown to the other primaries, who keep nothing here between two questions.
+//!
+//! Whatever is sent here is bounded: nodes and lists by their frames, states by [`MOVE_BYTES`].
+
+use ringmain_schema::exchange::{KeyHash, Keys, KeysRequest, Nodes, PullRequest, Pulled, Tree, TreeRequest};
+use ringmain_schema::limits::EXCHANGE_KEYS_MAX;
+use ringmain_schema::message::{ErrorAnswer, ErrorCode};
+use ringmain_schema::peer::ReplicateWriter;
+use ringmain_schema::{Flags, Frame, Kind, Malformed};
+use smallvec::SmallVec;
+
+use crate::anti_entropy::{Listing, Selection};
+use crate::causality::Content;
+use crate::failpoint::{Bug, Failpoints};
+use crate::id::{ConnectionId, NodeId, PartitionId};
+use crate::replica::state_writer;
+use crate::storage::{Change, Entry};
+use crate::time::Now;
+
+use super::Shard;
+use super::io::Output;
+use super::links::LinkId;
+
+/// States that are sent in one step have so many bytes of values, or are those of one token.
+const MOVE_BYTES: usize = 256 << 10;
+/// With more requests under way than this part of what the shard takes, nothing is listed and no state is sent.
+const BUSY_SHARE: usize = 64;
+
+impl<F: Failpoints> Shard<F> {
+    /// Bring the trees up to what the replica holds.
+    pub(super) fn keep_trees(&mut self) {
+        if self.failpoints.planted(Bug::LastSegmentNotRehashed) {
+            let changes: Vec<Change> = self.replica.take_changes().collect();
+            changes.iter().for_each(|change| self.rehash_but_the_last(change));
+        }
+        let Self { replica, trees, .. } = self;
+        replica.take_changes().for_each(|change| trees.apply(&change));
+    }
+
+    /// What [`Bug::LastSegmentNotRehashed`] makes of a change: as shipped, a segment is hashed anew from what it holds, but
+    /// for the last one when a key is deleted there.
+    fn rehash_but_the_last(&mut self, change: &Change) {
+        let Change { partition, token, before, .. } = *change;
+        let at = self.trees.leaf_of(token);
+        let mut under = self.replica.index().under(partition, token);
+        let is_delete = before != 0 && under.all(|entry| entry.state.sibling_count() == 0);
+        if is_delete && self.trees.get(partition).is_some_and(|tree| tree.is_last(at)) {
+            return;
+        }
+        let segment = Selection { partition, branch: at.branch, leaves: 1 << at.leaf, from: 0 };
+        let held = Listing::take(self.replica.index(), &self.trees, &segment, usize::MAX);
+        let after = held.keys.iter().fold(0, |sum: u64, (_, hash)| sum.wrapping_add(*hash));
+        let before = self.trees.leaves(partition, at.branch)[usize::from(at.leaf)];
+        self.trees.apply(&Change { before, after, ..*change });
+    }
+
+    /// Is there so much to do for clients that anti-entropy has to wait?
+    pub(super) fn is_busy(&self) -> bool {
+        let waited_for = self.operations.len() - self.counters.operations_lingering as usize;
+        waited_for > self.options.operations_max / BUSY_SHARE
+    }
+
+    /// A frame of anti-entropy: a question, or the answer to one.
+    pub(super) fn on_tree_frame(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        link: LinkId,
+        frame: &Frame<'_>,
+        out: &mut Output,
+    ) -> Result<(), Malformed> {
+        let before = out.bytes.len();
+        match frame.header.kind {
+            Kind::TREE_REQUEST => {
+                self.on_tree_request(connection, link.node, frame, &TreeRequest::parse(frame)?, out);
+            }
+            Kind::KEYS_REQUEST => {
+                self.on_keys_request(connection, link.node, frame, &KeysRequest::parse(frame)?, out);
+            }
+            Kind::PULL_REQUEST => {
+                self.on_pull_request(connection, link.node, frame, &PullRequest::parse(frame)?, out);
+            }
+            _ => self.on_exchange_answer(now, link, frame)?,
+        }
+        self.counters.anti_entropy_bytes += (out.bytes.len() - before) as u64;
+        Ok(())
+    }
+
+    fn on_tree_request(
+        &mut self,
+        connection: ConnectionId,
+        from: NodeId,
+        frame: &Frame<'_>,
+        request: &TreeRequest,
+        out: &mut Output,
+    ) {
+        let id = frame.header.request_id;
+        let all = match &request.nodes {
+            Nodes::Roots(partitions) => partitions.as_slice(),
+            Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => std::slice::from_ref(partition),
+        };
+        if !all.iter().all(|partition| self.compares(from, request.ring, *partition)) {
+            return self.refuse_peer(connection, id, out);
+        }
+        let trees = &self.trees;
+        let nodes: Vec<u64> = match request.nodes {
+            Nodes::Roots(_) => all.iter().map(|partition| trees.root(PartitionId(*partition))).collect(),
+            Nodes::Branches(partition) => trees.branches(PartitionId(partition)).into(),
+            Nodes::Leaves { partition, branch } => trees.leaves(PartitionId(partition), branch).into(),
+        };
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| Tree::encode(encoder, id, &nodes, bytes));
+    }
+
+    fn on_keys_request(
+        &mut self,
+        connection: ConnectionId,
+        from: NodeId,
+        frame: &Frame<'_>,
+        request: &KeysRequest,
+        out: &mut Output,
+    ) {
+        let id = frame.header.request_id;
+        if !self.compares(from, request.ring, request.partition) {
+            return self.refuse_peer(connection, id, out);
+        }
+        if self.is_busy() {
+            return self.refuse_busily(connection, id, out);
+        }
+        let KeysRequest { partition, branch, leaves, from, .. } = *request;
+        let listing = self.list(&Selection { partition: PartitionId(partition), branch, leaves, from });
+        let keys: Vec<_> = listing.keys.iter().map(|(token, hash)| KeyHash::new(*token, *hash)).collect();
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| Keys::encode(encoder, id, &keys, listing.more, bytes));
+    }
+
+    fn on_pull_request(
+        &mut self,
+        connection: ConnectionId,
+        from: NodeId,
+        frame: &Frame<'_>,
+        request: &PullRequest,
+        out: &mut Output,
+    ) {
+        let id = frame.header.request_id;
+        if !self.compares(from, request.ring, request.partition) {
+            return self.refuse_peer(connection, id, out);
+        }
+        if self.is_busy() {
+            return self.refuse_busily(connection, id, out);
+        }
+        let (tokens, _) =
+            self.send_states(connection, PartitionId(request.partition), &request.tokens, 0, out);
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| Pulled { tokens: tokens as u32 }.encode(encoder, id, bytes));
+    }
+
+    /// What is held here of some leaves.
+    pub(super) fn list(&self, selection: &Selection) -> Listing {
+        Listing::take(self.replica.index(), &self.trees, selection, EXCHANGE_KEYS_MAX)
+    }
+
+    /// Send the states under these tokens, the last of them under `last_id`: how many tokens that were, and whether there
+    /// was any state. A token that the partition doesn't have has none.
+    pub(super) fn send_states(
+        &mut self,
+        to: ConnectionId,
+        partition: PartitionId,
+        tokens: &[u64],
+        last_id: u64,
+        out: &mut Output,
+    ) -> (usize, bool) {
+        let index = self.replica.index();
+        let mut states = SmallVec::<[&Entry; 64]>::new();
+        let (mut served, mut bytes) = (0, 0);
+        for token in tokens {
+            if bytes >= MOVE_BYTES {
+                break;
+            }
+            let from = states.len();
+            states.extend(index.under(partition, *token));
+            bytes += states[from..].iter().map(|entry| bytes_of(entry)).sum::<usize>();
+            served += 1;
+        }
+        for (at, entry) in states.iter().enumerate() {
+            let replicate = ReplicateWriter {
+                key: &entry.key,
+                state: state_writer(&entry.state),
+                ring: self.view.ring.hash(),
+                partition_epoch: 0,
+                repair: true,
+                replaced: &[],
+                hint_for: 0,
+                exchange: true,
+            };
+            let id = if at + 1 == states.len() { last_id } else { 0 };
+            let encoder = &mut self.encoder;
+            out.deliver(to, false, |bytes| replicate.encode(encoder, id, bytes));
+        }
+        (served, !states.is_empty())
+    }
+
+    /// Is this partition one that both hold, by the same ring?
+    fn compares(&self, with: NodeId, ring: u64, partition: u32) -> bool {
+        partition < self.trees.partitions()
+            && ring == self.view.ring.hash()
+            && self.view.is_serving()
+            && self.is_mine(PartitionId(partition))
+            && self.both_hold(with, PartitionId(partition))
+    }
+
+    /// Do both this node and that one own this partition, now or when the ring has changed?
+    pub(super) fn both_hold(&self, other: NodeId, partition: PartitionId) -> bool {
+        let (primaries, successors) = (self.view.primaries(partition), self.view.successors(partition));
+        self.view.owns(partition) && (primaries.contains(&other) || successors.contains(&other))
+    }
+
+    fn refuse_busily(&mut self, connection: ConnectionId, id: u64, out: &mut Output) {
+        let error = ErrorAnswer::new(ErrorCode::Overloaded, "clients come first: compare later");
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| error.encode(encoder, id, Flags::NONE, bytes));
+    }
+}
+
+fn bytes_of(entry: &Entry) -> usize {
+    let values = entry.state.versions().iter().map(|version| match &version.content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone => 0,
+    });
+    entry.key.len() + values.sum::<usize>()
+}

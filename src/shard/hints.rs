@@ -16,7 +16,6 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::appends::Waiter;
 use super::io::{Append, Output};
-use super::operations::Work;
 use super::peers::replaced_by;
 use super::table::{Table, Tag};
 
@@ -174,37 +173,6 @@ impl<F: Failpoints> Shard<F> {
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);
         out.appends.push(Append { sequence, record: start..out.bytes.len() });
-    }
-
-    /// Send a write under way to a fallback, which is to keep it for `target`.
-    pub(super) fn send_hint(
-        &mut self,
-        now: Now,
-        key: u64,
-        target: NodeId,
-        to: ConnectionId,
-        out: &mut Output,
-    ) {
-        let Some(operation) = self.operations.get_mut(key) else { return };
-        let Work::Put { kept_for, replaced, .. } = &operation.work else { return };
-        let place = operation.place();
-        let state = match kept_for {
-            Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
-            None => self.replica.read(now, place).map(|entry| &entry.state),
-        };
-        let Some(state) = state else { return };
-        let replicate = ReplicateWriter {
-            key: place.key,
-            state: state_writer(state),
-            ring: self.view.ring.hash(),
-            partition_epoch: 0,
-            repair: false,
-            replaced,
-            hint_for: target.0,
-            exchange: false,
-        };
-        let encoder = &mut self.encoder;
-        out.deliver(to, false, |bytes| replicate.encode(encoder, key, bytes));
     }
 
     /// Hand over what waits, if it is time: to each target that is back, a few at a time.

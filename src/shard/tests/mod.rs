@@ -3,6 +3,7 @@
 mod anti_entropy;
 mod cluster;
 mod fallbacks;
+mod heirs;
 mod regroup;
 mod stories;
 mod suspicion;

@@ -6,18 +6,22 @@ use smallvec::SmallVec;
 use crate::causality::{Siblings, VersionVector};
 use crate::id::NodeId;
 
+use super::owners::{Owners, Sets, share};
 use super::{Basis, Role};
 
 /// Merges the answers to one read and counts them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct GetQuorum {
-    /// R. `1 <= needed`.
+    /// R, of each set of owners that counts; 0 for a majority of each.
     needed: u8,
-    /// Of these so many must be primaries. `primaries_needed <= needed`
+    /// Of these so many must be owners.
     primaries_needed: u8,
+    /// R among each of these. The others are asked too, so that they can be repaired.
+    counted: Sets,
     /// What the client wants included.
     at_least: VersionVector,
-    replicas: SmallVec<[(NodeId, Role, Answer); 4]>,
+    /// Each owner, with the sets that it is in; then fallbacks, which are in none.
+    replicas: SmallVec<[(NodeId, Sets, Answer); 4]>,
     merged: Siblings<Bytes>,
 }
 
@@ -42,31 +46,71 @@ pub enum GetVerdict {
 }
 
 impl GetQuorum {
-    /// A read of which `primaries` (distinct nodes) are asked, and `needed` must answer.
-    pub fn new(needed: u8, at_least: VersionVector, primaries: &[NodeId]) -> Self {
-        assert!(needed > 0, "a read that waits for nobody knows nothing");
-        let replicas = primaries.iter().map(|&node| (node, Role::Primary, Answer::Awaited)).collect();
-        Self { needed, primaries_needed: 0, at_least, replicas, merged: Siblings::new() }
+    /// A read of which the owners are asked, and `needed` of the primaries must answer: at most all of them, and a
+    /// majority if that is 0.
+    pub fn new<'a>(needed: u8, at_least: VersionVector, owners: impl Into<Owners<'a>>) -> Self {
+        let owners = owners.into();
+        let replicas = owners.iter().map(|node| (node, owners.sets(node), Answer::Awaited)).collect();
+        let counted = Sets::PRIMARIES;
+        Self { needed, primaries_needed: 0, counted, at_least, replicas, merged: Siblings::new() }
     }
 
-    /// The same, but so many of those that count must be primaries.
+    /// The same, but so many of those that count must be owners.
     #[must_use]
     pub fn with_primaries(mut self, primaries_needed: u8) -> Self {
-        assert!(primaries_needed <= self.needed, "more primaries than replicas can't be waited for");
         self.primaries_needed = primaries_needed;
         self
+    }
+
+    /// The same, but if `both`, as many of the successors must answer too.
+    #[must_use]
+    pub const fn with_successors(mut self, both: bool) -> Self {
+        self.counted = if both { Sets::BOTH } else { Sets::PRIMARIES };
+        self
+    }
+
+    /// Others own the key now, or (`both`) the successors count. What was told stays; owners that have told nothing,
+    /// or spoke as fallbacks, must be asked. False if nothing has changed.
+    pub fn regroup(&mut self, owners: Owners<'_>, both: bool) -> bool {
+        let counted = if both { Sets::BOTH } else { Sets::PRIMARIES };
+        let known = self.replicas.iter().filter(|(_, sets, _)| *sets != Sets::NONE);
+        let known = known.map(|(node, sets, _)| (*node, *sets));
+        if counted == self.counted && known.eq(owners.iter().map(|node| (node, owners.sets(node)))) {
+            return false;
+        }
+        let mut before = std::mem::take(&mut self.replicas);
+        before.retain(|(.., answer)| matches!(answer, Answer::State { .. }));
+        for node in owners.iter() {
+            let told = before.iter_mut().find(|(known, sets, _)| *known == node && *sets != Sets::NONE);
+            let answer =
+                told.map_or(Answer::Awaited, |(.., answer)| std::mem::replace(answer, Answer::Failed));
+            self.replicas.push((node, owners.sets(node), answer));
+        }
+        before.retain(|(node, sets, _)| *sets == Sets::NONE && !owners.contains(*node));
+        self.replicas.extend(before);
+        self.counted = counted;
+        true
     }
 
     /// A fallback is asked too: it may hold something for a primary that can't be reached.
     pub fn add_fallback(&mut self, node: NodeId) {
         if self.replicas.iter().all(|(known, ..)| *known != node) {
-            self.replicas.push((node, Role::Fallback, Answer::Awaited));
+            self.replicas.push((node, Sets::NONE, Answer::Awaited));
         }
     }
 
     /// The fallbacks that are asked, or have been.
     pub fn fallbacks(&self) -> impl Iterator<Item = NodeId> {
-        self.replicas.iter().filter(|(_, role, _)| *role == Role::Fallback).map(|(node, ..)| *node)
+        self.replicas.iter().filter(|(_, sets, _)| *sets == Sets::NONE).map(|(node, ..)| *node)
+    }
+
+    /// Owners that were asked, and have neither answered nor failed.
+    pub fn awaited(&self) -> impl Iterator<Item = NodeId> {
+        let awaited = self
+            .replicas
+            .iter()
+            .filter(|(_, sets, answer)| *sets != Sets::NONE && matches!(answer, Answer::Awaited));
+        awaited.map(|(node, ..)| *node)
     }
 
     /// What `node` has of the key; an answer that comes twice counts once.
@@ -93,9 +137,9 @@ impl GetQuorum {
         &self.merged
     }
 
-    /// R.
-    pub const fn needed(&self) -> u8 {
-        self.needed
+    /// R, of the set that needs more.
+    pub fn needed(&self) -> u8 {
+        self.counted_sets().map(|set| share(self.needed, self.members(set))).max().unwrap_or(1)
     }
 
     /// Nobody is waited for any more.
@@ -103,65 +147,95 @@ impl GetQuorum {
         !self.replicas.iter().any(|(.., answer)| matches!(answer, Answer::Awaited))
     }
 
-    /// Did primaries answer whose silence means nothing?
+    /// Did owners that count answer whose silence means nothing?
     pub fn counts_incomplete(&self) -> bool {
-        let mut primaries = self.replicas.iter().filter(|(_, role, _)| *role == Role::Primary);
-        primaries.any(|(.., answer)| matches!(answer, Answer::State { complete: false, .. }))
+        let incomplete = |answer: &Answer| matches!(answer, Answer::State { complete: false, .. });
+        self.owners(self.counted).any(incomplete)
     }
 
-    /// How many primaries have not answered: fallbacks may know what they missed.
+    /// How many owners that count have not answered: fallbacks may know what they missed.
     pub fn silent_primaries(&self) -> usize {
-        let primaries = self.replicas.iter().filter(|(_, role, _)| *role == Role::Primary);
-        primaries.filter(|(.., answer)| !matches!(answer, Answer::State { .. })).count()
+        self.owners(self.counted).filter(|answer| !matches!(answer, Answer::State { .. })).count()
     }
 
     /// Decide by what is known. `expired`: nothing more may be waited for.
     pub fn verdict(&self, expired: bool) -> GetVerdict {
-        let answered =
-            self.count(|role, answer| role == Role::Primary && matches!(answer, Answer::State { .. }));
-        let counted = self.count(counts);
-        let awaits = |_, answer: &Answer| !expired && matches!(answer, Answer::Awaited);
-        let awaited = self.count(awaits);
-        let (covered, primaries) = (self.merged.includes(&self.at_least), self.primaries());
-        let needed = usize::from(self.needed);
-        let all = usize::from(answered.primaries) == primaries && primaries >= needed;
-        let suffices =
-            |basis: Basis| usize::from(basis.nodes) >= needed && basis.primaries >= self.primaries_needed;
-        // What all complete replicas lack was never acknowledged; an incomplete one may have forgotten it.
-        if all && (covered || usize::from(counted.primaries) == primaries) {
-            GetVerdict::Enough(Basis { primaries: answered.primaries, ..counted }.summed())
-        } else if suffices(counted) && covered {
-            GetVerdict::Enough(counted)
-        } else if all {
-            GetVerdict::Stale
-        } else if awaited.nodes > 0 && suffices(counted.plus(awaited)) {
-            GetVerdict::Pending
-        } else if suffices(counted) {
-            GetVerdict::Stale
-        } else if awaited.nodes > 0
-            && usize::from(answered.primaries + awaited.primaries) == primaries
-            && primaries >= needed
-        {
-            // Too few complete ones, but the union of all N will do.
-            GetVerdict::Pending
-        } else {
-            GetVerdict::Unavailable
+        let mut verdicts = self.counted_sets().map(|set| self.standing(set, expired));
+        let first = verdicts.next().expect("the primaries always count");
+        match verdicts.fold(first, Standing::worse) {
+            Standing::Enough => GetVerdict::Enough(self.basis()),
+            Standing::Stale => GetVerdict::Stale,
+            Standing::Pending => GetVerdict::Pending,
+            Standing::Unavailable => GetVerdict::Unavailable,
         }
     }
 
-    fn count(&self, which: impl Fn(Role, &Answer) -> bool) -> Basis {
-        let counted = self.replicas.iter().filter(|(_, role, answer)| which(*role, answer));
-        counted.fold(Basis::default(), |basis, (_, role, _)| basis.and(*role))
+    /// How far one set of owners has come.
+    fn standing(&self, set: Sets, expired: bool) -> Standing {
+        let counted = self.count(set, counts);
+        let awaited = self.count(set, |_, answer| !expired && matches!(answer, Answer::Awaited));
+        let answered = self.count(set, |sets, answer| sets != Sets::NONE && is_state(answer));
+        let (covered, owners) = (self.merged.includes(&self.at_least), self.members(set) as u8);
+        let needed = share(self.needed, self.members(set));
+        let primaries_needed = self.primaries_needed.min(needed);
+        let suffices = |basis: Basis| basis.nodes >= needed && basis.primaries >= primaries_needed;
+        if self.is_union(set) || suffices(counted) && covered {
+            Standing::Enough
+        } else if answered.primaries == owners {
+            Standing::Stale
+        } else if awaited.nodes > 0 && suffices(counted.plus(awaited)) {
+            Standing::Pending
+        } else if suffices(counted) {
+            Standing::Stale
+        } else if awaited.nodes > 0 && answered.primaries + awaited.primaries == owners {
+            // Too few complete ones, but the union of all N will do.
+            Standing::Pending
+        } else {
+            Standing::Unavailable
+        }
     }
 
-    fn primaries(&self) -> usize {
-        self.replicas.iter().filter(|(_, role, _)| *role == Role::Primary).count()
+    /// Have all of a set answered, and is there nothing more to know? What all complete replicas lack was never
+    /// acknowledged; an incomplete one may have forgotten it.
+    fn is_union(&self, set: Sets) -> bool {
+        let covered = self.merged.includes(&self.at_least);
+        self.owners(set).all(is_state)
+            && (covered
+                || self.owners(set).all(|answer| matches!(answer, Answer::State { complete: true, .. })))
     }
 
-    /// Primaries that answered and lack something of the merged state. What a fallback lacks, it needn't have.
+    /// What an answer rests on that is given now.
+    fn basis(&self) -> Basis {
+        let unions = self.counted_sets().filter(|set| self.is_union(*set)).fold(Sets::NONE, Sets::and);
+        let rests_on =
+            |sets: Sets, answer: &Answer| counts(sets, answer) || unions.meets(sets) && is_state(answer);
+        self.count(self.counted, rests_on)
+    }
+
+    /// Owners in these sets, and fallbacks.
+    fn count(&self, sets: Sets, which: impl Fn(Sets, &Answer) -> bool) -> Basis {
+        let concerns = |of: Sets| of == Sets::NONE || of.meets(sets);
+        let counted = self.replicas.iter().filter(|(_, of, answer)| concerns(*of) && which(*of, answer));
+        counted.fold(Basis::default(), |basis, (_, of, _)| basis.and(of.role()))
+    }
+
+    /// What the owners in these sets have answered.
+    fn owners(&self, sets: Sets) -> impl Iterator<Item = &Answer> {
+        self.replicas.iter().filter(move |(_, of, _)| of.meets(sets)).map(|(.., answer)| answer)
+    }
+
+    fn members(&self, set: Sets) -> usize {
+        self.owners(set).count()
+    }
+
+    fn counted_sets(&self) -> impl Iterator<Item = Sets> {
+        [Sets::PRIMARIES, Sets::SUCCESSORS].into_iter().filter(|set| set.meets(self.counted))
+    }
+
+    /// Owners that answered and lack something of the merged state. What a fallback lacks, it needn't have.
     pub fn stale_replicas(&self) -> impl Iterator<Item = NodeId> {
-        self.replicas.iter().filter_map(|(node, role, answer)| match answer {
-            Answer::State { state, .. } if *role == Role::Primary && state.would_change(&self.merged) => {
+        self.replicas.iter().filter_map(|(node, sets, answer)| match answer {
+            Answer::State { state, .. } if *sets != Sets::NONE && state.would_change(&self.merged) => {
                 Some(*node)
             }
             _ => None,
@@ -169,10 +243,29 @@ impl GetQuorum {
     }
 }
 
-/// Does this answer count towards R? A primary's, if its silence about a key means something; a fallback's, if it
+/// What is known of one set of owners, the better first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Enough,
+    Stale,
+    Pending,
+    Unavailable,
+}
+
+impl Standing {
+    fn worse(self, other: Self) -> Self {
+        self.max(other)
+    }
+}
+
+const fn is_state(answer: &Answer) -> bool {
+    matches!(answer, Answer::State { .. })
+}
+
+/// Does this answer count towards R? An owner's, if its silence about a key means something; a fallback's, if it
 /// holds something.
-fn counts(role: Role, answer: &Answer) -> bool {
-    match (role, answer) {
+fn counts(sets: Sets, answer: &Answer) -> bool {
+    match (sets.role(), answer) {
         (Role::Primary, Answer::State { complete, .. }) => *complete,
         (Role::Fallback, Answer::State { state, .. }) => !state.is_empty(),
         _ => false,
@@ -288,5 +381,67 @@ mod tests {
             assert_eq!(get.verdict(false), expected);
             assert!(get.stale_replicas().all(|node| node != fallback), "fallbacks are not repaired");
         }
+    }
+
+    /// The owners move from 1, 2, 3 to 2, 3, 4.
+    const MOVING: Owners<'static> =
+        Owners { primaries: &NODES, successors: &[NodeId(2), NodeId(3), NodeId(4)] };
+
+    fn moving(both: bool, answered: &[u64]) -> GetQuorum {
+        let mut get = GetQuorum::new(2, VersionVector::new(), MOVING).with_successors(both);
+        answered.iter().for_each(|&node| get.on_state(NodeId(node), state(node), true));
+        get
+    }
+
+    /// ADR 11: R among the owners in force, and from the step `Reading` on R among those to be.
+    #[test]
+    fn while_the_ring_changes_the_owners_to_be_count_when_it_is_time() {
+        for (both, answered, enough) in [
+            (false, &[1, 4][..], None),
+            (false, &[1, 2], Some(2)),
+            (false, &[1, 2, 4], Some(2)),
+            (true, &[1, 2], None),
+            (true, &[1, 2, 4], Some(3)),
+            (true, &[2, 3], Some(2)),
+            (true, &[3, 4], None),
+        ] {
+            let get = moving(both, answered);
+            let expected =
+                enough.map_or(GetVerdict::Pending, |nodes| GetVerdict::Enough(Basis::primaries(nodes)));
+            assert_eq!(get.verdict(false), expected, "{answered:?}");
+            assert_eq!(get.stale_replicas().count(), answered.len(), "all owners are repaired");
+        }
+    }
+
+    #[test]
+    fn a_read_of_both_sets_is_given_up_when_one_must_be() {
+        let mut get = moving(true, &[1, 2]);
+        get.on_failure(NodeId(4));
+        assert_eq!(get.verdict(false), GetVerdict::Pending);
+        get.on_state(NodeId(3), Siblings::new(), false);
+        assert_eq!(
+            get.verdict(false),
+            GetVerdict::Unavailable,
+            "a newcomer that isn't complete doesn't count"
+        );
+        assert_eq!((get.silent_primaries(), get.counts_incomplete()), (1, true));
+    }
+
+    #[test]
+    fn regrouped_it_keeps_what_was_told_and_asks_the_rest() {
+        let mut get = get(2);
+        get.on_state(NODES[0], state(1), true);
+        get.on_state(NODES[1], state(2), true);
+        get.add_fallback(NodeId(4));
+        get.on_state(NodeId(4), state(4), false);
+        assert!(!get.regroup(Owners::from(&NODES), false));
+        assert!(get.regroup(MOVING, true));
+        assert_eq!(get.awaited().collect::<Vec<_>>(), [NODES[2], NodeId(4)], "it spoke as a fallback");
+        assert_eq!(get.verdict(false), GetVerdict::Pending);
+        get.on_state(NodeId(4), Siblings::new(), true);
+        assert_eq!(get.verdict(false), GetVerdict::Enough(Basis::primaries(3)));
+        assert_eq!(get.merged().values().count(), 3, "what the fallback told is not forgotten");
+        assert!(get.regroup(Owners::from(MOVING.successors), false));
+        assert_eq!(get.verdict(false), GetVerdict::Enough(Basis::primaries(2)));
     }
 }

@@ -8,13 +8,18 @@
 //! counts complete replicas only, since one that restarted empty has nothing to say about what it doesn't
 //! have (P9); but when all N have answered there is nothing more to ask, and their union is the answer.
 //!
+//! While the ring changes a key has two sets of owners (`docs/adr/0011`): a write needs W among each, and so does a read from
+//! a certain step on. A request under way is regrouped when the sets change, and keeps what it has been told.
+//!
 //! Fallbacks stand in for primaries that can't be reached (paper §4.6): what one holds counts, to a write and to a
 //! read, unless the request wants primaries; what it doesn't hold says nothing.
 
 mod get;
+mod owners;
 mod put;
 
 pub use get::{GetQuorum, GetVerdict};
+pub use owners::{Owners, share};
 pub use put::{PutQuorum, PutVerdict};
 
 /// A majority of `replicas`: what R and W are unless a request or the configuration says otherwise.
@@ -56,12 +61,6 @@ impl Basis {
             fallbacks: self.fallbacks + more.fallbacks,
             nodes: self.nodes + more.nodes,
         }
-    }
-
-    /// As many nodes as there are primaries and fallbacks.
-    #[must_use]
-    pub(super) const fn summed(self) -> Self {
-        Self { nodes: self.primaries + self.fallbacks, ..self }
     }
 
     /// And one node more.

@@ -4,17 +4,31 @@ use smallvec::SmallVec;
 
 use crate::id::NodeId;
 
+use super::owners::{Owners, Sets, share};
 use super::{Basis, Role};
 
 /// Counts the acknowledgements of one write.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PutQuorum {
-    /// W. `1 <= needed`; more than there are replicas can't be met.
+    /// W, of each set of owners; 0 for a majority of each.
     needed: u8,
-    /// Of these so many must be primaries'. `primaries_needed <= needed`
+    /// Of these so many must be owners themselves.
     primaries_needed: u8,
-    /// Who is told, and for which primary: itself, or one that it stands in for.
-    replicas: SmallVec<[(NodeId, NodeId, Acknowledgement); 4]>,
+    /// There are two sets of owners.
+    is_changing: bool,
+    /// Each owner; then those who stand in for one.
+    replicas: SmallVec<[Replica; 4]>,
+}
+
+/// One who is told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Replica {
+    node: NodeId,
+    /// For whom it holds the write: for itself, or for an owner that can't be reached.
+    target: NodeId,
+    /// The target's.
+    sets: Sets,
+    acknowledgement: Acknowledgement,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,26 +53,52 @@ pub enum PutVerdict {
 }
 
 impl PutQuorum {
-    /// A write of which `primaries` (distinct nodes) are told, and `needed` must hold it durably.
-    pub fn new(needed: u8, primaries: &[NodeId]) -> Self {
-        assert!(needed > 0, "a write that waits for nobody can't be acknowledged");
-        let awaited = |&node| (node, node, Acknowledgement::Awaited);
-        Self { needed, primaries_needed: 0, replicas: primaries.iter().map(awaited).collect() }
+    /// A write of which the owners are told, and `needed` of each set must hold it durably: at most all of the set, and
+    /// a majority if that is 0.
+    pub fn new<'a>(needed: u8, owners: impl Into<Owners<'a>>) -> Self {
+        let owners = owners.into();
+        let awaited = |node| Replica::owner(node, owners, Acknowledgement::Awaited);
+        let replicas = owners.iter().map(awaited).collect();
+        Self { needed, primaries_needed: 0, is_changing: owners.is_changing(), replicas }
     }
 
-    /// The same, but so many of the acknowledgements must be primaries'.
+    /// The same, but so many of the acknowledgements must be the owners' own.
     #[must_use]
     pub fn with_primaries(mut self, primaries_needed: u8) -> Self {
-        assert!(primaries_needed <= self.needed, "more primaries than replicas can't be waited for");
         self.primaries_needed = primaries_needed;
         self
     }
 
-    /// A fallback was told to keep the write for a primary that can't be reached. A node that is told already
+    /// Others own the key now. Who acknowledged has it still; all other owners must be told, those too that were told
+    /// before. False if nothing has changed.
+    pub fn regroup(&mut self, owners: Owners<'_>) -> bool {
+        let known = self.owners().map(|replica| (replica.node, replica.sets));
+        if known.eq(owners.iter().map(|node| (node, owners.sets(node)))) {
+            return false;
+        }
+        let before = std::mem::take(&mut self.replicas);
+        let is_durable = |replica: &&Replica| replica.acknowledgement == Acknowledgement::Durable;
+        let durable = || before.iter().filter(is_durable);
+        let carried_over = |node| {
+            let held = durable().any(|replica| replica.node == node && replica.is_owner());
+            let acknowledgement = if held { Acknowledgement::Durable } else { Acknowledgement::Awaited };
+            Replica::owner(node, owners, acknowledgement)
+        };
+        let stand_ins = durable().filter(|replica| !replica.is_owner() && owners.contains(replica.target));
+        let stand_ins = stand_ins.map(|replica| Replica { sets: owners.sets(replica.target), ..*replica });
+        self.replicas = owners.iter().map(carried_over).chain(stand_ins).collect();
+        self.is_changing = owners.is_changing();
+        true
+    }
+
+    /// A fallback was told to keep the write for an owner that can't be reached. A node that is told already
     /// is told once.
-    pub fn add_fallback(&mut self, node: NodeId, primary: NodeId) {
-        if self.nodes().all(|known| known != node) {
-            self.replicas.push((node, primary, Acknowledgement::Awaited));
+    pub fn add_fallback(&mut self, node: NodeId, target: NodeId) {
+        let owner = self.owners().find(|owner| owner.node == target).copied();
+        if let Some(owner) = owner
+            && self.nodes().all(|known| known != node)
+        {
+            self.replicas.push(Replica { node, acknowledgement: Acknowledgement::Awaited, ..owner });
         }
     }
 
@@ -72,76 +112,112 @@ impl PutQuorum {
         self.set(node, Acknowledgement::Failed);
     }
 
+    /// One who stood in for another before it came to own the key itself is here twice, and has acknowledged the first.
     fn set(&mut self, node: NodeId, to: Acknowledgement) {
-        let found = self.replicas.iter_mut().find(|(replica, ..)| *replica == node);
-        if let Some((.., acknowledgement)) = found
-            && *acknowledgement != Acknowledgement::Durable
-        {
-            *acknowledgement = to;
+        let mut open = self.replicas.iter_mut().filter(|replica| !replica.is_durable());
+        if let Some(replica) = open.find(|replica| replica.node == node) {
+            replica.acknowledgement = to;
         }
     }
 
-    /// Durable acknowledgements so far, of distinct nodes. A primary and who stands in for it count as one: a fallback
-    /// drops what it kept as soon as the primary has it.
+    /// Durable acknowledgements so far, of distinct nodes. An owner and who stands in for it count as one: a fallback
+    /// drops what it kept as soon as the owner has it.
     pub fn acks(&self) -> Basis {
-        self.count(|acknowledgement| acknowledgement == Acknowledgement::Durable)
+        self.count(Sets::BOTH, Replica::is_durable)
     }
 
-    /// W.
-    pub const fn needed(&self) -> u8 {
-        self.needed
-    }
-
-    /// Has this node refused, or is it gone?
-    pub fn has_failed(&self, node: NodeId) -> bool {
-        let mut all = self.replicas.iter();
-        all.any(|(replica, _, acknowledgement)| {
-            *replica == node && *acknowledgement == Acknowledgement::Failed
-        })
+    /// W, of the set that needs more.
+    pub fn needed(&self) -> u8 {
+        share(self.needed, self.members(Sets::PRIMARIES))
+            .max(share(self.needed, self.members(Sets::SUCCESSORS)))
     }
 
     /// All who are told, or have been.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.replicas.iter().map(|(node, ..)| *node)
+        self.replicas.iter().map(|replica| replica.node)
     }
 
-    /// Primaries that have not acknowledged: they may need somebody to stand in for them.
-    pub fn silent_primaries(&self) -> impl Iterator<Item = NodeId> {
-        let silent = self.replicas.iter().filter(|(node, primary, acknowledgement)| {
-            node == primary && *acknowledgement != Acknowledgement::Durable
-        });
-        silent.map(|(node, ..)| *node)
+    /// Owners that were told, and have neither acknowledged nor failed.
+    pub fn awaited(&self) -> impl Iterator<Item = NodeId> {
+        let awaited = self.owners().filter(|owner| owner.acknowledgement == Acknowledgement::Awaited);
+        awaited.map(|owner| owner.node)
+    }
+
+    /// Owners that need somebody to stand in for them and have nobody: those that failed, and with `silent` all that
+    /// have not acknowledged.
+    pub fn unattended(&self, silent: bool) -> impl Iterator<Item = NodeId> {
+        let missing = move |owner: &&Replica| owner.has_failed() || silent && !owner.is_durable();
+        let alone = |owner: &&Replica| !self.stand_ins_of(owner.node).any(|replica| !replica.has_failed());
+        self.owners().filter(missing).filter(alone).map(|owner| owner.node)
     }
 
     /// Decide by what is known.
     pub fn verdict(&self) -> PutVerdict {
-        let acks = self.acks();
-        let possible = self.count(|acknowledgement| acknowledgement != Acknowledgement::Failed);
-        let suffices = |basis: Basis| basis.nodes >= self.needed && basis.primaries >= self.primaries_needed;
-        if suffices(acks) {
-            PutVerdict::Enough(acks)
-        } else if suffices(possible) {
+        if self.suffices(Replica::is_durable) {
+            PutVerdict::Enough(self.acks())
+        } else if self.suffices(|replica| !replica.has_failed()) {
             PutVerdict::Pending
         } else {
-            PutVerdict::Missed { acks }
+            PutVerdict::Missed { acks: self.acks() }
         }
     }
 
-    /// For each primary, itself or one of those who stand in for it.
-    fn count(&self, which: impl Fn(Acknowledgement) -> bool) -> Basis {
-        let primaries = self.replicas.iter().filter(|(node, primary, _)| node == primary);
-        primaries.fold(Basis::default(), |basis, (primary, _, own)| {
-            let stands_in = |(node, of, acknowledgement): &(NodeId, NodeId, Acknowledgement)| {
-                of == primary && node != primary && which(*acknowledgement)
+    /// Are these enough: W of each set, and as many distinct nodes?
+    fn suffices(&self, which: impl Fn(&Replica) -> bool + Copy) -> bool {
+        let all = self.count(Sets::BOTH, which);
+        let enough = |set: Sets| {
+            let counted = if self.is_changing { self.count(set, which) } else { all };
+            let needed = share(self.needed, self.members(set));
+            counted.nodes >= needed && counted.primaries >= self.primaries_needed.min(needed)
+        };
+        enough(Sets::PRIMARIES)
+            && (!self.is_changing || enough(Sets::SUCCESSORS) && all.nodes >= self.needed())
+    }
+
+    /// For each owner in these sets, itself or one of those who stand in for it; each node once.
+    fn count(&self, sets: Sets, which: impl Fn(&Replica) -> bool) -> Basis {
+        let owners = || self.owners().filter(|owner| owner.sets.meets(sets));
+        let mut counted: SmallVec<[NodeId; 8]> =
+            owners().filter(|owner| which(owner)).map(|owner| owner.node).collect();
+        let basis = Basis::primaries(counted.len() as u8);
+        owners().filter(|owner| !which(owner)).fold(basis, |basis, owner| {
+            let mut stand_ins = self.stand_ins_of(owner.node).filter(|replica| which(replica));
+            let Some(replica) = stand_ins.find(|replica| !counted.contains(&replica.node)) else {
+                return basis;
             };
-            if which(*own) {
-                basis.and(Role::Primary)
-            } else if self.replicas.iter().any(stands_in) {
-                basis.and(Role::Fallback)
-            } else {
-                basis
-            }
+            counted.push(replica.node);
+            basis.and(Role::Fallback)
         })
+    }
+
+    fn owners(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| replica.is_owner())
+    }
+
+    fn stand_ins_of(&self, owner: NodeId) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(move |replica| replica.target == owner && !replica.is_owner())
+    }
+
+    fn members(&self, set: Sets) -> usize {
+        self.owners().filter(|owner| owner.sets.meets(set)).count()
+    }
+}
+
+impl Replica {
+    fn owner(node: NodeId, owners: Owners<'_>, acknowledgement: Acknowledgement) -> Self {
+        Self { node, target: node, sets: owners.sets(node), acknowledgement }
+    }
+
+    fn is_owner(&self) -> bool {
+        self.node == self.target
+    }
+
+    fn is_durable(&self) -> bool {
+        self.acknowledgement == Acknowledgement::Durable
+    }
+
+    fn has_failed(&self) -> bool {
+        self.acknowledgement == Acknowledgement::Failed
     }
 }
 
@@ -211,5 +287,100 @@ mod tests {
         assert_eq!(put.verdict(), PutVerdict::Pending);
         put.on_durable(NODES[2]);
         assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(3)));
+    }
+
+    /// The owners move from 1, 2, 3 to 2, 3, 4.
+    const MOVING: Owners<'static> =
+        Owners { primaries: &NODES, successors: &[NodeId(2), NodeId(3), NodeId(4)] };
+
+    fn put(needed: u8, durable: &[u64]) -> PutQuorum {
+        let mut put = PutQuorum::new(needed, MOVING);
+        durable.iter().for_each(|&node| put.on_durable(NodeId(node)));
+        put
+    }
+
+    /// ADR 11: W among the owners in force and W among those to be.
+    #[test]
+    fn while_the_ring_changes_both_sets_must_hold_a_write() {
+        for (needed, durable, enough) in [
+            (2, &[1, 2][..], false),
+            (2, &[1, 4], false),
+            (2, &[3, 4], false),
+            (2, &[1, 2, 4], true),
+            (2, &[2, 3], true),
+            (0, &[2, 3], true),
+            (3, &[1, 2, 3], false),
+            (3, &[1, 2, 3, 4], true),
+        ] {
+            let verdict = put(needed, durable).verdict();
+            let basis = Basis::primaries(durable.len() as u8);
+            let expected = if enough { PutVerdict::Enough(basis) } else { PutVerdict::Pending };
+            assert_eq!(verdict, expected, "{needed} by {durable:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_is_missed_when_one_set_must_be() {
+        let mut put = put(2, &[1, 2]);
+        put.on_failure(NodeId(4));
+        assert_eq!(put.verdict(), PutVerdict::Pending);
+        put.on_failure(NodeId(3));
+        assert_eq!(put.verdict(), PutVerdict::Missed { acks: Basis::primaries(2) });
+        put.add_fallback(NodeId(9), NodeId(3));
+        assert_eq!(put.verdict(), PutVerdict::Pending);
+        put.on_durable(NodeId(9));
+        let both = Basis { primaries: 2, fallbacks: 1, nodes: 3 };
+        assert_eq!(put.verdict(), PutVerdict::Enough(both), "it counts for its owner in either set");
+        let put = put.with_primaries(2);
+        assert_eq!(put.verdict(), PutVerdict::Missed { acks: both }, "of the owners to be only one has it");
+    }
+
+    /// A cluster that grows from one node: W = 1 would leave a majority of three that knows nothing of the write.
+    #[test]
+    fn a_majority_is_one_of_each_set() {
+        let growing = Owners { primaries: &NODES[..1], successors: &NODES };
+        let mut put = PutQuorum::new(0, growing);
+        put.on_durable(NODES[0]);
+        assert_eq!(put.verdict(), PutVerdict::Pending);
+        put.on_durable(NODES[2]);
+        assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(2)));
+        let mut put = PutQuorum::new(3, growing);
+        NODES.into_iter().for_each(|node| put.on_durable(node));
+        assert_eq!(
+            put.verdict(),
+            PutVerdict::Enough(Basis::primaries(3)),
+            "of one owner no three can be asked for"
+        );
+    }
+
+    #[test]
+    fn regrouped_it_keeps_what_was_acknowledged_and_asks_the_rest() {
+        let mut put = PutQuorum::new(2, &NODES);
+        put.on_durable(NODES[0]);
+        put.on_failure(NODES[1]);
+        put.add_fallback(NodeId(4), NODES[1]);
+        put.add_fallback(NodeId(5), NODES[2]);
+        put.on_durable(NodeId(4));
+        assert!(!put.regroup(Owners::from(&NODES)));
+        assert!(put.regroup(MOVING));
+        assert_eq!(put.awaited().collect::<Vec<_>>(), [2, 3, 4].map(NodeId), "told again, the new one too");
+        assert_eq!(put.nodes().collect::<Vec<_>>(), [1, 2, 3, 4, 4].map(NodeId));
+        assert_eq!(put.verdict(), PutVerdict::Pending, "of the owners to be one has a hint");
+        put.on_durable(NodeId(4));
+        assert_eq!(put.verdict(), PutVerdict::Pending, "the hint and the copy are on one node");
+        put.on_durable(NodeId(3));
+        assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(3)));
+    }
+
+    #[test]
+    fn an_owner_no_more_does_not_count() {
+        let mut put = PutQuorum::new(2, &NODES);
+        put.on_durable(NODES[0]);
+        put.add_fallback(NodeId(9), NODES[0]);
+        assert!(put.regroup(Owners::from(MOVING.successors)));
+        put.on_durable(NodeId(2));
+        assert_eq!(put.verdict(), PutVerdict::Pending);
+        put.on_durable(NodeId(4));
+        assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(2)));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::causality::{Content, Siblings};
 use crate::id::{NodeId, PartitionId};
@@ -22,6 +23,8 @@ pub struct Hint {
     pub appended: u64,
     /// Changes with the state: an acknowledgement of an older one drops nothing.
     pub version: u64,
+    /// Who has said that it holds this version.
+    pub held_by: SmallVec<[NodeId; 3]>,
 }
 
 /// The hints for this node are as many bytes as they may be.
@@ -105,7 +108,7 @@ impl HintStore {
             return Err(Full);
         }
         self.last_version += 1;
-        let hint = Hint { partition, state, appended, version: self.last_version };
+        let hint = Hint { partition, state, appended, version: self.last_version, held_by: SmallVec::new() };
         let kept = self.targets.entry(target).or_default();
         kept.bytes = bytes;
         kept.hints.insert(key.into(), hint);
@@ -135,13 +138,14 @@ impl HintStore {
         Some((key, hint))
     }
 
-    /// The target holds this version of the hint: drop it, unless it has changed since. True if it was dropped.
-    pub fn done(&mut self, target: NodeId, key: &[u8], version: u64) -> bool {
-        if self.find(target, key).is_none_or(|hint| hint.version != version) {
-            return false;
+    /// `node` holds this version of the hint: who does by now, unless it has changed since.
+    pub fn held(&mut self, target: NodeId, key: &[u8], version: u64, node: NodeId) -> Option<&[NodeId]> {
+        let hint =
+            self.targets.get_mut(&target)?.hints.get_mut(key).filter(|hint| hint.version == version)?;
+        if !hint.held_by.contains(&node) {
+            hint.held_by.push(node);
         }
-        self.forget(target, key);
-        true
+        Some(&hint.held_by)
     }
 
     /// Nothing is kept of this key for this target any more.
@@ -209,14 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_that_changed_since_it_was_sent_is_not_dropped() {
+    fn what_was_sent_before_a_hint_changed_is_not_what_is_held() {
         let mut store = HintStore::new(10_000);
         store.keep(keeping(A, b"k"), &state(1, b"milk"), 1).unwrap();
         let sent = store.next(A).unwrap().1.version;
         store.keep(keeping(A, b"k"), &state(2, b"bread"), 2).unwrap();
-        assert!(!store.done(A, b"k", sent));
+        assert_eq!(store.held(A, b"k", sent, A), None);
         let sent = store.next(A).unwrap().1.version;
-        assert!(store.done(A, b"k", sent) && store.is_empty());
+        assert_eq!(store.held(A, b"k", sent, A), Some(&[A][..]));
+        assert_eq!(store.held(A, b"k", sent, A), Some(&[A][..]), "twice is once");
+        assert_eq!(store.held(A, b"k", sent, B), Some(&[A, B][..]));
+        store.keep(keeping(A, b"k"), &state(3, b"eggs"), 3).unwrap();
+        assert!(store.find(A, b"k").unwrap().held_by.is_empty(), "nobody holds what is new");
     }
 
     #[test]

@@ -6,16 +6,15 @@
 
 use smallvec::SmallVec;
 
-use crate::coordinator::Role;
+use crate::coordinator::{Role, share};
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::membership::Health;
-use crate::replica::Place;
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::io::Output;
-use super::operations::{Operation, Work};
+use super::operations::{Nodes, Operation, Work};
 
 /// A silent primary is waited for, alone, for this share of a request's time.
 const PATIENCE_SHARE: u64 = 4;
@@ -40,19 +39,21 @@ impl<F: Failpoints> Shard<F> {
         if self.is_sloppy() { Duration(budget.0 / PATIENCE_SHARE) } else { budget }
     }
 
-    /// Is this node a primary of the partition, or does it stand in for one?
+    /// Does this node own the partition, now or when the ring has changed, or does it stand in for who does?
     pub(super) fn role(&self, partition: PartitionId) -> Role {
-        if self.view.primaries(partition).contains(&self.view.me) { Role::Primary } else { Role::Fallback }
+        if self.view.owns(partition) { Role::Primary } else { Role::Fallback }
     }
 
     /// The healthy fallbacks of a partition in the order of the preference list, each with the connection to its
-    /// right shard.
+    /// right shard. While the ring changes, those who will be in it: who leaves shouldn't keep anything.
     pub(super) fn fallbacks(
         &self,
         now: Instant,
         partition: PartitionId,
     ) -> impl Iterator<Item = (NodeId, ConnectionId)> {
-        let all = self.view.ring.preference_list(partition).fallbacks();
+        let ring = self.view.change.as_ref().map_or(&self.view.ring, |change| &change.next);
+        let owners = self.owners(partition);
+        let all = ring.preference_list(partition).iter().filter(move |&node| !owners.contains(node));
         let others = all.filter(move |&node| self.is_sloppy() && node != self.view.me);
         let up = others.filter(move |&node| self.detector.health(now, node) == Health::Up);
         up.filter_map(move |node| Some((node, self.links.connection(self.link_to(node, partition)?)?)))
@@ -73,27 +74,18 @@ impl<F: Failpoints> Shard<F> {
     fn stand_in_for_put(&mut self, now: Now, key: u64, missing: Missing, out: &mut Output) {
         let Some(operation) = self.operations.get_mut(key) else { return };
         let partition = operation.partition;
-        let Work::Put { quorum, stand_ins, .. } = &operation.work else { return };
-        let stands = |target: NodeId| {
-            stand_ins.iter().any(|(fallback, of)| *of == target && !quorum.has_failed(*fallback))
-        };
-        let is_missing = |node: &NodeId| missing == Missing::Silent || quorum.has_failed(*node);
-        let targets: SmallVec<[NodeId; 4]> =
-            quorum.silent_primaries().filter(is_missing).filter(|node| !stands(*node)).collect();
+        let Work::Put { quorum, .. } = &operation.work else { return };
+        let targets: Nodes = quorum.unattended(missing == Missing::Silent).collect();
         if targets.is_empty() {
             return;
         }
-        let known: SmallVec<[NodeId; 4]> = quorum.nodes().collect();
+        let known: Nodes = quorum.nodes().collect();
         let free = self.fallbacks(now.monotonic, partition).filter(|(node, _)| !known.contains(node));
         let chosen: SmallVec<[(NodeId, ConnectionId); 4]> = free.take(targets.len()).collect();
         for (target, (node, connection)) in targets.into_iter().zip(chosen) {
-            self.send_hint(now, key, target, connection, out);
-            self.detector.on_asked(now.monotonic, node);
-            if let Some(Operation { work: Work::Put { quorum, stand_ins, .. }, .. }) =
-                self.operations.get_mut(key)
-            {
+            self.send_write(now, key, Some(target), &[(node, connection)], out);
+            if let Some(Operation { work: Work::Put { quorum, .. }, .. }) = self.operations.get_mut(key) {
                 quorum.add_fallback(node, target);
-                stand_ins.push((node, target));
             }
         }
     }
@@ -104,7 +96,7 @@ impl<F: Failpoints> Shard<F> {
         let Work::Get { quorum, .. } = &operation.work else { return };
         let (partition, wire_key) = (operation.partition, operation.key.clone());
         let (wanted, known) = (quorum.silent_primaries(), quorum.fallbacks());
-        let known: SmallVec<[NodeId; 4]> = known.collect();
+        let known: Nodes = known.collect();
         let free = self.fallbacks(now.monotonic, partition).filter(|(node, _)| !known.contains(node));
         let chosen: SmallVec<[(NodeId, ConnectionId); 4]> =
             free.take(wanted.saturating_sub(known.len())).collect();
@@ -117,10 +109,27 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// How many nodes could hold a write by now: this one, primaries that can be reached, and who would stand in.
-    pub(super) fn holders(&self, now: Instant, place: Place<'_>, told: usize, primaries: usize) -> usize {
-        let here = 1 + told;
-        here + self.fallbacks(now, place.partition).take(primaries.saturating_sub(here)).count()
+    /// A set of owners of which too few can hold a write by now, themselves or by who would stand in: how many must,
+    /// and how many can.
+    pub(super) fn shortfall(
+        &self,
+        now: Instant,
+        partition: PartitionId,
+        told: &[(NodeId, ConnectionId)],
+        [needed, primaries_needed]: [u8; 2],
+    ) -> Option<(u8, usize)> {
+        let owners = self.owners(partition);
+        let is_here = usize::from(self.role(partition) == Role::Fallback);
+        let stand_ins = || is_here + self.fallbacks(now, partition).take(owners.iter().count()).count();
+        let reached = |node: &&NodeId| **node == self.view.me || told.iter().any(|(told, _)| told == *node);
+        let mut short = owners.each().filter_map(|set| {
+            let (needed, reached) = (share(needed, set.len()), set.iter().filter(reached).count());
+            let missing = set.len() - reached;
+            let can = if missing == 0 { reached } else { reached + missing.min(stand_ins()) };
+            let suffices = can >= usize::from(needed) && reached >= usize::from(primaries_needed.min(needed));
+            (!suffices).then_some((needed, can))
+        });
+        short.next()
     }
 
     /// This node coordinates although it is none of the primaries: none of them can be reached.

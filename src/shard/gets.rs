@@ -5,7 +5,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::peer::{ReadState, ReplicateWriter};
 
 use crate::causality::{Siblings, VersionVector};
-use crate::coordinator::{Basis, GetQuorum, GetVerdict, Role};
+use crate::coordinator::{Basis, GetQuorum, GetVerdict, Role, share};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::replica::{Place, Replica, state_writer};
@@ -21,7 +21,7 @@ use super::operations::{Nodes, Operation, Work};
 const LINGER: Duration = Duration::from_millis(100);
 
 impl<F: Failpoints> Shard<F> {
-    /// Ask all primaries, merge, answer at R.
+    /// Ask all owners, merge, answer at R.
     #[expect(clippy::too_many_arguments, reason = "a request's own settings, each used once")]
     pub(super) fn coordinate_get(
         &mut self,
@@ -34,7 +34,7 @@ impl<F: Failpoints> Shard<F> {
         budget: Duration,
         out: &mut Output,
     ) {
-        let primaries: Nodes = self.view.primaries(place.partition).into();
+        let owners: Nodes = self.owners(place.partition).iter().collect();
         let role = self.role(place.partition);
         self.note_standing_in(role);
         let mine = match role {
@@ -44,33 +44,40 @@ impl<F: Failpoints> Shard<F> {
             Role::Fallback => self.kept(now, place),
         };
         let complete = self.is_complete(place.partition);
-        if role == Role::Primary && primaries.len() == 1 && at_least.is_empty() {
+        if role == Role::Primary && owners.len() == 1 && at_least.is_empty() {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
         }
-        let mut quorum = GetQuorum::new(needed, at_least, &primaries).with_primaries(primaries_needed);
+        let mut quorum = GetQuorum::new(needed, at_least, self.owners(place.partition))
+            .with_primaries(primaries_needed)
+            .with_successors(self.reads_both());
         if role == Role::Fallback {
             quorum.add_fallback(self.view.me);
         }
         quorum.on_state(self.view.me, mine, complete);
-        let mut asked = self.reachable(now.monotonic, place.partition, &primaries);
-        if self.failpoints.rare(Choice::SmallestQuorum) {
-            asked.truncate(usize::from(needed) - 1);
+        let mut asked = self.reachable(now.monotonic, place.partition, &owners);
+        if self.failpoints.rare(Choice::SmallestQuorum) && !self.owners(place.partition).is_changing() {
+            asked.truncate(usize::from(share(needed, owners.len())) - 1);
         }
         let me = self.view.me;
         let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
-        primaries.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
+        owners.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
         let work = Work::Get { quorum, latest, answered: false };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_reads(now, key, place.key, &asked, out);
-        if asked.len() + 1 < primaries.len() {
+        if asked.len() + 1 < owners.len() {
             self.stand_in(now, key, Missing::Lost, out);
         }
         self.progress(now, key, false, out);
     }
 
+    /// Must a read rest on the owners to be too?
+    pub(super) fn reads_both(&self) -> bool {
+        self.view.change.as_ref().is_some_and(|change| change.is_read)
+    }
+
     /// Ask these replicas for their state of a key, as one frame for all.
-    fn send_reads(
+    pub(super) fn send_reads(
         &mut self,
         now: Now,
         operation: u64,
@@ -178,15 +185,21 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let place = operation.place();
-        if self.role(place.partition) == Role::Primary
-            && self.replica.merge(place, quorum.merged(), self.next_append())
-        {
+        if self.role(place.partition) == Role::Primary && self.merge_here(place, quorum.merged(), out) {
             self.failpoints.reached(Rare::CoordinatorRepaired);
-            self.append(place, &[], out);
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
         self.send_repair(now, place, &told, out);
+    }
+
+    /// Take a state into this node's own copy; true if it was news.
+    pub(super) fn merge_here(&mut self, place: Place<'_>, state: &Siblings<Bytes>, out: &mut Output) -> bool {
+        let is_news = self.replica.merge(place, state, self.next_append());
+        if is_news {
+            self.append(place, &[], out);
+        }
+        is_news
     }
 
     /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.

@@ -8,15 +8,15 @@ use smallvec::SmallVec;
 use crate::causality::Siblings;
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::hint::{Full, HintStore, Keeping};
-use crate::id::{ConnectionId, NodeId, OperationId};
-use crate::membership::Health;
+use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
+use crate::membership::{Health, Intent};
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::appends::Waiter;
 use super::io::{Append, Output};
-use super::operations::Work;
+use super::operations::Nodes;
 use super::peers::replaced_by;
 use super::table::{Table, Tag};
 
@@ -37,10 +37,13 @@ pub(super) struct Hints {
     next: Instant,
 }
 
-/// A hint that was sent to its target.
+/// A hint that was sent.
 #[derive(Debug)]
 struct HandingOver {
+    /// For whom it is kept.
     target: NodeId,
+    /// The target; if that owns the key no more, somebody who does.
+    to: NodeId,
     key: Box<[u8]>,
     version: u64,
     since: Instant,
@@ -50,6 +53,13 @@ impl Hints {
     pub(super) const fn new(bytes_max: usize) -> Self {
         let under_way = Table::new(UNDER_WAY_MAX, Tag::Hints);
         Self { store: HintStore::new(bytes_max), under_way, next: Instant(0) }
+    }
+
+    /// Was this hint sent there, and is not acknowledged yet?
+    fn is_under_way(&mut self, target: NodeId, to: NodeId, key: &[u8]) -> bool {
+        let tickets: SmallVec<[u64; UNDER_WAY_MAX]> = self.under_way.keys().collect();
+        let is_same = |sent: &mut HandingOver| sent.target == target && sent.to == to && *sent.key == *key;
+        tickets.into_iter().any(|ticket| self.under_way.get_mut(ticket).is_some_and(is_same))
     }
 
     /// When to hand over the next; never, if there are none.
@@ -176,38 +186,7 @@ impl<F: Failpoints> Shard<F> {
         out.appends.push(Append { sequence, record: start..out.bytes.len() });
     }
 
-    /// Send a write under way to a fallback, which is to keep it for `target`.
-    pub(super) fn send_hint(
-        &mut self,
-        now: Now,
-        key: u64,
-        target: NodeId,
-        to: ConnectionId,
-        out: &mut Output,
-    ) {
-        let Some(operation) = self.operations.get_mut(key) else { return };
-        let Work::Put { kept_for, replaced, .. } = &operation.work else { return };
-        let place = operation.place();
-        let state = match kept_for {
-            Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
-            None => self.replica.read(now, place).map(|entry| &entry.state),
-        };
-        let Some(state) = state else { return };
-        let replicate = ReplicateWriter {
-            key: place.key,
-            state: state_writer(state),
-            ring: self.view.ring.hash(),
-            partition_epoch: 0,
-            repair: false,
-            replaced,
-            hint_for: target.0,
-            exchange: false,
-        };
-        let encoder = &mut self.encoder;
-        out.deliver(to, false, |bytes| replicate.encode(encoder, key, bytes));
-    }
-
-    /// Hand over what waits, if it is time: to each target that is back, a few at a time.
+    /// Hand over what waits, if it is time: to each who should have it and can be reached, a few at a time.
     pub(super) fn hand_over(&mut self, now: Now, out: &mut Output) {
         if self.hints.next_timeout().is_none_or(|at| at > now.monotonic) {
             return;
@@ -217,10 +196,25 @@ impl<F: Failpoints> Shard<F> {
         if self.operations.len() > BUSY {
             return;
         }
-        let targets: Vec<NodeId> = self.hints.store.backlog().map(|(target, ..)| target).collect();
-        for target in targets {
-            let is_up = self.detector.health(now.monotonic, target) == Health::Up;
-            while is_up && self.hand_over_next(now, target, out) {}
+        let backlog: Vec<(NodeId, usize)> =
+            self.hints.store.backlog().map(|(target, keys, _)| (target, keys)).collect();
+        for (target, keys) in backlog {
+            for _ in 0..keys.min(UNDER_WAY_MAX) {
+                self.hand_over_next(now, target, out);
+            }
+        }
+    }
+
+    /// Who must hold what is kept for `target`: the target while it owns the partition, else all who do. A member that was
+    /// removed takes nothing any more.
+    fn heirs(&self, target: NodeId, partition: PartitionId) -> Nodes {
+        let is_here =
+            |node: &NodeId| self.view.member(*node).is_some_and(|member| member.intent != Intent::Removed);
+        let owners = self.owners(partition);
+        if owners.contains(target) && is_here(&target) {
+            Nodes::from_slice(&[target])
+        } else {
+            owners.iter().filter(is_here).collect()
         }
     }
 
@@ -234,27 +228,47 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// Send the next hint to its target; false if there is none to send now.
-    fn hand_over_next(&mut self, now: Now, target: NodeId, out: &mut Output) -> bool {
-        if self.hints.under_way.is_full() {
-            return false;
+    /// Send the next hint to those who should have it and don't; take it over if this node is one of them.
+    fn hand_over_next(&mut self, now: Now, target: NodeId, out: &mut Output) {
+        let Some((key, hint)) = self.hints.store.next(target) else { return };
+        let (key, version, held_by): (Box<[u8]>, _, _) = (key.into(), hint.version, hint.held_by.clone());
+        let place = self.place(&key);
+        let heirs = self.heirs(target, place.partition);
+        if is_home(&heirs, &held_by) {
+            // There was one more who should have it, and it has left.
+            return self.drop_held(target, place, out);
         }
-        let Some((key, hint)) = self.hints.store.next(target) else { return false };
-        let (key, partition, version): (Box<[u8]>, _, _) = (key.into(), hint.partition, hint.version);
-        let link = self.link_to(target, partition).and_then(|link| self.links.connection(link));
-        let Some(connection) = link else { return false };
-        let tickets: Vec<u64> = self.hints.under_way.keys().collect();
-        let is_same = |sent: &HandingOver| sent.target == target && sent.key == key;
-        if tickets
-            .into_iter()
-            .any(|ticket| self.hints.under_way.get_mut(ticket).is_some_and(|sent| is_same(sent)))
-        {
-            // All that waits for this target is on its way.
-            return false;
+        for heir in heirs.into_iter().filter(|heir| !held_by.contains(heir)) {
+            if heir == self.view.me {
+                self.take_over(target, place, version, out);
+            } else if self.detector.health(now.monotonic, heir) == Health::Up
+                && !self.hints.is_under_way(target, heir, &key)
+            {
+                let handing =
+                    HandingOver { target, to: heir, key: key.clone(), version, since: now.monotonic };
+                self.send_handing_over(now, handing, out);
+            }
         }
-        let handing = HandingOver { target, key: key.clone(), version, since: now.monotonic };
-        let Ok(ticket) = self.hints.under_way.insert(handing) else { return false };
-        let Some(hint) = self.hints.store.find(target, &key) else { return false };
+    }
+
+    /// What is kept for another is this node's own to hold now.
+    fn take_over(&mut self, target: NodeId, place: Place<'_>, version: u64, out: &mut Output) {
+        let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
+            return;
+        };
+        self.merge_here(place, &state, out);
+        if self.is_on_record(place) {
+            self.count_held(target, place, version, self.view.me, out);
+        }
+    }
+
+    fn send_handing_over(&mut self, now: Now, handing: HandingOver, out: &mut Output) {
+        let (target, to, key) = (handing.target, handing.to, handing.key.clone());
+        let partition = self.place(&key).partition;
+        let link = self.link_to(to, partition).and_then(|link| self.links.connection(link));
+        let Some(connection) = link else { return };
+        let Ok(ticket) = self.hints.under_way.insert(handing) else { return };
+        let Some(hint) = self.hints.store.find(target, &key) else { return };
         let replicate = ReplicateWriter {
             key: &key,
             state: state_writer(&hint.state),
@@ -267,29 +281,40 @@ impl<F: Failpoints> Shard<F> {
         };
         let encoder = &mut self.encoder;
         out.deliver(connection, false, |bytes| replicate.encode(encoder, ticket, bytes));
-        self.detector.on_asked(now.monotonic, target);
+        self.detector.on_asked(now.monotonic, to);
         if self.failpoints.planted(Bug::FailedReplayIsDone) {
-            self.on_handed_over(ticket, target, out);
+            self.on_handed_over(ticket, to, out);
         }
-        true
     }
 
-    /// The target holds the hint on stable storage: only now is it dropped.
+    /// `from` holds the hint on stable storage.
     pub(super) fn on_handed_over(&mut self, ticket: u64, from: NodeId, out: &mut Output) {
-        if self.hints.under_way.get_mut(ticket).is_none_or(|sent| sent.target != from) {
+        if self.hints.under_way.get_mut(ticket).is_none_or(|sent| sent.to != from) {
             return;
         }
         let Some(sent) = self.hints.under_way.remove(ticket) else { return };
-        self.remember_writes(sent.target, &sent.key);
-        if self.hints.store.done(sent.target, &sent.key, sent.version) {
-            self.counters.hints_handed_over += 1;
-            self.failpoints.reached(Rare::HintHandedOver);
-            let place = self.place(&sent.key);
-            self.append_hint(sent.target, place, &[], out);
+        let place = self.place(&sent.key);
+        self.count_held(sent.target, place, sent.version, from, out);
+    }
+
+    /// `node` holds this version of a hint; if all do who should, it is dropped, and not before.
+    fn count_held(&mut self, target: NodeId, place: Place<'_>, version: u64, node: NodeId, out: &mut Output) {
+        let heirs = self.heirs(target, place.partition);
+        let held_by = self.hints.store.held(target, place.key, version, node);
+        if held_by.is_some_and(|held_by| is_home(&heirs, held_by)) {
+            self.drop_held(target, place, out);
         }
     }
 
-    /// The target refused it, or is gone: it will be sent again.
+    fn drop_held(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
+        self.remember_writes(target, place.key);
+        self.hints.store.forget(target, place.key);
+        self.counters.hints_handed_over += 1;
+        self.failpoints.reached(Rare::HintHandedOver);
+        self.append_hint(target, place, &[], out);
+    }
+
+    /// Who was to take it refused, or is gone: it will be sent again.
     pub(super) fn on_not_handed_over(&mut self, ticket: u64) {
         self.hints.under_way.remove(ticket);
     }
@@ -312,4 +337,9 @@ impl<F: Failpoints> Shard<F> {
     pub const fn hints(&self) -> &HintStore {
         &self.hints.store
     }
+}
+
+/// Do all hold a hint who should?
+fn is_home(heirs: &[NodeId], held_by: &[NodeId]) -> bool {
+    !heirs.is_empty() && heirs.iter().all(|heir| held_by.contains(heir))
 }

@@ -30,6 +30,7 @@ mod options;
 mod peers;
 mod puts;
 mod recovery;
+mod regroup;
 mod relay;
 mod requests;
 mod sessions;
@@ -227,6 +228,7 @@ impl<F: Failpoints> Machine for Shard<F> {
 impl<F: Failpoints> Shard<F> {
     /// Do what is due.
     fn on_time(&mut self, now: Now, out: &mut Output) {
+        self.regroup(now, out);
         while let Some(due) = self.deadlines.pop(now.monotonic) {
             match due {
                 Due::Operation(key) => self.on_operation_due(now, key, out),

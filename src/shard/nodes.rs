@@ -27,13 +27,21 @@ pub(super) struct Notices {
     behind: Vec<bool>,
     /// By shard: it keeps hints for others, so this node can't leave yet.
     pub(super) keeps_hints: Vec<bool>,
+    /// Requests under way count by owners that are no more: they are regrouped before this turn ends.
+    pub(super) owners_changed: bool,
     next_beat: Option<Instant>,
 }
 
 impl Notices {
     pub(super) fn new(shards: u16) -> Self {
         let none = vec![false; usize::from(shards)];
-        Self { under_way: none.clone(), behind: none.clone(), keeps_hints: none, next_beat: None }
+        Self {
+            under_way: none.clone(),
+            behind: none.clone(),
+            keeps_hints: none,
+            owners_changed: false,
+            next_beat: None,
+        }
     }
 }
 
@@ -159,6 +167,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Work by this view from now on, and tell the clients that subscribed.
     pub(super) fn take_view(&mut self, view: Arc<View>, out: &mut Output) {
+        self.notices.owners_changed |= owners_hash(&view) != owners_hash(&self.view);
         let topology_changed = view.epoch != self.view.epoch || view.is_serving() != self.view.is_serving();
         self.view = view;
         self.follow_with_streams();
@@ -174,4 +183,9 @@ impl<F: Failpoints> Shard<F> {
             }
         }
     }
+}
+
+/// Differs if the owners of any partition do, or whom a read must ask.
+fn owners_hash(view: &View) -> (u64, Option<(u64, bool)>) {
+    (view.ring.hash(), view.change.as_ref().map(|change| (change.next.hash(), change.is_read)))
 }

@@ -4,10 +4,10 @@
 
 use smallvec::SmallVec;
 
-use crate::coordinator::{GetQuorum, PutQuorum};
+use crate::coordinator::{GetQuorum, Owners, PutQuorum};
 use crate::failpoint::{Choice, Failpoints};
 use crate::id::{ConnectionId, NodeId, PartitionId};
-use crate::membership::Health;
+use crate::membership::{Health, View};
 use crate::replica::Place;
 use crate::time::{Duration, Instant, Now};
 
@@ -25,7 +25,7 @@ pub(super) struct Operation {
     pub(super) origin: Origin,
     pub(super) deadline: Instant,
     /// When it is looked at next: at its deadline, or before, to find fallbacks for the silent.
-    due: Instant,
+    pub(super) due: Instant,
     pub(super) key: Box<[u8]>,
     token: u64,
     pub(super) partition: PartitionId,
@@ -48,8 +48,6 @@ pub(super) enum Work {
         quorum: PutQuorum,
         context: Vec<u8>,
         replaced: WireOperations,
-        /// Fallbacks, each with the primary that it stands in for.
-        stand_ins: SmallVec<[(NodeId, NodeId); 2]>,
         /// This node is a fallback itself, and keeps the write for that primary.
         kept_for: Option<NodeId>,
     },
@@ -61,7 +59,12 @@ impl Operation {
     }
 }
 
-/// A few nodes: the primaries of a key.
+/// Who owns a partition, as a view shows it.
+pub(super) fn owners_of(view: &View, partition: PartitionId) -> Owners<'_> {
+    Owners { primaries: view.primaries(partition), successors: view.successors(partition) }
+}
+
+/// A few nodes: the owners of a key.
 pub(super) type Nodes = SmallVec<[NodeId; 4]>;
 
 impl<F: Failpoints> Shard<F> {
@@ -85,15 +88,20 @@ impl<F: Failpoints> Shard<F> {
         Some(key)
     }
 
-    /// The other primaries that are up, with the connection to the right shard of each. Nothing is sent to a
+    /// Who owns a partition, as this node sees it.
+    pub(super) fn owners(&self, partition: PartitionId) -> Owners<'_> {
+        owners_of(&self.view, partition)
+    }
+
+    /// Of these owners the others that are up, with the connection to the right shard of each. Nothing is sent to a
     /// suspected one: what it doesn't read would pile up here.
     pub(super) fn reachable(
         &self,
         now: Instant,
         partition: PartitionId,
-        primaries: &[NodeId],
+        owners: &[NodeId],
     ) -> SmallVec<[(NodeId, ConnectionId); 4]> {
-        let others = primaries.iter().filter(|&&node| node != self.view.me);
+        let others = owners.iter().filter(|&&node| node != self.view.me);
         let up = others.filter(|&&node| self.detector.health(now, node) == Health::Up);
         let up = up.filter(|_| !self.failpoints.rare(Choice::SuspectedEarly));
         up.filter_map(|&node| Some((node, self.links.connection(self.link_to(node, partition)?)?))).collect()
@@ -161,6 +169,15 @@ impl<F: Failpoints> Shard<F> {
             }
             Some(Work::Get { answered: true, .. }) | None => {}
         }
+    }
+
+    /// Put the operation under another key: answers to what was asked under this one come too late.
+    pub(super) fn rekey(&mut self, key: u64) -> Option<u64> {
+        let operation = self.take_operation(key)?;
+        let due = operation.due;
+        let key = self.operations.insert(operation).expect("one has just left");
+        self.deadlines.add(due, Due::Operation(key));
+        Some(key)
     }
 
     pub(super) fn take_operation(&mut self, key: u64) -> Option<Operation> {

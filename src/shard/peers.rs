@@ -204,7 +204,7 @@ impl<F: Failpoints> Shard<F> {
         });
     }
 
-    /// Is this shard's copy of the key one of the primaries', and worth something?
+    /// Is this shard's copy of the key one of the owners', and worth something?
     fn holds(&self, place: Place<'_>) -> bool {
         self.view.is_serving() && self.is_mine(place.partition) && self.view.owns(place.partition)
     }

@@ -4,7 +4,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Stored};
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 use smallvec::SmallVec;
 
-use crate::coordinator::{Basis, PutQuorum, PutVerdict, Role};
+use crate::coordinator::{Basis, PutQuorum, PutVerdict, Role, share};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::hint::Keeping;
 use crate::id::{ConnectionId, NodeId, OperationId};
@@ -18,7 +18,7 @@ use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
 
 impl<F: Failpoints> Shard<F> {
-    /// Mint, append, send the whole state to the other primaries, answer at W. A node that is none of them
+    /// Mint, append, send the whole state to the other owners, answer at W. A node that is none of them
     /// coordinates if none can be reached: it keeps the write as a hint.
     pub(super) fn coordinate_put(
         &mut self,
@@ -30,27 +30,22 @@ impl<F: Failpoints> Shard<F> {
         budget: Duration,
         out: &mut Output,
     ) {
-        let primaries: Nodes = self.view.primaries(place.partition).into();
+        let owners: Nodes = self.owners(place.partition).iter().collect();
         let role = self.role(place.partition);
         self.note_standing_in(role);
-        let mut told = self.reachable(now.monotonic, place.partition, &primaries);
-        let healthy = if told.len() + 1 < primaries.len() {
-            self.holders(now.monotonic, place, told.len(), primaries.len())
-        } else {
-            told.len() + 1
-        };
-        let reached = told.len() + usize::from(role == Role::Primary);
-        if healthy < usize::from(needed) || reached < usize::from(primaries_needed) {
+        let mut told = self.reachable(now.monotonic, place.partition, &owners);
+        let wanted = [needed, primaries_needed];
+        if let Some((needed, healthy)) = self.shortfall(now.monotonic, place.partition, &told, wanted) {
             self.failpoints.reached(Rare::TooFewReachable);
             return self.refuse_unavailable(out, origin, needed, healthy);
         }
-        if self.failpoints.rare(Choice::SmallestQuorum) {
-            told.truncate(usize::from(needed) - 1);
+        if self.failpoints.rare(Choice::SmallestQuorum) && !self.owners(place.partition).is_changing() {
+            told.truncate(usize::from(share(needed, owners.len())) - 1);
         }
         if self.operations.is_full() {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
-        let kept_for = (role == Role::Fallback).then(|| primaries[0]);
+        let kept_for = (role == Role::Fallback).then(|| owners[0]);
         let operation = write.operation;
         let applied = match kept_for {
             None => self.apply_here(now, place, write, out),
@@ -76,26 +71,25 @@ impl<F: Failpoints> Shard<F> {
             None => self.context_of_only_version(now, place, only),
             Some(_) => Vec::new(),
         };
-        if kept_for.is_none() && primaries.len() == 1 && !self.options.durable {
+        if kept_for.is_none() && owners.len() == 1 && !self.options.durable {
             return self.answer_stored(out, origin, &context, Basis::primaries(1));
         }
-        let mut quorum = PutQuorum::new(needed, &primaries).with_primaries(primaries_needed);
+        let mut quorum =
+            PutQuorum::new(needed, self.owners(place.partition)).with_primaries(primaries_needed);
         let me = self.view.me;
         let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
-        primaries.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
-        let mut stand_ins = SmallVec::new();
+        owners.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
         if let Some(target) = kept_for {
             quorum.add_fallback(me, target);
-            stand_ins.push((me, target));
         }
-        let work = Work::Put { quorum, context, replaced: replaced.clone(), stand_ins, kept_for };
+        let work = Work::Put { quorum, context, replaced, kept_for };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
-        self.send_state(now, place, key, &replaced, &told, out);
+        self.send_write(now, key, None, &told, out);
         let record = match kept_for {
             None => self.replica.appended(place),
             Some(target) => self.hint_record(target, place),
         };
-        if told.len() + 1 < primaries.len() || kept_for.is_some() {
+        if told.len() + 1 < owners.len() || kept_for.is_some() {
             self.stand_in(now, key, Missing::Lost, out);
         }
         self.await_own_record(record, key);
@@ -143,30 +137,37 @@ impl<F: Failpoints> Shard<F> {
         Ok(Some(replaced))
     }
 
-    /// Send a key's whole state after a write, as one frame for all.
-    fn send_state(
+    /// Send a write under way, as the key's whole state in one frame for all: to owners, or to who is to keep it for
+    /// `hint_for`.
+    pub(super) fn send_write(
         &mut self,
         now: Now,
-        place: Place<'_>,
-        operation: u64,
-        replaced: &[WireOperation],
+        key: u64,
+        hint_for: Option<NodeId>,
         to: &[(NodeId, ConnectionId)],
         out: &mut Output,
     ) {
-        let Some(entry) = self.replica.read(now, place) else { return };
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let Work::Put { kept_for, replaced, .. } = &operation.work else { return };
+        let place = operation.place();
+        let state = match kept_for {
+            Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
+            None => self.replica.read(now, place).map(|entry| &entry.state),
+        };
+        let Some(state) = state else { return };
         let replicate = ReplicateWriter {
             key: place.key,
-            state: state_writer(&entry.state),
+            state: state_writer(state),
             ring: self.view.ring.hash(),
             partition_epoch: 0,
             repair: false,
             replaced,
-            hint_for: 0,
+            hint_for: hint_for.map_or(0, |target| target.0),
             exchange: false,
         };
         let encoder = &mut self.encoder;
         out.deliver_to_all(to.iter().map(|(_, connection)| *connection), |bytes| {
-            replicate.encode(encoder, operation, bytes);
+            replicate.encode(encoder, key, bytes);
         });
         to.iter().for_each(|(node, _)| self.detector.on_asked(now.monotonic, *node));
     }

@@ -126,12 +126,12 @@ impl<F: Failpoints> Shard<F> {
         });
     }
 
-    /// The first node of the preference list that can be reached: a primary, or, if quorums are sloppy, a fallback, which
-    /// may be this node.
+    /// The first node of the preference list that can be reached: a primary, or an owner to be, or, if quorums are
+    /// sloppy, a fallback, which may be this node.
     pub(super) fn nearest(&self, now: Instant, partition: PartitionId) -> Option<Nearest> {
         let list = self.view.ring.preference_list(partition);
         let fallbacks = list.fallbacks().filter(|_| self.is_sloppy());
-        list.primaries.iter().copied().chain(fallbacks).find_map(|node| {
+        self.owners(partition).iter().chain(fallbacks).find_map(|node| {
             if node == self.view.me {
                 return Some(Nearest::Here);
             }

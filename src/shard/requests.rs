@@ -5,7 +5,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Put};
 use ringmain_schema::{Flags, Frame, Kind, token};
 
 use crate::causality::VersionVector;
-use crate::coordinator::Role;
+use crate::coordinator::{Role, share};
 use crate::failpoint::Failpoints;
 use crate::id::{OperationId, PartitionId};
 use crate::replica::{Covered, Place, Write};
@@ -161,22 +161,20 @@ impl<F: Failpoints> Shard<F> {
         self.context_key.open(key, sealed).map_err(|error| (ErrorCode::BadContext, error.to_string()))
     }
 
-    /// R or W, the request's own, else the configured one, else a majority of N; and how many of them must be
+    /// R or W, the request's own, else the configured one, else 0 for a majority of N; and how many of them must be
     /// primaries.
     fn quorum(&self, asked: u8, configured: u8, primaries: u8) -> Result<[u8; 2], Problem> {
-        let replicas = self.view.ring.replicas() as u8;
+        let next = self.view.change.as_ref().map_or(0, |change| change.next.replicas());
+        let replicas = self.view.ring.replicas().max(next) as u8;
         if asked > replicas {
             let message = format!("{asked} replicas were asked for, and each key has {replicas}");
             return Err((ErrorCode::BadRequest, message));
         }
-        let needed = match (asked, configured) {
-            (0, 0) => crate::coordinator::majority(replicas),
-            (0, configured) => configured.min(replicas),
-            (asked, _) => asked,
-        };
-        if primaries > needed {
+        let needed = if asked == 0 { configured } else { asked };
+        let waited_for = share(needed, usize::from(replicas));
+        if primaries > waited_for {
             let message =
-                format!("{primaries} primaries were asked for, and {needed} replicas are waited for");
+                format!("{primaries} primaries were asked for, and {waited_for} replicas are waited for");
             return Err((ErrorCode::BadRequest, message));
         }
         Ok([needed, primaries])

@@ -230,7 +230,7 @@ impl Cluster {
         self.events = held;
     }
 
-    fn handle(&mut self, at: At, input: Input<'_>) {
+    pub(super) fn handle(&mut self, at: At, input: Input<'_>) {
         if self.paused.contains(&at.0) {
             return;
         }

@@ -4,6 +4,8 @@ mod anti_entropy;
 mod changes;
 mod cluster;
 mod fallbacks;
+mod heirs;
+mod regroup;
 mod stories;
 mod suspicion;
 

@@ -1,0 +1,106 @@
+//! The ring changes under requests: each takes the owners of now.
+//!
+//! What a node says of the step that it works by must hold for all that it does from then on
+//! (`docs/adr/0011`), so a request under way doesn't end by the owners with which it began. What it has been told counts
+//! on; whoever owns the key and has told nothing is asked, under another key of the operation: an answer that
+//! was on its way may be one of a node in another role.
+
+use crate::failpoint::Failpoints;
+use crate::replica::Place;
+use crate::time::Now;
+
+use super::Shard;
+use super::fallbacks::Missing;
+use super::gets::readable;
+use super::io::Output;
+use super::operations::{Nodes, Operation, Work, owners_of};
+
+impl<F: Failpoints> Shard<F> {
+    /// If the view shows other owners since this turn began, regroup whatever is not decided yet.
+    pub(super) fn regroup(&mut self, now: Now, out: &mut Output) {
+        if !std::mem::take(&mut self.notices.owners_changed) {
+            return;
+        }
+        let under_way: Vec<u64> = self.operations.keys().collect();
+        for key in under_way {
+            if let Some(key) = self.take_owners(key) {
+                self.ask_anew(now, key, out);
+            }
+        }
+    }
+
+    /// Let an operation count by the owners of now; if they are others, it has another key from here on.
+    fn take_owners(&mut self, key: u64) -> Option<u64> {
+        let both = self.reads_both();
+        let operation = self.operations.get_mut(key)?;
+        let owners = owners_of(&self.view, operation.partition);
+        let changed = match &mut operation.work {
+            Work::Put { quorum, .. } => quorum.regroup(owners),
+            Work::Get { quorum, answered: false, .. } => quorum.regroup(owners, both),
+            Work::Get { answered: true, .. } => false,
+        };
+        if changed { self.rekey(key) } else { None }
+    }
+
+    /// Tell or ask every owner that has said nothing.
+    fn ask_anew(&mut self, now: Now, key: u64, out: &mut Output) {
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let was_patient = operation.due == operation.deadline;
+        let (partition, wire_key) = (operation.partition, operation.key.clone());
+        let (is_put, awaited): (bool, Nodes) = match &operation.work {
+            Work::Put { quorum, .. } => (true, quorum.awaited().collect()),
+            Work::Get { quorum, .. } => (false, quorum.awaited().collect()),
+        };
+        let others: Nodes = awaited.iter().copied().filter(|&node| node != self.view.me).collect();
+        let told = self.reachable(now.monotonic, partition, &others);
+        let lost = others.iter().filter(|node| told.iter().all(|(told, _)| told != *node));
+        lost.for_each(|&node| self.count_failure(key, node));
+        let place = self.place(&wire_key);
+        if is_put {
+            self.put_here_anew(now, key, place, out);
+            self.send_write(now, key, None, &told, out);
+        } else {
+            if others.len() < awaited.len() {
+                let mine = readable(&mut self.replica, &self.failpoints, now, place).cloned();
+                self.count_state(
+                    key,
+                    self.view.me,
+                    mine.unwrap_or_default(),
+                    self.is_complete(place.partition),
+                );
+            }
+            self.send_reads(now, key, &wire_key, &told, out);
+        }
+        if told.len() < others.len() || was_patient {
+            let missing = if was_patient { Missing::Silent } else { Missing::Lost };
+            self.stand_in(now, key, missing, out);
+        }
+        self.progress(now, key, false, out);
+    }
+
+    /// This node counts for a write under way if it owns the key now, or keeps it for an owner still.
+    fn put_here_anew(&mut self, now: Now, key: u64, place: Place<'_>, out: &mut Output) {
+        let me = self.view.me;
+        let owns = self.view.owns(place.partition);
+        let Some(Operation { work: Work::Put { quorum, kept_for, .. }, .. }) = self.operations.get_mut(key)
+        else {
+            return;
+        };
+        let was_kept_for = if owns { kept_for.take() } else { *kept_for };
+        let record = match was_kept_for {
+            Some(target) if owns => {
+                let kept = self.hints.store.find(target, place.key).map(|hint| hint.state.clone());
+                let Some(kept) = kept else { return quorum.on_failure(me) };
+                self.merge_here(place, &kept, out);
+                self.replica.appended(place)
+            }
+            Some(target) => {
+                quorum.add_fallback(me, target);
+                self.hint_record(target, place)
+            }
+            None if self.replica.read(now, place).is_none() => return quorum.on_failure(me),
+            None => self.replica.appended(place),
+        };
+        self.await_own_record(record, key);
+    }
+}

@@ -257,7 +257,11 @@ impl<F: Failpoints> Membership<F> {
     }
 
     fn note_lacking(&mut self) {
-        let lacking = self.layout.lacking().to_words();
+        let mut lacking = self.layout.lacking();
+        if self.failpoints.planted(Bug::NewcomerCountsAtOnce) {
+            lacking = PartitionSet::default();
+        }
+        let lacking = lacking.to_words();
         let oneself = &mut self.myself_mut().oneself;
         oneself.complete = oneself.incarnation > Incarnation(0) && lacking.is_empty();
         if oneself.lacking != lacking {
@@ -342,18 +346,19 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> (Vec<Member>, Works, bool) {
+    fn visible(&self) -> (Vec<Member>, Works, [bool; 2]) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
         let is_known = self.layout.change().is_some_and(|change| change.is_known);
-        (members, self.layout.works(), is_known)
+        (members, self.layout.works(), [is_known, self.layout.former().is_some()])
     }
 
     /// The view as of now.
     pub fn view(&self) -> View {
         let members: Vec<_> = self.members.values().cloned().collect();
         let (ring, change) = (self.layout.ring().clone(), self.layout.change());
-        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change)
+        let former = self.layout.former().cloned();
+        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change, former)
     }
 }
 

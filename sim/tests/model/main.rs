@@ -1,9 +1,10 @@
-//! A model check of the smallest scope: three nodes, one key, two clients, and every order of events.
+//! A model check of the smallest scope: three nodes, one that stands in for them, one key, two clients, and every
+//! order of events.
 //!
 //! [`stateright`] walks through every world that can come of a few requests: each message may arrive in any
 //! order, late, twice or never; each deadline may come at any time; a process may be killed at any moment, and
 //! come back with its record or with nothing. The machines are the server's own (`Siblings`, `Replica`,
-//! `PutQuorum`, `GetQuorum`); what the shard does between them is told again in `steps.rs`, in a page. Each promise
+//! `PutQuorum`, `GetQuorum`, `HintStore`); what the shard does between them is told again in `steps.rs`, in a page. Each promise
 //! of a key is a property (`promises.rs`), held against a history that the system has no part in.
 //!
 //! That the check can fail is checked too: `mistakes.rs` plants one at least for each promise, and it must be found.
@@ -11,7 +12,7 @@
 //!
 //! Where the simulator plays few of many long stories, this plays all of the short ones. Not here: expiry,
 //! several keys, sibling limits, frames, links and failure detection, a log (what is appended is durable at
-//! once), sloppy quorums, membership.
+//! once), membership.
 //!
 //! # What keeps it small
 //!
@@ -23,17 +24,19 @@
 //!
 //! # How it grows
 //!
-//! Another kind of message is a variant of `Message`, another event one of `Action`; a hint is a state that a fourth
-//! node holds for one of the three, a reap an action of all nodes that the history notes, as it notes
-//! converged deletes now. P5 then says what it must: nothing deleted is seen again.
+//! Another kind of message is a variant of `Message`, another event one of `Action`. Hints (`fallback.rs`) are both,
+//! and a fourth node; a reap will be an action of all nodes that the history notes, as it notes converged
+//! deletes now. P5 then says what it must: nothing deleted is seen again.
 //!
 //! # How to run it
 //!
 //! `cargo test -p ringmain-sim --test model` takes seconds. The larger scopes take three minutes and 1.4 GB:
 //! `cargo test -p ringmain-sim --test model -- --ignored --nocapture --test-threads 1`
 
+mod fallback;
 mod mistakes;
 mod promises;
+mod rare;
 mod replica;
 mod scope;
 mod steps;
@@ -41,7 +44,6 @@ mod world;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
 
-use promises::rare;
 use scope::Ask::{BlindPut, Delete, Overwrite, Put, Read, Retry};
 use scope::{Ask, Scope};
 use steps::Action;
@@ -77,7 +79,7 @@ impl Model for Search {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = promises::promises();
-        properties.extend(promises::rare_states());
+        properties.extend(rare::states());
         properties
     }
 }
@@ -108,7 +110,7 @@ fn story(path: &Path<World, Action>) -> String {
 
 /// What these two clients ask for; R = W = 2, and no process dies.
 fn asks(first: &'static [&'static [Ask]], second: &'static [&'static [Ask]]) -> Scope {
-    Scope { steps: [first, second], read: 2, write: 2, crashes: 0, wipes: 0, mistake: None }
+    Scope { steps: [first, second], read: 2, write: 2, crashes: 0, wipes: 0, hints: 0, mistake: None }
 }
 
 const ANY: &[Ask] = &[Read, BlindPut, Put, Delete];
@@ -164,6 +166,32 @@ fn a_process_is_killed_and_comes_back_with_nothing() {
 fn a_write_is_sent_again() {
     let scope = asks(&[&[BlindPut], &[Retry]], &[&[Overwrite, Read]]);
     check(scope, &[rare::SECOND_DOT, rare::TWINS_READ, rare::RETRY_KNOWN]);
+}
+
+#[test]
+fn a_fallback_keeps_a_write_for_a_primary() {
+    let steps = asks(&[&[BlindPut], &[Delete]], &[]);
+    let must_reach = [rare::FALLBACK_COUNTED, rare::HINT_GREW, rare::HINT_FOR_NOTHING, rare::OLD_HINT_LATE];
+    check(Scope { hints: 2, ..steps }, &must_reach);
+}
+
+#[test]
+fn a_fallback_tells_a_reader() {
+    let steps = asks(&[&[BlindPut]], &[&[Read]]);
+    check(Scope { hints: 1, ..steps }, &[rare::FALLBACK_COUNTED, rare::FALLBACK_READ, rare::REPAIR]);
+}
+
+#[test]
+fn a_fallback_is_killed_and_comes_back_with_what_it_kept() {
+    let steps = asks(&[&[BlindPut]], &[&[Overwrite]]);
+    check(Scope { hints: 1, crashes: 1, ..steps }, &[rare::FALLBACK_COUNTED]);
+}
+
+#[test]
+fn a_fallback_or_a_primary_is_killed_and_comes_back_with_nothing() {
+    let scope = Scope { hints: 1, wipes: 1, ..asks(&[&[BlindPut], &[Delete]], &[]) };
+    check(scope, &[rare::FALLBACK_COUNTED, rare::ONLY_HINT, rare::OLD_HINT_LATE]);
+    check(Scope { read: 1, write: 3, ..scope }, &[rare::FALLBACK_COUNTED]);
 }
 
 /// The same with more steps or more deaths. What each takes was measured on one core, beside other work.

@@ -2,7 +2,7 @@
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use super::promises::{ONCE, P1, P2, P3, P4, P5, P6, P7, P9};
+use super::promises::{ONCE, P1, P1_COPIES, P2, P3, P4, P5, P6, P7, P9};
 use super::scope::Ask::{BlindPut, Read, Retry};
 use super::scope::{Mistake, Scope};
 use super::{ANY, Search, asks, story};
@@ -74,4 +74,25 @@ fn acknowledging_what_nobody_has_heard_of_breaks_p9() {
 #[test]
 fn showing_both_twins_shows_a_write_twice() {
     find(Mistake::ShowsTwins, asks(&[&[BlindPut], &[Retry]], &[&[Read]]), ONCE);
+}
+
+fn hinted() -> Scope {
+    Scope { hints: 1, ..asks(&[&[BlindPut]], &[]) }
+}
+
+#[test]
+fn dropping_a_hint_before_the_answer_breaks_p1() {
+    find(Mistake::DropsBeforeTheAnswer, hinted(), P1_COPIES);
+}
+
+/// scylla #24415.
+#[test]
+fn counting_a_failed_replay_as_done_breaks_p1() {
+    find(Mistake::FailedReplayIsDone, Scope { crashes: 1, ..hinted() }, P1_COPIES);
+}
+
+/// It takes W = 3: with less, the coordinator and either of the two are enough.
+#[test]
+fn counting_a_primary_and_its_fallback_twice_breaks_p1() {
+    find(Mistake::CountsTwice, Scope { read: 1, write: 3, ..hinted() }, P1_COPIES);
 }

@@ -29,6 +29,8 @@ pub(crate) struct Scope {
     pub(crate) crashes: u8,
     /// Processes that start again with nothing.
     pub(crate) wipes: u8,
+    /// How many times a fourth node is asked to stand in for a primary.
+    pub(crate) hints: u8,
     pub(crate) mistake: Option<Mistake>,
 }
 
@@ -61,6 +63,12 @@ pub(crate) enum Mistake {
     CountsTheEmpty,
     /// P9: a write is acknowledged by whoever it was sent to.
     AcknowledgesUnheard,
+    /// P1: a hint is dropped when it is sent.
+    DropsBeforeTheAnswer,
+    /// P1: a hint is taken for handed over when its target died on the way (scylla #24415).
+    FailedReplayIsDone,
+    /// P1: a primary and who stands in for it are two.
+    CountsTwice,
     /// Retries: a write that stands under two dots is shown under both.
     ShowsTwins,
 }

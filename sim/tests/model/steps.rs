@@ -9,10 +9,12 @@ use bytes::Bytes;
 use ringmain::causality::{Siblings, Version, VersionVector};
 use ringmain::coordinator::{GetQuorum, GetVerdict, PutQuorum, PutVerdict};
 
+use super::fallback;
 use super::replica;
 use super::scope::{Ask, Mistake, Scope};
 use super::world::{
-    CLIENTS, Envelope, Event, Events, Kind, Message, NODE_IDS, NODES, Operation, Reply, Request, World, Write,
+    CLIENTS, Envelope, Event, Events, FALLBACK, Kind, Message, NODE_IDS, NODES, Operation, Reply, Request,
+    World, Write, node_id,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +28,17 @@ pub(crate) enum Action {
     Deliver(Envelope),
     /// A coordinator waits no longer.
     GiveUp {
+        node: usize,
+        request: Request,
+    },
+    /// The fallback is to keep a write for a primary that is silent.
+    StandIn {
+        node: usize,
+        request: Request,
+        target: usize,
+    },
+    /// A read asks the fallback what it keeps.
+    AskFallback {
         node: usize,
         request: Request,
     },
@@ -48,12 +61,16 @@ pub(crate) fn possible(scope: &Scope, world: &World, actions: &mut Vec<Action>) 
     for (node, state) in world.nodes.iter().enumerate() {
         actions.extend(state.operations.keys().map(|&request| Action::GiveUp { node, request }));
     }
+    let nodes = if scope.hints > 0 { FALLBACK + 1 } else { NODES };
+    if scope.hints > 0 {
+        fallback::possible(world, actions);
+    }
     // Before the first write nobody has anything to lose.
     if !world.history.events.is_empty() && world.crashes_left > 0 {
-        actions.extend((0..NODES).map(|node| Action::Crash { node }));
+        actions.extend((0..nodes).map(|node| Action::Crash { node }));
     }
     if !world.history.events.is_empty() && world.wipes_left > 0 {
-        actions.extend((0..NODES).map(|node| Action::Wipe { node }));
+        actions.extend((0..nodes).map(|node| Action::Wipe { node }));
     }
 }
 
@@ -78,9 +95,11 @@ impl World {
     pub(crate) fn new(scope: &Scope) -> Self {
         Self {
             nodes: Default::default(),
+            fallback: Default::default(),
             clients: Default::default(),
             network: Default::default(),
             history: Default::default(),
+            hints_left: scope.hints,
             crashes_left: scope.crashes,
             wipes_left: scope.wipes,
         }
@@ -91,14 +110,15 @@ impl World {
             Action::Ask { client, ask, node } => self.ask(scope, client, ask, node),
             Action::Deliver(envelope) => self.deliver(scope, envelope),
             Action::GiveUp { node, request } => self.progress(scope, node, request, true),
+            Action::StandIn { node, request, target } => self.stand_in(scope, node, request, target),
+            Action::AskFallback { node, request } => self.ask_fallback(node, request),
             Action::Crash { node } => {
                 self.crashes_left -= 1;
                 self.restart(scope, node);
             }
             Action::Wipe { node } => {
                 self.wipes_left -= 1;
-                self.nodes[node].copy = Default::default();
-                self.nodes[node].incomplete = true;
+                self.destroy(node);
                 self.restart(scope, node);
             }
         }
@@ -187,7 +207,11 @@ impl World {
             Kind::ReadState => self.network.remove(&envelope),
             _ => self.network.get(&envelope).cloned(),
         };
-        match message.expect("only what is there arrives") {
+        let message = message.expect("only what is there arrives");
+        if to == FALLBACK {
+            return self.on_fallback(scope, envelope, message);
+        }
+        match message {
             Message::Replicate { state, replaced } => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, replaced);
                 if self.nodes[from].operations.contains_key(&request) {
@@ -197,6 +221,10 @@ impl World {
             Message::Repair(state) => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, Events::default());
             }
+            Message::HandOver(state) => {
+                replica::merge(scope, to, &mut self.nodes[to], &state, Events::default());
+                self.acknowledge_hint(to, request, state);
+            }
             Message::ReadState => {
                 let complete = counts_as_complete(scope, self.nodes[to].incomplete);
                 let state = Arc::new(self.nodes[to].copy.clone());
@@ -204,16 +232,17 @@ impl World {
             }
             Message::Replicated => {
                 if let Some(Operation::Put { quorum, .. }) = self.nodes[to].operation_mut(request) {
-                    quorum.on_durable(NODE_IDS[from]);
+                    quorum.on_durable(node_id(from));
                 }
                 self.progress(scope, to, request, false);
             }
             Message::State { state, complete } => {
                 if let Some(Operation::Get { quorum, .. }) = self.nodes[to].operation_mut(request) {
-                    quorum.on_state(NODE_IDS[from], (*state).clone(), complete);
+                    quorum.on_state(node_id(from), (*state).clone(), complete);
                 }
                 self.progress(scope, to, request, false);
             }
+            Message::Keep { .. } | Message::HandedOver(_) => unreachable!("only a fallback is told"),
         }
     }
 
@@ -280,7 +309,8 @@ impl World {
     fn end(&mut self, node: usize, request: Request) {
         self.nodes[node].operations.remove(&request);
         self.network.retain(|envelope, _| {
-            envelope.request != request || matches!(envelope.kind, Kind::Replicate | Kind::Repair)
+            envelope.request != request
+                || !matches!(envelope.kind, Kind::Replicated | Kind::ReadState | Kind::State)
         });
     }
 
@@ -316,8 +346,25 @@ impl World {
         }
     }
 
+    /// All that a node holds is lost.
+    fn destroy(&mut self, node: usize) {
+        for (&request, event) in &self.history.events {
+            if self.holds(node, event.dot) {
+                *self.history.destroyed.entry(request).or_default() += 1;
+            }
+        }
+        match self.nodes.get_mut(node) {
+            Some(primary) => (primary.copy, primary.incomplete) = (Siblings::default(), true),
+            None => self.fallback = Default::default(),
+        }
+    }
+
     /// A process dies and another takes its place: its requests are lost, and so is what was sent to it.
     fn restart(&mut self, scope: &Scope, node: usize) {
+        if node == FALLBACK {
+            self.network.retain(|envelope, _| envelope.to != node);
+            return self.hear_of_death(scope, node);
+        }
         let restarted = &mut self.nodes[node];
         restarted.life += 1;
         restarted.replaced = Events::default();
@@ -328,6 +375,7 @@ impl World {
         }
         self.network.retain(|envelope, _| envelope.to != node);
         self.hear_of_death(scope, node);
+        self.hand_over_again(scope, node);
     }
 
     /// Whoever waited for an answer of this node waits no longer.
@@ -336,8 +384,8 @@ impl World {
             let waiting: Vec<Request> = self.nodes[node].operations.keys().copied().collect();
             for request in waiting {
                 match self.nodes[node].operation_mut(request) {
-                    Some(Operation::Put { quorum, .. }) => quorum.on_failure(NODE_IDS[dead]),
-                    Some(Operation::Get { quorum, .. }) => quorum.on_failure(NODE_IDS[dead]),
+                    Some(Operation::Put { quorum, .. }) => quorum.on_failure(node_id(dead)),
+                    Some(Operation::Get { quorum, .. }) => quorum.on_failure(node_id(dead)),
                     None => {}
                 }
                 self.progress(scope, node, request, false);
@@ -358,7 +406,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, request: Request, message: Message) {
+    pub(crate) fn send(&mut self, from: usize, to: usize, request: Request, message: Message) {
         self.network.insert(Envelope { to, from, request, kind: message.kind() }, message);
     }
 }

@@ -14,8 +14,8 @@ use ringmain::causality::Siblings;
 use ringmain::hint::{HintStore, Keeping};
 use ringmain::id::{NodeId, PartitionId};
 
+use super::actions::Action;
 use super::scope::{Mistake, Scope};
-use super::steps::Action;
 use super::world::{Envelope, FALLBACK, Message, NODE_IDS, NODES, Operation, Request, World, node_id};
 
 const KEY: &[u8] = b"k";
@@ -25,6 +25,11 @@ const BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Fallback {
     /// What it keeps for each primary. On disk.
     pub(crate) hints: [Option<Hint>; NODES],
+    /// It has promised to keep nothing older. On disk.
+    pub(crate) epoch: u8,
+    /// How often it has lost its record, and whether a primary has yet to note that.
+    pub(crate) life: u8,
+    pub(crate) unmet: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -32,6 +37,8 @@ pub(crate) struct Hint {
     pub(crate) state: Arc<Siblings<Bytes>>,
     /// The request that last added to it.
     pub(crate) added_by: Request,
+    /// In which it was sent here.
+    pub(crate) epoch: u8,
 }
 
 impl Fallback {
@@ -45,11 +52,11 @@ impl Fallback {
         store
     }
 
-    fn keep(&mut self, target: usize, theirs: &Siblings<Bytes>, added_by: Request) {
+    fn keep(&mut self, target: usize, theirs: &Siblings<Bytes>, added_by: Request, epoch: u8) {
         let mut store = self.store();
         if store.keep(keeping(target), theirs, 0).expect("there is room") {
             let kept = store.find(NODE_IDS[target], KEY).expect("it was just kept");
-            self.hints[target] = Some(Hint { state: Arc::new(kept.state.clone()), added_by });
+            self.hints[target] = Some(Hint { state: Arc::new(kept.state.clone()), added_by, epoch });
         }
     }
 
@@ -74,7 +81,8 @@ pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
         for (&request, operation) in &state.operations {
             match &**operation {
                 Operation::Put { quorum, .. }
-                    if world.hints_left > 0 && quorum.nodes().all(|told| told != node_id(FALLBACK)) =>
+                    if world.hints_left > 0
+ && !state.copy.is_empty() && quorum.nodes().all(|told| told != node_id(FALLBACK)) =>
                 {
                     let silent: Vec<NodeId> = quorum.silent_primaries().collect();
                     let targets = (0..NODES).filter(|target| silent.contains(&NODE_IDS[*target]));
@@ -116,8 +124,8 @@ impl World {
 
     /// Sent as often as it likes, which is once here: what is under way arrives whenever it likes.
     pub(crate) fn hand_over(&mut self, scope: &Scope, target: usize) {
-        let Some(Hint { state, added_by }) = self.fallback.hints[target].clone() else { return };
-        self.send(FALLBACK, target, added_by, Message::HandOver(state));
+        let Some(Hint { state, added_by, epoch }) = self.fallback.hints[target].clone() else { return };
+        self.send_in(epoch, FALLBACK, target, added_by, Message::HandOver(state));
         if scope.mistake == Some(Mistake::DropsBeforeTheAnswer) {
             self.fallback.hints[target] = None;
         }
@@ -125,10 +133,15 @@ impl World {
 
     /// What the fallback does with a message.
     pub(crate) fn on_fallback(&mut self, scope: &Scope, envelope: Envelope, message: Message) {
-        let Envelope { from, request, .. } = envelope;
+        let Envelope { from, request, epoch, .. } = envelope;
         match message {
             Message::Keep { target, state } => {
-                self.fallback.keep(target, &state, request);
+                // What it keeps for one node in two epochs it could not hand over as one.
+                let in_another = |hint: &Hint| hint.epoch != epoch;
+                if self.fallback.unmet || self.fallback.hints[target].as_ref().is_some_and(in_another) {
+                    return;
+                }
+                self.fallback.keep(target, &state, request, epoch);
                 self.hand_over(scope, target);
                 if self.nodes[from].operations.contains_key(&request) {
                     self.send(FALLBACK, from, request, Message::Replicated);
@@ -141,8 +154,18 @@ impl World {
                 }
             }
             Message::ReadState => {
-                let state = Arc::new(self.fallback.store().known(KEY));
-                self.send(FALLBACK, from, request, Message::State { state, complete: false });
+                let mut current = self.fallback.clone();
+                current
+                    .hints
+                    .iter_mut()
+                    .for_each(|hint| *hint = hint.take().filter(|hint| hint.epoch == epoch));
+                let state = Arc::new(current.store().known(KEY));
+                self.send_in(epoch, FALLBACK, from, request, Message::State { state, complete: false });
+            }
+            Message::Propose => self.on_proposed_to_fallback(scope, envelope),
+            Message::Met { epoch } => {
+                self.fallback.unmet = false;
+                self.fallback.epoch = self.fallback.epoch.max(epoch);
             }
             _ => unreachable!("nobody asks this of a fallback"),
         }
@@ -152,7 +175,7 @@ impl World {
     pub(crate) fn acknowledge_hint(&mut self, target: usize, request: Request, sent: Arc<Siblings<Bytes>>) {
         let is_kept = |hint: &Hint| hint.added_by == request;
         if self.fallback.hints[target].as_ref().is_some_and(is_kept) {
-            self.send(target, FALLBACK, request, Message::HandedOver(sent));
+            self.send_in(0, target, FALLBACK, request, Message::HandedOver(sent));
         }
     }
 

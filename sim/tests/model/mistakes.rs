@@ -3,9 +3,9 @@
 use stateright::{Checker, HasDiscoveries, Model};
 
 use super::promises::{ONCE, P1, P1_COPIES, P2, P3, P4, P5, P6, P7, P9};
-use super::scope::Ask::{BlindPut, Read, Retry};
+use super::scope::Ask::{BlindPut, Delete, Read, Retry};
 use super::scope::{Mistake, Scope};
-use super::{ANY, Search, asks, story};
+use super::{ANY, Search, asks, deleted_and_put_again, story};
 
 /// The story of the broken promise.
 fn find(mistake: Mistake, scope: Scope, promise: &'static str) {
@@ -95,4 +95,30 @@ fn counting_a_failed_replay_as_done_breaks_p1() {
 #[test]
 fn counting_a_primary_and_its_fallback_twice_breaks_p1() {
     find(Mistake::CountsTwice, Scope { read: 1, write: 3, ..hinted() }, P1_COPIES);
+}
+
+fn reaped() -> Scope {
+    Scope { reaps: 1, ..asks(&[&[BlindPut], &[Delete]], &[]) }
+}
+
+/// scylla #23712.
+#[test]
+fn reaping_while_a_hint_waits_breaks_p1() {
+    find(Mistake::IgnoresPendingHints, Scope { hints: 1, ..deleted_and_put_again() }, P1_COPIES);
+}
+
+#[test]
+fn taking_messages_of_any_epoch_breaks_p5() {
+    find(Mistake::TakesAnyEpoch, reaped(), P5);
+}
+
+/// riak_kv PR 1094, the doomstone.
+#[test]
+fn reaping_the_epoch_too_breaks_p1() {
+    find(Mistake::ReapsTheEpochToo, deleted_and_put_again(), P1);
+}
+
+#[test]
+fn acknowledging_before_one_was_met_breaks_p1() {
+    find(Mistake::AcknowledgesUnmet, Scope { wipes: 1, ..deleted_and_put_again() }, P1_COPIES);
 }

@@ -30,10 +30,12 @@ pub(crate) fn promises() -> Vec<Property<Search>> {
     vec![
         Property::always(P1, |_, world: &World| {
             let past = world.history.past(world.history.standing(&world.union()));
+            let past = past.union(world.history.reaped);
             world.history.acknowledged_beyond(past).is_empty()
         }),
         Property::always(P1_COPIES, |search: &Search, world: &World| {
-            world.history.acknowledged.iter().all(|write| world.copies(write) >= search.scope.write)
+            let History { acknowledged, reaped, .. } = &world.history;
+            acknowledged.without(*reaped).iter().all(|write| world.copies(write) >= search.scope.write)
         }),
         Property::always(P2, |_, world: &World| world.replies().all(|reply| !reply.invented)),
         Property::always(P3, |_, world: &World| {
@@ -49,7 +51,10 @@ pub(crate) fn promises() -> Vec<Property<Search>> {
             let deletes = acknowledged.iter().filter(|write| events[write].delete).collect();
             let shows = |world: &World, deletes| {
                 // A hint may find its target with nothing at all; what that has says nothing until it is repaired.
-                let mut nodes = world.nodes.iter().filter(|node| !node.incomplete || search.scope.hints == 0);
+                let mut nodes = world
+                    .nodes
+                    .iter()
+                    .filter(|node| !node.incomplete || search.scope.hints + search.scope.reaps == 0);
                 nodes.any(|node| shows_deleted(&world.history, &node.copy, deletes))
             };
             !shows(world, *converged_deletes)
@@ -97,11 +102,19 @@ impl World {
         self.fallback.hints.iter().flatten().map(|hint| &*hint.state)
     }
 
+    /// Hints that their targets don't refuse.
+    fn welcome_hints(&self) -> impl Iterator<Item = &Siblings<Bytes>> {
+        let pairs = self.fallback.hints.iter().zip(&self.nodes);
+        let welcome =
+            pairs.filter_map(|(hint, node)| hint.as_ref().filter(|hint| hint.epoch >= node.reaping.epoch));
+        welcome.map(|hint| &*hint.state)
+    }
+
     /// Does this node have the write of this dot, or something that replaced it?
     pub(crate) fn holds(&self, node: usize, dot: Dot) -> bool {
         match self.nodes.get(node) {
             Some(primary) => primary.copy.context().covers(dot),
-            None => self.hints().any(|hint| hint.context().covers(dot)),
+            None => self.welcome_hints().any(|hint| hint.context().covers(dot)),
         }
     }
 
@@ -119,7 +132,7 @@ impl World {
         for node in &self.nodes {
             union.merge(&node.copy);
         }
-        for hint in self.hints() {
+        for hint in self.welcome_hints() {
             union.merge(hint);
         }
         union
@@ -136,12 +149,21 @@ impl World {
         coordinators.map(|coordinator| {
             let mut world = self.clone();
             world.network.clear();
+            world.catch_up(search);
             (0..NODES).for_each(|target| world.hand_over(&search.scope, target));
             world.arrive(search);
             world.begin_get(&search.scope, coordinator, SETTLING, NODES as u8);
             world.arrive(search);
             world
         })
+    }
+
+    /// Whoever lags behind hears of the raise.
+    fn catch_up(&mut self, search: &Search) {
+        let raised = self.nodes.iter().find_map(|node| node.reaping.raised.clone());
+        if let Some(raise) = raised {
+            (0..NODES).for_each(|node| self.raise(&search.scope, node, raise.clone()));
+        }
     }
 
     /// All that is under way arrives, once.

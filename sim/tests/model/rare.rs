@@ -8,7 +8,9 @@ use stateright::Property;
 
 use super::Search;
 use super::promises::shows_deleted;
-use super::world::{Events, Kind, Message, NODE_IDS, NODES, Node, Operation, Request, World};
+use super::world::{
+    Envelope, Events, FALLBACK, Kind, Message, NODE_IDS, NODES, Node, Operation, Request, World,
+};
 
 pub(crate) const SIBLINGS_READ: &str = "siblings are read";
 pub(crate) const REPAIR: &str = "a read repairs a replica";
@@ -23,6 +25,16 @@ pub(crate) const HINT_GREW: &str = "an acknowledgement of a hint comes when that
 pub(crate) const HINT_FOR_NOTHING: &str = "a hint waits whose target has it already";
 pub(crate) const OLD_HINT_LATE: &str = "a hint waits after its delete has converged";
 pub(crate) const ONLY_HINT: &str = "an acknowledged write is on no primary, and in a hint";
+pub(crate) const OLD_REFUSED: &str = "what was deleted is under way to a node that has reaped it";
+pub(crate) const HINT_REFUSED: &str = "a hint is handed over to a node that has reaped the key";
+pub(crate) const REAP_WAITS: &str = "a fallback doesn't promise while it holds a hint";
+pub(crate) const LAGS: &str = "a primary is sent something of an epoch that it has yet to hear of";
+pub(crate) const CAUGHT_UP: &str = "a primary hears of a raise from one that didn't propose it";
+pub(crate) const KEPT_BESIDE: &str = "one primary has reaped what another still knows in the new epoch";
+pub(crate) const DISAGREED: &str = "the epoch is raised and the key is kept";
+pub(crate) const PUT_AGAIN: &str = "a reaped key is put again, without its past";
+pub(crate) const OLD_LIFE: &str = "the copy of a node that lost its record is wiped by a raise";
+pub(crate) const UNMET: &str = "a primary doesn't answer who has lost its record, since it has confirmed";
 pub(crate) const SECOND_DOT: &str = "a retry lands under a second dot";
 pub(crate) const TWINS_READ: &str = "twins are read";
 /// The limit that `src/causality/siblings.rs` tells of: a replica that learnt from a context, not from the
@@ -31,6 +43,12 @@ pub(crate) const APPLIED_AGAIN: &str = "a retry is applied where its write's fir
 pub(crate) const RETRY_KNOWN: &str = "a retry is recognised where its write was replaced";
 
 pub(crate) fn states() -> Vec<Property<Search>> {
+    let mut states = of_reaping();
+    states.extend(of_quorums());
+    states
+}
+
+fn of_quorums() -> Vec<Property<Search>> {
     vec![
         Property::sometimes(SIBLINGS_READ, |_, world: &World| {
             let is_value = |write: &Request| !world.history.events[write].delete;
@@ -127,6 +145,67 @@ pub(crate) fn states() -> Vec<Property<Search>> {
     ]
 }
 
+fn of_reaping() -> Vec<Property<Search>> {
+    vec![
+        Property::sometimes(OLD_REFUSED, |_, world: &World| {
+            let deleted = |state| shows_deleted(&world.history, state, world.history.reaped_deletes());
+            world.refused(Kind::Replicate).any(|message| message.state().is_some_and(deleted))
+        }),
+        Property::sometimes(HINT_REFUSED, |_, world: &World| {
+            !world.history.reaped.is_empty() && world.refused(Kind::HandOver).next().is_some()
+        }),
+        Property::sometimes(REAP_WAITS, |_, world: &World| {
+            let waits = |envelope: &Envelope| envelope.to == FALLBACK && envelope.kind == Kind::Propose;
+            world.network.keys().any(waits) && world.hints().next().is_some()
+        }),
+        Property::sometimes(LAGS, |_, world: &World| {
+            let epoch = |node: usize| world.nodes.get(node).map_or(u8::MAX, |node| node.reaping.epoch);
+            let is_of_a_copy = |kind| matches!(kind, Kind::Replicate | Kind::State | Kind::ReadState);
+            let mut envelopes = world.network.keys().filter(|envelope| is_of_a_copy(envelope.kind));
+            envelopes.any(|envelope| envelope.epoch > epoch(envelope.to))
+        }),
+        Property::sometimes(CAUGHT_UP, |_, world: &World| {
+            let mut raises = world.network.keys().filter(|envelope| envelope.kind == Kind::Raise);
+            let first = raises.next().map(|envelope| envelope.from);
+            raises.any(|envelope| Some(envelope.from) != first)
+        }),
+        Property::sometimes(KEPT_BESIDE, |_, world: &World| {
+            let knows = |node: &Node| {
+                let dots = world.history.reaped.iter().map(|write| world.history.events[&write].dot);
+                dots.into_iter().any(|dot| node.copy.context().covers(dot))
+            };
+            let mut raised = world.nodes.iter().filter(|node| node.reaping.epoch > 0);
+            raised.any(knows)
+        }),
+        Property::sometimes(DISAGREED, |_, world: &World| {
+            let mut raises = world.nodes.iter().filter_map(|node| node.reaping.raised.as_ref());
+            raises.any(|raise| raise.drop.is_none())
+        }),
+        Property::sometimes(PUT_AGAIN, |_, world: &World| {
+            let standing = |node: &Node| world.history.standing(&node.copy);
+            let mut raised = world.nodes.iter().filter(|node| node.reaping.epoch > 0);
+            raised.any(|node| {
+                let past = world.history.past(standing(node));
+                !past.is_empty()
+                    && !node.incomplete
+                    && past.without(world.history.reaped) == past
+                    && world.history.reaped.iter().next().is_some()
+            })
+        }),
+        Property::sometimes(OLD_LIFE, |_, world: &World| {
+            (0..NODES).any(|node| {
+                let reaping = &world.nodes[node].reaping;
+                reaping.raised.as_ref().is_some_and(|raise| raise.lives[node] != reaping.lives[node])
+            })
+        }),
+        Property::sometimes(UNMET, |_, world: &World| {
+            let is_unmet = world.nodes.iter().any(|node| node.reaping.unmet) || world.fallback.unmet;
+            let confirmed = world.nodes.iter().filter(|node| node.reaping.confirmed);
+            is_unmet && confirmed.count() > 1
+        }),
+    ]
+}
+
 /// Whether there is an answer of an incomplete replica that would end a read if it came from a complete one.
 fn awaits_the_complete(world: &World) -> bool {
     world.network.iter().any(|(envelope, message)| {
@@ -143,6 +222,15 @@ fn awaits_the_complete(world: &World) -> bool {
 }
 
 impl World {
+    /// Messages of this kind, of an epoch that is over where they would arrive.
+    fn refused(&self, kind: Kind) -> impl Iterator<Item = &Message> {
+        let over = move |envelope: &Envelope| {
+            let epoch = self.nodes.get(envelope.to).map_or(0, |node| node.reaping.epoch);
+            envelope.kind == kind && envelope.epoch < epoch
+        };
+        self.network.iter().filter(move |(envelope, _)| over(envelope)).map(|(_, message)| message)
+    }
+
     /// How many primaries have this write, or something that replaced it.
     fn primaries_with(&self, write: Request) -> usize {
         let event = &self.history.events[&write];

@@ -1,4 +1,4 @@
-//! What can happen next: a client asks, a message arrives, somebody gives up, a process dies.
+//! What follows: a client asks, a message arrives, somebody gives up, a process dies.
 //!
 //! The turns of a coordinator follow `src/shard/{gets,puts,peers}.rs`, without frames, links and deadlines: a
 //! deadline may come at any time. What a node appends is durable at once; the log has checks of its own.
@@ -9,87 +9,13 @@ use bytes::Bytes;
 use ringmain::causality::{Siblings, Version, VersionVector};
 use ringmain::coordinator::{GetQuorum, GetVerdict, PutQuorum, PutVerdict};
 
-use super::fallback;
+use super::actions::Action;
 use super::replica;
 use super::scope::{Ask, Mistake, Scope};
 use super::world::{
-    CLIENTS, Envelope, Event, Events, FALLBACK, Kind, Message, NODE_IDS, NODES, Operation, Reply, Request,
-    World, Write, node_id,
+    Envelope, Event, Events, FALLBACK, Kind, Message, NODE_IDS, NODES, Operation, Reply, Request, World,
+    Write, node_id,
 };
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Action {
-    /// A client asks a node, which coordinates.
-    Ask {
-        client: usize,
-        ask: Ask,
-        node: usize,
-    },
-    Deliver(Envelope),
-    /// A coordinator waits no longer.
-    GiveUp {
-        node: usize,
-        request: Request,
-    },
-    /// The fallback is to keep a write for a primary that is silent.
-    StandIn {
-        node: usize,
-        request: Request,
-        target: usize,
-    },
-    /// A read asks the fallback what it keeps.
-    AskFallback {
-        node: usize,
-        request: Request,
-    },
-    /// A process is killed and starts again with what it had.
-    Crash {
-        node: usize,
-    },
-    /// A process is killed and starts again with nothing.
-    Wipe {
-        node: usize,
-    },
-}
-
-/// All that can happen in this world.
-pub(crate) fn possible(scope: &Scope, world: &World, actions: &mut Vec<Action>) {
-    for client in 0..CLIENTS {
-        possible_asks(scope, world, client, actions);
-    }
-    actions.extend(world.network.keys().map(|&envelope| Action::Deliver(envelope)));
-    for (node, state) in world.nodes.iter().enumerate() {
-        actions.extend(state.operations.keys().map(|&request| Action::GiveUp { node, request }));
-    }
-    let nodes = if scope.hints > 0 { FALLBACK + 1 } else { NODES };
-    if scope.hints > 0 {
-        fallback::possible(world, actions);
-    }
-    // Before the first write nobody has anything to lose.
-    if !world.history.events.is_empty() && world.crashes_left > 0 {
-        actions.extend((0..nodes).map(|node| Action::Crash { node }));
-    }
-    if !world.history.events.is_empty() && world.wipes_left > 0 {
-        actions.extend((0..nodes).map(|node| Action::Wipe { node }));
-    }
-}
-
-fn possible_asks(scope: &Scope, world: &World, client: usize, actions: &mut Vec<Action>) {
-    let state = &world.clients[client];
-    let Some(menu) = scope.steps[client].get(state.steps_begun).filter(|_| !state.waits) else { return };
-    // Nodes are alike, so the one that the first client asks first may be called 0, and the one that the second
-    // client asks first may be called 1, if it is another.
-    let nodes = if state.steps_begun == 0 { client + 1 } else { NODES };
-    for &ask in *menu {
-        let can = match ask {
-            Ask::Put | Ask::Delete => state.holds.is_some(),
-            Ask::Retry => state.unsure_of.is_some(),
-            Ask::Read | Ask::BlindPut | Ask::Overwrite => true,
-        };
-        let nodes = if can { 0..nodes } else { 0..0 };
-        actions.extend(nodes.map(|node| Action::Ask { client, ask, node }));
-    }
-}
 
 impl World {
     pub(crate) fn new(scope: &Scope) -> Self {
@@ -100,9 +26,32 @@ impl World {
             network: Default::default(),
             history: Default::default(),
             hints_left: scope.hints,
+            reaps_left: scope.reaps,
             crashes_left: scope.crashes,
             wipes_left: scope.wipes,
         }
+    }
+
+    /// The first steps are taken and told. What was sent may arrive once more.
+    pub(crate) fn begun(scope: &Scope) -> Self {
+        let mut world = Self::new(scope);
+        for menu in &scope.steps[0][..scope.played] {
+            world.apply(scope, Action::Ask { client: 0, ask: menu[0], node: 0 });
+            for kind in [Kind::Replicate, Kind::Replicated] {
+                let sent: Vec<_> = world
+                    .network
+                    .keys()
+                    .copied()
+                    .filter(|sent| sent.kind == kind && sent.to < scope.told)
+                    .collect();
+                for envelope in sent {
+                    if world.network.contains_key(&envelope) {
+                        world.apply(scope, Action::Deliver(envelope));
+                    }
+                }
+            }
+        }
+        world
     }
 
     pub(crate) fn apply(&mut self, scope: &Scope, action: Action) {
@@ -111,6 +60,7 @@ impl World {
             Action::Deliver(envelope) => self.deliver(scope, envelope),
             Action::GiveUp { node, request } => self.progress(scope, node, request, true),
             Action::StandIn { node, request, target } => self.stand_in(scope, node, request, target),
+            Action::Propose { node } => self.propose(scope, node),
             Action::AskFallback { node, request } => self.ask_fallback(node, request),
             Action::Crash { node } => {
                 self.crashes_left -= 1;
@@ -120,6 +70,7 @@ impl World {
                 self.wipes_left -= 1;
                 self.destroy(node);
                 self.restart(scope, node);
+                self.lose_record(scope, node);
             }
         }
         self.note_converged_deletes();
@@ -201,20 +152,23 @@ impl World {
     }
 
     pub(crate) fn deliver(&mut self, scope: &Scope, envelope: Envelope) {
-        let Envelope { to, from, request, kind } = envelope;
+        let Envelope { to, from, request, kind, .. } = envelope;
         // A question is taken off: asked again it would get another answer, and only the first one counts.
         let message = match kind {
             Kind::ReadState => self.network.remove(&envelope),
             _ => self.network.get(&envelope).cloned(),
         };
         let message = message.expect("only what is there arrives");
+        if !self.is_current(scope, envelope) {
+            return;
+        }
         if to == FALLBACK {
             return self.on_fallback(scope, envelope, message);
         }
         match message {
             Message::Replicate { state, replaced } => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, replaced);
-                if self.nodes[from].operations.contains_key(&request) {
+                if self.nodes[from].operations.contains_key(&request) && !self.nodes[to].reaping.unmet {
                     self.send(to, from, request, Message::Replicated);
                 }
             }
@@ -223,7 +177,9 @@ impl World {
             }
             Message::HandOver(state) => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, Events::default());
-                self.acknowledge_hint(to, request, state);
+                if !self.nodes[to].reaping.unmet {
+                    self.acknowledge_hint(to, request, state);
+                }
             }
             Message::ReadState => {
                 let complete = counts_as_complete(scope, self.nodes[to].incomplete);
@@ -242,7 +198,7 @@ impl World {
                 }
                 self.progress(scope, to, request, false);
             }
-            Message::Keep { .. } | Message::HandedOver(_) => unreachable!("only a fallback is told"),
+            message => self.on_round(scope, envelope, message),
         }
     }
 
@@ -306,7 +262,7 @@ impl World {
     }
 
     /// The coordinator forgets a request; answers that come later tell nobody anything.
-    fn end(&mut self, node: usize, request: Request) {
+    pub(crate) fn end(&mut self, node: usize, request: Request) {
         self.nodes[node].operations.remove(&request);
         self.network.retain(|envelope, _| {
             envelope.request != request
@@ -314,7 +270,7 @@ impl World {
         });
     }
 
-    fn answer(&mut self, request: Request, reply: Option<Reply>) {
+    pub(crate) fn answer(&mut self, request: Request, reply: Option<Reply>) {
         // Nobody asked for the read that settles a world.
         let Some(client) = self.clients.get_mut(request.client()) else { return };
         client.waits = false;
@@ -339,7 +295,7 @@ impl World {
             past,
             missed: self
                 .history
-                .acknowledged_beyond(past)
+                .acknowledged_beyond(past.union(self.history.reaped))
                 .without(self.history.acknowledged.without(acknowledged)),
             invented: merged.versions().iter().any(|version| self.history.author(version).is_none()),
             repeats: (1..shown.len()).any(|at| shown[..at].contains(&shown[at])),
@@ -355,7 +311,7 @@ impl World {
         }
         match self.nodes.get_mut(node) {
             Some(primary) => (primary.copy, primary.incomplete) = (Siblings::default(), true),
-            None => self.fallback = Default::default(),
+            None => self.fallback.hints = Default::default(),
         }
     }
 
@@ -363,11 +319,15 @@ impl World {
     fn restart(&mut self, scope: &Scope, node: usize) {
         if node == FALLBACK {
             self.network.retain(|envelope, _| envelope.to != node);
+            if scope.mistake == Some(Mistake::PromisesBeforeDurable) {
+                self.fallback.epoch = 0;
+            }
             return self.hear_of_death(scope, node);
         }
         let restarted = &mut self.nodes[node];
         restarted.life += 1;
         restarted.replaced = Events::default();
+        restarted.reaping.round = None;
         let lost = std::mem::take(&mut restarted.operations);
         for request in lost.into_keys() {
             self.answer(request, None);
@@ -400,14 +360,19 @@ impl World {
         self.history.converged_deletes = self.history.converged_deletes.union(converged);
     }
 
-    fn send_to_others(&mut self, from: usize, request: Request, message: &Message) {
+    pub(crate) fn send_to_others(&mut self, from: usize, request: Request, message: &Message) {
         for to in (0..NODES).filter(|&to| to != from) {
             self.send(from, to, request, message.clone());
         }
     }
 
     pub(crate) fn send(&mut self, from: usize, to: usize, request: Request, message: Message) {
-        self.network.insert(Envelope { to, from, request, kind: message.kind() }, message);
+        let epoch = self.nodes.get(from).map_or(0, |node| node.reaping.epoch);
+        self.send_in(epoch, from, to, request, message);
+    }
+
+    pub(crate) fn send_in(&mut self, epoch: u8, from: usize, to: usize, request: Request, message: Message) {
+        self.network.insert(Envelope { to, from, request, kind: message.kind(), epoch }, message);
     }
 }
 

@@ -13,6 +13,7 @@ use ringmain::coordinator::{GetQuorum, PutQuorum};
 use ringmain::id::{NodeId, OperationId};
 
 use super::fallback::Fallback;
+use super::reap::{Confirmed, Raise, Reaping};
 
 /// Primaries.
 pub(crate) const NODES: usize = 3;
@@ -30,7 +31,7 @@ pub(crate) fn node_id(node: usize) -> NodeId {
 }
 
 /// The ids that the nodes draw in their lives. Random in truth: here a later one sorts before or after others.
-const ACTOR_IDS: [[u64; NODES]; 3] = [[40, 20, 60], [10, 50, 30], [70, 5, 25]];
+const ACTOR_IDS: [[u64; NODES]; 5] = [[40, 20, 60], [10, 50, 30], [70, 5, 25], [35, 65, 15], [55, 45, 75]];
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct World {
@@ -42,13 +43,14 @@ pub(crate) struct World {
     pub(crate) network: BTreeMap<Envelope, Message>,
     pub(crate) history: History,
     pub(crate) hints_left: u8,
+    pub(crate) reaps_left: u8,
     pub(crate) crashes_left: u8,
     pub(crate) wipes_left: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Node {
-    /// How many times its process has started again.
+    /// How many times its process has started again, or has forgotten the key.
     pub(crate) life: usize,
     /// Its record of the key.
     pub(crate) copy: Siblings<Bytes>,
@@ -57,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) replaced: Events,
     /// It has restarted empty: its not-found says nothing.
     pub(crate) incomplete: bool,
+    pub(crate) reaping: Reaping,
     /// The requests that it coordinates. Shared between worlds, like messages.
     pub(crate) operations: BTreeMap<Request, Arc<Operation>>,
 }
@@ -157,6 +160,8 @@ pub(crate) struct Envelope {
     pub(crate) from: usize,
     pub(crate) request: Request,
     pub(crate) kind: Kind,
+    /// The sender's, or that of the hint that it sends.
+    pub(crate) epoch: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -169,6 +174,12 @@ pub(crate) enum Kind {
     Keep,
     HandOver,
     HandedOver,
+    Propose,
+    Confirm,
+    Promise,
+    Raise,
+    Lost,
+    Met,
 }
 
 /// Shared, because the search copies a world for each thing that can happen in it.
@@ -193,6 +204,19 @@ pub(crate) enum Message {
     /// The fallback hands over what it keeps, and hears what of it has arrived.
     HandOver(Arc<Siblings<Bytes>>),
     HandedOver(Arc<Siblings<Bytes>>),
+    /// Of reaping: see `reap.rs`.
+    Propose,
+    Confirm(Confirmed),
+    Promise {
+        life: u8,
+    },
+    Raise(Raise),
+    Lost {
+        life: u8,
+    },
+    Met {
+        epoch: u8,
+    },
 }
 
 impl Message {
@@ -206,6 +230,12 @@ impl Message {
             Self::Keep { .. } => Kind::Keep,
             Self::HandOver(_) => Kind::HandOver,
             Self::HandedOver(_) => Kind::HandedOver,
+            Self::Propose => Kind::Propose,
+            Self::Confirm(_) => Kind::Confirm,
+            Self::Promise { .. } => Kind::Promise,
+            Self::Raise(_) => Kind::Raise,
+            Self::Lost { .. } => Kind::Lost,
+            Self::Met { .. } => Kind::Met,
         }
     }
 
@@ -215,7 +245,7 @@ impl Message {
                 Some(state)
             }
             Self::Repair(state) | Self::HandOver(state) => Some(state),
-            Self::Replicated | Self::ReadState | Self::HandedOver(_) => None,
+            _ => None,
         }
     }
 }
@@ -231,6 +261,8 @@ pub(crate) struct History {
     pub(crate) converged_deletes: Events,
     /// For each step, how many copies of what it wrote were destroyed by wipes.
     pub(crate) destroyed: BTreeMap<Request, u8>,
+    /// Forgotten on purpose.
+    pub(crate) reaped: Events,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -276,6 +308,10 @@ impl History {
     pub(crate) fn covered(&self, context: &VersionVector) -> Events {
         let covered = self.events.iter().filter(|(_, event)| context.covers(event.dot));
         covered.map(|(request, _)| *request).collect()
+    }
+
+    pub(crate) fn reaped_deletes(&self) -> Events {
+        self.reaped.iter().filter(|write| self.events[write].delete).collect()
     }
 
     /// Is there one among these that another of them had replaced?

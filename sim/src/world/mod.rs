@@ -159,6 +159,12 @@ impl World {
             Event::Frame(side, bytes) => self.on_frame(side, &bytes),
             Event::Called(side) => self.on_called(side),
             Event::Reached(side, dial) => {
+                // Whoever was called may have died before its answer was here: a call ends, one way or the other.
+                if let (End::Shard { node, shard, life }, false) =
+                    (self.network.end(side), self.network.is_open(side))
+                {
+                    return self.happen(Event::DialFailed(At { node, shard, life }, dial));
+                }
                 self.for_shard(side, Event::Reached(side, dial), |world, at, connection| {
                     world.handle(at, Input::Opened { connection, dial: Some(dial) });
                 });

@@ -41,6 +41,10 @@ impl World {
         if let Word::Remove(node) | Word::Replace(node, _) = word
             && !self.nodes[node].is_gone
         {
+            // What is on the disk of a machine that is down can't be told.
+            if !self.nodes[node].is_up() {
+                return self.heap.plan(self.now + AGAIN, Event::Word(word));
+            }
             if node == listener || !self.may_destroy(node) {
                 return;
             }
@@ -138,8 +142,14 @@ impl World {
         keys.map(|key| (key, self.owners_of(key))).collect()
     }
 
+    /// Does this node, as it sees it, own the key?
+    pub(super) fn owns(&self, node: usize, key: Key) -> bool {
+        let running = self.nodes[node].all_running().first();
+        running.is_some_and(|running| running.shard.view().owns(partition_of(key)))
+    }
+
     pub(super) fn owners_of(&self, key: Key) -> Vec<usize> {
-        let partition = PartitionId(token::partition(token::token(&Self::key_name(key)), PARTITIONS));
+        let partition = partition_of(key);
         let present = self.present();
         let mut owners: Vec<usize> = Vec::new();
         for &node in &present {
@@ -159,4 +169,8 @@ impl World {
         members.sort_unstable();
         members
     }
+}
+
+fn partition_of(key: Key) -> PartitionId {
+    PartitionId(token::partition(token::token(&World::key_name(key)), PARTITIONS))
 }

@@ -56,8 +56,10 @@ impl World {
             Sent::Context(seen) if !minted.covered.includes(seen) => {
                 Some((Promise::ConcurrentSiblings, "did not replace all that its client had seen"))
             }
+            // A fallback overwrites what it keeps for others, whatever it has of its own from when it was an owner.
             Sent::Overwrite => self
                 .state_at(minted.node, key)
+                .filter(|_| self.owns(minted.node, key))
                 .is_some_and(|state| state.versions().iter().any(|version| version.dot != dot))
                 .then_some((Promise::ConcurrentSiblings, "was to replace all there was, and did not")),
             Sent::Context(_) => None,

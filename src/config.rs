@@ -28,6 +28,8 @@ pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span};
 
 /// Copies of a key.
 const REPLICAS_MAX: u8 = 8;
+const REPLICAS_DEFAULT: u8 = 3;
+const PARTITIONS_DEFAULT: u32 = 1024;
 /// Cores of the largest machine anybody would give to one node.
 const SHARDS_MAX: u16 = 1024;
 const PARTITIONS_MAX: u32 = 65_536;
@@ -68,14 +70,14 @@ pub struct Config {
     pub pin: bool,
     /// One for each shard, or none: then the kernel chooses.
     pub shard_ports: Vec<u16>,
-    /// N, before it is cut to the number of members. At least 1.
-    pub replicas: u8,
+    /// N, before it is cut to the number of members. At least 1. `None`: whatever N the cluster has that is joined.
+    pub replicas: Option<u8>,
     /// R where a request names none; 0 is a majority of the N in force. At most `replicas`.
     pub read: u8,
     /// W where a request names none; 0 is a majority of the N in force. At most `replicas`.
     pub write: u8,
-    /// Q: a power of two, at most 65,536.
-    pub partitions: u32,
+    /// Q: a power of two, at most 65,536. `None`: whatever Q the cluster has that is joined.
+    pub partitions: Option<u32>,
     /// May be empty.
     pub data_center: String,
     /// May be empty.
@@ -129,6 +131,8 @@ impl Config {
         let members = settings.members.unwrap_or_default();
         let address = HostPort { host: advertise.clone(), port: listen.port };
         let name = settings.name.unwrap_or_else(|| name_by_address(&members, &address));
+        // Who joins a running cluster takes over what its founders fixed.
+        let founds = settings.seeds.as_ref().is_none_or(Vec::is_empty);
         let value_bytes_max = settings.value_bytes_max.unwrap_or(ByteSize(8 << 20));
         let config = Self {
             secret: read_secret(settings.secret, settings.secret_file.as_deref().map(Path::new))?,
@@ -138,10 +142,10 @@ impl Config {
             shards: settings.shards.unwrap_or(cores),
             pin: settings.pin.unwrap_or(true),
             shard_ports: settings.shard_ports.unwrap_or_default(),
-            replicas: settings.replicas.unwrap_or(3),
+            replicas: settings.replicas.or_else(|| founds.then_some(REPLICAS_DEFAULT)),
             read: settings.read.unwrap_or(0),
             write: settings.write.unwrap_or(0),
-            partitions: settings.partitions.unwrap_or(1024),
+            partitions: settings.partitions.or_else(|| founds.then_some(PARTITIONS_DEFAULT)),
             data_center: settings.data_center.unwrap_or_default(),
             rack: settings.rack.unwrap_or_default(),
             weight: settings.weight.unwrap_or(100),
@@ -166,6 +170,27 @@ impl Config {
         Ok(config)
     }
 
+    /// The same, as a guest of a cluster with so many partitions and replicas (0: it doesn't say).
+    pub fn joining(self, partitions: u32, replicas: u8) -> Result<Self, ConfigError> {
+        let given = (self.partitions.unwrap_or(partitions), self.replicas.unwrap_or(replicas));
+        if partitions != 0 && given.0 != partitions {
+            let (own, cluster) = (given.0, partitions);
+            return Err(ConfigError::OtherRing { setting: "partitions", own, cluster });
+        }
+        if replicas != 0 && given.1 != replicas {
+            let (own, cluster) = (given.1.into(), replicas.into());
+            return Err(ConfigError::OtherRing { setting: "replicas", own, cluster });
+        }
+        let or = |value, default| if value == 0 { default } else { value };
+        let joined = Self {
+            partitions: Some(or(given.0, PARTITIONS_DEFAULT)),
+            replicas: Some(or(given.1.into(), REPLICAS_DEFAULT.into()) as u8),
+            ..self
+        };
+        joined.check_ring()?;
+        Ok(joined)
+    }
+
     /// These settings as a file that gives them back. A secret that came from no file of its own is left out.
     pub fn to_toml(&self) -> String {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
@@ -181,10 +206,10 @@ impl Config {
             shards: Some(self.shards),
             pin: Some(self.pin),
             shard_ports: (!self.shard_ports.is_empty()).then(|| self.shard_ports.clone()),
-            replicas: Some(self.replicas),
+            replicas: self.replicas,
             read: Some(self.read),
             write: Some(self.write),
-            partitions: Some(self.partitions),
+            partitions: self.partitions,
             data_center: given(&self.data_center),
             rack: given(&self.rack),
             weight: Some(self.weight),
@@ -278,20 +303,31 @@ impl Config {
         }
     }
 
-    fn check_ranges(&self) -> Result<(), ConfigError> {
-        in_range("replicas", self.replicas.into(), 1, REPLICAS_MAX.into())?;
-        for (setting, value) in [("read", self.read), ("write", self.write)] {
-            if value > self.replicas {
-                return Err(ConfigError::Quorum { setting, value, replicas: self.replicas });
+    /// What of the ring is given.
+    fn check_ring(&self) -> Result<(), ConfigError> {
+        if let Some(replicas) = self.replicas {
+            in_range("replicas", replicas.into(), 1, REPLICAS_MAX.into())?;
+            for (setting, value) in [("read", self.read), ("write", self.write)] {
+                if value > replicas {
+                    return Err(ConfigError::Quorum { setting, value, replicas });
+                }
             }
         }
-        if !self.partitions.is_power_of_two() || self.partitions > PARTITIONS_MAX {
-            return Err(ConfigError::Partitions(self.partitions));
+        if let Some(partitions) = self.partitions
+            && (!partitions.is_power_of_two() || partitions > PARTITIONS_MAX)
+        {
+            return Err(ConfigError::Partitions(partitions));
         }
-        if self.partitions as usize * usize::from(self.replicas) > MAP_ENTRIES_MAX {
-            let (partitions, replicas) = (self.partitions, self.replicas);
+        if let (Some(partitions), Some(replicas)) = (self.partitions, self.replicas)
+            && partitions as usize * usize::from(replicas) > MAP_ENTRIES_MAX
+        {
             return Err(ConfigError::MapTooLarge { partitions, replicas, max: MAP_ENTRIES_MAX });
         }
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        self.check_ring()?;
         in_range("weight", self.weight.into(), 1, WEIGHT_MAX.into())?;
         let in_flight = u64::from(self.requests_in_flight_max);
         in_range("requests_in_flight_max", in_flight, 1, REQUESTS_IN_FLIGHT_LIMIT.into())?;

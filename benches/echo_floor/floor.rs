@@ -88,5 +88,7 @@ fn canned_welcome() -> Welcome<'static> {
         frame_bytes_max: limits::request_bytes_max(limits::VALUE_BYTES_MAX_DEFAULT) as u32,
         requests_in_flight_max: 1024,
         serving: true,
+        partitions: 0,
+        replicas: 0,
     }
 }

@@ -354,6 +354,10 @@ pub struct Gossip {
     pub ring: u64,
     /// In the order of their ids.
     pub members: Vec<MemberRecord>,
+    /// Q, as the cluster was founded with it; 0 if the sender doesn't say.
+    pub partitions: u32,
+    /// N, likewise.
+    pub replicas: u8,
 }
 
 impl Gossip {
@@ -365,6 +369,8 @@ impl Gossip {
         Ok(Self {
             ring: gossip.ring(),
             members: members.iter().flat_map(Vector::iter).map(read_record).collect(),
+            partitions: gossip.partitions(),
+            replicas: gossip.replicas(),
         })
     }
 
@@ -374,7 +380,9 @@ impl Gossip {
         encoder.frame(out, kind, Flags::CHECKSUM, request_id, [], |builder| {
             let members: Vec<_> = self.members.iter().map(|member| write_record(builder, member)).collect();
             let members = Some(builder.create_vector(&members));
-            wire::Gossip::create(builder, &wire::GossipArgs { ring: self.ring, members })
+            let (partitions, replicas) = (self.partitions, self.replicas);
+            let arguments = wire::GossipArgs { ring: self.ring, members, partitions, replicas };
+            wire::Gossip::create(builder, &arguments)
         });
     }
 }

@@ -36,6 +36,11 @@ pub enum ConfigError {
         "both members and seeds are set: members found a new cluster, seeds join a running one; keep one"
     )]
     MembersAndSeeds,
+    #[error(
+        "{setting} is {own} here and {cluster} in the cluster that this node is to join, where it was fixed when the \
+         cluster was founded: leave {setting} out, and the cluster's is taken over"
+    )]
+    OtherRing { setting: &'static str, own: u32, cluster: u32 },
     #[error("the list of members is empty: leave it out for a cluster of one")]
     MembersEmpty,
     #[error("{count} members are over the limit of {max}: found a smaller cluster")]

@@ -80,7 +80,7 @@ pub struct Settings {
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     pub shard_ports: Option<Vec<u16>>,
 
-    /// N: how many nodes keep a copy of each key [default: 3]
+    /// N: how many nodes keep a copy of each key, for good [default: 3; with seeds: as the cluster has it]
     #[arg(long, value_name = "N")]
     pub replicas: Option<u8>,
 
@@ -92,7 +92,8 @@ pub struct Settings {
     #[arg(long, value_name = "W")]
     pub write: Option<u8>,
 
-    /// Into how many parts the ring is cut, for good: a power of two up to 65536 [default: 1024]
+    /// Q: into how many parts the ring is cut, for good: a power of two up to 65536 [default: 1024; with seeds: as the
+    /// cluster has it]
     #[arg(long, value_name = "Q")]
     pub partitions: Option<u32>,
 

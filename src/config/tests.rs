@@ -31,7 +31,7 @@ fn without_settings_it_is_a_cluster_of_one_in_memory() {
     assert_eq!((config.name.as_str(), config.cluster.as_str()), ("127.0.0.1:7400", "ringmain"));
     assert_eq!((config.advertise.as_str(), config.members.len(), config.seeds.len()), ("127.0.0.1", 0, 0));
     assert_eq!((config.shards, config.pin, config.spin_us), (CORES, true, 0));
-    assert_eq!((config.replicas, config.read, config.write, config.partitions), (3, 0, 0, 1024));
+    assert_eq!((config.replicas, config.partitions, config.read, config.write), (Some(3), Some(1024), 0, 0));
     assert_eq!((config.timeout, config.timeout_max), (Duration::from_secs(1), Duration::from_secs(10)));
     assert_eq!(config.anti_entropy, Duration::from_secs(10));
     assert_eq!((config.value_bytes_max, config.weight, config.mode), (8 << 20, 100, Mode::Memory));
@@ -230,7 +230,7 @@ fn partitions_are_a_power_of_two_whose_map_can_be_sent() {
     for wrong in [0, 3, 1000, 131_072] {
         is_refused(&format!("partitions = {wrong}"), &[&wrong.to_string(), "power of two"]);
     }
-    assert_eq!(from_toml("partitions = 65536").unwrap().partitions, 65_536);
+    assert_eq!(from_toml("partitions = 65536").unwrap().partitions, Some(65_536));
     is_refused(EVERYTHING, &["65536 partitions of 5 replicas", "at most 262144"]);
 }
 
@@ -265,4 +265,23 @@ fn a_secret_is_read_but_never_printed() {
     is_refused(&format!("{named}\nsecret = 'other'"), &["keep one"]);
     is_refused("secret = ''", &["0 bytes", "1 to 1024"]);
     is_refused("secret_file = 'no/such/secret'", &["no/such/secret"]);
+}
+
+/// What the founders fixed is fixed for whoever joins: two rings of the same members would lose each other's keys.
+#[test]
+fn a_guest_takes_over_what_the_cluster_was_founded_with() {
+    let guest = |text: &str| from_toml(&format!("seeds = ['h:1']\n{text}")).unwrap();
+    let of = |config: &Config| (config.partitions, config.replicas);
+    assert_eq!(of(&guest("")), (None, None));
+    assert_eq!(of(&guest("").joining(64, 2).unwrap()), (Some(64), Some(2)));
+    assert_eq!(of(&guest("partitions = 64\nreplicas = 2").joining(64, 2).unwrap()), (Some(64), Some(2)));
+    assert_eq!(of(&guest("").joining(0, 0).unwrap()), (Some(1024), Some(3)), "an older node doesn't say");
+    for (text, words) in [
+        ("partitions = 32", "partitions is 32 here and 64"),
+        ("replicas = 3", "leave replicas out"),
+        ("read = 3", "there are 2 replicas"),
+    ] {
+        let error = guest(text).joining(64, 2).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }

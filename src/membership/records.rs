@@ -62,6 +62,7 @@ pub struct Membership<F = NoFailpoints> {
     /// This node's own disk remembered an earlier life.
     recovered: bool,
     layout: Layout,
+    options: MembershipOptions,
     failpoints: F,
 }
 
@@ -118,6 +119,7 @@ impl<F: Failpoints> Membership<F> {
             remembered: (Incarnation(0), 0),
             recovered: false,
             layout: Layout::new(options, me, !guest),
+            options,
             failpoints,
         };
         membership.advance();
@@ -189,11 +191,23 @@ impl<F: Failpoints> Membership<F> {
         Gossip {
             ring: self.layout.ring().hash(),
             members: self.members.values().map(Member::to_record).collect(),
+            partitions: self.options.partitions.count(),
+            replicas: self.options.replicas,
         }
+    }
+
+    /// Was this told by a node that makes another ring of the same members? It isn't to be believed, nor to be met.
+    pub fn is_of_another_ring(&self, gossip: &Gossip) -> bool {
+        let MembershipOptions { partitions, replicas } = self.options;
+        // 0 is not given.
+        ![0, partitions.count()].contains(&gossip.partitions) || ![0, replicas].contains(&gossip.replicas)
     }
 
     /// `from` told all it knows. True if a view made now would differ from the last one.
     pub fn on_gossip(&mut self, from: NodeId, gossip: &Gossip) -> bool {
+        if self.is_of_another_ring(gossip) {
+            return false;
+        }
         let before = self.visible();
         for told in gossip.members.iter().filter_map(Member::from_record) {
             if told.node == self.me {

@@ -29,6 +29,8 @@ pub(super) struct Counters {
     pub(super) hints_declined: u64,
     pub(super) hints_handed_over: u64,
     pub(super) gossip_rounds: u64,
+    /// From nodes that are configured with another Q or N.
+    pub(super) gossip_refused: u64,
     pub(super) frames_refused: u64,
     /// A gauge: reads answered that still wait for the last replicas, to repair them.
     pub(super) operations_lingering: u64,
@@ -36,7 +38,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 25] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 26] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -61,6 +63,7 @@ impl Counters {
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),
             ("gossip_rounds", self.gossip_rounds),
+            ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),
             ("operations_lingering", self.operations_lingering),
         ]

@@ -96,6 +96,7 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let Some(membership) = &mut self.membership else { return };
         let before = membership.oneself().clone();
+        self.counters.gossip_refused += u64::from(membership.is_of_another_ring(gossip));
         let changed = membership.on_gossip(from, gossip);
         if changed {
             self.on_membership_changed(&before, out);

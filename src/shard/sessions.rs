@@ -228,6 +228,8 @@ impl<F: Failpoints> Shard<F> {
             frame_bytes_max: limits.frame_bytes_max as u32,
             requests_in_flight_max: self.options.requests_in_flight_max,
             serving: oneself.serving,
+            partitions: self.view.ring.partitions().count(),
+            replicas: self.options.replicas,
         };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| welcome.encode(encoder, request_id, bytes));

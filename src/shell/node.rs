@@ -14,7 +14,7 @@ use super::clock;
 use super::probe::StartError;
 use super::signals::serve;
 use super::start::{Placement, Server, ShardStart, ShellOptions};
-use crate::config::{Config, HostPort};
+use crate::config::{Config, ConfigError, HostPort};
 use crate::id::ClusterId;
 use crate::membership::{
     Founder, Founders, InvalidFounders, Membership, MembershipOptions, Place, cluster_id,
@@ -46,6 +46,9 @@ pub enum NodeError {
     /// The list of initial members can't be.
     #[error(transparent)]
     Founders(#[from] InvalidFounders),
+    /// The cluster that is to be joined is another than the configuration takes it for.
+    #[error(transparent)]
+    Joining(#[from] ConfigError),
     /// No seed said which cluster it belongs to.
     #[error("no seed answered within {} s (the last said: {reason}): check the addresses and that they are up", SEEDS_WITHIN.as_millis() / 1000)]
     Seeds {
@@ -97,16 +100,23 @@ impl Plan {
             port: member.address.port,
         });
         let founders = Founders::new(listed.collect(), &name)?;
-        let cluster = if !config.seeds.is_empty() {
-            ask_seeds(&config.seeds, &secret)?
-        } else if founders.is_empty() {
-            cluster_id(&config.cluster, [&*name].into_iter())
+        let joined = if config.seeds.is_empty() {
+            let cluster = if founders.is_empty() {
+                cluster_id(&config.cluster, [&*name].into_iter())
+            } else {
+                cluster_id(&config.cluster, founders.iter().map(|founder| &*founder.name))
+            };
+            Joined { cluster, partitions: 0, replicas: 0 }
         } else {
-            cluster_id(&config.cluster, founders.iter().map(|founder| &*founder.name))
+            ask_seeds(&config.seeds, &secret)?
         };
-        let partitions = Partitions::new(config.partitions).expect("the configuration is checked");
+        let config = &config.clone().joining(joined.partitions, joined.replicas)?;
+        let partitions = config.partitions.and_then(|count| Partitions::new(count).ok());
+        let (partitions, replicas) = partitions
+            .zip(config.replicas)
+            .expect("the configuration is checked, and who joins has taken over");
         Ok(Self {
-            cluster,
+            cluster: joined.cluster,
             name,
             host: config.advertise.as_str().into(),
             weight: config.weight,
@@ -114,8 +124,8 @@ impl Plan {
             rack: config.rack.as_str().into(),
             founders,
             seeds: config.seeds.iter().map(|seed| (seed.host.as_str().into(), seed.port)).collect(),
-            membership: MembershipOptions { partitions, replicas: config.replicas },
-            shard: shard_options(config, secret),
+            membership: MembershipOptions { partitions, replicas },
+            shard: ShardOptions { replicas, ..shard_options(config, secret) },
         })
     }
 
@@ -140,7 +150,6 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
     ShardOptions {
         shards: config.shards,
         secret,
-        replicas: config.replicas,
         read: config.read,
         write: config.write,
         budget_default: config.timeout,
@@ -185,14 +194,24 @@ fn stop_at_end_of_input(server: &Server) {
     }
 }
 
-/// Which cluster the seeds belong to: asked before anything else, because a node's own id follows from it.
-fn ask_seeds(seeds: &[HostPort], secret: &[u8]) -> Result<ClusterId, NodeError> {
+/// What a node must know of its cluster before anything else: its own id follows from the cluster's, and the ring from
+/// what the founders fixed.
+struct Joined {
+    cluster: ClusterId,
+    /// Q; 0 if nobody says.
+    partitions: u32,
+    /// N; 0 if nobody says.
+    replicas: u8,
+}
+
+/// Which cluster the seeds belong to.
+fn ask_seeds(seeds: &[HostPort], secret: &[u8]) -> Result<Joined, NodeError> {
     let until = clock::now().monotonic + SEEDS_WITHIN;
     loop {
         let mut reason = String::new();
         for seed in seeds {
             match ask_seed(seed, secret) {
-                Ok(cluster) => return Ok(cluster),
+                Ok(joined) => return Ok(joined),
                 Err(error) => reason = format!("{seed}: {error}"),
             }
         }
@@ -203,7 +222,7 @@ fn ask_seeds(seeds: &[HostPort], secret: &[u8]) -> Result<ClusterId, NodeError> 
     }
 }
 
-fn ask_seed(seed: &HostPort, secret: &[u8]) -> std::io::Result<ClusterId> {
+fn ask_seed(seed: &HostPort, secret: &[u8]) -> std::io::Result<Joined> {
     let address = resolve(seed)?.next().ok_or_else(|| std::io::Error::other("it has no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, SEED_TIMEOUT)?;
     stream.set_read_timeout(Some(SEED_TIMEOUT))?;
@@ -234,10 +253,11 @@ fn ask_seed(seed: &HostPort, secret: &[u8]) -> std::io::Result<ClusterId> {
     }
 }
 
-fn read_welcome(frame: &Frame<'_>) -> std::io::Result<ClusterId> {
+fn read_welcome(frame: &Frame<'_>) -> std::io::Result<Joined> {
     if frame.header.kind == Kind::WELCOME {
         let welcome = Welcome::parse(frame).map_err(std::io::Error::other)?;
-        return Ok(ClusterId(welcome.cluster));
+        let Welcome { partitions, replicas, .. } = welcome;
+        return Ok(Joined { cluster: ClusterId(welcome.cluster), partitions, replicas });
     }
     let error = ErrorAnswer::parse(frame).map_err(std::io::Error::other)?;
     Err(std::io::Error::other(error.message))

@@ -113,14 +113,21 @@ impl Cluster {
 
     /// Start a node that joins through the first one, and wait until it serves. Returns its place.
     pub fn join(&mut self, shards: usize) -> usize {
-        let (place, port) = (self.nodes.len(), Port::reserve());
-        let seeds = self.address(0).to_string();
-        let mut arguments = arguments(place, &port, shards, "", &["--seeds", &seeds]);
-        arguments.retain(|argument| !argument.starts_with("--members="));
+        let port = Port::reserve();
+        let arguments = self.guest_arguments(&port, shards, &[]);
         let process = Process::start(&arguments);
         self.nodes.push(Node { port, arguments, process });
         self.wait_until_whole();
-        place
+        self.nodes.len() - 1
+    }
+
+    /// What a guest is started with, and `more`.
+    pub fn guest_arguments(&self, port: &Port, shards: usize, more: &[&str]) -> Vec<String> {
+        let seeds = self.address(0).to_string();
+        let more = [&["--seeds", &seeds], more].concat();
+        let mut arguments = arguments(self.nodes.len(), port, shards, "", &more);
+        arguments.retain(|argument| !argument.starts_with("--members="));
+        arguments
     }
 
     /// Where a node's shards listen together.

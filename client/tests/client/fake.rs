@@ -356,6 +356,8 @@ impl Behaviour {
             frame_bytes_max: self.frame_bytes_max,
             requests_in_flight_max: self.in_flight_max,
             serving: true,
+            partitions: 0,
+            replicas: 0,
         };
         welcome.encode(encoder, id, answers);
     }

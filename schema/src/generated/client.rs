@@ -738,6 +738,8 @@ impl<'a> Welcome<'a> {
   pub const VT_FRAME_BYTES_MAX: ::flatbuffers::VOffsetT = 20;
   pub const VT_REQUESTS_IN_FLIGHT_MAX: ::flatbuffers::VOffsetT = 22;
   pub const VT_SERVING: ::flatbuffers::VOffsetT = 24;
+  pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 26;
+  pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 28;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -753,12 +755,14 @@ impl<'a> Welcome<'a> {
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
     builder.add_cluster(args.cluster);
+    builder.add_partitions(args.partitions);
     builder.add_requests_in_flight_max(args.requests_in_flight_max);
     builder.add_frame_bytes_max(args.frame_bytes_max);
     builder.add_value_bytes_max(args.value_bytes_max);
     if let Some(x) = args.shard_ports { builder.add_shard_ports(x); }
     builder.add_shard(args.shard);
     builder.add_protocol(args.protocol);
+    builder.add_replicas(args.replicas);
     builder.add_serving(args.serving);
     builder.finish()
   }
@@ -841,6 +845,20 @@ impl<'a> Welcome<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Welcome::VT_SERVING, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn partitions(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Welcome::VT_PARTITIONS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn replicas(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Welcome::VT_REPLICAS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Welcome<'_> {
@@ -860,6 +878,8 @@ impl ::flatbuffers::Verifiable for Welcome<'_> {
      .visit_field::<u32>("frame_bytes_max", Self::VT_FRAME_BYTES_MAX, false)?
      .visit_field::<u32>("requests_in_flight_max", Self::VT_REQUESTS_IN_FLIGHT_MAX, false)?
      .visit_field::<bool>("serving", Self::VT_SERVING, false)?
+     .visit_field::<u32>("partitions", Self::VT_PARTITIONS, false)?
+     .visit_field::<u8>("replicas", Self::VT_REPLICAS, false)?
      .finish();
     Ok(())
   }
@@ -876,6 +896,8 @@ pub struct WelcomeArgs<'a> {
     pub frame_bytes_max: u32,
     pub requests_in_flight_max: u32,
     pub serving: bool,
+    pub partitions: u32,
+    pub replicas: u8,
 }
 impl<'a> Default for WelcomeArgs<'a> {
   #[inline]
@@ -892,6 +914,8 @@ impl<'a> Default for WelcomeArgs<'a> {
       frame_bytes_max: 0,
       requests_in_flight_max: 0,
       serving: false,
+      partitions: 0,
+      replicas: 0,
     }
   }
 }
@@ -946,6 +970,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(Welcome::VT_SERVING, serving, false);
   }
   #[inline]
+  pub fn add_partitions(&mut self, partitions: u32) {
+    self.fbb_.push_slot::<u32>(Welcome::VT_PARTITIONS, partitions, 0);
+  }
+  #[inline]
+  pub fn add_replicas(&mut self, replicas: u8) {
+    self.fbb_.push_slot::<u8>(Welcome::VT_REPLICAS, replicas, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WelcomeBuilder {
@@ -974,6 +1006,8 @@ impl ::core::fmt::Debug for Welcome<'_> {
       ds.field("frame_bytes_max", &self.frame_bytes_max());
       ds.field("requests_in_flight_max", &self.requests_in_flight_max());
       ds.field("serving", &self.serving());
+      ds.field("partitions", &self.partitions());
+      ds.field("replicas", &self.replicas());
       ds.finish()
   }
 }

@@ -2815,6 +2815,8 @@ impl<'a> ::flatbuffers::Follow<'a> for Gossip<'a> {
 impl<'a> Gossip<'a> {
   pub const VT_RING: ::flatbuffers::VOffsetT = 4;
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2827,7 +2829,9 @@ impl<'a> Gossip<'a> {
   ) -> ::flatbuffers::WIPOffset<Gossip<'bldr>> {
     let mut builder = GossipBuilder::new(_fbb);
     builder.add_ring(args.ring);
+    builder.add_partitions(args.partitions);
     if let Some(x) = args.members { builder.add_members(x); }
+    builder.add_replicas(args.replicas);
     builder.finish()
   }
 
@@ -2846,6 +2850,20 @@ impl<'a> Gossip<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MemberRecord>>>>(Gossip::VT_MEMBERS, None)}
   }
+  #[inline]
+  pub fn partitions(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Gossip::VT_PARTITIONS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn replicas(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Gossip::VT_REPLICAS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Gossip<'_> {
@@ -2856,6 +2874,8 @@ impl ::flatbuffers::Verifiable for Gossip<'_> {
     v.visit_table(pos)?
      .visit_field::<u64>("ring", Self::VT_RING, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<MemberRecord>>>>("members", Self::VT_MEMBERS, false)?
+     .visit_field::<u32>("partitions", Self::VT_PARTITIONS, false)?
+     .visit_field::<u8>("replicas", Self::VT_REPLICAS, false)?
      .finish();
     Ok(())
   }
@@ -2863,6 +2883,8 @@ impl ::flatbuffers::Verifiable for Gossip<'_> {
 pub struct GossipArgs<'a> {
     pub ring: u64,
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MemberRecord<'a>>>>>,
+    pub partitions: u32,
+    pub replicas: u8,
 }
 impl<'a> Default for GossipArgs<'a> {
   #[inline]
@@ -2870,6 +2892,8 @@ impl<'a> Default for GossipArgs<'a> {
     GossipArgs {
       ring: 0,
       members: None,
+      partitions: 0,
+      replicas: 0,
     }
   }
 }
@@ -2886,6 +2910,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GossipBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_members(&mut self, members: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<MemberRecord<'b >>>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Gossip::VT_MEMBERS, members);
+  }
+  #[inline]
+  pub fn add_partitions(&mut self, partitions: u32) {
+    self.fbb_.push_slot::<u32>(Gossip::VT_PARTITIONS, partitions, 0);
+  }
+  #[inline]
+  pub fn add_replicas(&mut self, replicas: u8) {
+    self.fbb_.push_slot::<u8>(Gossip::VT_REPLICAS, replicas, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GossipBuilder<'a, 'b, A> {
@@ -2907,6 +2939,8 @@ impl ::core::fmt::Debug for Gossip<'_> {
     let mut ds = f.debug_struct("Gossip");
       ds.field("ring", &self.ring());
       ds.field("members", &self.members());
+      ds.field("partitions", &self.partitions());
+      ds.field("replicas", &self.replicas());
       ds.finish()
   }
 }

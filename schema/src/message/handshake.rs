@@ -124,6 +124,10 @@ pub struct Welcome<'a> {
     pub requests_in_flight_max: u32,
     /// False until the cluster is born, or while the node is not ready.
     pub serving: bool,
+    /// Q, as the cluster was founded with it; 0 if the server doesn't say.
+    pub partitions: u32,
+    /// N, likewise.
+    pub replicas: u8,
 }
 
 impl<'a> Welcome<'a> {
@@ -142,6 +146,8 @@ impl<'a> Welcome<'a> {
             frame_bytes_max: welcome.frame_bytes_max(),
             requests_in_flight_max: welcome.requests_in_flight_max(),
             serving: welcome.serving(),
+            partitions: welcome.partitions(),
+            replicas: welcome.replicas(),
         })
     }
 
@@ -161,6 +167,8 @@ impl<'a> Welcome<'a> {
                 frame_bytes_max: self.frame_bytes_max,
                 requests_in_flight_max: self.requests_in_flight_max,
                 serving: self.serving,
+                partitions: self.partitions,
+                replicas: self.replicas,
             };
             wire::Welcome::create(builder, &arguments)
         });

@@ -113,9 +113,14 @@ impl Cluster {
 
     /// Start a node that joins through the first one, and wait until it serves. Returns its place.
     pub fn join(&mut self, shards: usize) -> usize {
+        self.join_with(shards, &[])
+    }
+
+    /// The same; `more` goes to it.
+    pub fn join_with(&mut self, shards: usize, more: &[&str]) -> usize {
         let (place, port) = (self.nodes.len(), Port::reserve());
         let seeds = self.address(0).to_string();
-        let mut arguments = arguments(place, &port, shards, "", &["--seeds", &seeds]);
+        let mut arguments = arguments(place, &port, shards, "", &[&["--seeds", &seeds], more].concat());
         arguments.retain(|argument| !argument.starts_with("--members="));
         let process = Process::start(&arguments);
         self.nodes.push(Node { port, arguments, process });

@@ -67,7 +67,7 @@ impl Fallback {
         store.replace(keeping(target), sent.clone(), 0).expect("there is room");
         let version = store.find(NODE_IDS[target], KEY).expect("it was just kept").version;
         store.keep(keeping(target), &hint.state, 0).expect("there is room");
-        store.done(NODE_IDS[target], KEY, version)
+        store.held(NODE_IDS[target], KEY, version, NODE_IDS[target]).is_some()
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
                     if world.hints_left > 0
  && !state.copy.is_empty() && quorum.nodes().all(|told| told != node_id(FALLBACK)) =>
                 {
-                    let silent: Vec<NodeId> = quorum.silent_primaries().collect();
+                    let silent: Vec<NodeId> = quorum.unattended(true).collect();
                     let targets = (0..NODES).filter(|target| silent.contains(&NODE_IDS[*target]));
                     actions.extend(targets.map(|target| Action::StandIn { node, request, target }));
                 }

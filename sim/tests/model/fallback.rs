@@ -105,8 +105,9 @@ pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
 impl World {
     /// A coordinator waits no longer for this primary alone.
     pub(crate) fn stand_in(&mut self, scope: &Scope, node: usize, request: Request, target: usize) {
-        // Who stands in for itself has a place of its own.
-        let counts_for = if scope.mistake == Some(Mistake::CountsTwice) { FALLBACK } else { target };
+        // Whoever counts for another than it keeps the hint for counts beside its target.
+        let third = NODES - node - target;
+        let counts_for = if scope.mistake == Some(Mistake::CountsTwice) { third } else { target };
         if let Some(Operation::Put { quorum, .. }) = self.nodes[node].operation_mut(request) {
             quorum.add_fallback(node_id(FALLBACK), node_id(counts_for));
         }

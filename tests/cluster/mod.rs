@@ -113,8 +113,13 @@ impl Cluster {
 
     /// Start a node that joins through the first one, and wait until it serves. Returns its place.
     pub fn join(&mut self, shards: usize) -> usize {
+        self.join_with(shards, &[])
+    }
+
+    /// The same, with `more` arguments.
+    pub fn join_with(&mut self, shards: usize, more: &[&str]) -> usize {
         let port = Port::reserve();
-        let arguments = self.guest_arguments(&port, shards, &[]);
+        let arguments = self.guest_arguments(&port, shards, more);
         let process = Process::start(&arguments);
         self.nodes.push(Node { port, arguments, process });
         self.wait_until_whole();

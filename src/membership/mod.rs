@@ -20,6 +20,8 @@
 
 mod cluster;
 mod detector;
+#[cfg(test)]
+mod hostile_tests;
 mod layout;
 #[cfg(test)]
 mod layout_tests;

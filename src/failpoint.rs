@@ -95,6 +95,10 @@ pub enum Bug {
     HintsForgottenAtRestart,
     /// scylla #24415: a hint is dropped when it is sent, whether it arrives or not.
     FailedReplayIsDone,
+    /// scylla #24980: what is kept for a node that owns the key no more is dropped.
+    HintsDrainedBeforeMove,
+    /// scylla #11217: a removed node that restarts is a member again.
+    RemovedReadmitted,
 
     /// A write is acknowledged before its record is on stable storage.
     AcknowledgedTooEarly,
@@ -112,6 +116,8 @@ pub enum Bug {
     NobodyRepaired,
     /// A replica that restarted empty counts in reads as if it were complete.
     IncompleteCounts,
+    /// A newcomer counts in reads before it has streamed what it owns.
+    NewcomerCountsAtOnce,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -192,11 +198,13 @@ pub enum Rare {
     RingChanged,
     /// A removed node heard of it, and stopped serving.
     Fenced,
+    /// A removed node asked for something before it had heard of it.
+    RemovedRefused,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -227,6 +235,7 @@ impl Rare {
         Self::Streamed,
         Self::RingChanged,
         Self::Fenced,
+        Self::RemovedRefused,
     ];
 }
 

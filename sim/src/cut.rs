@@ -43,11 +43,13 @@ pub enum Fault {
     Stranger,
     /// All nodes die at once.
     PowerLoss,
+    /// The operator changes the members.
+    Churn,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 18] = [
+    pub const ALL: [(Self, &str); 19] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -66,6 +68,7 @@ impl Fault {
         (Self::TimeToLive, "time-to-live"),
         (Self::Stranger, "stranger"),
         (Self::PowerLoss, "power-loss"),
+        (Self::Churn, "churn"),
     ];
 }
 

@@ -40,6 +40,8 @@ pub enum Deed {
         /// Which node's.
         node: usize,
     },
+    /// The operator says something of the members.
+    Word(Word),
     /// A disk takes nothing more for a while.
     DiskFull {
         /// Which node's.
@@ -47,6 +49,21 @@ pub enum Deed {
         /// For how long.
         lasts: Duration,
     },
+}
+
+/// What the operator wants of machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// A spare becomes a member.
+    Join(usize),
+    /// A member hands its share over.
+    Leave(usize),
+    /// A machine is gone for good, with its disk.
+    Remove(usize),
+    /// The first is gone for good, and a spare takes its place.
+    Replace(usize, usize),
+    /// A member takes more or less.
+    Weight(usize, u32),
 }
 
 /// How a process ends.
@@ -96,6 +113,7 @@ pub fn draw_deeds(plan: &Plan, prng: &mut Prng, cut: &Cut) -> Vec<(usize, Instan
             _ => draw_full_disks(plan, &mut own, &mut deeds),
         }
     }
+    draw_words(plan, &mut prng.split(), &mut deeds);
     deeds.sort_by_key(|(at, _)| *at);
     let numbered = deeds.into_iter().enumerate().map(|(number, (at, deed))| (number, at, deed));
     numbered.filter(|(number, ..)| !cut.deeds.contains(number)).collect()
@@ -105,12 +123,33 @@ fn some_time(plan: &Plan, prng: &mut Prng) -> Instant {
     Instant(0) + Duration(prng.below(plan.span.0))
 }
 
+/// Each spare joins or takes a member's place; some members leave, are lost, or weigh more or less.
+fn draw_words(plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
+    let founder = |prng: &mut Prng| prng.below(plan.nodes as u64) as usize;
+    for spare in plan.nodes..plan.machines() {
+        let word = if prng.chance(0.3) { Word::Replace(founder(prng), spare) } else { Word::Join(spare) };
+        deeds.push((some_time(plan, prng), Deed::Word(word)));
+        if prng.chance(0.5) {
+            let word = match prng.below(4) {
+                0 => Word::Leave(spare),
+                1 => Word::Remove(founder(prng)),
+                _ => Word::Leave(founder(prng)),
+            };
+            deeds.push((some_time(plan, prng), Deed::Word(word)));
+        }
+        if prng.chance(0.3) {
+            let word = Word::Weight(founder(prng), 50 + prng.below(200) as u32);
+            deeds.push((some_time(plan, prng), Deed::Word(word)));
+        }
+    }
+}
+
 /// 1 to 10 a node a run.
 fn draw_crashes(plan: &Plan, prng: &mut Prng, cut: &Cut, deeds: &mut Vec<(Instant, Deed)>) {
     let wipes = prng.chance(0.5) && !cut.without.contains(&Fault::Wipe);
     let images = prng.chance(0.5) && !cut.without.contains(&Fault::OldImage);
     let most = 1 + prng.below(10);
-    for node in 0..plan.nodes {
+    for node in 0..plan.machines() {
         for _ in 0..=prng.below(most) {
             let fate = prng.below(100);
             let disk = match fate {
@@ -129,7 +168,7 @@ fn draw_crashes(plan: &Plan, prng: &mut Prng, cut: &Cut, deeds: &mut Vec<(Instan
 
 /// 0 to 5 a node a run, each of 1 to 60 s.
 fn draw_pauses(plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
-    for node in 0..plan.nodes {
+    for node in 0..plan.machines() {
         for _ in 0..prng.below(6) {
             let longest_ms = [2_000, 10_000, 60_000][prng.below(3) as usize];
             let lasts = Duration::from_millis(1_000 + prng.below(longest_ms - 1_000));
@@ -149,14 +188,14 @@ fn draw_partitions(plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)
             None if prng.chance(begins) => {
                 let drawn = SHAPES[prng.below(SHAPES.len() as u64) as usize];
                 shape = Some(drawn);
-                deeds.push((at, Deed::Split { blocked: blocked(drawn, plan.nodes, prng) }));
+                deeds.push((at, Deed::Split { blocked: blocked(drawn, plan.machines(), prng) }));
             }
             Some(_) if prng.chance(heals) => {
                 shape = None;
                 deeds.push((at, Deed::Split { blocked: Vec::new() }));
             }
             Some(Shape::Moving) if prng.chance(0.1) => {
-                deeds.push((at, Deed::Split { blocked: blocked(Shape::Moving, plan.nodes, prng) }));
+                deeds.push((at, Deed::Split { blocked: blocked(Shape::Moving, plan.machines(), prng) }));
             }
             _ => {}
         }

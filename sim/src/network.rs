@@ -65,7 +65,7 @@ struct Wire {
 }
 
 /// Nodes that a network has room for: seven, and a stranger.
-const NODES_MAX: usize = 8;
+const NODES_MAX: usize = 10;
 
 /// All wires.
 #[derive(Debug)]

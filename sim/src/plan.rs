@@ -20,6 +20,8 @@ pub struct Plan {
     pub seed: u64,
     /// Nodes of the cluster.
     pub nodes: usize,
+    /// Machines that stand by, each a guest of the cluster until the operator lets it join.
+    pub spares: usize,
     /// Shards of each.
     pub shards: u16,
     /// R, if a request doesn't say.
@@ -121,6 +123,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             nodes,
+            spares: 0,
             shards: 1 + shape.below(4) as u16,
             read,
             write,
@@ -146,8 +149,18 @@ impl Plan {
         };
         // On half of the seeds, most of them such that read repair doesn't hide what anti-entropy lacks.
         plan.anti_entropy = shape.chance(if plan.read_repair { 0.4 } else { 0.8 });
+        // Changes need somebody to leave behind.
+        let mut churn = prng.split();
+        if plan.nodes >= 3 && churn.chance(0.3) && !cut.without.contains(&Fault::Churn) {
+            plan.spares = 1 + churn.below(2) as usize;
+        }
         plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
         plan
+    }
+
+    /// All machines of the cluster, the spares after the founders.
+    pub const fn machines(&self) -> usize {
+        self.nodes + self.spares
     }
 
     /// How many replicas a key has.
@@ -228,6 +241,7 @@ mod tests {
         assert!(near(share(|plan| plan.nodes == 7), 0.15));
         assert!(near(share(|plan| plan.network.loss > 0.0), 0.5));
         assert!(near(share(|plan| plan.network.delay > Duration::ZERO), 0.5));
+        assert!(near(share(|plan| plan.spares > 0), 0.285));
         assert!(near(share(|plan| plan.rare_choices), 0.25));
         assert!(near(share(|plan| plan.limited), 0.8));
         assert!(near(share(|plan| plan.anti_entropy), 0.5));

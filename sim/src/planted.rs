@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 18] = [
+pub const PLANTED: [Planted; 21] = [
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -93,6 +93,20 @@ pub const PLANTED: [Planted; 18] = [
         bug: Bug::AnyClusterIsMine,
         shipped: "13: consul #843",
         breaks: &[Membership, AlwaysWritable, Convergence],
+        seeds: 1_000,
+    },
+    Planted {
+        name: "hints-drained-before-move",
+        bug: Bug::HintsDrainedBeforeMove,
+        shipped: "6: scylla #24980",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 2_000,
+    },
+    Planted {
+        name: "removed-readmitted",
+        bug: Bug::RemovedReadmitted,
+        shipped: "13: scylla #11217",
+        breaks: &[Membership],
         seeds: 1_000,
     },
     Planted {
@@ -159,6 +173,13 @@ pub const PLANTED: [Planted; 18] = [
         seeds: 500,
     },
     Planted {
+        name: "newcomer-counts-at-once",
+        bug: Bug::NewcomerCountsAtOnce,
+        shipped: "our own",
+        breaks: &[Overlap, Durability, Convergence],
+        seeds: 500,
+    },
+    Planted {
         name: "clock-must-advance",
         bug: Bug::ClockMustAdvance,
         shipped: "our own",
@@ -168,15 +189,13 @@ pub const PLANTED: [Planted; 18] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 8] = [
+pub const WAITING: [Waiting; 6] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
-    Waiting { bug: "6: hints are drained before ownership moves", until: "membership changes" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
-    Waiting { bug: "13, in part: a removed node is readmitted", until: "removal of members" },
 ];
 
 /// The bug of this name.

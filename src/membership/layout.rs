@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::failpoint::{Failpoints, Rare};
+use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{NodeId, PartitionId};
 use crate::ring::{Plan, Ring, RingMember};
 
 use super::member::{Intent, Member, Settled, Step, Works};
 use super::partition_set::PartitionSet;
 use super::records::MembershipOptions;
-use super::view::Change;
+use super::view::{Change, Former};
 
 pub(super) type Members = BTreeMap<NodeId, Member>;
 
@@ -28,6 +28,8 @@ pub(super) struct Layout {
     ring: Arc<Ring>,
     /// The same as `ring` while nothing changes.
     next: Arc<Ring>,
+    /// Before the last change: some may still work by it.
+    former: Option<Former>,
     works: Works,
     /// All members are known to write to both rings.
     is_known: bool,
@@ -51,6 +53,7 @@ impl Layout {
             next: ring.clone(),
             works: Works { ring: ring.hash(), change: ring.hash(), step: Step::Reading },
             ring,
+            former: None,
             is_known: true,
             intended: Vec::new(),
             held,
@@ -74,6 +77,11 @@ impl Layout {
     /// What this node is to work by; it states it when all of its shards do.
     pub(super) const fn works(&self) -> Works {
         self.works
+    }
+
+    /// The ring that was in force before, while some may still work by it.
+    pub(super) const fn former(&self) -> Option<&Former> {
+        self.former.as_ref()
     }
 
     /// For a view.
@@ -140,7 +148,11 @@ impl Layout {
                 return;
             }
             match (self.works.step, slowest) {
-                (Step::Writing, Some(_)) if self.is_whole(members) => self.works.step = Step::Whole,
+                (Step::Writing, Some(_))
+                    if self.is_whole(members) || failpoints.planted(Bug::NewcomerCountsAtOnce) =>
+                {
+                    self.works.step = Step::Whole;
+                }
                 (Step::Whole, Some(Step::Whole | Step::Reading)) => self.works.step = Step::Reading,
                 (Step::Reading, Some(Step::Reading)) => {
                     failpoints.reached(Rare::RingChanged);
@@ -186,7 +198,13 @@ impl Layout {
         let in_force = members.values().map(|member| (member.node, &member.settled));
         let in_force = ring_members(in_force.filter(|(_, settled)| settled.in_ring));
         if self.ring.members() != in_force {
-            self.ring = self.make(&in_force);
+            let made = self.make(&in_force);
+            let ring = std::mem::replace(&mut self.ring, made);
+            self.former = is_serving.then(|| Former { ring, held: Arc::new(self.held.clone()) });
+        }
+        let hash = self.ring.hash();
+        if confirming(members).all(|member| member.oneself.works.ring == hash) {
+            self.former = None;
         }
         let is_settled = self.works.ring != self.ring.hash();
         if !is_settled && self.is_bound(members) {

@@ -123,6 +123,9 @@ impl Member {
     pub fn merge(&mut self, other: &Self, failpoints: &impl Failpoints) -> bool {
         assert_eq!(self.node, other.node, "records of two members don't merge");
         let mut changed = false;
+        let readmits = failpoints.planted(Bug::RemovedReadmitted)
+            && self.is_removed()
+            && other.oneself.incarnation > self.oneself.incarnation;
         let version = |oneself: &Oneself| {
             let counts = !failpoints.planted(Bug::HeartbeatBeatsIncarnation);
             (if counts { oneself.incarnation } else { Incarnation(0) }, oneself.heartbeat)
@@ -131,7 +134,7 @@ impl Member {
             self.oneself = other.oneself.clone();
             changed = true;
         }
-        if other.word() > self.word() {
+        if other.word() > self.word() || readmits {
             self.intent = other.intent;
             self.intent_version = other.intent_version;
             self.weight = other.weight;

@@ -271,7 +271,11 @@ impl<F: Failpoints> Membership<F> {
     }
 
     fn note_lacking(&mut self) {
-        let lacking = self.layout.lacking().to_words();
+        let mut lacking = self.layout.lacking();
+        if self.failpoints.planted(Bug::NewcomerCountsAtOnce) {
+            lacking = PartitionSet::default();
+        }
+        let lacking = lacking.to_words();
         let oneself = &mut self.myself_mut().oneself;
         oneself.complete = oneself.incarnation > Incarnation(0) && lacking.is_empty();
         if oneself.lacking != lacking {
@@ -304,7 +308,8 @@ impl<F: Failpoints> Membership<F> {
     fn choose_incarnation(&mut self) {
         let oneself = &self.members[&self.me].oneself;
         let mine = (oneself.incarnation, oneself.heartbeat);
-        let have_met = self.founders.is_subset(&self.met) && (!self.is_guest() || !self.met.is_empty());
+        let have_met = self.awaited_founders().all(|node| self.met.contains(&node))
+            && (!self.is_guest() || !self.met.is_empty());
         let chosen = if self.remembered > mine && self.remembered.0 > Incarnation(0) {
             // Others remember a life of which nothing was left behind here, as in `memory` mode or on a lost disk.
             Incarnation(self.remembered.0.0 + 1)
@@ -334,7 +339,7 @@ impl<F: Failpoints> Membership<F> {
             return;
         }
         let begun = |node: &NodeId| self.members[node].oneself.incarnation > Incarnation(0);
-        let born_together = self.founders.iter().all(|node| begun(node) && self.known_by.contains(node));
+        let born_together = self.awaited_founders().all(|node| begun(&node) && self.known_by.contains(&node));
         let serves = |node: &NodeId| self.members.get(node).is_some_and(|member| member.oneself.serving);
         let taken_in = self.known_by.iter().any(serves);
         if taken_in || (born_together && !self.is_guest()) {
@@ -347,6 +352,11 @@ impl<F: Failpoints> Membership<F> {
         }
     }
 
+    /// A founder that was removed before all had met won't come.
+    fn awaited_founders(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.founders.iter().copied().filter(|node| !self.members[node].is_removed())
+    }
+
     fn is_guest(&self) -> bool {
         self.members[&self.me].intent == Intent::Guest
     }
@@ -356,18 +366,19 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> (Vec<Member>, Works, bool) {
+    fn visible(&self) -> (Vec<Member>, Works, [bool; 2]) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
         let is_known = self.layout.change().is_some_and(|change| change.is_known);
-        (members, self.layout.works(), is_known)
+        (members, self.layout.works(), [is_known, self.layout.former().is_some()])
     }
 
     /// The view as of now.
     pub fn view(&self) -> View {
         let members: Vec<_> = self.members.values().cloned().collect();
         let (ring, change) = (self.layout.ring().clone(), self.layout.change());
-        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change)
+        let former = self.layout.former().cloned();
+        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change, former)
     }
 }
 
@@ -541,6 +552,21 @@ pub(super) mod tests {
         assert!(view.is_serving());
         assert_eq!(view.ring.hash(), a.view().ring.hash());
         assert_eq!(view.members.len(), 4);
+    }
+
+    /// Two had not been born when the third, which had, was removed: they waited for it for ever.
+    #[test]
+    fn a_founder_that_is_removed_is_not_waited_for() {
+        let [mut a, mut b, _] = NAMES.map(|name| node(name, &NAMES, false));
+        let mut gossip = b.gossip();
+        for record in &mut gossip.members {
+            if record.name == "c" {
+                (record.intent, record.intent_version) = (3, 2);
+            }
+        }
+        a.on_gossip(b.me(), &gossip);
+        (0..4).for_each(|_| exchange(&mut a, &mut b));
+        assert!(a.view().is_serving() && b.view().is_serving());
     }
 
     /// P13: a name decides the id, so a record can't claim another node's place.

@@ -9,7 +9,7 @@ use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
 use crate::ring::Ring;
 
 use super::zones::{Distance, Zones};
-use super::{Member, Works};
+use super::{Member, PartitionSet, Works};
 
 /// The ring that the operator wants, on the way to it.
 #[derive(Clone, Debug)]
@@ -20,6 +20,15 @@ pub struct Change {
     pub is_read: bool,
     /// All members write to both: what is streamed from now on will be all that there was before.
     pub is_known: bool,
+}
+
+/// The ring that was in force before the last change.
+#[derive(Clone, Debug)]
+pub struct Former {
+    /// Who owned what.
+    pub ring: Arc<Ring>,
+    /// Partitions that this node was complete for.
+    pub held: Arc<PartitionSet>,
 }
 
 /// Who is in the cluster, as one node sees it.
@@ -35,6 +44,8 @@ pub struct View {
     pub ring: Arc<Ring>,
     /// While the ring changes: what it changes to, and how far that has come.
     pub change: Option<Change>,
+    /// The ring that was in force before, while some members may still work by it.
+    pub former: Option<Former>,
     /// What this node states when all of its shards work by this view.
     pub works: Works,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
@@ -48,16 +59,20 @@ impl View {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
         let zones = Zones::new(&members, &ring);
-        Self { cluster, me, members, ring, change: None, works: Works::default(), epoch, zones }
+        Self { cluster, me, members, ring, change: None, former: None, works: Works::default(), epoch, zones }
     }
 
     /// The same, with a change of the ring, if there is one.
-    pub fn with_change(self, works: Works, change: Option<Change>) -> Self {
-        Self { works, change, ..self }
+    pub fn with_change(self, works: Works, change: Option<Change>, former: Option<Former>) -> Self {
+        Self { works, change, former, ..self }
     }
 
     /// Has this node all that was ever acknowledged to it of this partition?
     pub fn is_complete_for(&self, partition: PartitionId) -> bool {
+        if !self.owns(partition) {
+            return self.owned(partition)
+                && self.former.as_ref().is_some_and(|former| former.held.contains(partition));
+        }
         let oneself = &self.myself().oneself;
         let (word, bit) = (partition.0 as usize / 64, partition.0 % 64);
         oneself.complete || oneself.lacking.get(word).is_none_or(|word| word >> bit & 1 == 0)
@@ -116,6 +131,12 @@ impl View {
     /// Does this node own the partition, now or when the ring has changed?
     pub fn owns(&self, partition: PartitionId) -> bool {
         self.primaries(partition).contains(&self.me) || self.successors(partition).contains(&self.me)
+    }
+
+    /// Did this node own the partition until a change that some members may not have heard of? Then it answers them as
+    /// before: they ask the new owners too.
+    pub fn owned(&self, partition: PartitionId) -> bool {
+        self.former.as_ref().is_some_and(|former| former.ring.is_primary(self.me, partition))
     }
 
     /// For clients.

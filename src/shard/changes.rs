@@ -45,22 +45,32 @@ impl<F: Failpoints> Shard<F> {
 
     fn take_word(&mut self, now: Now, change: &Change<'_>, out: &mut Output) -> Result<Changed, Refused> {
         let word = word(change);
-        if !change.force && !change.plan_only {
-            self.check_out_of_reach(now, &word)?;
-        }
-        let membership = self.membership.as_mut().expect("shard 0 keeps the records");
         if change.plan_only {
+            let membership = self.membership.as_ref().expect("shard 0 keeps the records");
             let outcome = membership.consider(&word)?;
             return Ok(self.changed(&outcome, false));
         }
+        if !change.force {
+            self.check_out_of_reach(now, &word)?;
+        }
+        let outcome = self.change_members(&word, out)?;
+        Ok(self.changed(&outcome, !outcome.changed.is_empty()))
+    }
+
+    /// Take an operator's word, and tell the others. Only shard 0, which keeps the records, can.
+    ///
+    /// # Panics
+    ///
+    /// On another shard.
+    pub fn change_members(&mut self, word: &Word, out: &mut Output) -> Result<Outcome, Refused> {
+        let membership = self.membership.as_mut().expect("shard 0 keeps the records");
         let before = membership.oneself().clone();
-        let outcome = membership.change(&word)?;
-        let applied = !outcome.changed.is_empty();
-        if applied {
+        let outcome = membership.change(word)?;
+        if !outcome.changed.is_empty() {
             self.on_membership_changed(&before, out);
             self.push_gossip(out);
         }
-        Ok(self.changed(&outcome, applied))
+        Ok(outcome)
     }
 
     /// Whoever can be reached has something to hand over.

@@ -213,6 +213,8 @@ impl<F: Failpoints> Shard<F> {
         let owners = self.owners(partition);
         if owners.contains(target) && is_here(&target) {
             Nodes::from_slice(&[target])
+        } else if self.failpoints.planted(Bug::HintsDrainedBeforeMove) {
+            Nodes::new()
         } else {
             owners.iter().filter(is_here).collect()
         }

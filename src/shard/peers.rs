@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, OperationId, ShardId};
+use crate::membership::Member;
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Now};
 
@@ -50,6 +51,11 @@ impl<F: Failpoints> Shard<F> {
     ) -> Result<(), Malformed> {
         let node = link.node;
         let request_id = frame.header.request_id;
+        let speaks_of_members = matches!(frame.header.kind, Kind::GOSSIP | Kind::GOSSIPED);
+        if !speaks_of_members && self.view.member(node).is_some_and(Member::is_removed) {
+            self.refuse_removed(connection, frame, out);
+            return Ok(());
+        }
         match frame.header.kind {
             Kind::REPLICATE => self.on_replicate(connection, request_id, &Replicate::parse(frame)?, out),
             Kind::READ_STATE => {
@@ -206,7 +212,20 @@ impl<F: Failpoints> Shard<F> {
 
     /// Is this shard's copy of the key one of the owners', and worth something?
     fn holds(&self, place: Place<'_>) -> bool {
-        self.view.is_serving() && self.is_mine(place.partition) && self.view.owns(place.partition)
+        let (view, partition) = (&self.view, place.partition);
+        view.is_serving() && self.is_mine(partition) && (view.owns(partition) || view.owned(partition))
+    }
+
+    /// Whoever was removed may hear of it, and do nothing else.
+    fn refuse_removed(&mut self, connection: ConnectionId, frame: &Frame<'_>, out: &mut Output) {
+        self.failpoints.reached(Rare::RemovedRefused);
+        self.counters.frames_refused += 1;
+        if !frame.header.kind.is_answer() {
+            let message = "this node was removed from the cluster for good";
+            let error = ErrorAnswer::new(ErrorCode::NotServing, message);
+            let (encoder, request_id) = (&mut self.encoder, frame.header.request_id);
+            out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));
+        }
     }
 
     pub(super) fn refuse_peer(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {

@@ -116,6 +116,7 @@ impl<F: Failpoints> Shard<F> {
         let all = self.view.ring.partitions().iter();
         all.filter(|&partition| {
             self.is_mine(partition)
+                && self.view.owns(partition)
                 && !self.view.is_complete_for(partition)
                 && !self.streams.whole.contains(partition)
         })

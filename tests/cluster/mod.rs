@@ -116,7 +116,7 @@ impl Cluster {
         self.join_with(shards, &[])
     }
 
-    /// The same, with `more` arguments.
+    /// The same; `more` goes to it.
     pub fn join_with(&mut self, shards: usize, more: &[&str]) -> usize {
         let port = Port::reserve();
         let arguments = self.guest_arguments(&port, shards, more);

@@ -104,8 +104,12 @@ pub struct Opinion {
     pub node: usize,
     /// All whom it knows, in the order of their ids.
     pub members: Vec<NodeId>,
+    /// Who holds a share of its ring.
+    pub in_ring: Vec<NodeId>,
     /// The hash of its ring.
     pub ring: u64,
+    /// How far everybody seems to be with a change of the ring that is under way.
+    pub change: Option<String>,
 }
 
 /// A delete that had reached all primaries of its key, and when that was first seen.
@@ -132,6 +136,8 @@ pub struct Evidence<'a> {
     pub opinions: &'a [Opinion],
     /// The members that the cluster has, in the order of their ids.
     pub members: &'a [NodeId],
+    /// Those of them that were removed.
+    pub removed: &'a [NodeId],
     /// Copies of each write that were destroyed: wiped, or replaced by an older image.
     pub destroyed: &'a BTreeMap<Number, u8>,
     /// Deletes that had settled.

@@ -12,7 +12,7 @@ use ringmain::causality::Siblings;
 
 use super::dot_set::DotSet;
 use super::graph::Graph;
-use super::{Evidence, Promise, Violation};
+use super::{Evidence, Opinion, Promise, Violation};
 use crate::history::Key;
 
 /// Are all replicas of a key the same, and all rings?
@@ -46,6 +46,11 @@ fn check_silence(evidence: &Evidence<'_>) -> Result<(), Violation> {
 }
 
 fn check_rings(evidence: &Evidence<'_>) -> Result<(), Violation> {
+    let changing = |opinion: &Opinion| Some((opinion.node, opinion.change.clone()?));
+    if let Some((node, change)) = evidence.opinions.iter().find_map(changing) {
+        let sentence = format!("node {node} is at rest, and its ring is still changing: {change}");
+        return Err(Violation { promise: Promise::Convergence, key: None, sentence, operations: Vec::new() });
+    }
     let Some((first, others)) = evidence.opinions.split_first() else { return Ok(()) };
     others.iter().find(|other| other.ring != first.ring).map_or(Ok(()), |other| {
         let sentence =

@@ -9,7 +9,9 @@ use super::{Evidence, Opinion, Promise, Violation};
 
 /// Does every node know the members, and nobody else?
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
-    let wrong = evidence.opinions.iter().find_map(|opinion| problem(opinion, evidence.members));
+    let wrong = evidence.opinions.iter().find_map(|opinion| {
+        problem(opinion, evidence.members).or_else(|| readmitted(opinion, evidence.removed))
+    });
     wrong.map_or(Ok(()), |sentence| {
         Err(Violation { promise: Promise::Membership, key: None, sentence, operations: Vec::new() })
     })
@@ -27,6 +29,12 @@ fn problem(opinion: &Opinion, members: &[NodeId]) -> Option<String> {
         (None, None) => "knows the members twice or out of order".to_owned(),
     };
     Some(format!("node {} {what}", opinion.node))
+}
+
+/// Whoever was removed owns nothing any more.
+fn readmitted(opinion: &Opinion, removed: &[NodeId]) -> Option<String> {
+    let back = opinion.in_ring.iter().find(|node| removed.contains(node))?;
+    Some(format!("node {} has {back} in its ring, which was removed", opinion.node))
 }
 
 #[cfg(test)]

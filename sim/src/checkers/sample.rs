@@ -37,6 +37,7 @@ pub(super) struct Sample {
     pub(super) copies: Vec<Copy>,
     pub(super) opinions: Vec<Opinion>,
     pub(super) members: Vec<NodeId>,
+    pub(super) removed: Vec<NodeId>,
     pub(super) destroyed: BTreeMap<Number, u8>,
     pub(super) settled: Vec<Settled>,
     pub(super) applications: Vec<Application>,
@@ -48,7 +49,14 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn new() -> Self {
         let members: Vec<NodeId> = (1..=3).map(NodeId).collect();
-        let opinions = (0..3).map(|node| Opinion { node, members: members.clone(), ring: 7 }).collect();
+        let opinion = |node| Opinion {
+            node,
+            members: members.clone(),
+            in_ring: members.clone(),
+            ring: 7,
+            change: None,
+        };
+        let opinions = (0..3).map(opinion).collect();
         Self {
             history: History::default(),
             dots: DotLog::default(),
@@ -56,6 +64,7 @@ impl Sample {
             copies: Vec::new(),
             opinions,
             members,
+            removed: Vec::new(),
             destroyed: BTreeMap::new(),
             settled: Vec::new(),
             applications: Vec::new(),
@@ -73,6 +82,7 @@ impl Sample {
             copies: &self.copies,
             opinions: &self.opinions,
             members: &self.members,
+            removed: &self.removed,
             destroyed: &self.destroyed,
             settled: &self.settled,
             applications: &self.applications,

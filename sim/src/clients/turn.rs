@@ -123,7 +123,7 @@ impl World {
 
     /// Connect to some node, and say hello.
     fn call(&mut self, number: usize) {
-        let nodes = self.plan.nodes as u64;
+        let nodes = self.plan.machines() as u64;
         let client = &mut self.clients_mut()[number];
         let node = client.node.unwrap_or_else(|| client.prng.below(nodes) as usize);
         let now = self.now;

@@ -28,6 +28,7 @@ impl World {
             Deed::Split { blocked } => self.network.split(&blocked),
             Deed::ClockJump { node, by_us } => self.nodes[node].wall_offset_us += by_us,
             Deed::SyncError { node } => self.set_sync_errors(node, 1.0),
+            Deed::Word(word) => self.say(word),
             Deed::DiskFull { node, lasts } => self.nodes[node].full_until = self.now + lasts,
         }
     }
@@ -40,7 +41,7 @@ impl World {
     }
 
     fn crash(&mut self, node: usize, end: Ending) {
-        if !self.nodes[node].is_up() || self.nodes[node].ending.is_some() {
+        if !self.nodes[node].is_up() || self.nodes[node].ending.is_some() || self.nodes[node].is_gone {
             return;
         }
         if !self.plan.durable && !self.may_destroy(node) {

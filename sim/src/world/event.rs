@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ringmain::shard::{DialId, SiblingMessage};
 
+use crate::deeds::Word;
 use crate::network::Side;
 
 /// A shard in one of its node's lives. In another life the event is stale.
@@ -39,6 +40,8 @@ pub enum Event {
     Client(usize, u64),
     /// A deed of the plan, by its place there.
     Deed(usize),
+    /// The operator tries to be heard.
+    Word(Word),
     /// A node's process is to start.
     Start(usize),
     /// A stopping node has had its time.

@@ -11,17 +11,18 @@ mod carry;
 mod deeds;
 mod event;
 mod once;
+mod operator;
 mod process;
 mod rest;
 mod stable;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringmain::causality::ContextKey;
 use ringmain::failpoint::Bug;
-use ringmain::id::{ClusterId, ConnectionId, ShardId};
+use ringmain::id::{ClusterId, ConnectionId, NodeId, ShardId};
 use ringmain::membership::cluster_id;
 use ringmain::prng::Prng;
 use ringmain::shard::{Input, Machine, Output};
@@ -69,8 +70,8 @@ pub struct World {
     clients: Vec<Client>,
     cluster: ClusterId,
     context_key: ContextKey,
-    /// Which nodes hold each key.
-    primaries: BTreeMap<Key, Vec<usize>>,
+    /// Nodes that were removed.
+    removed: BTreeSet<NodeId>,
     /// Copies of each write that were destroyed.
     destroyed: BTreeMap<Number, u8>,
     /// By key: acknowledged writes that no other acknowledged write has replaced.
@@ -89,7 +90,7 @@ pub struct World {
 }
 
 /// The names of the nodes.
-const NAMES: [&str; 7] = ["n0", "n1", "n2", "n3", "n4", "n5", "n6"];
+const NAMES: [&str; 9] = ["n0", "n1", "n2", "n3", "n4", "n5", "n6", "s0", "s1"];
 
 impl World {
     /// A cluster about to start, with what the plan holds for it.
@@ -111,7 +112,7 @@ impl World {
             clients: Vec::new(),
             cluster,
             context_key: ContextKey::from_cluster(cluster),
-            primaries: BTreeMap::new(),
+            removed: BTreeSet::new(),
             destroyed: BTreeMap::new(),
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
@@ -124,7 +125,6 @@ impl World {
             trace,
             plan,
         };
-        world.primaries = world.primaries_of_keys();
         (0..world.nodes.len()).for_each(|node| world.start(node));
         for number in 0..world.plan.clients {
             let client = Client::at_work(number, &world.plan, world.prng.split());
@@ -159,6 +159,12 @@ impl World {
             Event::Frame(side, bytes) => self.on_frame(side, &bytes),
             Event::Called(side) => self.on_called(side),
             Event::Reached(side, dial) => {
+                // Whoever was called may have died before its answer was here: a call ends, one way or the other.
+                if let (End::Shard { node, shard, life }, false) =
+                    (self.network.end(side), self.network.is_open(side))
+                {
+                    return self.happen(Event::DialFailed(At { node, shard, life }, dial));
+                }
                 self.for_shard(side, Event::Reached(side, dial), |world, at, connection| {
                     world.handle(at, Input::Opened { connection, dial: Some(dial) });
                 });
@@ -185,6 +191,7 @@ impl World {
             }
             Event::Client(number, plan) => self.wake_client(number, plan),
             Event::Deed(number) => self.do_deed(number),
+            Event::Word(word) => self.say(word),
             Event::Start(node) => self.start(node),
             Event::Kill(node, life) => {
                 if self.nodes[node].life == life {

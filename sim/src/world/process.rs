@@ -1,16 +1,15 @@
 //! Nodes: their processes, their disks, and how they die and come back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ringmain::id::{NodeId, PartitionId, ShardId};
-use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, cluster_id, node_id};
+use ringmain::id::ShardId;
+use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, cluster_id};
 use ringmain::prng::Prng;
 use ringmain::ring::Partitions;
 use ringmain::shard::{Input, Machine, Output, Record, Shard, ShardOptions};
 use ringmain::time::{Duration, Instant};
 use ringmain_schema::peer::Gossip;
-use ringmain_schema::token;
 
 use super::carry::{FIRST_PORT, ORDINARY_PORT};
 use super::once::Known;
@@ -27,6 +26,8 @@ use crate::plan::{Plan, REPLICAS};
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
+/// The founders' names come first.
+const FOUNDERS_MAX: usize = 7;
 /// Room for a run's records many times over: a full disk is a deed of its own.
 const DISK_BYTES: usize = 1 << 30;
 /// A node's monotonic clock says this when its machine has just started.
@@ -49,6 +50,10 @@ pub struct Node {
     pub logs: Vec<IdealLog>,
     /// It is of another cluster.
     pub is_stranger: bool,
+    /// It finds the cluster by seeds, and holds nothing until the operator lets it join.
+    pub is_guest: bool,
+    /// It and its disk are gone for good.
+    pub is_gone: bool,
     /// Its disk as it was at each start.
     images: Vec<Vec<DiskImage>>,
     /// What becomes of its disk before its next start.
@@ -86,7 +91,7 @@ pub(super) struct Running {
 /// All nodes of a plan, none of them started; the stranger comes last.
 pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
     let faults = DiskFaults { torn: plan.torn, ..DiskFaults::default() };
-    let mut node = |name: &str, shards: u16, is_stranger| Node {
+    let mut node = |name: &str, shards: u16, is_stranger, is_guest| Node {
         name: name.into(),
         shards,
         life: 0,
@@ -94,6 +99,8 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
         full_until: Instant(0),
         logs: (0..shards).map(|_| IdealLog::new(DISK_BYTES, faults, prng.split())).collect(),
         is_stranger,
+        is_guest,
+        is_gone: false,
         images: Vec::new(),
         next_disk: DiskFate::Kept,
         ending: None,
@@ -107,9 +114,11 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
         origin: Instant(0),
     };
     let mut nodes: Vec<Node> =
-        NAMES[..plan.nodes].iter().map(|name| node(name, plan.shards, false)).collect();
+        NAMES[..plan.nodes].iter().map(|name| node(name, plan.shards, false, false)).collect();
+    let spares = NAMES[FOUNDERS_MAX..].iter().take(plan.spares);
+    nodes.extend(spares.map(|name| node(name, plan.shards, false, true)));
     if plan.stranger {
-        nodes.push(node("stranger", 1, true));
+        nodes.push(node("stranger", 1, true, true));
     }
     nodes
 }
@@ -161,39 +170,12 @@ impl World {
         [b'k', b'0' + key.0]
     }
 
-    /// Who holds each key, as a ring of all members has it.
-    pub(super) fn primaries_of_keys(&self) -> BTreeMap<Key, Vec<usize>> {
-        let names = &NAMES[..self.plan.nodes];
-        let ids: Vec<_> = names.iter().map(|name| node_id(self.cluster, name)).collect();
-        let members: Vec<_> = {
-            let zone = ringmain::ring::Zone::new("", "");
-            let ring_member =
-                |&node| ringmain::ring::RingMember::new(node, ringmain::ring::WEIGHT_ORDINARY, zone);
-            ids.iter().map(ring_member).collect()
-        };
-        let ring = ringmain::ring::Ring::new(partitions(), REPLICAS, &members);
-        let holders = |key: Key| -> Vec<usize> {
-            let partition = token::partition(token::token(&Self::key_name(key)), PARTITIONS);
-            let primaries = ring.preference_list(PartitionId(partition)).primaries;
-            primaries.iter().filter_map(|node| ids.iter().position(|id| id == node)).collect()
-        };
-        (0..=self.plan.keys.len() as u8).map(|key| (Key(key), holders(Key(key)))).collect()
-    }
-
-    /// The ids of all members, in their order.
-    pub(super) fn members(&self) -> Vec<NodeId> {
-        let names = &NAMES[..self.plan.nodes];
-        let mut members: Vec<NodeId> = names.iter().map(|name| node_id(self.cluster, name)).collect();
-        members.sort_unstable();
-        members
-    }
-
     fn founders(&self, node: usize) -> Founders {
         let me = &self.nodes[node].name;
-        if self.nodes[node].is_stranger {
+        if self.nodes[node].is_guest {
             return Founders::default();
         }
-        let list = self.nodes.iter().filter(|other| !other.is_stranger);
+        let list = self.nodes.iter().filter(|other| !other.is_guest);
         let list = list.map(|other| Founder {
             name: other.name.clone(),
             host: other.name.clone(),
@@ -203,7 +185,7 @@ impl World {
     }
 
     fn membership(&self, node: usize, remembered: Option<&Gossip>) -> Membership<Meddler> {
-        let Node { name, shards, is_stranger, .. } = &self.nodes[node];
+        let Node { name, shards, is_stranger, is_guest, .. } = &self.nodes[node];
         let place = Place {
             host: name.clone(),
             ordinary_port: ORDINARY_PORT,
@@ -221,7 +203,7 @@ impl World {
         let options = MembershipOptions { partitions: partitions(), replicas: REPLICAS };
         let meddler = self.meddler.clone();
         let mut membership =
-            Membership::with_failpoints(cluster, name, place, &founders, *is_stranger, options, meddler);
+            Membership::with_failpoints(cluster, name, place, &founders, *is_guest, options, meddler);
         if let Some(remembered) = remembered {
             membership.recover(remembered);
         }
@@ -243,7 +225,7 @@ impl World {
 
     /// A node's process starts from what its disk holds.
     pub(super) fn start(&mut self, node: usize) {
-        if self.nodes[node].is_up() {
+        if self.nodes[node].is_up() || self.nodes[node].is_gone {
             return;
         }
         let kept = self.prepare_disk(node);
@@ -269,7 +251,7 @@ impl World {
             let options = self.shard_options(node, shard);
             let (prng, meddler) = (self.prng.split(), self.meddler.clone());
             // The stranger takes this cluster's addresses for its own cluster's.
-            let seeds: Vec<_> = if self.nodes[node].is_stranger {
+            let seeds: Vec<_> = if self.nodes[node].is_guest {
                 self.nodes[..self.plan.nodes].iter().map(|seed| (seed.name.clone(), ORDINARY_PORT)).collect()
             } else {
                 Vec::new()

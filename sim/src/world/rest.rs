@@ -13,6 +13,8 @@ use crate::history::Key;
 /// After the faults the cluster is given so long until it must serve again: a link that was lost in one direction is
 /// given up after ten seconds, and called anew after two.
 const RECOVERY: Duration = Duration::from_secs(20);
+/// A change of the ring that is under way comes to its end in this time too: four steps of some seconds, and streaming.
+const RECOVERY_OF_RING: Duration = Duration::from_secs(45);
 /// Reads and writes of everybody take no longer.
 ///
 /// Together with the recovery that is enough for anti-entropy alone. Links stand 12 s after the faults. A shard compares
@@ -31,8 +33,9 @@ impl World {
         let end = Instant(0) + self.plan.span;
         self.run_until(end);
         self.stop_faults();
-        let rested = end + RECOVERY;
+        let rested = end + if self.plan.spares > 0 { RECOVERY_OF_RING } else { RECOVERY };
         self.run_until(rested);
+        self.note_removed();
         self.inspect();
         self.run_until(rested + INSPECTION);
         if self.plan.anti_entropy {
@@ -45,7 +48,7 @@ impl World {
         let before = self.repaired();
         // A round is up to a tenth late.
         let round = Duration(COMPARE_EVERY.0 / 10 * 11);
-        let cycle = round.0 * (self.plan.nodes as u64 - 1);
+        let cycle = round.0 * (self.plan.machines() as u64 - 1);
         self.run_until(self.now + Duration(QUIET_CYCLES * cycle));
         self.moved = self.repaired() - before;
     }
@@ -66,9 +69,9 @@ impl World {
             self.resume_now(node);
         }
         if self.plan.power_loss {
-            (0..self.plan.nodes).for_each(|node| self.lose_power(node));
+            (0..self.plan.machines()).for_each(|node| self.lose_power(node));
         }
-        for node in 0..self.plan.nodes {
+        for node in 0..self.plan.machines() {
             // One that was asked to stop would come back when it likes; one that can't sync, never.
             if self.nodes[node].ending.is_some() || self.nodes[node].is_poisoned() {
                 self.lose_power(node);
@@ -84,15 +87,18 @@ impl World {
     /// Look at all that the run has left.
     pub fn check(&self) -> Option<Violation> {
         let members = self.members();
-        let (copies, opinions) = (self.copies(), self.opinions());
+        let primaries = self.owners();
+        let removed: Vec<_> = self.removed.iter().copied().collect();
+        let (copies, opinions) = (self.copies(&primaries), self.opinions());
         let (settled, replicas) = (self.settled(), self.plan.replicas());
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
-            primaries: &self.primaries,
+            primaries: &primaries,
             copies: &copies,
             opinions: &opinions,
             members: &members,
+            removed: &removed,
             destroyed: &self.destroyed,
             settled: &settled,
             applications: &self.plan.keys,
@@ -118,7 +124,8 @@ impl World {
     /// Every node is asked to write something and every key is written, then everything is read until nobody can be
     /// stale.
     fn inspect(&mut self) {
-        let (keys, nodes) = (self.plan.keys.len(), self.plan.nodes);
+        let (keys, present) = (self.plan.keys.len(), self.present());
+        let nodes = present.len();
         let replicas = self.plan.replicas();
         let mut scripts: Vec<VecDeque<(Duration, Intent)>> = vec![VecDeque::new(); nodes];
         let untouched = Key(keys as u8);
@@ -130,11 +137,11 @@ impl World {
             scripts[key % nodes].push_back((REPAIR, Intent::read_all(Key(key as u8), replicas, true)));
         }
         for (node, script) in scripts.into_iter().enumerate() {
-            self.add_inspector(node, script, self.now);
+            self.add_inspector(present[node], script, self.now);
         }
         let reads = (0..2 * keys).map(|turn| Intent::read_all(Key((turn % keys) as u8), replicas, false));
         let script = reads.map(|read| (REPAIR, read)).collect();
-        let last = self.prng.below(nodes as u64) as usize;
+        let last = present[self.prng.below(nodes as u64) as usize];
         self.add_inspector(last, script, self.now + Duration(INSPECTION.0 / 2));
     }
 

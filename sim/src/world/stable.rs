@@ -68,7 +68,7 @@ impl World {
         let Some(write) = operation.acknowledged() else { return };
         let key = operation.key;
         // Fallbacks count too: what they keep for a primary is on their own disks.
-        let holders = (0..self.plan.nodes).filter(|node| self.has_stable(*node, number)).count();
+        let holders = (0..self.plan.machines()).filter(|node| self.has_stable(*node, number)).count();
         let destroyed = self.destroyed.get(&number).copied().unwrap_or(0);
         if holders + usize::from(destroyed) < usize::from(write) {
             let sentence = format!(

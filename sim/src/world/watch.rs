@@ -1,7 +1,10 @@
 //! What the simulator knows and nobody inside does: every dot, every copy, and what was destroyed.
 
+use std::collections::BTreeMap;
+
 use ringmain::causality::{Actor, Dot, Siblings};
 use ringmain::id::{OperationId, PartitionId};
+use ringmain::membership::View;
 use ringmain::shard::Record;
 use ringmain::time::{Duration, WallTime};
 use ringmain_schema::peer::Replicate;
@@ -53,8 +56,10 @@ impl World {
             Sent::Context(seen) if !minted.covered.includes(seen) => {
                 Some((Promise::ConcurrentSiblings, "did not replace all that its client had seen"))
             }
+            // A fallback overwrites what it keeps for others, whatever it has of its own from when it was an owner.
             Sent::Overwrite => self
                 .state_at(minted.node, key)
+                .filter(|_| self.owns(minted.node, key))
                 .is_some_and(|state| state.versions().iter().any(|version| version.dot != dot))
                 .then_some((Promise::ConcurrentSiblings, "was to replace all there was, and did not")),
             Sent::Context(_) => None,
@@ -134,8 +139,8 @@ impl World {
 
     /// What this node's copies and hints have seen of each key.
     fn seen_at(&self, node: usize) -> Vec<Seen> {
-        let keys = self.primaries.keys();
-        let known = keys.map(|key| (*key, self.known_at(node, *key)));
+        let keys = (0..=self.plan.keys.len() as u8).map(Key);
+        let known = keys.map(|key| (key, self.known_at(node, key)));
         known
             .filter(|(_, known)| !known.is_empty())
             .map(|(key, known)| (key, known.clock().to_vec()))
@@ -207,6 +212,7 @@ impl World {
 
     /// Which acknowledged deletes have reached all primaries by now?
     pub(super) fn survey(&mut self) {
+        self.note_removed();
         let unsettled = std::mem::take(&mut self.unsettled);
         for delete in unsettled {
             if self.has_settled(delete) {
@@ -224,8 +230,10 @@ impl World {
         let dots = self.dots.of_operation(delete);
         let covers = |state: &Siblings<bytes::Bytes>| dots.iter().any(|dot| is_covered(state.clock(), *dot));
         let holds = |node: usize| self.state_at(node, key).is_some_and(covers);
-        self.primaries[&key].iter().all(|&node| holds(node))
-            && self.nodes[..self.plan.nodes].iter().all(|node| {
+        let owners = self.owners_of(key);
+        !owners.is_empty()
+            && owners.iter().all(|&node| holds(node))
+            && self.nodes[..self.plan.machines()].iter().filter(|node| !node.is_gone).all(|node| {
                 // What is in memory alone, or on a disk that is about to come back older, may yet be gone.
                 let is_stable = node.is_up() && node.next_disk == DiskFate::Kept && node.is_synced();
                 let hints = node.all_running().iter().map(|running| running.shard.hints());
@@ -237,9 +245,8 @@ impl World {
     }
 
     /// All copies on the primaries.
-    pub(super) fn copies(&self) -> Vec<Copy> {
-        let holders =
-            self.primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
+    pub(super) fn copies(&self, primaries: &BTreeMap<Key, Vec<usize>>) -> Vec<Copy> {
+        let holders = primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
         let copies = holders.filter_map(|(key, node)| {
             let mut state = self.state_at(node, key)?.clone();
             // Replicas may turn a value into a tombstone at different times.
@@ -251,12 +258,18 @@ impl World {
 
     /// What each node thinks of the cluster.
     pub(super) fn opinions(&self) -> Vec<Opinion> {
-        let ours = self.nodes.iter().enumerate().filter(|(_, node)| !node.is_stranger && node.is_up());
-        let all = ours.flat_map(|(number, node)| {
-            node.all_running().iter().map(move |running| {
+        let all = self.present().into_iter().flat_map(|number| {
+            self.nodes[number].all_running().iter().map(move |running| {
                 let view = running.shard.view();
                 let members = view.members.iter().map(|member| member.node).collect();
-                Opinion { node: number, members, ring: view.ring.hash() }
+                let in_ring = view.ring.members().iter().map(|member| member.node).collect();
+                Opinion {
+                    node: number,
+                    members,
+                    in_ring,
+                    ring: view.ring.hash(),
+                    change: view.change.as_ref().map(|_| progress(view)),
+                }
             })
         });
         all.collect()
@@ -275,6 +288,18 @@ impl World {
 
 fn is_covered(clock: &[(Actor, u64)], dot: Dot) -> bool {
     clock.iter().any(|(actor, counter)| *actor == dot.actor && *counter >= dot.counter)
+}
+
+/// What each member seems to work by.
+fn progress(view: &View) -> String {
+    let each = view.members.iter().map(|member| {
+        let works = member.oneself.works;
+        let is_same = (works.ring, works.change) == (view.works.ring, view.works.change);
+        let step = if is_same { format!("{:?}", works.step) } else { "elsewhere".to_owned() };
+        let lacking = member.oneself.lacking.len();
+        format!("{} {:?} {step} {lacking}", member.name, member.intent)
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// The key of a name on the wire; none for another cluster's.

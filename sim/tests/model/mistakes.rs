@@ -2,10 +2,10 @@
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use super::promises::{ONCE, P1, P2, P3, P4, P5, P6, P7, P9};
-use super::scope::Ask::{BlindPut, Read, Retry};
+use super::promises::{ONCE, P1, P1_COPIES, P2, P3, P4, P5, P6, P7, P9};
+use super::scope::Ask::{BlindPut, Delete, Read, Retry};
 use super::scope::{Mistake, Scope};
-use super::{ANY, Search, asks, story};
+use super::{ANY, Search, asks, deleted_and_put_again, story};
 
 /// The story of the broken promise.
 fn find(mistake: Mistake, scope: Scope, promise: &'static str) {
@@ -74,4 +74,51 @@ fn acknowledging_what_nobody_has_heard_of_breaks_p9() {
 #[test]
 fn showing_both_twins_shows_a_write_twice() {
     find(Mistake::ShowsTwins, asks(&[&[BlindPut], &[Retry]], &[&[Read]]), ONCE);
+}
+
+fn hinted() -> Scope {
+    Scope { hints: 1, ..asks(&[&[BlindPut]], &[]) }
+}
+
+#[test]
+fn dropping_a_hint_before_the_answer_breaks_p1() {
+    find(Mistake::DropsBeforeTheAnswer, hinted(), P1_COPIES);
+}
+
+/// scylla #24415.
+#[test]
+fn counting_a_failed_replay_as_done_breaks_p1() {
+    find(Mistake::FailedReplayIsDone, Scope { crashes: 1, ..hinted() }, P1_COPIES);
+}
+
+/// It takes W = 3: with less, the coordinator and either of the two are enough.
+#[test]
+fn counting_a_primary_and_its_fallback_twice_breaks_p1() {
+    find(Mistake::CountsTwice, Scope { read: 1, write: 3, ..hinted() }, P1_COPIES);
+}
+
+fn reaped() -> Scope {
+    Scope { reaps: 1, ..asks(&[&[BlindPut], &[Delete]], &[]) }
+}
+
+/// scylla #23712.
+#[test]
+fn reaping_while_a_hint_waits_breaks_p1() {
+    find(Mistake::IgnoresPendingHints, Scope { hints: 1, ..deleted_and_put_again() }, P1_COPIES);
+}
+
+#[test]
+fn taking_messages_of_any_epoch_breaks_p5() {
+    find(Mistake::TakesAnyEpoch, reaped(), P5);
+}
+
+/// riak_kv PR 1094, the doomstone.
+#[test]
+fn reaping_the_epoch_too_breaks_p1() {
+    find(Mistake::ReapsTheEpochToo, deleted_and_put_again(), P1);
+}
+
+#[test]
+fn acknowledging_before_one_was_met_breaks_p1() {
+    find(Mistake::AcknowledgesUnmet, Scope { wipes: 1, ..deleted_and_put_again() }, P1_COPIES);
 }

@@ -1,20 +1,19 @@
-//! The promises of a key, each a property of a state of the search, and the rare states that must be reached.
+//! The promises of a key, each a property of a state of the search.
 //!
 //! They are held against [`History`], which the system under search has no part in. Where a promise speaks of
 //! convergence, all that is in flight is lost and one full read with repair follows ([`World::settled`]).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use ringmain::causality::{Content, Siblings};
-use ringmain::coordinator::GetVerdict;
+use ringmain::causality::{Dot, Siblings};
 use stateright::Property;
 
 use super::Search;
-use super::world::{Events, History, Kind, Message, NODE_IDS, NODES, Node, Operation, Reply, Request, World};
+use super::world::{Events, FALLBACK, History, Message, NODES, Reply, Request, World};
 
 pub(crate) const P1: &str =
     "P1 every acknowledged write stands or was replaced by one whose client had seen it";
+pub(crate) const P1_COPIES: &str =
+    "P1 an acknowledged write is on W distinct nodes, less what wipes have destroyed";
 pub(crate) const P2: &str = "P2 no phantoms: what is returned was written, byte for byte";
 pub(crate) const P3: &str = "P3 a context covers nothing but what was returned, and what that had replaced";
 pub(crate) const P4: &str = "P4 siblings are concurrent";
@@ -31,7 +30,12 @@ pub(crate) fn promises() -> Vec<Property<Search>> {
     vec![
         Property::always(P1, |_, world: &World| {
             let past = world.history.past(world.history.standing(&world.union()));
+            let past = past.union(world.history.reaped);
             world.history.acknowledged_beyond(past).is_empty()
+        }),
+        Property::always(P1_COPIES, |search: &Search, world: &World| {
+            let History { acknowledged, reaped, .. } = &world.history;
+            acknowledged.without(*reaped).iter().all(|write| world.copies(write) >= search.scope.write)
         }),
         Property::always(P2, |_, world: &World| world.replies().all(|reply| !reply.invented)),
         Property::always(P3, |_, world: &World| {
@@ -43,10 +47,15 @@ pub(crate) fn promises() -> Vec<Property<Search>> {
             !shown.any(|standing| world.history.has_replaced(standing))
         }),
         Property::always(P5, |search: &Search, world: &World| {
-            let History { events, acknowledged, converged_deletes } = &world.history;
+            let History { events, acknowledged, converged_deletes, .. } = &world.history;
             let deletes = acknowledged.iter().filter(|write| events[write].delete).collect();
             let shows = |world: &World, deletes| {
-                world.nodes.iter().any(|node| shows_deleted(&world.history, &node.copy, deletes))
+                // A hint may find its target with nothing at all; what that has says nothing until it is repaired.
+                let mut nodes = world
+                    .nodes
+                    .iter()
+                    .filter(|node| !node.incomplete || search.scope.hints + search.scope.reaps == 0);
+                nodes.any(|node| shows_deleted(&world.history, &node.copy, deletes))
             };
             !shows(world, *converged_deletes)
                 && world.settled(search).all(|settled| !shows(&settled, deletes))
@@ -61,13 +70,16 @@ pub(crate) fn promises() -> Vec<Property<Search>> {
             let is_even = |world: World| world.nodes.iter().all(|node| node.copy == world.nodes[0].copy);
             world.settled(search).all(is_even)
         }),
-        Property::always(P9, |_, world: &World| world.replies().all(|reply| reply.missed.is_empty())),
+        // Not promised while fallbacks count.
+        Property::always(P9, |search: &Search, world: &World| {
+            search.scope.hints > 0 || world.replies().all(|reply| reply.missed.is_empty())
+        }),
         Property::always(ONCE, |_, world: &World| world.replies().all(|reply| !reply.repeats)),
     ]
 }
 
 /// Whether a state shows something that one of these deletes had seen.
-fn shows_deleted(history: &History, state: &Siblings<Bytes>, deletes: Events) -> bool {
+pub(crate) fn shows_deleted(history: &History, state: &Siblings<Bytes>, deletes: Events) -> bool {
     let standing = history.standing(state);
     deletes.iter().any(|delete| {
         let deleted = history.events[&delete].past.without(Events::only(delete));
@@ -75,115 +87,43 @@ fn shows_deleted(history: &History, state: &Siblings<Bytes>, deletes: Events) ->
     })
 }
 
-/// States that a search must come to, or it has checked less than it says.
-pub(crate) mod rare {
-    pub(crate) const SIBLINGS_READ: &str = "siblings are read";
-    pub(crate) const REPAIR: &str = "a read repairs a replica";
-    pub(crate) const UNACKNOWLEDGED_READ: &str = "a write is read that its client has given up";
-    pub(crate) const TOMBSTONE_BESIDE_PUT: &str = "a tombstone stands beside a concurrent put";
-    pub(crate) const OLD_COPY_LATE: &str = "an old copy is under way after its delete has converged";
-    pub(crate) const INCOMPLETE_WAITS: &str = "an answer doesn't end a read because its node is incomplete";
-    pub(crate) const WIPED_MINTS: &str = "a node mints after it was wiped";
-    pub(crate) const SECOND_DOT: &str = "a retry lands under a second dot";
-    pub(crate) const TWINS_READ: &str = "twins are read";
-    /// The limit that `src/causality/siblings.rs` tells of: a replica that learnt from a context, not from the
-    /// write itself, that it was replaced doesn't know its name.
-    pub(crate) const APPLIED_AGAIN: &str =
-        "a retry is applied where its write's first dot is known as replaced";
-    pub(crate) const RETRY_KNOWN: &str = "a retry is recognised where its write was replaced";
-}
-
-pub(crate) fn rare_states() -> Vec<Property<Search>> {
-    vec![
-        Property::sometimes(rare::SIBLINGS_READ, |_, world: &World| {
-            let is_value = |write: &Request| !world.history.events[write].delete;
-            world.replies().any(|reply| reply.returned.iter().filter(is_value).count() > 1)
-        }),
-        Property::sometimes(rare::REPAIR, |_, world: &World| {
-            world.network.keys().any(|envelope| envelope.kind == Kind::Repair)
-        }),
-        Property::sometimes(rare::UNACKNOWLEDGED_READ, |_, world: &World| {
-            let given_up = |write: Request| !world.clients[write.client()].waits;
-            let seen = world.replies().flat_map(|reply| reply.returned.iter());
-            seen.filter(|&write| !world.history.acknowledged.contains(write)).any(given_up)
-        }),
-        Property::sometimes(rare::TOMBSTONE_BESIDE_PUT, |_, world: &World| {
-            world.nodes.iter().any(|node| {
-                let versions = node.copy.versions();
-                let buried = versions.iter().filter(|version| matches!(version.content, Content::Tombstone));
-                (1..versions.len()).contains(&buried.count())
-            })
-        }),
-        Property::sometimes(rare::OLD_COPY_LATE, |_, world: &World| {
-            let old = |state| shows_deleted(&world.history, state, world.history.converged_deletes);
-            let mut writes = world.network.iter().filter(|(envelope, _)| envelope.kind == Kind::Replicate);
-            writes.any(|(_, message)| message.state().is_some_and(old))
-        }),
-        Property::sometimes(rare::INCOMPLETE_WAITS, |_, world: &World| {
-            world.nodes.iter().any(|node| node.incomplete) && awaits_the_complete(world)
-        }),
-        Property::sometimes(rare::WIPED_MINTS, |_, world: &World| {
-            (0..NODES).any(|index| {
-                let (node, id) = (&world.nodes[index], world.nodes[index].actor_id(index));
-                node.incomplete && world.history.events.values().any(|event| event.dot.actor.id == id)
-            })
-        }),
-        Property::sometimes(rare::SECOND_DOT, |_, world: &World| {
-            world.history.events.iter().any(|(request, event)| event.write != *request)
-        }),
-        Property::sometimes(rare::TWINS_READ, |_, world: &World| {
-            world.replies().any(|reply| {
-                let writes: Events = reply.returned.iter().map(|r| world.history.events[&r].write).collect();
-                writes.iter().count() < reply.returned.iter().count()
-            })
-        }),
-        Property::sometimes(rare::APPLIED_AGAIN, |_, world: &World| {
-            let mut writes = world.network.iter().filter(|(envelope, _)| envelope.kind == Kind::Replicate);
-            writes.any(|(envelope, message)| {
-                let (events, state) = (&world.history.events, message.state());
-                let Some((event, state)) = events.get(&envelope.request).zip(state) else { return false };
-                let first = events[&event.write].dot;
-                let is_replaced = state.versions().iter().all(|version| version.dot != first);
-                event.write != envelope.request && state.context().covers(first) && is_replaced
-            })
-        }),
-        Property::sometimes(rare::RETRY_KNOWN, |_, world: &World| {
-            let recognised = |node: &Node, request: &Request, operation: &Operation| {
-                matches!(operation, Operation::Put { write, .. } if node.replaced.contains(*write))
-                    && !world.history.events.contains_key(request)
-            };
-            let nodes = world.nodes.iter();
-            nodes
-                .flat_map(|node| node.operations.iter().map(move |(r, o)| (node, r, o)))
-                .any(|(n, r, o)| recognised(n, r, o))
-        }),
-    ]
-}
-
-/// Whether there is an answer of an incomplete replica that would end a read if it came from a complete one.
-fn awaits_the_complete(world: &World) -> bool {
-    world.network.iter().any(|(envelope, message)| {
-        let Message::State { state, complete: false } = message else { return false };
-        let asked = world.nodes[envelope.to].operations.get(&envelope.request).map(Arc::as_ref);
-        let Some(Operation::Get { quorum, answered: false, .. }) = asked else { return false };
-        let verdict = |complete| {
-            let mut quorum = quorum.clone();
-            quorum.on_state(NODE_IDS[envelope.from], (**state).clone(), complete);
-            quorum.verdict(false)
-        };
-        verdict(false) == GetVerdict::Pending && matches!(verdict(true), GetVerdict::Enough(_))
-    })
-}
-
 impl World {
-    fn replies(&self) -> impl Iterator<Item = &Reply> {
+    pub(crate) fn replies(&self) -> impl Iterator<Item = &Reply> {
         self.clients.iter().filter_map(|client| client.holds.as_ref())
     }
 
     /// Every state on a node or under way between two.
-    fn states(&self) -> impl Iterator<Item = &Siblings<Bytes>> {
+    pub(crate) fn states(&self) -> impl Iterator<Item = &Siblings<Bytes>> {
         let under_way = self.network.values().filter_map(Message::state);
-        self.nodes.iter().map(|node| &node.copy).chain(under_way)
+        self.nodes.iter().map(|node| &node.copy).chain(self.hints()).chain(under_way)
+    }
+
+    pub(crate) fn hints(&self) -> impl Iterator<Item = &Siblings<Bytes>> {
+        self.fallback.hints.iter().flatten().map(|hint| &*hint.state)
+    }
+
+    /// Hints that their targets don't refuse.
+    fn welcome_hints(&self) -> impl Iterator<Item = &Siblings<Bytes>> {
+        let pairs = self.fallback.hints.iter().zip(&self.nodes);
+        let welcome =
+            pairs.filter_map(|(hint, node)| hint.as_ref().filter(|hint| hint.epoch >= node.reaping.epoch));
+        welcome.map(|hint| &*hint.state)
+    }
+
+    /// Does this node have the write of this dot, or something that replaced it?
+    pub(crate) fn holds(&self, node: usize, dot: Dot) -> bool {
+        match self.nodes.get(node) {
+            Some(primary) => primary.copy.context().covers(dot),
+            None => self.welcome_hints().any(|hint| hint.context().covers(dot)),
+        }
+    }
+
+    /// On how many nodes a write is, under any of its dots, and was before they were wiped.
+    fn copies(&self, write: Request) -> u8 {
+        let History { events, destroyed, .. } = &self.history;
+        let dots = || events.iter().filter(|(_, event)| event.write == write);
+        let standing = (0..=FALLBACK).filter(|&node| dots().any(|(_, event)| self.holds(node, event.dot)));
+        standing.count() as u8 + dots().filter_map(|(request, _)| destroyed.get(request)).sum::<u8>()
     }
 
     /// What all nodes have together.
@@ -192,6 +132,9 @@ impl World {
         for node in &self.nodes {
             union.merge(&node.copy);
         }
+        for hint in self.welcome_hints() {
+            union.merge(hint);
+        }
         union
     }
 
@@ -199,19 +142,35 @@ impl World {
         self.nodes.iter().all(|node| node.operations.is_empty())
     }
 
-    /// What becomes of this world, if it is at rest, when all that is in flight is lost and somebody reads from
-    /// all nodes: once for each node that may coordinate.
+    /// What becomes of this world, if it is at rest, when all that is in flight is lost, hints are handed over and
+    /// somebody reads from all nodes: once for each node that may coordinate.
     fn settled<'a>(&'a self, search: &'a Search) -> impl Iterator<Item = World> + 'a {
         let coordinators = if self.is_at_rest() { 0..NODES } else { 0..0 };
         coordinators.map(|coordinator| {
             let mut world = self.clone();
             world.network.clear();
+            world.catch_up(search);
+            (0..NODES).for_each(|target| world.hand_over(&search.scope, target));
+            world.arrive(search);
             world.begin_get(&search.scope, coordinator, SETTLING, NODES as u8);
-            while let Some(&envelope) = world.network.keys().next() {
-                world.deliver(&search.scope, envelope);
-                world.network.remove(&envelope);
-            }
+            world.arrive(search);
             world
         })
+    }
+
+    /// Whoever lags behind hears of the raise.
+    fn catch_up(&mut self, search: &Search) {
+        let raised = self.nodes.iter().find_map(|node| node.reaping.raised.clone());
+        if let Some(raise) = raised {
+            (0..NODES).for_each(|node| self.raise(&search.scope, node, raise.clone()));
+        }
+    }
+
+    /// All that is under way arrives, once.
+    fn arrive(&mut self, search: &Search) {
+        while let Some(&envelope) = self.network.keys().next() {
+            self.deliver(&search.scope, envelope);
+            self.network.remove(&envelope);
+        }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) enum Ask {
 pub(crate) struct Scope {
     /// For each client, for each of its steps, what it may ask for.
     pub(crate) steps: [&'static [&'static [Ask]]; super::world::CLIENTS],
+    /// So many steps of the first client are taken before the search begins, by the first of `told` nodes.
+    pub(crate) played: usize,
+    pub(crate) told: usize,
     /// R.
     pub(crate) read: u8,
     /// W. `read + write > 3`, and fewer wipes than W.
@@ -29,6 +32,10 @@ pub(crate) struct Scope {
     pub(crate) crashes: u8,
     /// Processes that start again with nothing.
     pub(crate) wipes: u8,
+    /// How many times a fourth node is asked to stand in for a primary.
+    pub(crate) hints: u8,
+    /// How many times a primary proposes to reap.
+    pub(crate) reaps: u8,
     pub(crate) mistake: Option<Mistake>,
 }
 
@@ -61,6 +68,27 @@ pub(crate) enum Mistake {
     CountsTheEmpty,
     /// P9: a write is acknowledged by whoever it was sent to.
     AcknowledgesUnheard,
+    /// P1: a hint is dropped when it is sent.
+    DropsBeforeTheAnswer,
+    /// P1: a hint is taken for handed over when its target died on the way (scylla #24415).
+    FailedReplayIsDone,
+    /// P1: a primary and who stands in for it are two.
+    CountsTwice,
+    /// P1: a fallback promises to take nothing old while it holds a hint (scylla #23712).
+    IgnoresPendingHints,
+    /// P5: nobody looks at the epoch of a message.
+    TakesAnyEpoch,
+    /// P1: a tombstone is reaped with all that is known of the key, and the next write starts from the first dot; an
+    /// old one that is handed off later covers it (riak_kv PR 1094).
+    ReapsTheEpochToo,
+    /// P1: a fallback that is killed forgets what it has promised.
+    PromisesBeforeDurable,
+    /// P5: a read that began before the raise repairs after it.
+    RepairsWithAnOldRead,
+    /// P5: a primary that lost its record after it confirmed catches up as if it had it.
+    CatchesUpWithoutARecord,
+    /// P1: a node that lost its record acknowledges writes at once.
+    AcknowledgesUnmet,
     /// Retries: a write that stands under two dots is shown under both.
     ShowsTwins,
 }

@@ -1,4 +1,4 @@
-//! What can happen next: a client asks, a message arrives, somebody gives up, a process dies.
+//! What follows: a client asks, a message arrives, somebody gives up, a process dies.
 //!
 //! The turns of a coordinator follow `src/shard/{gets,puts,peers}.rs`, without frames, links and deadlines: a
 //! deadline may come at any time. What a node appends is durable at once; the log has checks of its own.
@@ -9,81 +9,49 @@ use bytes::Bytes;
 use ringmain::causality::{Siblings, Version, VersionVector};
 use ringmain::coordinator::{GetQuorum, GetVerdict, PutQuorum, PutVerdict};
 
+use super::actions::Action;
 use super::replica;
 use super::scope::{Ask, Mistake, Scope};
 use super::world::{
-    CLIENTS, Envelope, Event, Events, Kind, Message, NODE_IDS, NODES, Operation, Reply, Request, World, Write,
+    Envelope, Event, Events, FALLBACK, Kind, Message, NODE_IDS, NODES, Operation, Reply, Request, World,
+    Write, node_id,
 };
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Action {
-    /// A client asks a node, which coordinates.
-    Ask {
-        client: usize,
-        ask: Ask,
-        node: usize,
-    },
-    Deliver(Envelope),
-    /// A coordinator waits no longer.
-    GiveUp {
-        node: usize,
-        request: Request,
-    },
-    /// A process is killed and starts again with what it had.
-    Crash {
-        node: usize,
-    },
-    /// A process is killed and starts again with nothing.
-    Wipe {
-        node: usize,
-    },
-}
-
-/// All that can happen in this world.
-pub(crate) fn possible(scope: &Scope, world: &World, actions: &mut Vec<Action>) {
-    for client in 0..CLIENTS {
-        possible_asks(scope, world, client, actions);
-    }
-    actions.extend(world.network.keys().map(|&envelope| Action::Deliver(envelope)));
-    for (node, state) in world.nodes.iter().enumerate() {
-        actions.extend(state.operations.keys().map(|&request| Action::GiveUp { node, request }));
-    }
-    // Before the first write nobody has anything to lose.
-    if !world.history.events.is_empty() && world.crashes_left > 0 {
-        actions.extend((0..NODES).map(|node| Action::Crash { node }));
-    }
-    if !world.history.events.is_empty() && world.wipes_left > 0 {
-        actions.extend((0..NODES).map(|node| Action::Wipe { node }));
-    }
-}
-
-fn possible_asks(scope: &Scope, world: &World, client: usize, actions: &mut Vec<Action>) {
-    let state = &world.clients[client];
-    let Some(menu) = scope.steps[client].get(state.steps_begun).filter(|_| !state.waits) else { return };
-    // Nodes are alike, so the one that the first client asks first may be called 0, and the one that the second
-    // client asks first may be called 1, if it is another.
-    let nodes = if state.steps_begun == 0 { client + 1 } else { NODES };
-    for &ask in *menu {
-        let can = match ask {
-            Ask::Put | Ask::Delete => state.holds.is_some(),
-            Ask::Retry => state.unsure_of.is_some(),
-            Ask::Read | Ask::BlindPut | Ask::Overwrite => true,
-        };
-        let nodes = if can { 0..nodes } else { 0..0 };
-        actions.extend(nodes.map(|node| Action::Ask { client, ask, node }));
-    }
-}
 
 impl World {
     pub(crate) fn new(scope: &Scope) -> Self {
         Self {
             nodes: Default::default(),
+            fallback: Default::default(),
             clients: Default::default(),
             network: Default::default(),
             history: Default::default(),
+            hints_left: scope.hints,
+            reaps_left: scope.reaps,
             crashes_left: scope.crashes,
             wipes_left: scope.wipes,
         }
+    }
+
+    /// The first steps are taken and told. What was sent may arrive once more.
+    pub(crate) fn begun(scope: &Scope) -> Self {
+        let mut world = Self::new(scope);
+        for menu in &scope.steps[0][..scope.played] {
+            world.apply(scope, Action::Ask { client: 0, ask: menu[0], node: 0 });
+            for kind in [Kind::Replicate, Kind::Replicated] {
+                let sent: Vec<_> = world
+                    .network
+                    .keys()
+                    .copied()
+                    .filter(|sent| sent.kind == kind && sent.to < scope.told)
+                    .collect();
+                for envelope in sent {
+                    if world.network.contains_key(&envelope) {
+                        world.apply(scope, Action::Deliver(envelope));
+                    }
+                }
+            }
+        }
+        world
     }
 
     pub(crate) fn apply(&mut self, scope: &Scope, action: Action) {
@@ -91,15 +59,18 @@ impl World {
             Action::Ask { client, ask, node } => self.ask(scope, client, ask, node),
             Action::Deliver(envelope) => self.deliver(scope, envelope),
             Action::GiveUp { node, request } => self.progress(scope, node, request, true),
+            Action::StandIn { node, request, target } => self.stand_in(scope, node, request, target),
+            Action::Propose { node } => self.propose(scope, node),
+            Action::AskFallback { node, request } => self.ask_fallback(node, request),
             Action::Crash { node } => {
                 self.crashes_left -= 1;
                 self.restart(scope, node);
             }
             Action::Wipe { node } => {
                 self.wipes_left -= 1;
-                self.nodes[node].copy = Default::default();
-                self.nodes[node].incomplete = true;
+                self.destroy(node);
                 self.restart(scope, node);
+                self.lose_record(scope, node);
             }
         }
         self.note_converged_deletes();
@@ -181,21 +152,34 @@ impl World {
     }
 
     pub(crate) fn deliver(&mut self, scope: &Scope, envelope: Envelope) {
-        let Envelope { to, from, request, kind } = envelope;
+        let Envelope { to, from, request, kind, .. } = envelope;
         // A question is taken off: asked again it would get another answer, and only the first one counts.
         let message = match kind {
             Kind::ReadState => self.network.remove(&envelope),
             _ => self.network.get(&envelope).cloned(),
         };
-        match message.expect("only what is there arrives") {
+        let message = message.expect("only what is there arrives");
+        if !self.is_current(scope, envelope) {
+            return;
+        }
+        if to == FALLBACK {
+            return self.on_fallback(scope, envelope, message);
+        }
+        match message {
             Message::Replicate { state, replaced } => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, replaced);
-                if self.nodes[from].operations.contains_key(&request) {
+                if self.nodes[from].operations.contains_key(&request) && !self.nodes[to].reaping.unmet {
                     self.send(to, from, request, Message::Replicated);
                 }
             }
             Message::Repair(state) => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, Events::default());
+            }
+            Message::HandOver(state) => {
+                replica::merge(scope, to, &mut self.nodes[to], &state, Events::default());
+                if !self.nodes[to].reaping.unmet {
+                    self.acknowledge_hint(to, request, state);
+                }
             }
             Message::ReadState => {
                 let complete = counts_as_complete(scope, self.nodes[to].incomplete);
@@ -204,16 +188,17 @@ impl World {
             }
             Message::Replicated => {
                 if let Some(Operation::Put { quorum, .. }) = self.nodes[to].operation_mut(request) {
-                    quorum.on_durable(NODE_IDS[from]);
+                    quorum.on_durable(node_id(from));
                 }
                 self.progress(scope, to, request, false);
             }
             Message::State { state, complete } => {
                 if let Some(Operation::Get { quorum, .. }) = self.nodes[to].operation_mut(request) {
-                    quorum.on_state(NODE_IDS[from], (*state).clone(), complete);
+                    quorum.on_state(node_id(from), (*state).clone(), complete);
                 }
                 self.progress(scope, to, request, false);
             }
+            message => self.on_round(scope, envelope, message),
         }
     }
 
@@ -277,14 +262,15 @@ impl World {
     }
 
     /// The coordinator forgets a request; answers that come later tell nobody anything.
-    fn end(&mut self, node: usize, request: Request) {
+    pub(crate) fn end(&mut self, node: usize, request: Request) {
         self.nodes[node].operations.remove(&request);
         self.network.retain(|envelope, _| {
-            envelope.request != request || matches!(envelope.kind, Kind::Replicate | Kind::Repair)
+            envelope.request != request
+                || !matches!(envelope.kind, Kind::Replicated | Kind::ReadState | Kind::State)
         });
     }
 
-    fn answer(&mut self, request: Request, reply: Option<Reply>) {
+    pub(crate) fn answer(&mut self, request: Request, reply: Option<Reply>) {
         // Nobody asked for the read that settles a world.
         let Some(client) = self.clients.get_mut(request.client()) else { return };
         client.waits = false;
@@ -309,18 +295,39 @@ impl World {
             past,
             missed: self
                 .history
-                .acknowledged_beyond(past)
+                .acknowledged_beyond(past.union(self.history.reaped))
                 .without(self.history.acknowledged.without(acknowledged)),
             invented: merged.versions().iter().any(|version| self.history.author(version).is_none()),
             repeats: (1..shown.len()).any(|at| shown[..at].contains(&shown[at])),
         }
     }
 
+    /// All that a node holds is lost.
+    fn destroy(&mut self, node: usize) {
+        for (&request, event) in &self.history.events {
+            if self.holds(node, event.dot) {
+                *self.history.destroyed.entry(request).or_default() += 1;
+            }
+        }
+        match self.nodes.get_mut(node) {
+            Some(primary) => (primary.copy, primary.incomplete) = (Siblings::default(), true),
+            None => self.fallback.hints = Default::default(),
+        }
+    }
+
     /// A process dies and another takes its place: its requests are lost, and so is what was sent to it.
     fn restart(&mut self, scope: &Scope, node: usize) {
+        if node == FALLBACK {
+            self.network.retain(|envelope, _| envelope.to != node);
+            if scope.mistake == Some(Mistake::PromisesBeforeDurable) {
+                self.fallback.epoch = 0;
+            }
+            return self.hear_of_death(scope, node);
+        }
         let restarted = &mut self.nodes[node];
         restarted.life += 1;
         restarted.replaced = Events::default();
+        restarted.reaping.round = None;
         let lost = std::mem::take(&mut restarted.operations);
         for request in lost.into_keys() {
             self.answer(request, None);
@@ -328,6 +335,7 @@ impl World {
         }
         self.network.retain(|envelope, _| envelope.to != node);
         self.hear_of_death(scope, node);
+        self.hand_over_again(scope, node);
     }
 
     /// Whoever waited for an answer of this node waits no longer.
@@ -336,8 +344,8 @@ impl World {
             let waiting: Vec<Request> = self.nodes[node].operations.keys().copied().collect();
             for request in waiting {
                 match self.nodes[node].operation_mut(request) {
-                    Some(Operation::Put { quorum, .. }) => quorum.on_failure(NODE_IDS[dead]),
-                    Some(Operation::Get { quorum, .. }) => quorum.on_failure(NODE_IDS[dead]),
+                    Some(Operation::Put { quorum, .. }) => quorum.on_failure(node_id(dead)),
+                    Some(Operation::Get { quorum, .. }) => quorum.on_failure(node_id(dead)),
                     None => {}
                 }
                 self.progress(scope, node, request, false);
@@ -352,14 +360,19 @@ impl World {
         self.history.converged_deletes = self.history.converged_deletes.union(converged);
     }
 
-    fn send_to_others(&mut self, from: usize, request: Request, message: &Message) {
+    pub(crate) fn send_to_others(&mut self, from: usize, request: Request, message: &Message) {
         for to in (0..NODES).filter(|&to| to != from) {
             self.send(from, to, request, message.clone());
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, request: Request, message: Message) {
-        self.network.insert(Envelope { to, from, request, kind: message.kind() }, message);
+    pub(crate) fn send(&mut self, from: usize, to: usize, request: Request, message: Message) {
+        let epoch = self.nodes.get(from).map_or(0, |node| node.reaping.epoch);
+        self.send_in(epoch, from, to, request, message);
+    }
+
+    pub(crate) fn send_in(&mut self, epoch: u8, from: usize, to: usize, request: Request, message: Message) {
+        self.network.insert(Envelope { to, from, request, kind: message.kind(), epoch }, message);
     }
 }
 

@@ -12,7 +12,13 @@ use ringmain::causality::{Content, Dot, Siblings, Version, VersionVector};
 use ringmain::coordinator::{GetQuorum, PutQuorum};
 use ringmain::id::{NodeId, OperationId};
 
+use super::fallback::Fallback;
+use super::reap::{Confirmed, Raise, Reaping};
+
+/// Primaries.
 pub(crate) const NODES: usize = 3;
+/// The node that stands in for them, in scopes with hints.
+pub(crate) const FALLBACK: usize = NODES;
 pub(crate) const CLIENTS: usize = 2;
 /// The most steps of one client.
 pub(crate) const STEPS_MAX: usize = 4;
@@ -20,24 +26,31 @@ pub(crate) const STEPS_MAX: usize = 4;
 /// As the quorums name the nodes.
 pub(crate) const NODE_IDS: [NodeId; NODES] = [NodeId(1), NodeId(2), NodeId(3)];
 
+pub(crate) fn node_id(node: usize) -> NodeId {
+    NODE_IDS.get(node).copied().unwrap_or(NodeId(4))
+}
+
 /// The ids that the nodes draw in their lives. Random in truth: here a later one sorts before or after others.
-const ACTOR_IDS: [[u64; NODES]; 3] = [[40, 20, 60], [10, 50, 30], [70, 5, 25]];
+const ACTOR_IDS: [[u64; NODES]; 5] = [[40, 20, 60], [10, 50, 30], [70, 5, 25], [35, 65, 15], [55, 45, 75]];
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct World {
     pub(crate) nodes: [Node; NODES],
+    pub(crate) fallback: Fallback,
     pub(crate) clients: [Client; CLIENTS],
     /// Messages that may arrive, in any order. One that has arrived stays, and may arrive again; one that is lost
     /// just never arrives.
     pub(crate) network: BTreeMap<Envelope, Message>,
     pub(crate) history: History,
+    pub(crate) hints_left: u8,
+    pub(crate) reaps_left: u8,
     pub(crate) crashes_left: u8,
     pub(crate) wipes_left: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Node {
-    /// How many times its process has started again.
+    /// How many times its process has started again, or has forgotten the key.
     pub(crate) life: usize,
     /// Its record of the key.
     pub(crate) copy: Siblings<Bytes>,
@@ -46,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) replaced: Events,
     /// It has restarted empty: its not-found says nothing.
     pub(crate) incomplete: bool,
+    pub(crate) reaping: Reaping,
     /// The requests that it coordinates. Shared between worlds, like messages.
     pub(crate) operations: BTreeMap<Request, Arc<Operation>>,
 }
@@ -146,6 +160,8 @@ pub(crate) struct Envelope {
     pub(crate) from: usize,
     pub(crate) request: Request,
     pub(crate) kind: Kind,
+    /// The sender's, or that of the hint that it sends.
+    pub(crate) epoch: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -155,16 +171,52 @@ pub(crate) enum Kind {
     ReadState,
     State,
     Repair,
+    Keep,
+    HandOver,
+    HandedOver,
+    Propose,
+    Confirm,
+    Promise,
+    Raise,
+    Lost,
+    Met,
 }
 
 /// Shared, because the search copies a world for each thing that can happen in it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Message {
-    Replicate { state: Arc<Siblings<Bytes>>, replaced: Events },
+    Replicate {
+        state: Arc<Siblings<Bytes>>,
+        replaced: Events,
+    },
     Replicated,
     ReadState,
-    State { state: Arc<Siblings<Bytes>>, complete: bool },
+    State {
+        state: Arc<Siblings<Bytes>>,
+        complete: bool,
+    },
     Repair(Arc<Siblings<Bytes>>),
+    /// A coordinator asks the fallback to keep this for a primary.
+    Keep {
+        target: usize,
+        state: Arc<Siblings<Bytes>>,
+    },
+    /// The fallback hands over what it keeps, and hears what of it has arrived.
+    HandOver(Arc<Siblings<Bytes>>),
+    HandedOver(Arc<Siblings<Bytes>>),
+    /// Of reaping: see `reap.rs`.
+    Propose,
+    Confirm(Confirmed),
+    Promise {
+        life: u8,
+    },
+    Raise(Raise),
+    Lost {
+        life: u8,
+    },
+    Met {
+        epoch: u8,
+    },
 }
 
 impl Message {
@@ -175,13 +227,25 @@ impl Message {
             Self::ReadState => Kind::ReadState,
             Self::State { .. } => Kind::State,
             Self::Repair(_) => Kind::Repair,
+            Self::Keep { .. } => Kind::Keep,
+            Self::HandOver(_) => Kind::HandOver,
+            Self::HandedOver(_) => Kind::HandedOver,
+            Self::Propose => Kind::Propose,
+            Self::Confirm(_) => Kind::Confirm,
+            Self::Promise { .. } => Kind::Promise,
+            Self::Raise(_) => Kind::Raise,
+            Self::Lost { .. } => Kind::Lost,
+            Self::Met { .. } => Kind::Met,
         }
     }
 
     pub(crate) fn state(&self) -> Option<&Siblings<Bytes>> {
         match self {
-            Self::Replicate { state, .. } | Self::State { state, .. } | Self::Repair(state) => Some(state),
-            Self::Replicated | Self::ReadState => None,
+            Self::Replicate { state, .. } | Self::State { state, .. } | Self::Keep { state, .. } => {
+                Some(state)
+            }
+            Self::Repair(state) | Self::HandOver(state) => Some(state),
+            _ => None,
         }
     }
 }
@@ -195,6 +259,10 @@ pub(crate) struct History {
     pub(crate) acknowledged: Events,
     /// Deletes that all nodes have known of at one time.
     pub(crate) converged_deletes: Events,
+    /// For each step, how many copies of what it wrote were destroyed by wipes.
+    pub(crate) destroyed: BTreeMap<Request, u8>,
+    /// Forgotten on purpose.
+    pub(crate) reaped: Events,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -240,6 +308,10 @@ impl History {
     pub(crate) fn covered(&self, context: &VersionVector) -> Events {
         let covered = self.events.iter().filter(|(_, event)| context.covers(event.dot));
         covered.map(|(request, _)| *request).collect()
+    }
+
+    pub(crate) fn reaped_deletes(&self) -> Events {
+        self.reaped.iter().filter(|write| self.events[write].delete).collect()
     }
 
     /// Is there one among these that another of them had replaced?

@@ -33,7 +33,7 @@ impl Cluster {
         for at in all {
             let old = self.shards[&at].view().clone();
             let view = View::new(old.cluster, old.me, old.members.clone(), ring.clone());
-            let message = SiblingMessage::View(Arc::new(view.with_change(old.works, change.clone())));
+            let message = SiblingMessage::View(Arc::new(view.with_change(old.works, change.clone(), None)));
             self.handle(at, Input::Sibling { from: ShardId(0), message });
         }
         self.run(Duration::from_millis(5));
@@ -47,7 +47,8 @@ impl Cluster {
             let mut members = old.members.clone();
             change(&mut members);
             let view = View::new(old.cluster, old.me, members, old.ring.clone());
-            let message = SiblingMessage::View(Arc::new(view.with_change(old.works, old.change.clone())));
+            let message =
+                SiblingMessage::View(Arc::new(view.with_change(old.works, old.change.clone(), None)));
             self.handle(at, Input::Sibling { from: ShardId(0), message });
         }
     }

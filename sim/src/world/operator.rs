@@ -1,0 +1,176 @@
+//! The operator: who is to be a member, said to any node that will hear it.
+//!
+//! What is said never makes the ring smaller than N, nor takes more copies than the promises allow: a machine
+//! that is removed dies first, with its disk, as if it had been wiped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmain::id::{NodeId, PartitionId};
+use ringmain::membership::{Intent, View, Word as MembershipWord, node_id};
+use ringmain::shard::Output;
+use ringmain::time::Duration;
+use ringmain_schema::token;
+
+use super::process::PARTITIONS;
+use super::{At, Event, World};
+use crate::deeds::Word;
+use crate::history::Key;
+use crate::plan::REPLICAS;
+
+/// The operator tries again after so long if nobody could be asked.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// What must not be lost is said again after so long, to whoever has not heard it.
+const REPEAT: Duration = Duration::from_secs(3);
+
+impl World {
+    /// Say this to some node that serves, or try later.
+    pub(super) fn say(&mut self, word: Word) {
+        let Some((listener, view)) = self.listener() else {
+            return self.heap.plan(self.now + AGAIN, Event::Word(word));
+        };
+        if !self.is_allowed(word, &view) {
+            if let Word::Remove(node) | Word::Replace(node, _) = word
+                && self.nodes[node].is_gone
+            {
+                self.heap.plan(self.now + REPEAT, Event::Word(word));
+            }
+            return;
+        }
+        if let Word::Remove(node) | Word::Replace(node, _) = word
+            && !self.nodes[node].is_gone
+        {
+            // What is on the disk of a machine that is down can't be told.
+            if !self.nodes[node].is_up() {
+                return self.heap.plan(self.now + AGAIN, Event::Word(word));
+            }
+            if node == listener || !self.may_destroy(node) {
+                return;
+            }
+            self.lose_for_good(node);
+        }
+        let name = |node: usize| self.nodes[node].name.to_string();
+        let said = match word {
+            Word::Join(node) => MembershipWord::Join { name: name(node), weight: None },
+            Word::Leave(node) => MembershipWord::Leave { name: name(node) },
+            Word::Remove(node) => MembershipWord::Remove { name: name(node) },
+            Word::Replace(old, new) => MembershipWord::Replace { old: name(old), new: name(new) },
+            Word::Weight(node, weight) => MembershipWord::Weight { name: name(node), weight },
+        };
+        let at = At { node: listener, shard: 0, life: self.nodes[listener].life };
+        let mut out = Output::default();
+        let taken = self.nodes[listener].running(0).shard.change_members(&said, &mut out);
+        self.carry_out(at, &mut out);
+        self.plan_tick(at);
+        if taken.is_err() {
+            // It doesn't know yet that the spare is there.
+            self.heap.plan(self.now + AGAIN, Event::Word(word));
+        } else if matches!(word, Word::Remove(_) | Word::Replace(..)) {
+            // The listener may be lost with what it heard, and the lost machine won't come back to be removed again.
+            self.heap.plan(self.now + REPEAT, Event::Word(word));
+        }
+    }
+
+    /// Some node that serves and is not about to go.
+    fn listener(&mut self) -> Option<(usize, Arc<View>)> {
+        let nodes = self.plan.machines() as u64;
+        let node = self.prng.below(nodes) as usize;
+        let machine = &self.nodes[node];
+        let view = machine.all_running().first()?.shard.view().clone();
+        let is_member = view.myself().intent == Intent::Member;
+        (is_member && view.is_serving() && !machine.is_paused() && machine.ending.is_none())
+            .then_some((node, view))
+    }
+
+    /// A ring of fewer than N would be another test.
+    fn is_allowed(&self, word: Word, view: &View) -> bool {
+        let intent = |node: usize| view.member(self.id_of(node)).map(|member| member.intent);
+        let members = view.members.iter().filter(|member| member.intent == Intent::Member).count();
+        match word {
+            Word::Join(_) | Word::Weight(..) => true,
+            Word::Leave(node) | Word::Remove(node) => {
+                intent(node) == Some(Intent::Member) && members > usize::from(REPLICAS)
+            }
+            Word::Replace(old, new) => {
+                intent(old) == Some(Intent::Member)
+                    && intent(new).is_none_or(|intent| intent == Intent::Guest)
+            }
+        }
+    }
+
+    fn lose_for_good(&mut self, node: usize) {
+        self.count_destroyed(node);
+        self.resume_now(node);
+        self.kill(node);
+        self.removed.insert(self.id_of(node));
+        let machine = &mut self.nodes[node];
+        (machine.is_gone, machine.ending) = (true, None);
+        machine.logs.iter_mut().for_each(crate::disk::IdealLog::wipe);
+        machine.stable = super::stable::Stable::default();
+    }
+
+    pub(super) fn id_of(&self, node: usize) -> NodeId {
+        node_id(self.cluster, &self.nodes[node].name)
+    }
+
+    /// Machines that have not been removed.
+    pub(super) fn present(&self) -> Vec<usize> {
+        let is_present = |node: &usize| !self.removed.contains(&self.id_of(*node));
+        (0..self.plan.machines()).filter(is_present).collect()
+    }
+
+    /// Removal is final: whom any node ever took for removed is so for good.
+    pub(super) fn note_removed(&mut self) {
+        let removed: Vec<NodeId> = self
+            .views()
+            .flat_map(|view| {
+                view.members.iter().filter(|member| member.is_removed()).map(|member| member.node)
+            })
+            .collect();
+        self.removed.extend(removed);
+    }
+
+    fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+        let running = self.nodes[..self.plan.machines()].iter().filter_map(|node| node.all_running().first());
+        running.map(|running| running.shard.view())
+    }
+
+    /// Who owns each key, now or when the ring has changed, as any of those who are up has it.
+    pub(super) fn owners(&self) -> BTreeMap<Key, Vec<usize>> {
+        let keys = (0..=self.plan.keys.len() as u8).map(Key);
+        keys.map(|key| (key, self.owners_of(key))).collect()
+    }
+
+    /// Does this node, as it sees it, own the key?
+    pub(super) fn owns(&self, node: usize, key: Key) -> bool {
+        let running = self.nodes[node].all_running().first();
+        running.is_some_and(|running| running.shard.view().owns(partition_of(key)))
+    }
+
+    pub(super) fn owners_of(&self, key: Key) -> Vec<usize> {
+        let partition = partition_of(key);
+        let present = self.present();
+        let mut owners: Vec<usize> = Vec::new();
+        for &node in &present {
+            let Some(running) = self.nodes[node].all_running().first() else { continue };
+            let view = running.shard.view();
+            let all = view.primaries(partition).iter().chain(view.successors(partition));
+            owners.extend(all.filter_map(|id| present.iter().copied().find(|node| self.id_of(*node) == *id)));
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    /// The ids of all that were ever members or guests, in their order.
+    pub(super) fn members(&self) -> Vec<NodeId> {
+        let mut members: Vec<NodeId> = (0..self.plan.machines()).map(|node| self.id_of(node)).collect();
+        members.sort_unstable();
+        members
+    }
+}
+
+fn partition_of(key: Key) -> PartitionId {
+    PartitionId(token::partition(token::token(&World::key_name(key)), PARTITIONS))
+}

@@ -20,7 +20,7 @@ use crate::connection::{NotSent, Outcome, Pending, frame, was_forwarded};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::options::{Options, ttl_ms};
-use crate::router::Route;
+use crate::router::{Route, Turn};
 use crate::tries::{Next, Tries};
 
 /// Requests about many keys; see [`Client::batch`]. The options hold for each item; nothing about a batch is
@@ -162,7 +162,7 @@ async fn run<T>(
         Err(error) => return items.iter().map(|_| Err(error.clone())).collect(),
     };
     let deadline = deadline(Instant::now(), options.timeout);
-    let mut batch = Round { engine, read, deadline, turn: 0, encoder: Encoder::default() };
+    let mut batch = Round { engine, read, deadline, turn: Turn::default(), encoder: Encoder::default() };
     let mut items = batch.prepare(items, options);
     while items.iter().any(|item| item.result.is_none()) {
         batch.run(&mut items).await;
@@ -176,7 +176,7 @@ struct Round<'a, T> {
     read: Read<T>,
     deadline: Instant,
     /// Where in the preference lists this batch begins: the same for all its items, so that few frames do.
-    turn: u32,
+    turn: Turn,
     encoder: Encoder,
 }
 

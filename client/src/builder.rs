@@ -20,6 +20,13 @@ pub enum Routing {
     Given,
 }
 
+/// Where a client stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Near {
+    pub(crate) data_center: String,
+    pub(crate) rack: String,
+}
+
 /// Sets up a [`Client`].
 ///
 /// ```no_run
@@ -49,6 +56,7 @@ pub struct Builder {
     pub(crate) hung_after: Duration,
     pub(crate) in_flight_max: usize,
     pub(crate) routing: Routing,
+    pub(crate) near: Option<Near>,
     pub(crate) options: Options,
 }
 
@@ -62,6 +70,7 @@ impl Default for Builder {
             hung_after: Duration::from_millis(500),
             in_flight_max: 16 * 1024,
             routing: Routing::Owner,
+            near: None,
             options: Options::default(),
         }
     }
@@ -110,6 +119,21 @@ impl Builder {
     /// majority.
     pub fn write(mut self, replicas: u8) -> Self {
         self.options.write = replicas;
+        self
+    }
+
+    /// Zones that a write must be in, beside its W: data centres, if the cluster has nodes in several, else racks. Without
+    /// it, wherever its copies are.
+    pub fn zones(mut self, zones: u8) -> Self {
+        self.options.zones = zones;
+        self
+    }
+
+    /// Where this client stands, as the servers' `--data-center` and `--rack` name it. Reads go to a primary in the same
+    /// rack if it can be reached, else in the same data centre, else to any. Writes go where all clients send theirs, which
+    /// keeps siblings rare.
+    pub fn near(mut self, data_center: impl Into<String>, rack: impl Into<String>) -> Self {
+        self.near = Some(Near { data_center: data_center.into(), rack: rack.into() });
         self
     }
 

@@ -75,6 +75,7 @@ impl Call<'_> {
             operation_sequence: self.operation.1,
             epoch,
             primaries: self.options.primaries,
+            zones: self.options.zones,
         };
         put.encode(encoder, id, flags, out);
     }

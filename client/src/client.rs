@@ -354,7 +354,7 @@ impl Client {
             runtime: runtime.clone(),
             origin: start,
         });
-        let router = Router::new(servers, builder.routing, Arc::clone(&settings));
+        let router = Router::new(servers, builder.routing, builder.near.clone(), Arc::clone(&settings));
         let engine = Arc::new(Engine::new(builder.options, builder.in_flight_max, settings, router));
         let mut core = Core { engine: Arc::clone(&engine), follower: None };
         learn_topology(&engine, deadline(start, builder.connect_timeout)).await?;

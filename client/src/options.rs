@@ -13,6 +13,8 @@ pub(crate) struct Options {
     pub(crate) write: u8,
     /// Of R or W, so many must be primaries; 0 if none need be.
     pub(crate) primaries: u8,
+    /// A write must be in so many zones; 0 for wherever it is.
+    pub(crate) zones: u8,
     /// Deadline of the whole request, retries included.
     pub(crate) timeout: Duration,
     /// Of what is put, in milliseconds; 0 for ever.
@@ -37,6 +39,7 @@ impl Default for Options {
             read: 0,
             write: 0,
             primaries: 0,
+            zones: 0,
             timeout: Duration::from_secs(1),
             ttl_ms: 0,
             at_least: Context::default(),

@@ -55,6 +55,13 @@ impl<'a, K: AsRef<[u8]>> Request<'a, K> {
         self
     }
 
+    /// A write must be in so many zones, beside its W, before it is acknowledged: data centres, if the cluster has nodes in
+    /// several, else racks. So it outlives any one of them.
+    pub fn zones(mut self, zones: u8) -> Self {
+        self.options.zones = zones;
+        self
+    }
+
     /// Deadline, retries included.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;

@@ -13,7 +13,7 @@ use ringmain_schema::token::{partition, shard_of};
 use tokio::time::Instant;
 
 use crate::address::Address;
-use crate::builder::Routing;
+use crate::builder::{Near, Routing};
 use crate::connection::{Availability, Connection, Settings};
 use crate::error::Error;
 
@@ -32,6 +32,15 @@ impl Route {
     }
 }
 
+/// In which order the owners of a key are asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turn {
+    /// The number of the owner with which it begins, modulo N.
+    first: u32,
+    /// Those near this client come before the others.
+    near_first: bool,
+}
+
 /// A topology, ready for use.
 #[derive(Debug)]
 struct Routes {
@@ -42,6 +51,8 @@ struct Routes {
     connections: Vec<Arc<Connection>>,
     /// How many of them are shards'; all, if the topology is not used.
     shards: usize,
+    /// Of each of these, how far it is: 0 is near. Empty if all are alike.
+    distances: Vec<u8>,
 }
 
 /// All connections, and the topology that tells which holds what.
@@ -49,6 +60,7 @@ struct Routes {
 pub(crate) struct Router {
     settings: Arc<Settings>,
     routing: Routing,
+    near: Option<Near>,
     seeds: Vec<Arc<Connection>>,
     routes: RwLock<Arc<Routes>>,
     /// Held while the topology is exchanged, which is seldom.
@@ -62,10 +74,16 @@ pub(crate) struct Router {
 
 impl Router {
     /// Knows the given servers only.
-    pub(crate) fn new(servers: Vec<Address>, routing: Routing, settings: Arc<Settings>) -> Self {
+    pub(crate) fn new(
+        servers: Vec<Address>,
+        routing: Routing,
+        near: Option<Near>,
+        settings: Arc<Settings>,
+    ) -> Self {
         let mut router = Self {
             settings,
             routing,
+            near,
             seeds: Vec::new(),
             routes: RwLock::new(Arc::new(Routes::to_any(&[], None))),
             pool: Mutex::new(HashMap::new()),
@@ -111,23 +129,20 @@ impl Router {
     /// Reads begin at each primary in turn, so that a hot key's load spreads. Writes keep to the first that
     /// is healthy: a key that is written through one coordinator grows fewer siblings and a shorter clock,
     /// and the first places of all partitions are spread over the nodes anyway.
-    pub(crate) fn first_turn(&self, is_write: bool) -> u32 {
+    pub(crate) fn first_turn(&self, is_write: bool) -> Turn {
         let keeps_to_first = is_write && self.routing == Routing::Owner;
-        if keeps_to_first { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) }
+        let first = if keeps_to_first { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
+        Turn { first, near_first: !is_write }
     }
 
     /// The best connection for a key that is not among `tried`. Its primaries are asked in their order,
     /// beginning with number `turn` (modulo N).
-    pub(crate) fn choose(&self, token: u64, turn: u32, tried: &[u32], now: Instant) -> Option<Route> {
+    pub(crate) fn choose(&self, token: u64, turn: Turn, tried: &[u32], now: Instant) -> Option<Route> {
         let routes = self.routes.read().expect("nothing panics while it holds the routes");
         let mut second = None;
         let mut last = None;
         if let Some(topology) = routes.topology.as_ref().filter(|_| !routes.owners.is_empty()) {
-            let replicas = u32::from(topology.replicas);
-            let first = (partition(token, topology.partitions) * replicas) as usize;
-            let owners = &routes.owners[first..first + replicas as usize];
-            for rank in 0..replicas {
-                let place = owners[(turn.wrapping_add(rank) % replicas) as usize];
+            for place in routes.owners_in_turn(topology, token, turn) {
                 let connection = &routes.connections[place as usize];
                 if tried.contains(&connection.number) {
                     continue;
@@ -141,7 +156,7 @@ impl Router {
                 }
             }
         }
-        second.or_else(|| routes.any(turn, tried, now, last))
+        second.or_else(|| routes.any(turn.first, tried, now, last))
     }
 
     /// A connection for a question that any server can answer.
@@ -206,7 +221,8 @@ impl Router {
         let more: Vec<_> = self.seeds.iter().filter(is_new).cloned().collect();
         let shards = connections.len();
         connections.extend(more);
-        Routes { topology: Some(Arc::new(topology)), owners, connections, shards }
+        let distances = self.near.as_ref().map_or_else(Vec::new, |near| distances(near, &topology));
+        Routes { topology: Some(Arc::new(topology)), owners, connections, shards, distances }
     }
 
     fn connection(&self, pool: &mut HashMap<Address, Arc<Connection>>, address: Address) -> Arc<Connection> {
@@ -232,6 +248,20 @@ impl Router {
     }
 }
 
+/// How far the shards of all members are, in their order.
+fn distances(near: &Near, topology: &Topology) -> Vec<u8> {
+    let distance = |member: &Member| match member.data_center == near.data_center {
+        true if member.rack == near.rack => 0,
+        true => 1,
+        false => DISTANCE_MAX,
+    };
+    let of_shards = |member| ports(member).iter().map(move |_| distance(member));
+    topology.members.iter().flat_map(of_shards).collect()
+}
+
+/// Of a member in another data centre.
+const DISTANCE_MAX: u8 = 2;
+
 /// A member that nobody has heard from yet has only its ordinary port.
 fn ports(member: &Member) -> &[u16] {
     if member.shard_ports.is_empty() {
@@ -245,7 +275,22 @@ impl Routes {
     /// All servers are equal, whatever the key.
     fn to_any(servers: &[Arc<Connection>], topology: Option<Topology>) -> Self {
         let topology = topology.map(Arc::new);
-        Self { topology, owners: Vec::new(), connections: servers.to_vec(), shards: servers.len() }
+        let (connections, shards) = (servers.to_vec(), servers.len());
+        Self { topology, owners: Vec::new(), connections, shards, distances: Vec::new() }
+    }
+
+    /// The connections to a key's owners, as places in `connections`, in the order in which they are to be asked.
+    fn owners_in_turn(&self, topology: &Topology, token: u64, turn: Turn) -> impl Iterator<Item = u32> {
+        let replicas = u32::from(topology.replicas);
+        let first = (partition(token, topology.partitions) * replicas) as usize;
+        let owners = &self.owners[first..first + replicas as usize];
+        let sorts = turn.near_first && !self.distances.is_empty();
+        let passes = 0..=if sorts { DISTANCE_MAX } else { 0 };
+        passes.flat_map(move |distance| {
+            let in_turn =
+                (0..replicas).map(move |rank| owners[(turn.first.wrapping_add(rank) % replicas) as usize]);
+            in_turn.filter(move |&place| !sorts || self.distances[place as usize] == distance)
+        })
     }
 
     /// Any connection that is ready; else `fallback`; else one that may be soon.

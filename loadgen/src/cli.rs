@@ -154,6 +154,9 @@ pub struct Judging {
     /// Replicas a write waits for [default: a majority]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "W")]
     pub write_quorum: Option<u8>,
+    /// Zones (data centres or racks) of the servers that a write must be in [default: any]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "ZONES")]
+    pub zones: Option<u8>,
     /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind)
     #[arg(long, default_value = "overwrite", value_name = "KIND")]
     pub writes: Writes,
@@ -281,6 +284,10 @@ impl Judging {
     fn refuse_impossible(&self, copies: Option<u8>) -> Result<(), Refusal> {
         if let Some(copies) = copies {
             self.refuse_quorums(copies).map_err(|reason| Refusal::Wrong(format!("error: {reason}")))?;
+            if self.zones.is_some_and(|zones| zones > 1) {
+                let reason = "error: --zones needs --servers: the nodes on this machine are all in one zone";
+                return Err(Refusal::Wrong(reason.to_owned()));
+            }
         }
         if self.spin > SPIN_MAX {
             let spin = self.spin;

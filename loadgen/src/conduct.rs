@@ -176,6 +176,7 @@ impl Run<'_> {
         Client::builder()
             .read(self.judging.read_quorum.unwrap_or(0))
             .write(self.judging.write_quorum.unwrap_or(0))
+            .zones(self.judging.zones.unwrap_or(0))
             .timeout(self.command.timeout())
             .in_flight_max(in_flight)
     }

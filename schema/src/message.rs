@@ -112,6 +112,7 @@ mod tests {
             operation_sequence: 3,
             epoch: 4,
             primaries: 1,
+            zones: 2,
         }
     }
 

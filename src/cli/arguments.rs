@@ -121,6 +121,10 @@ pub(super) struct PutArguments {
     #[arg(long, value_name = "W", value_parser = clap::value_parser!(u8).range(1..))]
     pub(super) write: Option<u8>,
 
+    /// Of so many zones (data centres if there are several, else racks) must some replica have it [default: of any]
+    #[arg(long, value_name = "ZONES", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) zones: Option<u8>,
+
     #[command(flatten)]
     pub(super) replaces: Replaces,
 
@@ -136,6 +140,10 @@ pub(super) struct DeleteArguments {
     /// W: how many replicas to wait for [default: the server's]
     #[arg(long, value_name = "W", value_parser = clap::value_parser!(u8).range(1..))]
     pub(super) write: Option<u8>,
+
+    /// Of so many zones (data centres if there are several, else racks) must some replica have it [default: of any]
+    #[arg(long, value_name = "ZONES", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) zones: Option<u8>,
 
     #[command(flatten)]
     pub(super) replaces: Replaces,

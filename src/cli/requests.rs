@@ -55,6 +55,9 @@ pub(super) fn put(arguments: &PutArguments) -> Result<(), Failure> {
         if let Some(replicas) = arguments.write {
             request = request.write(replicas);
         }
+        if let Some(zones) = arguments.zones {
+            request = request.zones(zones);
+        }
         if let Some(ttl) = arguments.ttl {
             request = request.ttl(span(ttl));
         }
@@ -70,6 +73,9 @@ pub(super) fn delete(arguments: &DeleteArguments) -> Result<(), Failure> {
         let mut request = client.request(&arguments.key);
         if let Some(replicas) = arguments.write {
             request = request.write(replicas);
+        }
+        if let Some(zones) = arguments.zones {
+            request = request.zones(zones);
         }
         let request = replacing(&client, request, &arguments.key, &arguments.replaces).await?;
         match request.delete().await {

@@ -153,9 +153,11 @@ impl GetQuorum {
         self.owners(self.counted).any(incomplete)
     }
 
-    /// How many owners that count have not answered: fallbacks may know what they missed.
-    pub fn silent_primaries(&self) -> usize {
-        self.owners(self.counted).filter(|answer| !matches!(answer, Answer::State { .. })).count()
+    /// Owners that count and have not answered: fallbacks may know what they missed.
+    pub fn silent_primaries(&self) -> impl Iterator<Item = NodeId> {
+        let silent =
+            self.replicas.iter().filter(|(_, sets, answer)| sets.meets(self.counted) && !is_state(answer));
+        silent.map(|(node, ..)| *node)
     }
 
     /// Decide by what is known. `expired`: nothing more may be waited for.
@@ -424,7 +426,7 @@ mod tests {
             GetVerdict::Unavailable,
             "a newcomer that isn't complete doesn't count"
         );
-        assert_eq!((get.silent_primaries(), get.counts_incomplete()), (1, true));
+        assert_eq!((get.silent_primaries().count(), get.counts_incomplete()), (1, true));
     }
 
     #[test]

@@ -11,12 +11,15 @@
 //! While the ring changes a key has two sets of owners (`docs/adr/0011`): a write needs W among each, and so does a read from
 //! a certain step on. A request under way is regrouped when the sets change, and keeps what it has been told.
 //!
+//! A write may ask to be in several zones (racks, data centres) before it is acknowledged, beside its W.
+//!
 //! Fallbacks stand in for primaries that can't be reached (paper §4.6): what one holds counts, to a write and to a
 //! read, unless the request wants primaries; what it doesn't hold says nothing.
 
 mod get;
 mod owners;
 mod put;
+mod zones;
 
 pub use get::{GetQuorum, GetVerdict};
 pub use owners::{Owners, share};

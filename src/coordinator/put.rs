@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use crate::id::NodeId;
 
 use super::owners::{Owners, Sets, share};
+use super::zones::{Stand, least_zones, span};
 use super::{Basis, Role};
 
 /// Counts the acknowledgements of one write.
@@ -14,6 +15,8 @@ pub struct PutQuorum {
     needed: u8,
     /// Of these so many must be owners themselves.
     primaries_needed: u8,
+    /// And in so many zones must copies be.
+    zones_needed: u8,
     /// There are two sets of owners.
     is_changing: bool,
     /// Each owner; then those who stand in for one.
@@ -28,6 +31,8 @@ struct Replica {
     target: NodeId,
     /// The target's.
     sets: Sets,
+    /// Where it stands; 0 if nobody asks.
+    zone: u64,
     acknowledgement: Acknowledgement,
 }
 
@@ -59,7 +64,8 @@ impl PutQuorum {
         let owners = owners.into();
         let awaited = |node| Replica::owner(node, owners, Acknowledgement::Awaited);
         let replicas = owners.iter().map(awaited).collect();
-        Self { needed, primaries_needed: 0, is_changing: owners.is_changing(), replicas }
+        let is_changing = owners.is_changing();
+        Self { needed, primaries_needed: 0, zones_needed: 0, is_changing, replicas }
     }
 
     /// The same, but so many of the acknowledgements must be the owners' own.
@@ -69,9 +75,18 @@ impl PutQuorum {
         self
     }
 
+    /// The same, but there must be copies in so many zones, and stay there whatever is handed over. `zone` tells where a
+    /// node stands.
+    #[must_use]
+    pub fn with_zones(mut self, zones_needed: u8, zone: impl Fn(NodeId) -> u64) -> Self {
+        self.zones_needed = zones_needed;
+        self.replicas.iter_mut().for_each(|replica| replica.zone = zone(replica.node));
+        self
+    }
+
     /// Others own the key now. Who acknowledged has it still; all other owners must be told, those too that were told
     /// before. False if nothing has changed.
-    pub fn regroup(&mut self, owners: Owners<'_>) -> bool {
+    pub fn regroup(&mut self, owners: Owners<'_>, zone: impl Fn(NodeId) -> u64) -> bool {
         let known = self.owners().map(|replica| (replica.node, replica.sets));
         if known.eq(owners.iter().map(|node| (node, owners.sets(node)))) {
             return false;
@@ -87,18 +102,20 @@ impl PutQuorum {
         let stand_ins = durable().filter(|replica| !replica.is_owner() && owners.contains(replica.target));
         let stand_ins = stand_ins.map(|replica| Replica { sets: owners.sets(replica.target), ..*replica });
         self.replicas = owners.iter().map(carried_over).chain(stand_ins).collect();
+        self.replicas.iter_mut().for_each(|replica| replica.zone = zone(replica.node));
         self.is_changing = owners.is_changing();
         true
     }
 
-    /// A fallback was told to keep the write for an owner that can't be reached. A node that is told already
+    /// A fallback in `zone` was told to keep the write for an owner that can't be reached. A node that is told already
     /// is told once.
-    pub fn add_fallback(&mut self, node: NodeId, target: NodeId) {
+    pub fn add_fallback(&mut self, node: NodeId, target: NodeId, zone: u64) {
         let owner = self.owners().find(|owner| owner.node == target).copied();
         if let Some(owner) = owner
             && self.nodes().all(|known| known != node)
         {
-            self.replicas.push(Replica { node, acknowledgement: Acknowledgement::Awaited, ..owner });
+            let acknowledgement = Acknowledgement::Awaited;
+            self.replicas.push(Replica { node, zone, acknowledgement, ..owner });
         }
     }
 
@@ -123,13 +140,18 @@ impl PutQuorum {
     /// Durable acknowledgements so far, of distinct nodes. An owner and who stands in for it count as one: a fallback
     /// drops what it kept as soon as the owner has it.
     pub fn acks(&self) -> Basis {
-        self.count(Sets::BOTH, Replica::is_durable)
+        basis(&self.held(Sets::BOTH, Replica::is_durable))
     }
 
     /// W, of the set that needs more.
     pub fn needed(&self) -> u8 {
         share(self.needed, self.members(Sets::PRIMARIES))
             .max(share(self.needed, self.members(Sets::SUCCESSORS)))
+    }
+
+    /// Who has acknowledged, or still may.
+    pub fn hopeful(&self) -> impl Iterator<Item = NodeId> {
+        self.replicas.iter().filter(|replica| !replica.has_failed()).map(|replica| replica.node)
     }
 
     /// All who are told, or have been.
@@ -162,32 +184,49 @@ impl PutQuorum {
         }
     }
 
-    /// Are these enough: W of each set, and as many distinct nodes?
+    /// Are these enough: W of each set, in as many zones as the set can be, and together as many distinct nodes?
     fn suffices(&self, which: impl Fn(&Replica) -> bool + Copy) -> bool {
-        let all = self.count(Sets::BOTH, which);
-        let enough = |set: Sets| {
-            let counted = if self.is_changing { self.count(set, which) } else { all };
-            let needed = share(self.needed, self.members(set));
-            counted.nodes >= needed && counted.primaries >= self.primaries_needed.min(needed)
+        let enough = |set: Sets, held: &Held<'_>| {
+            let (basis, needed) = (basis(held), share(self.needed, self.members(set)));
+            basis.nodes >= needed
+                && basis.primaries >= self.primaries_needed.min(needed)
+                && self.is_wide(held, || self.span(set))
         };
-        enough(Sets::PRIMARIES)
-            && (!self.is_changing || enough(Sets::SUCCESSORS) && all.nodes >= self.needed())
+        let all = self.held(Sets::BOTH, which);
+        if !self.is_changing {
+            return enough(Sets::PRIMARIES, &all) && self.is_wide(&all, || usize::MAX);
+        }
+        let each = [Sets::PRIMARIES, Sets::SUCCESSORS];
+        each.into_iter().all(|set| enough(set, &self.held(set, which)))
+            && basis(&all).nodes >= self.needed()
+            && self.is_wide(&all, || usize::MAX)
+    }
+
+    /// Are these in as many zones as were asked for, or in `most`?
+    fn is_wide(&self, held: &Held<'_>, most: impl Fn() -> usize) -> bool {
+        let stand = |[owner, holder]: &[&Replica; 2]| Stand { now: holder.zone, later: owner.zone };
+        // Whatever is held at all is in one.
+        self.zones_needed <= 1
+            || least_zones(held.iter().map(stand)) >= usize::from(self.zones_needed).min(most())
     }
 
     /// For each owner in these sets, itself or one of those who stand in for it; each node once.
-    fn count(&self, sets: Sets, which: impl Fn(&Replica) -> bool) -> Basis {
+    fn held(&self, sets: Sets, which: impl Fn(&Replica) -> bool) -> Held<'_> {
         let owners = || self.owners().filter(|owner| owner.sets.meets(sets));
-        let mut counted: SmallVec<[NodeId; 8]> =
-            owners().filter(|owner| which(owner)).map(|owner| owner.node).collect();
-        let basis = Basis::primaries(counted.len() as u8);
-        owners().filter(|owner| !which(owner)).fold(basis, |basis, owner| {
+        let mut held: Held<'_> = owners().filter(|owner| which(owner)).map(|owner| [owner, owner]).collect();
+        for owner in owners().filter(|owner| !which(owner)) {
             let mut stand_ins = self.stand_ins_of(owner.node).filter(|replica| which(replica));
-            let Some(replica) = stand_ins.find(|replica| !counted.contains(&replica.node)) else {
-                return basis;
-            };
-            counted.push(replica.node);
-            basis.and(Role::Fallback)
-        })
+            let is_new = |replica: &&Replica| !held.iter().any(|[_, holder]| holder.node == replica.node);
+            if let Some(stand_in) = stand_ins.find(is_new) {
+                held.push([owner, stand_in]);
+            }
+        }
+        held
+    }
+
+    /// How many zones the owners of a set stand in.
+    fn span(&self, set: Sets) -> usize {
+        span(self.owners().filter(|owner| owner.sets.meets(set)).map(|owner| owner.zone))
     }
 
     fn owners(&self) -> impl Iterator<Item = &Replica> {
@@ -203,9 +242,18 @@ impl PutQuorum {
     }
 }
 
+/// Owners, each with who holds the write for it.
+type Held<'a> = SmallVec<[[&'a Replica; 2]; 4]>;
+
+fn basis(held: &Held<'_>) -> Basis {
+    held.iter().fold(Basis::default(), |basis, [_, holder]| {
+        basis.and(if holder.is_owner() { Role::Primary } else { Role::Fallback })
+    })
+}
+
 impl Replica {
     fn owner(node: NodeId, owners: Owners<'_>, acknowledgement: Acknowledgement) -> Self {
-        Self { node, target: node, sets: owners.sets(node), acknowledgement }
+        Self { node, target: node, sets: owners.sets(node), zone: 0, acknowledgement }
     }
 
     fn is_owner(&self) -> bool {
@@ -265,7 +313,7 @@ mod tests {
             put.on_durable(NODES[0]);
             put.on_failure(NODES[1]);
             put.on_failure(NODES[2]);
-            put.add_fallback(NodeId(4), NODES[1]);
+            put.add_fallback(NodeId(4), NODES[1], 0);
             assert_eq!(put.verdict() == PutVerdict::Pending, expected);
             put.on_durable(NodeId(4));
             let basis = Basis { primaries: 1, fallbacks: 1, nodes: 2 };
@@ -281,7 +329,7 @@ mod tests {
     fn a_primary_and_its_fallback_count_once() {
         let mut put = PutQuorum::new(3, &NODES);
         put.on_durable(NODES[0]);
-        put.add_fallback(NodeId(4), NODES[1]);
+        put.add_fallback(NodeId(4), NODES[1], 0);
         put.on_durable(NodeId(4));
         put.on_durable(NODES[1]);
         assert_eq!(put.verdict(), PutVerdict::Pending);
@@ -326,7 +374,7 @@ mod tests {
         assert_eq!(put.verdict(), PutVerdict::Pending);
         put.on_failure(NodeId(3));
         assert_eq!(put.verdict(), PutVerdict::Missed { acks: Basis::primaries(2) });
-        put.add_fallback(NodeId(9), NodeId(3));
+        put.add_fallback(NodeId(9), NodeId(3), 0);
         assert_eq!(put.verdict(), PutVerdict::Pending);
         put.on_durable(NodeId(9));
         let both = Basis { primaries: 2, fallbacks: 1, nodes: 3 };
@@ -358,11 +406,11 @@ mod tests {
         let mut put = PutQuorum::new(2, &NODES);
         put.on_durable(NODES[0]);
         put.on_failure(NODES[1]);
-        put.add_fallback(NodeId(4), NODES[1]);
-        put.add_fallback(NodeId(5), NODES[2]);
+        put.add_fallback(NodeId(4), NODES[1], 0);
+        put.add_fallback(NodeId(5), NODES[2], 0);
         put.on_durable(NodeId(4));
-        assert!(!put.regroup(Owners::from(&NODES)));
-        assert!(put.regroup(MOVING));
+        assert!(!put.regroup(Owners::from(&NODES), |_| 0));
+        assert!(put.regroup(MOVING, |_| 0));
         assert_eq!(put.awaited().collect::<Vec<_>>(), [2, 3, 4].map(NodeId), "told again, the new one too");
         assert_eq!(put.nodes().collect::<Vec<_>>(), [1, 2, 3, 4, 4].map(NodeId));
         assert_eq!(put.verdict(), PutVerdict::Pending, "of the owners to be one has a hint");
@@ -376,8 +424,8 @@ mod tests {
     fn an_owner_no_more_does_not_count() {
         let mut put = PutQuorum::new(2, &NODES);
         put.on_durable(NODES[0]);
-        put.add_fallback(NodeId(9), NODES[0]);
-        assert!(put.regroup(Owners::from(MOVING.successors)));
+        put.add_fallback(NodeId(9), NODES[0], 0);
+        assert!(put.regroup(Owners::from(MOVING.successors), |_| 0));
         put.on_durable(NodeId(2));
         assert_eq!(put.verdict(), PutVerdict::Pending);
         put.on_durable(NodeId(4));

@@ -20,6 +20,8 @@
 
 mod cluster;
 mod detector;
+#[cfg(test)]
+mod hostile_tests;
 mod layout;
 #[cfg(test)]
 mod layout_tests;
@@ -28,6 +30,7 @@ mod partition_set;
 mod records;
 mod view;
 mod word;
+mod zones;
 
 pub use cluster::{Founder, Founders, InvalidFounders, cluster_id, node_id};
 pub use detector::{FailureDetector, Health, PATIENCE_MAX, PATIENCE_MIN, PHI_SUSPECTED, PROBE_AFTER};
@@ -36,3 +39,4 @@ pub use partition_set::PartitionSet;
 pub use records::{GOSSIP_EVERY, Membership, MembershipOptions, Place};
 pub use view::{Change, View};
 pub use word::{Outcome, Refused, Word};
+pub use zones::Distance;

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
 use crate::ring::Ring;
 
+use super::zones::{Distance, Zones};
 use super::{Member, PartitionSet, Works};
 
 /// The ring that the operator wants, on the way to it.
@@ -49,6 +50,7 @@ pub struct View {
     pub works: Works,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
     pub epoch: u64,
+    zones: Zones,
 }
 
 impl View {
@@ -56,7 +58,8 @@ impl View {
     pub fn new(cluster: ClusterId, me: NodeId, members: Vec<Member>, ring: Arc<Ring>) -> Self {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
-        Self { cluster, me, members, ring, change: None, former: None, works: Works::default(), epoch }
+        let zones = Zones::new(&members, &ring);
+        Self { cluster, me, members, ring, change: None, former: None, works: Works::default(), epoch, zones }
     }
 
     /// The same, with a change of the ring, if there is one.
@@ -77,7 +80,23 @@ impl View {
 
     /// A member's record.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
-        self.members.binary_search_by_key(&node, |member| member.node).ok().map(|at| &self.members[at])
+        self.place(node).map(|at| &self.members[at])
+    }
+
+    fn place(&self, node: NodeId) -> Option<usize> {
+        self.members.binary_search_by_key(&node, |member| member.node).ok()
+    }
+
+    /// Equal for nodes that may fail together: of one data centre if the ring has members in several, else of one
+    /// rack. 0 for a node that isn't known.
+    pub fn zone(&self, node: NodeId) -> u64 {
+        self.place(node).map_or(0, |at| self.zones.zone(at))
+    }
+
+    /// How far a node is from this one.
+    pub fn distance(&self, node: NodeId) -> Distance {
+        let both = self.place(self.me).zip(self.place(node));
+        both.map_or(Distance::Elsewhere, |(me, other)| self.zones.distance(me, other))
     }
 
     /// One's own record.

@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use crate::coordinator::{Role, share};
+use crate::coordinator::{PutQuorum, PutVerdict, Role, share};
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::membership::Health;
@@ -18,6 +18,17 @@ use super::operations::{Nodes, Operation, Work};
 
 /// A silent primary is waited for, alone, for this share of a request's time.
 const PATIENCE_SHARE: u64 = 4;
+
+/// So many fallbacks are looked at for one in a good zone: enough to meet every zone, and few in a cluster of a thousand.
+const FALLBACKS_WEIGHED: usize = 32;
+
+/// Somebody who can be asked, over the connection to its right shard, to stand in for an owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct StandIn {
+    target: NodeId,
+    node: NodeId,
+    connection: ConnectionId,
+}
 
 /// Which primaries need somebody to stand in for them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,35 +83,89 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn stand_in_for_put(&mut self, now: Now, key: u64, missing: Missing, out: &mut Output) {
-        let Some(operation) = self.operations.get_mut(key) else { return };
-        let partition = operation.partition;
+        let Some(operation) = self.operations.get(key) else { return };
         let Work::Put { quorum, .. } = &operation.work else { return };
-        let targets: Nodes = quorum.unattended(missing == Missing::Silent).collect();
-        if targets.is_empty() {
-            return;
-        }
-        let known: Nodes = quorum.nodes().collect();
-        let free = self.fallbacks(now.monotonic, partition).filter(|(node, _)| !known.contains(node));
-        let chosen: SmallVec<[(NodeId, ConnectionId); 4]> = free.take(targets.len()).collect();
-        for (target, (node, connection)) in targets.into_iter().zip(chosen) {
+        let chosen = self.stand_ins(now.monotonic, operation.partition, quorum, missing);
+        for StandIn { target, node, connection } in chosen {
             self.send_write(now, key, Some(target), &[(node, connection)], out);
+            let zone = self.view.zone(node);
             if let Some(Operation { work: Work::Put { quorum, .. }, .. }) = self.operations.get_mut(key) {
-                quorum.add_fallback(node, target);
+                quorum.add_fallback(node, target, zone);
             }
         }
     }
 
-    /// Ask as many fallbacks as there are primaries that don't answer.
+    /// Who is to stand in for the missing owners of a write.
+    pub(super) fn stand_ins(
+        &self,
+        now: Instant,
+        partition: PartitionId,
+        quorum: &PutQuorum,
+        missing: Missing,
+    ) -> SmallVec<[StandIn; 4]> {
+        let targets: Nodes = quorum.unattended(missing == Missing::Silent).collect();
+        if targets.is_empty() {
+            return SmallVec::new();
+        }
+        let known: Nodes = quorum.nodes().collect();
+        let used: Nodes = quorum.hopeful().filter(|node| !targets.contains(node)).collect();
+        self.choose_stand_ins(now, partition, targets, &used, &known)
+    }
+
+    /// Fallbacks in the order of the preference list, but first those in zones that are not `used` yet: in the missing
+    /// owner's own, since what is kept there stays in its zone when it is handed over; else in any other.
+    fn choose_stand_ins(
+        &self,
+        now: Instant,
+        partition: PartitionId,
+        mut targets: Nodes,
+        used: &[NodeId],
+        known: &[NodeId],
+    ) -> SmallVec<[StandIn; 4]> {
+        let zone = |node: NodeId| self.view.zone(node);
+        let mut used: SmallVec<[u64; 8]> = used.iter().map(|&node| zone(node)).collect();
+        let free = self.fallbacks(now, partition).filter(|(node, _)| !known.contains(node));
+        let mut free: SmallVec<[(NodeId, ConnectionId); 8]> =
+            free.take(FALLBACKS_WEIGHED.max(targets.len())).collect();
+        let mut chosen = SmallVec::new();
+        let mut choose = |target, at: usize, free: &mut SmallVec<[(NodeId, ConnectionId); 8]>| {
+            let (node, connection) = free.remove(at);
+            chosen.push(StandIn { target, node, connection });
+            zone(node)
+        };
+        targets.retain(|target| {
+            let own = zone(*target);
+            let at = free.iter().position(|(node, _)| zone(*node) == own).filter(|_| !used.contains(&own));
+            at.map(|at| used.push(choose(*target, at, &mut free))).is_none()
+        });
+        for target in targets {
+            let at = free.iter().position(|(node, _)| !used.contains(&zone(*node))).unwrap_or(0);
+            if at < free.len() {
+                used.push(choose(target, at, &mut free));
+            }
+        }
+        chosen
+    }
+
+    /// Can a write about to begin still be acknowledged, with all who would stand in?
+    pub(super) fn can_be_wide(&self, now: Instant, partition: PartitionId, mut quorum: PutQuorum) -> bool {
+        for StandIn { target, node, .. } in self.stand_ins(now, partition, &quorum, Missing::Lost) {
+            quorum.add_fallback(node, target, self.view.zone(node));
+        }
+        !matches!(quorum.verdict(), PutVerdict::Missed { .. })
+    }
+
+    /// Ask as many fallbacks as there are primaries that don't answer: those who would have been told of a write.
     fn ask_fallbacks(&mut self, now: Now, key: u64, out: &mut Output) {
         let Some(operation) = self.operations.get_mut(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
         let (partition, wire_key) = (operation.partition, operation.key.clone());
-        let (wanted, known) = (quorum.silent_primaries(), quorum.fallbacks());
-        let known: Nodes = known.collect();
-        let free = self.fallbacks(now.monotonic, partition).filter(|(node, _)| !known.contains(node));
-        let chosen: SmallVec<[(NodeId, ConnectionId); 4]> =
-            free.take(wanted.saturating_sub(known.len())).collect();
-        for (node, connection) in chosen {
+        let silent: Nodes = quorum.silent_primaries().collect();
+        let (known, wanted): (Nodes, usize) = (quorum.fallbacks().collect(), silent.len());
+        let used: Nodes = self.owners(partition).iter().filter(|node| !silent.contains(node)).collect();
+        let chosen = self.choose_stand_ins(now.monotonic, partition, silent, &used, &[]);
+        let free = chosen.into_iter().filter(|chosen| !known.contains(&chosen.node));
+        for StandIn { node, connection, .. } in free.take(wanted.saturating_sub(known.len())) {
             self.send_read(key, &wire_key, connection, out);
             self.detector.on_asked(now.monotonic, node);
             if let Some(Operation { work: Work::Get { quorum, .. }, .. }) = self.operations.get_mut(key) {

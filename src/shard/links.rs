@@ -294,7 +294,8 @@ impl<F: Failpoints> Shard<F> {
         let meant = called.node == NodeId(0) || called.node == node;
         let foreign =
             welcome.cluster != self.view.cluster.0 && !self.failpoints.planted(Bug::AnyClusterIsMine);
-        if foreign || !meant || node == self.view.me {
+        let speaks = (PROTOCOL_MIN..=PROTOCOL_MAX).contains(&welcome.protocol);
+        if foreign || !meant || !speaks || node == self.view.me {
             self.counters.frames_refused += 1;
             return self.close(now, connection, out);
         }

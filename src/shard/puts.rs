@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::coordinator::{Basis, PutQuorum, PutVerdict, Role, share};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::hint::Keeping;
-use crate::id::{ConnectionId, NodeId, OperationId};
+use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
 use crate::replica::{Applied, Place, Refused, Replaced, Write, state_writer};
 use crate::time::{Duration, Now};
 
@@ -17,6 +17,17 @@ use super::fallbacks::Missing;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
 
+/// What must hold a write before it is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Asked {
+    /// W, of each set of owners; 0 for a majority of each.
+    pub(super) write: u8,
+    /// Of these, so many owners.
+    pub(super) primaries: u8,
+    /// In so many zones; 0 for wherever they are.
+    pub(super) zones: u8,
+}
+
 impl<F: Failpoints> Shard<F> {
     /// Mint, append, send the whole state to the other owners, answer at W. A node that is none of them
     /// coordinates if none can be reached: it keeps the write as a hint.
@@ -25,7 +36,7 @@ impl<F: Failpoints> Shard<F> {
         now: Now,
         origin: Origin,
         place: Place<'_>,
-        [needed, primaries_needed]: [u8; 2],
+        asked: Asked,
         write: Write<'_>,
         budget: Duration,
         out: &mut Output,
@@ -34,18 +45,24 @@ impl<F: Failpoints> Shard<F> {
         let role = self.role(place.partition);
         self.note_standing_in(role);
         let mut told = self.reachable(now.monotonic, place.partition, &owners);
-        let wanted = [needed, primaries_needed];
+        let wanted = [asked.write, asked.primaries];
         if let Some((needed, healthy)) = self.shortfall(now.monotonic, place.partition, &told, wanted) {
             self.failpoints.reached(Rare::TooFewReachable);
             return self.refuse_unavailable(out, origin, needed, healthy);
         }
         if self.failpoints.rare(Choice::SmallestQuorum) && !self.owners(place.partition).is_changing() {
-            told.truncate(usize::from(share(needed, owners.len())) - 1);
+            told.truncate(usize::from(share(asked.write, owners.len())) - 1);
+        }
+        let kept_for = (role == Role::Fallback).then(|| owners[0]);
+        if !self.reaches_zones(now, asked, place.partition, &told, kept_for) {
+            let message = "too few zones can be reached for what was asked: nothing was written; retry later";
+            let error =
+                ErrorAnswer { needed: asked.zones, ..ErrorAnswer::new(ErrorCode::Unavailable, message) };
+            return self.answer_error(out, origin, &error);
         }
         if self.operations.is_full() {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
-        let kept_for = (role == Role::Fallback).then(|| owners[0]);
         let operation = write.operation;
         let applied = match kept_for {
             None => self.apply_here(now, place, write, out),
@@ -74,14 +91,7 @@ impl<F: Failpoints> Shard<F> {
         if kept_for.is_none() && owners.len() == 1 && !self.options.durable {
             return self.answer_stored(out, origin, &context, Basis::primaries(1));
         }
-        let mut quorum =
-            PutQuorum::new(needed, self.owners(place.partition)).with_primaries(primaries_needed);
-        let me = self.view.me;
-        let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
-        owners.iter().filter(|&&node| !is_told(node)).for_each(|&node| quorum.on_failure(node));
-        if let Some(target) = kept_for {
-            quorum.add_fallback(me, target);
-        }
+        let quorum = self.quorum_of(asked, place.partition, &told, kept_for);
         let work = Work::Put { quorum, context, replaced, kept_for };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_write(now, key, None, &told, out);
@@ -94,6 +104,41 @@ impl<F: Failpoints> Shard<F> {
         }
         self.await_own_record(record, key);
         self.progress(now, key, false, out);
+    }
+
+    /// Could a write be in as many zones as it asks for, by all who can be reached?
+    fn reaches_zones(
+        &self,
+        now: Now,
+        asked: Asked,
+        partition: PartitionId,
+        told: &[(NodeId, ConnectionId)],
+        kept_for: Option<NodeId>,
+    ) -> bool {
+        let quorum = || self.quorum_of(asked, partition, told, kept_for);
+        asked.zones <= 1 || self.can_be_wide(now.monotonic, partition, quorum())
+    }
+
+    /// A write that these owners are about to be told, and this node, which keeps it for one that can't be reached if it
+    /// owns nothing of it.
+    fn quorum_of(
+        &self,
+        asked: Asked,
+        partition: PartitionId,
+        told: &[(NodeId, ConnectionId)],
+        kept_for: Option<NodeId>,
+    ) -> PutQuorum {
+        let (me, owners) = (self.view.me, self.owners(partition));
+        let mut quorum = PutQuorum::new(asked.write, owners).with_primaries(asked.primaries);
+        if asked.zones > 1 {
+            quorum = quorum.with_zones(asked.zones, |node| self.view.zone(node));
+        }
+        let is_told = |node: NodeId| node == me || told.iter().any(|(told, _)| *told == node);
+        owners.iter().filter(|&node| !is_told(node)).for_each(|node| quorum.on_failure(node));
+        if let Some(target) = kept_for {
+            quorum.add_fallback(me, target, self.view.zone(me));
+        }
+        quorum
     }
 
     /// Apply a write to this replica's own copy: what it replaced, or nothing if it was applied before.
@@ -218,7 +263,8 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_unavailable(out, operation.origin, quorum.needed(), usize::from(acks.nodes));
         }
         self.counters.maybe_applied += 1;
-        let message = "fewer replicas than asked for have acknowledged: read it back, or retry";
+        let message =
+            "fewer replicas, or in fewer zones, than asked for have acknowledged: read it back, or retry";
         let error = ErrorAnswer {
             acks: acks.nodes,
             needed: quorum.needed(),

@@ -33,9 +33,9 @@ impl<F: Failpoints> Shard<F> {
     fn take_owners(&mut self, key: u64) -> Option<u64> {
         let both = self.reads_both();
         let operation = self.operations.get_mut(key)?;
-        let owners = owners_of(&self.view, operation.partition);
+        let (owners, view) = (owners_of(&self.view, operation.partition), &self.view);
         let changed = match &mut operation.work {
-            Work::Put { quorum, .. } => quorum.regroup(owners),
+            Work::Put { quorum, .. } => quorum.regroup(owners, |node| view.zone(node)),
             Work::Get { quorum, answered: false, .. } => quorum.regroup(owners, both),
             Work::Get { answered: true, .. } => false,
         };
@@ -81,7 +81,7 @@ impl<F: Failpoints> Shard<F> {
     /// This node counts for a write under way if it owns the key now, or keeps it for an owner still.
     fn put_here_anew(&mut self, now: Now, key: u64, place: Place<'_>, out: &mut Output) {
         let me = self.view.me;
-        let owns = self.view.owns(place.partition);
+        let (owns, zone) = (self.view.owns(place.partition), self.view.zone(me));
         let Some(Operation { work: Work::Put { quorum, kept_for, .. }, .. }) = self.operations.get_mut(key)
         else {
             return;
@@ -95,7 +95,7 @@ impl<F: Failpoints> Shard<F> {
                 self.replica.appended(place)
             }
             Some(target) => {
-                quorum.add_fallback(me, target);
+                quorum.add_fallback(me, target, zone);
                 self.hint_record(target, place)
             }
             None if self.replica.read(now, place).is_none() => return quorum.on_failure(me),

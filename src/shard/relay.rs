@@ -17,6 +17,7 @@ use super::answer::Origin;
 use super::deadlines::Due;
 use super::io::{Output, SIBLING_REQUESTS_MAX, SiblingMessage};
 use super::links::LinkId;
+use super::operations::Nodes;
 
 /// Between nodes a request is passed on at most so often: more means that they disagree about the ring.
 const HOPS_MAX: u8 = 3;
@@ -107,7 +108,8 @@ impl<F: Failpoints> Shard<F> {
             let message = "the nodes disagree about who owns this key: retry when they have talked";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
         }
-        let nearest = self.nearest(now.monotonic, partition);
+        let is_read = frame.header.kind == Kind::GET;
+        let nearest = self.nearest(now.monotonic, partition, is_read);
         let Some(Nearest::Peer(link, connection)) = nearest else {
             let message = "no replica of this key can be reached: retry later";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
@@ -128,10 +130,17 @@ impl<F: Failpoints> Shard<F> {
 
     /// The first node of the preference list that can be reached: a primary, or an owner to be, or, if quorums are
     /// sloppy, a fallback, which may be this node.
-    pub(super) fn nearest(&self, now: Instant, partition: PartitionId) -> Option<Nearest> {
+    ///
+    /// A read goes to a primary of this node's rack if there is one, else of its data centre. Writes go where all others
+    /// send theirs: what is written through one coordinator grows fewer siblings.
+    pub(super) fn nearest(&self, now: Instant, partition: PartitionId, is_read: bool) -> Option<Nearest> {
         let list = self.view.ring.preference_list(partition);
         let fallbacks = list.fallbacks().filter(|_| self.is_sloppy());
-        self.owners(partition).iter().chain(fallbacks).find_map(|node| {
+        let mut owners: Nodes = self.owners(partition).iter().collect();
+        if is_read {
+            owners[..list.primaries.len()].sort_by_key(|&node| self.view.distance(node));
+        }
+        owners.into_iter().chain(fallbacks).find_map(|node| {
             if node == self.view.me {
                 return Some(Nearest::Here);
             }

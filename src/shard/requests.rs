@@ -1,5 +1,7 @@
 //! Requests about keys: parsed, checked, and sent where they can be coordinated.
 
+use std::collections::BTreeSet;
+
 use ringmain_schema::limits::KEY_BYTES_MAX;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Get, Put};
 use ringmain_schema::{Flags, Frame, Kind, token};
@@ -14,6 +16,7 @@ use crate::time::{Duration, Now, WallTime};
 use super::Shard;
 use super::answer::Origin;
 use super::io::Output;
+use super::puts::Asked;
 use super::relay::Nearest;
 
 impl<F: Failpoints> Shard<F> {
@@ -118,7 +121,9 @@ impl<F: Failpoints> Shard<F> {
         } else {
             Covered::Context(self.open_context(put.key, put.context)?)
         };
-        let needed = self.quorum(put.write, self.options.write, put.primaries)?;
+        let [needed, primaries] = self.quorum(put.write, self.options.write, put.primaries)?;
+        self.check_zones(place.partition, put.zones)?;
+        let asked = Asked { write: needed, primaries, zones: put.zones };
         let expiry_us = now.wall.0.saturating_add(put.ttl_ms.saturating_mul(1000));
         let write = Write {
             value: put.value,
@@ -130,7 +135,7 @@ impl<F: Failpoints> Shard<F> {
             Some(_) => self.counters.puts += 1,
             None => self.counters.deletes += 1,
         }
-        self.coordinate_put(now, origin, place, needed, write, budget, out);
+        self.coordinate_put(now, origin, place, asked, write, budget, out);
         Ok(())
     }
 
@@ -180,6 +185,23 @@ impl<F: Failpoints> Shard<F> {
         Ok([needed, primaries])
     }
 
+    /// The owners of a key stand in as many zones as there are, up to N.
+    fn check_zones(&self, partition: PartitionId, zones: u8) -> Result<(), Problem> {
+        if zones <= 1 {
+            return Ok(());
+        }
+        let all: BTreeSet<u64> = self.owners(partition).iter().map(|node| self.view.zone(node)).collect();
+        if usize::from(zones) <= all.len() {
+            return Ok(());
+        }
+        let message = format!(
+            "{zones} zones were asked for, and the copies of a key are in {}: ask for fewer, or let nodes join that \
+             are started in others (--data-center, --rack)",
+            all.len()
+        );
+        Err((ErrorCode::BadRequest, message))
+    }
+
     pub(super) fn budget(&self, asked_us: u32, cap: Option<Duration>) -> Duration {
         let asked = match asked_us {
             0 => cap.unwrap_or(self.options.budget_default),
@@ -199,7 +221,8 @@ impl<F: Failpoints> Shard<F> {
     fn coordinates(&self, now: Now, place: Place<'_>) -> bool {
         self.is_mine(place.partition)
             && (self.role(place.partition) == Role::Primary
-                || self.is_sloppy() && self.nearest(now.monotonic, place.partition) == Some(Nearest::Here))
+                || self.is_sloppy()
+                    && self.nearest(now.monotonic, place.partition, false) == Some(Nearest::Here))
     }
 
     /// Would this shard hold the partition, if its node did?

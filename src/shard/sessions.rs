@@ -151,7 +151,7 @@ impl<F: Failpoints> Shard<F> {
         if let Err((code, message)) = self.check_hello(&hello) {
             return self.hang_up(now, connection, id, &ErrorAnswer::new(code, &message), out);
         }
-        self.welcome(connection, id, out);
+        self.welcome(connection, id, &hello, out);
         if hello.role == Role::Client {
             self.sessions.insert(connection, Session::Client { subscription: None });
             out.limits.push((connection, self.options.client_limits()));
@@ -213,11 +213,11 @@ impl<F: Failpoints> Shard<F> {
         Ok(())
     }
 
-    fn welcome(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
+    fn welcome(&mut self, connection: ConnectionId, request_id: u64, hello: &Hello<'_>, out: &mut Output) {
         let limits = self.options.client_limits();
         let oneself = &self.view.myself().oneself;
         let welcome = Welcome {
-            protocol: PROTOCOL_MAX,
+            protocol: PROTOCOL_MAX.min(hello.protocol_max),
             cluster: self.view.cluster.0,
             node: self.view.me.0,
             incarnation: oneself.incarnation.0,

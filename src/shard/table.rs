@@ -69,6 +69,13 @@ impl<T> Table<T> {
     }
 
     /// The thing of this key, if it is still there.
+    pub(super) fn get(&self, key: u64) -> Option<&T> {
+        let slot =
+            self.slots.get(slot_of(key) as usize).filter(|_| key as u32 >> TAG_SHIFT == self.tag as u32)?;
+        slot.thing.as_ref().filter(|_| slot.generation == (key >> 32) as u32)
+    }
+
+    /// The same, to be changed.
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         if key as u32 >> TAG_SHIFT != self.tag as u32 {
             return None;

@@ -214,3 +214,38 @@ async fn every_shard_is_asked_for_its_status() {
     let told: Vec<_> = statuses.into_iter().map(|shard| (shard.address, shard.status)).collect();
     assert_eq!(told, [(fakes[0].address(), Ok(status)), (fakes[1].address(), Err(Error::Timeout))]);
 }
+
+/// A read that needs no other data centre doesn't wait for one. Writes go where all clients send theirs.
+#[tokio::test]
+async fn reads_keep_near_and_go_farther_only_when_they_must() {
+    let names = ["other", "center", "rack"];
+    let mut fakes = Vec::new();
+    for name in names {
+        fakes.push(Some(named(name, Flags::NONE).await));
+    }
+    let ports: Vec<u16> = fakes.iter().flatten().map(|fake| fake.port).collect();
+    let mut topology = topology(1, &ports.chunks(1).collect::<Vec<_>>(), 3);
+    for (member, (center, rack)) in topology.members.iter_mut().zip([("y", "r1"), ("x", "r2"), ("x", "r1")]) {
+        (member.data_center, member.rack) = (center.to_owned(), rack.to_owned());
+    }
+    let seed = fakes[0].as_ref().unwrap();
+    seed.tell(topology);
+    let builder = Builder::default().servers([seed.address()]).near("x", "r1");
+    let client = builder.connect().await.unwrap();
+    let keys: Vec<String> = (0..20).map(|number| format!("key {number}")).collect();
+    // Connections open as they are needed, and one that is open is preferred to one that isn't.
+    for nearest in ["rack", "center", "other"] {
+        for _ in 0..2 {
+            for key in &keys {
+                read(&client, key).await;
+            }
+        }
+        for key in &keys {
+            assert_eq!(read(&client, key).await, nearest);
+        }
+        let gone = names.iter().position(|name| *name == nearest).unwrap();
+        if gone > 0 {
+            drop(fakes[gone].take());
+        }
+    }
+}

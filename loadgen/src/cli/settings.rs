@@ -61,11 +61,12 @@ impl Load {
 }
 
 impl Judging {
-    fn describe(&self, copies: u8) -> [(&'static str, String); 6] {
+    fn describe(&self, copies: u8) -> [(&'static str, String); 7] {
         let (read, write) = self.quorums(copies);
         [
             ("read_quorum", read.to_string()),
             ("write_quorum", write.to_string()),
+            ("zones", self.zones.unwrap_or(1).to_string()),
             ("copies", copies.to_string()),
             ("writes", self.writes.to_string()),
             ("consistency", self.consistency(copies).to_string()),

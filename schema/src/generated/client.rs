@@ -1648,6 +1648,7 @@ impl<'a> Put<'a> {
   pub const VT_OPERATION_SEQUENCE: ::flatbuffers::VOffsetT = 18;
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 20;
   pub const VT_PRIMARIES: ::flatbuffers::VOffsetT = 22;
+  pub const VT_ZONES: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1666,6 +1667,7 @@ impl<'a> Put<'a> {
     if let Some(x) = args.context { builder.add_context(x); }
     builder.add_budget_us(args.budget_us);
     if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_zones(args.zones);
     builder.add_primaries(args.primaries);
     builder.add_overwrite(args.overwrite);
     builder.add_write(args.write);
@@ -1743,6 +1745,13 @@ impl<'a> Put<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Put::VT_PRIMARIES, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn zones(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Put::VT_ZONES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Put<'_> {
@@ -1761,6 +1770,7 @@ impl ::flatbuffers::Verifiable for Put<'_> {
      .visit_field::<u64>("operation_sequence", Self::VT_OPERATION_SEQUENCE, false)?
      .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
      .visit_field::<u8>("primaries", Self::VT_PRIMARIES, false)?
+     .visit_field::<u8>("zones", Self::VT_ZONES, false)?
      .finish();
     Ok(())
   }
@@ -1776,6 +1786,7 @@ pub struct PutArgs<'a> {
     pub operation_sequence: u64,
     pub epoch: u64,
     pub primaries: u8,
+    pub zones: u8,
 }
 impl<'a> Default for PutArgs<'a> {
   #[inline]
@@ -1791,6 +1802,7 @@ impl<'a> Default for PutArgs<'a> {
       operation_sequence: 0,
       epoch: 0,
       primaries: 0,
+      zones: 0,
     }
   }
 }
@@ -1841,6 +1853,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PutBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u8>(Put::VT_PRIMARIES, primaries, 0);
   }
   #[inline]
+  pub fn add_zones(&mut self, zones: u8) {
+    self.fbb_.push_slot::<u8>(Put::VT_ZONES, zones, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PutBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PutBuilder {
@@ -1868,6 +1884,7 @@ impl ::core::fmt::Debug for Put<'_> {
       ds.field("operation_sequence", &self.operation_sequence());
       ds.field("epoch", &self.epoch());
       ds.field("primaries", &self.primaries());
+      ds.field("zones", &self.zones());
       ds.finish()
   }
 }

@@ -85,6 +85,8 @@ pub struct Put<'a> {
     pub epoch: u64,
     /// Of the replicas that are waited for, so many must be primaries; 0 if none need be.
     pub primaries: u8,
+    /// In so many distinct zones must there be copies before the write is acknowledged; 0 for wherever they are.
+    pub zones: u8,
 }
 
 impl<'a> Put<'a> {
@@ -109,6 +111,7 @@ impl<'a> Put<'a> {
             operation_sequence: put.operation_sequence(),
             epoch: put.epoch(),
             primaries: put.primaries(),
+            zones: put.zones(),
         })
     }
 
@@ -129,6 +132,7 @@ impl<'a> Put<'a> {
                 operation_sequence: self.operation_sequence,
                 epoch: self.epoch,
                 primaries: self.primaries,
+                zones: self.zones,
             };
             wire::Put::create(builder, &arguments)
         });

@@ -78,6 +78,7 @@ impl Client {
                     operation_sequence: if job.is_named { name.sequence } else { 0 },
                     epoch: 0,
                     primaries: self.primaries_of(*write, self.quorums[1]),
+                    zones: 0,
                 };
                 put.encode(encoder, id, Flags::NONE, &mut bytes);
             }

@@ -92,7 +92,7 @@ pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
                     // Of its silence nobody learns anything.
                     if world.fallback.hints.iter().any(Option::is_some)
                         && quorum.fallbacks().next().is_none()
-                        && quorum.silent_primaries() > 0 =>
+                        && quorum.silent_primaries().count() > 0 =>
                 {
                     actions.push(Action::AskFallback { node, request });
                 }
@@ -109,7 +109,7 @@ impl World {
         let third = NODES - node - target;
         let counts_for = if scope.mistake == Some(Mistake::CountsTwice) { third } else { target };
         if let Some(Operation::Put { quorum, .. }) = self.nodes[node].operation_mut(request) {
-            quorum.add_fallback(node_id(FALLBACK), node_id(counts_for));
+            quorum.add_fallback(node_id(FALLBACK), node_id(counts_for), 0);
         }
         self.hints_left -= 1;
         let state = Arc::new(self.nodes[node].copy.clone());

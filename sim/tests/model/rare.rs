@@ -91,7 +91,7 @@ fn of_quorums() -> Vec<Property<Search>> {
             let operations = world.nodes.iter().flat_map(|node| node.operations.values());
             operations.map(Arc::as_ref).any(|operation| match operation {
                 Operation::Get { quorum, answered, .. } => {
-                    *answered && quorum.silent_primaries() == NODES - 1
+                    *answered && quorum.silent_primaries().count() == NODES - 1
                 }
                 Operation::Put { .. } => false,
             })

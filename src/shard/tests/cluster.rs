@@ -36,6 +36,8 @@ pub(super) struct Cluster {
     /// What each shard appended, in all its lives.
     logs: BTreeMap<At, Vec<Vec<u8>>>,
     options: fn(&mut ShardOptions),
+    /// Data centre and rack of each node.
+    places: Vec<(String, String)>,
     /// By one end, the other; a client's ends are not here.
     wires: BTreeMap<End, End>,
     clients: BTreeMap<End, usize>,
@@ -98,12 +100,24 @@ impl Cluster {
     }
 
     pub(super) fn with_options(nodes: usize, shards_each: u16, options: fn(&mut ShardOptions)) -> Self {
+        Self::with_places(nodes, shards_each, options, |_| ("", ""))
+    }
+
+    /// With the data centre and rack of each node.
+    pub(super) fn with_places<'a>(
+        nodes: usize,
+        shards_each: u16,
+        options: fn(&mut ShardOptions),
+        place: impl Fn(usize) -> (&'a str, &'a str),
+    ) -> Self {
+        let owned = |(center, rack): (&str, &str)| (center.to_owned(), rack.to_owned());
         let mut cluster = Self {
             shards: BTreeMap::new(),
             names: (0..nodes).map(|node| format!("n{node}")).collect(),
             shards_each,
             logs: BTreeMap::new(),
             options,
+            places: (0..nodes).map(|node| owned(place(node))).collect(),
             wires: BTreeMap::new(),
             clients: BTreeMap::new(),
             events: VecDeque::new(),
@@ -137,8 +151,8 @@ impl Cluster {
                 ordinary_port: 1,
                 shard_ports: ports.into(),
                 weight: 100,
-                data_center: "".into(),
-                rack: "".into(),
+                data_center: self.places[node].0.as_str().into(),
+                rack: self.places[node].1.as_str().into(),
             };
             let partitions = Partitions::new(16).unwrap();
             let membership = MembershipOptions { partitions, replicas: 3 };

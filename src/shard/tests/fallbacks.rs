@@ -7,17 +7,22 @@ use crate::shard::ShardOptions;
 use crate::time::Duration;
 
 /// A key, its three primaries in order, and the two other nodes in the order of the preference list.
-fn key_and_nodes(cluster: &Cluster) -> (Vec<u8>, Vec<usize>) {
-    let shard = &cluster.shards[&(0, 0)];
+pub(super) fn key_and_nodes(cluster: &Cluster) -> (Vec<u8>, Vec<usize>) {
     let key = b"cart".to_vec();
-    let list = shard.view.ring.preference_list(shard.place(&key).partition);
-    let number = |node| cluster.shards.iter().find(|(_, shard)| shard.view.me == node).unwrap().0.0;
-    let nodes = list.primaries.iter().copied().chain(list.fallbacks()).map(number).collect();
+    let nodes = nodes_of(cluster, &key);
     (key, nodes)
 }
 
+/// All nodes in the order in which a key prefers them.
+pub(super) fn nodes_of(cluster: &Cluster, key: &[u8]) -> Vec<usize> {
+    let shard = &cluster.shards[&(0, 0)];
+    let list = shard.view.ring.preference_list(shard.place(key).partition);
+    let number = |node| cluster.shards.iter().find(|(_, shard)| shard.view.me == node).unwrap().0.0;
+    list.iter().map(number).collect()
+}
+
 /// Nobody hears anything of or from these nodes.
-fn isolate(cluster: &mut Cluster, gone: &[usize]) {
+pub(super) fn isolate(cluster: &mut Cluster, gone: &[usize]) {
     for &node in gone {
         for other in (0..5).filter(|other| !gone.contains(other)) {
             cluster.cut.extend([(node, other), (other, node)]);
@@ -26,13 +31,13 @@ fn isolate(cluster: &mut Cluster, gone: &[usize]) {
     cluster.run(Duration::from_secs(3));
 }
 
-fn holds(cluster: &Cluster, node: usize, key: &[u8]) -> bool {
+pub(super) fn holds(cluster: &Cluster, node: usize, key: &[u8]) -> bool {
     let shard = &cluster.shards[&(node, 0)];
     let place = shard.place(key);
     shard.replica().index().find(place.partition, place.token, key).is_some()
 }
 
-fn hints(cluster: &Cluster) -> usize {
+pub(super) fn hints(cluster: &Cluster) -> usize {
     cluster.shards.values().flat_map(|shard| shard.hints().backlog()).map(|(_, keys, _)| keys).sum()
 }
 

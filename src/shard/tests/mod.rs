@@ -8,6 +8,8 @@ mod heirs;
 mod regroup;
 mod stories;
 mod suspicion;
+mod versions;
+mod zones;
 
 use ringmain_schema::message::{ErrorCode, Get, Multi, MultiWriter, Put};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};

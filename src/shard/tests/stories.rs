@@ -11,7 +11,7 @@ use crate::membership::Health;
 use crate::shard::io::{Input, Machine, Output};
 use crate::time::Duration;
 
-fn feed(cluster: &mut Cluster, at: (usize, u16), connection: u64, bytes: &[u8]) -> Output {
+pub(super) fn feed(cluster: &mut Cluster, at: (usize, u16), connection: u64, bytes: &[u8]) -> Output {
     let mut out = Output::default();
     let now = cluster.now;
     let frame = Frame::split(bytes, bytes.len()).unwrap().unwrap();
@@ -19,7 +19,7 @@ fn feed(cluster: &mut Cluster, at: (usize, u16), connection: u64, bytes: &[u8]) 
     cluster.shards.get_mut(&at).unwrap().handle(now, input, &mut out);
     out
 }
-fn peer(cluster: &mut Cluster, at: (usize, u16), connection: u64, node: u64) {
+pub(super) fn peer(cluster: &mut Cluster, at: (usize, u16), connection: u64, node: u64) {
     let now = cluster.now;
     let id = cluster.shards[&at].view.cluster.0;
     let mut out = Output::default();

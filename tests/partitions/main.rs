@@ -22,31 +22,24 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on must stop")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "real processes live in real time")]
 
-mod at_rest;
+#[path = "../clients/mod.rs"]
+mod clients;
 #[path = "../cluster/mod.rs"]
 mod cluster;
-mod history;
-mod load;
 mod namespace;
 mod network;
 mod nodes;
 mod scenarios;
-mod verdict;
 mod verdict_tests;
 
-use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use history::Outcome;
-use load::Terms;
+use clients::history::Outcome;
+use clients::load::Terms;
 use nodes::Nodes;
 use scenarios::{Scenario, bridge, halves, isolate_and_kill, isolate_one, kill_and_restart};
 use scenarios::{one_way, pause, rolling_restart};
-
-/// All keys that clients have used, or are about to.
-type Keys = Arc<Mutex<BTreeSet<String>>>;
 
 /// A line that is shown though the test passes.
 #[allow(clippy::explicit_write, reason = "what eprintln! prints is hidden while tests pass")]
@@ -70,7 +63,7 @@ fn play(nodes: &mut Nodes, scenarios: &[Scenario]) {
         verdict.assert_clean(scenario.name);
         past.push(played);
     }
-    let (at_rest, _) = at_rest::converge(nodes, Instant::now());
+    let (at_rest, _) = nodes.converge(Instant::now());
     for played in past {
         played.verdict(&at_rest).assert_clean(&format!("{}, after all that followed", played.name));
     }

@@ -53,6 +53,17 @@ pub(crate) fn one_way(nodes: &mut Nodes, length: Duration) {
     nodes.network().heal();
 }
 
+/// Another two are cut off each second, before anybody has got over the last ones.
+pub(crate) fn moving(nodes: &mut Nodes, length: Duration) {
+    for second in 0..length.as_secs() as usize {
+        let apart = [second % NODES, (second + 1) % NODES];
+        let others: Vec<usize> = (0..NODES).filter(|node| !apart.contains(node)).collect();
+        nodes.network().cut(&between(&apart, &others));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    nodes.network().heal();
+}
+
 /// One that doesn't answer, but whose connections stand.
 pub(crate) fn pause(nodes: &mut Nodes, length: Duration) {
     nodes.process(2).pause();

@@ -48,18 +48,34 @@ struct Node {
     port: Port,
     arguments: Vec<String>,
     process: Process,
+    /// Nobody expects anything of it.
+    is_killed: bool,
 }
 
 impl Cluster {
     /// So many nodes of so many shards each, unpinned; `more` goes to each of them.
     pub fn start(nodes: usize, shards: usize, more: &[&str]) -> Self {
+        Self::start_each(nodes, shards, more, |_| None)
+    }
+
+    /// The same, and one more argument for some of them.
+    pub fn start_each(
+        nodes: usize,
+        shards: usize,
+        more: &[&str],
+        own: impl Fn(usize) -> Option<String>,
+    ) -> Self {
         let ports: Vec<Port> = (0..nodes).map(|_| Port::reserve()).collect();
         let members = |_caller| {
             let member = |(place, port): (usize, &Port)| format!("n{place}=127.0.0.1:{}", port.number());
             ports.iter().enumerate().map(member).collect::<Vec<_>>().join(",")
         };
-        let arguments = (0..nodes).map(|node| arguments(node, &ports[node], shards, &members(node), more));
-        let arguments = arguments.collect();
+        let arguments = |node| {
+            let mut arguments = arguments(node, &ports[node], shards, &members(node), more);
+            arguments.extend(own(node));
+            arguments
+        };
+        let arguments = (0..nodes).map(arguments).collect();
         let secret = more.iter().find_map(|argument| argument.strip_prefix("--secret-file="));
         let secret = secret.map_or_else(Vec::new, |path| std::fs::read(path).unwrap());
         Self::of(ports, arguments, Vec::new(), secret)
@@ -104,7 +120,7 @@ impl Cluster {
     ) -> Self {
         let begin = |(port, arguments): (Port, Vec<String>)| {
             let process = Process::start(&arguments);
-            Node { port, arguments, process }
+            Node { port, arguments, process, is_killed: false }
         };
         let cluster = Self { nodes: ports.into_iter().zip(arguments).map(begin).collect(), links, secret };
         cluster.wait_until_whole();
@@ -121,7 +137,7 @@ impl Cluster {
         let port = Port::reserve();
         let arguments = self.guest_arguments(&port, shards, more);
         let process = Process::start(&arguments);
-        self.nodes.push(Node { port, arguments, process });
+        self.nodes.push(Node { port, arguments, process, is_killed: false });
         self.wait_until_whole();
         self.nodes.len() - 1
     }
@@ -156,6 +172,7 @@ impl Cluster {
 
     /// End it as a power cut would.
     pub fn kill(&mut self, node: usize) {
+        self.nodes[node].is_killed = true;
         self.process(node).kill();
     }
 
@@ -164,6 +181,7 @@ impl Cluster {
         let node = &mut self.nodes[node];
         node.process.kill();
         node.process = Process::start(&node.arguments);
+        node.is_killed = false;
         self.wait_until_whole();
     }
 
@@ -211,16 +229,17 @@ impl Cluster {
         counters.filter(|counter| counter.name == name).map(|counter| counter.value).sum()
     }
 
-    /// Wait until every shard of every node serves and sees all others up.
+    /// Wait until every shard of every node that was not killed serves and sees the others up.
     fn wait_until_whole(&self) {
+        let living = || (0..self.nodes.len()).filter(|&node| !self.nodes[node].is_killed);
         let is_whole = |node| {
             let Some(statuses) = self.statuses(node) else { return false };
             statuses.iter().all(|status| {
                 let up = status.members.iter().filter(|member| member.state == "up").count();
-                status.serving && up + 1 == self.nodes.len()
+                status.serving && up + 1 == living().count()
             })
         };
-        for node in 0..self.nodes.len() {
+        for node in living() {
             wait_until(&format!("n{node} serves and sees the others"), || {
                 assert!(
                     self.nodes[node].process.is_running(),

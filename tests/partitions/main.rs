@@ -16,37 +16,30 @@
 //! - **Proof that it can fail**: writes at W = 1 on a node that is cut off and killed must be found lost; and
 //!   `verdict_tests` feeds the verdict with made-up histories.
 //!
-//! Each fault lasts 8 s, with a second of load before and after it. `RINGMAIN_PARTITION_SECONDS=300` makes it five
+//! Each fault lasts 10 s, with a second of load before and after it. `RINGMAIN_PARTITION_SECONDS=300` makes it five
 //! minutes each. Needs root and `ip`; without, it says so and passes.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on must stop")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "real processes live in real time")]
 
-mod at_rest;
+#[path = "../clients/mod.rs"]
+mod clients;
 #[path = "../cluster/mod.rs"]
 mod cluster;
-mod history;
-mod load;
 mod namespace;
 mod network;
 mod nodes;
 mod scenarios;
-mod verdict;
 mod verdict_tests;
 
-use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use history::Outcome;
-use load::Terms;
+use clients::history::Outcome;
+use clients::load::Terms;
 use nodes::Nodes;
 use scenarios::{Scenario, bridge, halves, isolate_and_kill, isolate_one, kill_and_restart};
-use scenarios::{one_way, pause, rolling_restart};
-
-/// All keys that clients have used, or are about to.
-type Keys = Arc<Mutex<BTreeSet<String>>>;
+use scenarios::{moving, one_way, pause, rolling_restart};
 
 /// A line that is shown though the test passes.
 #[allow(clippy::explicit_write, reason = "what eprintln! prints is hidden while tests pass")]
@@ -56,7 +49,7 @@ fn say(line: &str) {
 
 /// How long a fault lasts.
 fn length() -> Duration {
-    let seconds = std::env::var("RINGMAIN_PARTITION_SECONDS").map_or(8, |text| {
+    let seconds = std::env::var("RINGMAIN_PARTITION_SECONDS").map_or(10, |text| {
         text.parse().unwrap_or_else(|_| panic!("RINGMAIN_PARTITION_SECONDS is '{text}': write seconds"))
     });
     Duration::from_secs(seconds)
@@ -70,7 +63,7 @@ fn play(nodes: &mut Nodes, scenarios: &[Scenario]) {
         verdict.assert_clean(scenario.name);
         past.push(played);
     }
-    let (at_rest, _) = at_rest::converge(nodes, Instant::now());
+    let (at_rest, _) = nodes.converge(Instant::now());
     for played in past {
         played.verdict(&at_rest).assert_clean(&format!("{}, after all that followed", played.name));
     }
@@ -91,6 +84,7 @@ fn no_acknowledged_write_is_lost_when_links_are_cut() {
                 usual("isolate one", isolate_one),
                 usual("bridge", bridge),
                 usual("one way", one_way),
+                usual("moving", moving),
                 halves_alone("halves at R = W = 1", false),
             ],
         );

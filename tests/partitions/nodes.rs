@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringmain_client::{Builder, Client, Routing};
-
+use super::clients::verdict::AtRest;
+use super::clients::{Keys, Servers, at_rest};
 use super::cluster::{Process, Wire, wait_until};
 use super::namespace::NotPermitted;
 use super::network::{NODES, Network, listens};
-use super::{Keys, at_rest};
 
 /// A cluster, to be used from within [`Network::clients`].
 pub(crate) struct Nodes {
     /// Before the network, so that they end first.
     processes: Vec<Process>,
     network: Network,
+    servers: Servers,
     keys: Keys,
 }
 
@@ -42,7 +42,8 @@ impl Nodes {
     fn start() -> Result<Self, NotPermitted> {
         let network = Network::make()?;
         let processes = (0..NODES).map(|node| start(&network, node)).collect();
-        Ok(Self { processes, network, keys: Arc::new(Mutex::new(BTreeSet::new())) })
+        let servers = Servers((0..NODES).map(listens).collect());
+        Ok(Self { processes, network, servers, keys: Arc::new(Mutex::new(BTreeSet::new())) })
     }
 
     pub(crate) fn network(&self) -> &Network {
@@ -64,7 +65,16 @@ impl Nodes {
         assert!(!self.processes[node].is_running());
         self.processes[node] = start(&self.network, node);
         self.wait_until_whole();
-        at_rest::repair(self);
+        at_rest::repair(&self.servers, &self.keys);
+    }
+
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// What is there when nothing changes any more, and how long that took.
+    pub(crate) fn converge(&self, healed: Instant) -> (AtRest, Duration) {
+        at_rest::converge(&self.servers, &self.keys, healed, || self.repairs())
     }
 
     /// Wait until every node serves and sees all others up.
@@ -102,19 +112,4 @@ fn start(network: &Network, node: usize) -> Process {
         "--stop-with-stdin".to_owned(),
     ];
     network.node(node).inside(|| Process::start(&arguments))
-}
-
-/// A client that sends each request to a node that holds the key, whichever that is.
-pub(crate) async fn client_of_all() -> Client {
-    builder(0..NODES).connect().await.unwrap()
-}
-
-/// A client that lives beside one node, and sends it everything.
-pub(crate) async fn client_of(node: usize) -> Client {
-    builder(node..=node).routing(Routing::Given).connect().await.unwrap()
-}
-
-fn builder(nodes: impl Iterator<Item = usize>) -> Builder {
-    let servers = nodes.map(|node| listens(node).to_string());
-    Client::builder().servers(servers).timeout(Duration::from_secs(1))
 }

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::at_rest::converge;
-use super::history::{Call, Operation, Outcome};
-use super::load::{Load, Terms};
+use super::clients::history::{Call, Operation, Outcome};
+use super::clients::load::{Load, Terms};
+use super::clients::verdict::{AtRest, Verdict};
 use super::network::{NODES, between, ways};
 use super::nodes::Nodes;
-use super::verdict::{AtRest, Verdict};
 
 /// Before the first fault, and after the last.
 const CALM: Duration = Duration::from_secs(1);
@@ -54,6 +53,17 @@ pub(crate) fn one_way(nodes: &mut Nodes, length: Duration) {
     nodes.network().heal();
 }
 
+/// Another two are cut off each second, before anybody has got over the last ones.
+pub(crate) fn moving(nodes: &mut Nodes, length: Duration) {
+    for second in 0..length.as_secs() as usize {
+        let apart = [second % NODES, (second + 1) % NODES];
+        let others: Vec<usize> = (0..NODES).filter(|node| !apart.contains(node)).collect();
+        nodes.network().cut(&between(&apart, &others));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    nodes.network().heal();
+}
+
 /// One that doesn't answer, but whose connections stand.
 pub(crate) fn pause(nodes: &mut Nodes, length: Duration) {
     nodes.process(2).pause();
@@ -97,14 +107,14 @@ pub(crate) struct Played {
 impl Scenario {
     /// Play it, and judge it when the cluster is at rest.
     pub(crate) fn play(&self, nodes: &mut Nodes) -> (Played, Verdict) {
-        let load = Load::start(self.name, self.terms, nodes.keys());
+        let load = Load::start(self.name, self.terms, nodes.keys(), nodes.servers());
         let begun = Instant::now();
         std::thread::sleep(CALM);
         (self.fault)(nodes, self.length);
         let healed = Instant::now();
         std::thread::sleep(CALM);
         let (history, loaded) = (load.stop(), begun.elapsed());
-        let (at_rest, converged) = converge(nodes, healed);
+        let (at_rest, converged) = nodes.converge(healed);
         let played = Played { name: self.name, terms: self.terms, history };
         let verdict = played.verdict(&at_rest);
         super::say(&played.report(&verdict, loaded, converged));

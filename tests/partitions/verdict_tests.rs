@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::history::{Call, Content, Id, Operation, Outcome, Value};
-use super::verdict::{AtRest, Verdict};
+use super::clients::history::{Call, Content, Id, Operation, Outcome, Value};
+use super::clients::verdict::{AtRest, Verdict};
 
 const KEY: &str = "key";
 

@@ -6,9 +6,8 @@ use ringmain_client::Client;
 use tokio::task::JoinSet;
 
 use super::history::Value;
-use super::network::NODES;
-use super::nodes::{Nodes, client_of};
 use super::verdict::AtRest;
+use super::{Keys, Servers};
 
 /// A cluster that can talk again is at rest after this long, or it is broken.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(30);
@@ -16,18 +15,23 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(30);
 const ALL: u8 = 3;
 
 /// Read all copies of all keys through every node, again and again, until all nodes say the same and no copy had to be
-/// repaired. Says also how long that took since `healed`.
-pub(crate) fn converge(nodes: &Nodes, healed: Instant) -> (AtRest, Duration) {
-    let keys: Vec<String> = nodes.keys().lock().unwrap().iter().cloned().collect();
+/// repaired: `repairs` counts those. Says also how long that took since `healed`.
+pub(crate) fn converge(
+    servers: &Servers,
+    keys: &Keys,
+    healed: Instant,
+    repairs: impl Fn() -> u64,
+) -> (AtRest, Duration) {
+    let keys: Vec<String> = keys.lock().unwrap().iter().cloned().collect();
     let begun = Instant::now();
     let runtime = runtime();
-    let clients = runtime.block_on(clients());
+    let clients = runtime.block_on(clients(servers));
     loop {
-        let repairs = nodes.repairs();
+        let before = repairs();
         let views = runtime.block_on(views(&clients, &keys));
         if let Ok(views) = &views
             && views.iter().all(|view| *view == views[0])
-            && nodes.repairs() == repairs
+            && repairs() == before
         {
             return (views[0].clone(), healed.elapsed());
         }
@@ -42,14 +46,14 @@ pub(crate) fn converge(nodes: &Nodes, healed: Instant) -> (AtRest, Duration) {
 
 /// Bring every key to all of its nodes, under load: each is read from all copies twice, as the second read finds the
 /// repairs of the first on the same connections before it.
-pub(crate) fn repair(nodes: &Nodes) {
-    let keys: Vec<String> = nodes.keys().lock().unwrap().iter().cloned().collect();
+pub(crate) fn repair(servers: &Servers, keys: &Keys) {
+    let keys: Vec<String> = keys.lock().unwrap().iter().cloned().collect();
     let runtime = runtime();
-    let clients = runtime.block_on(clients());
+    let clients = runtime.block_on(clients(servers));
     let begun = Instant::now();
     for _ in 0..2 {
         for (place, key) in keys.iter().enumerate() {
-            while let Err(error) = runtime.block_on(view(&clients[place % NODES], key)) {
+            while let Err(error) = runtime.block_on(view(&clients[place % clients.len()], key)) {
                 assert!(begun.elapsed() < CONVERGENCE_MAX, "{key} can't be repaired: {error}");
             }
         }
@@ -60,10 +64,10 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-async fn clients() -> Vec<Client> {
+async fn clients(servers: &Servers) -> Vec<Client> {
     let mut clients = Vec::new();
-    for node in 0..NODES {
-        clients.push(client_of(node).await);
+    for node in 0..servers.count() {
+        clients.push(servers.client_of(node).await);
     }
     clients
 }

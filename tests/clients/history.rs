@@ -82,6 +82,12 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+impl Operation {
+    pub(crate) const fn is_write(&self) -> bool {
+        !matches!(self.call, Call::Read(_))
+    }
+}
+
 impl Outcome {
     pub(crate) fn of<T>(result: &Result<T, Error>) -> Self {
         match result {

@@ -11,14 +11,12 @@ use std::time::{Duration, Instant};
 use ringmain_client::{Client, Context};
 use tokio::task::LocalSet;
 
-use super::Keys;
 use super::history::{Call, Content, Id, Operation, Outcome, Value};
-use super::network::NODES;
-use super::nodes::{client_of, client_of_all};
 use super::verdict::merge_counts;
+use super::{Keys, Servers};
 
-/// Clients at once.
-const WORKERS: u16 = 2 * NODES as u16;
+/// Clients at once, for each node.
+const WORKERS_EACH: usize = 2;
 /// Keys of each kind in use at once.
 const KEYS_OF_A_KIND: u32 = 4;
 /// Requests for as many of them are tried again by the client crate, as usual; for the others, they aren't.
@@ -54,12 +52,12 @@ pub(crate) struct Load {
 
 impl Load {
     /// Begin, in the calling thread's namespace. All keys begin with `name`, and go into `keys` before their first use.
-    pub(crate) fn start(name: &str, terms: Terms, keys: &Keys) -> Self {
+    pub(crate) fn start(name: &str, terms: Terms, keys: &Keys, servers: &Servers) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (name, keys, stop) = (name.to_owned(), keys.clone(), is_over.clone());
+        let (name, keys, servers, stop) = (name.to_owned(), keys.clone(), servers.clone(), is_over.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            LocalSet::new().block_on(&runtime, work(name, terms, keys, stop))
+            LocalSet::new().block_on(&runtime, work(name, terms, keys, servers, stop))
         });
         Self { is_over, thread: Some(thread) }
     }
@@ -77,15 +75,21 @@ impl Drop for Load {
     }
 }
 
-async fn work(name: String, terms: Terms, keys: Keys, is_over: Arc<AtomicBool>) -> Vec<Operation> {
+async fn work(
+    name: String,
+    terms: Terms,
+    keys: Keys,
+    servers: Servers,
+    is_over: Arc<AtomicBool>,
+) -> Vec<Operation> {
     let mut workers = Vec::new();
-    for number in 0..WORKERS {
+    for number in 0..WORKERS_EACH * servers.count() {
         let client = match terms.beside {
-            Some(node) => client_of(node).await,
-            None if usize::from(number) < NODES => client_of(number.into()).await,
-            None => client_of_all().await,
+            Some(node) => servers.client_of(node).await,
+            None if number < servers.count() => servers.client_of(number).await,
+            None => servers.client_of_all().await,
         };
-        let worker = Worker::new(number, client, &name, terms, &keys);
+        let worker = Worker::new(number as u16, client, &name, terms, &keys);
         workers.push(tokio::task::spawn_local(worker.until(is_over.clone())));
     }
     let mut history = Vec::new();

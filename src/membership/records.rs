@@ -358,7 +358,8 @@ impl<F: Failpoints> Membership<F> {
 
     /// A founder that was removed before all had met won't come.
     fn awaited_founders(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.founders.iter().copied().filter(|node| !self.members[node].is_removed())
+        let is_removed = |node: &NodeId| self.members.get(node).is_some_and(Member::is_removed);
+        self.founders.iter().copied().filter(move |node| !is_removed(node))
     }
 
     fn is_guest(&self) -> bool {

@@ -31,8 +31,11 @@ fn problem(opinion: &Opinion, members: &[NodeId]) -> Option<String> {
     Some(format!("node {} {what}", opinion.node))
 }
 
-/// Whoever was removed owns nothing any more.
+/// Whoever was removed owns nothing any more, once the ring has changed. That it does is P7's.
 fn readmitted(opinion: &Opinion, removed: &[NodeId]) -> Option<String> {
+    if opinion.change.is_some() {
+        return None;
+    }
     let back = opinion.in_ring.iter().find(|node| removed.contains(node))?;
     Some(format!("node {} has {back} in its ring, which was removed", opinion.node))
 }

@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 19] = [
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -93,20 +93,6 @@ pub const PLANTED: [Planted; 21] = [
         bug: Bug::AnyClusterIsMine,
         shipped: "13: consul #843",
         breaks: &[Membership, AlwaysWritable, Convergence],
-        seeds: 1_000,
-    },
-    Planted {
-        name: "hints-drained-before-move",
-        bug: Bug::HintsDrainedBeforeMove,
-        shipped: "6: scylla #24980",
-        breaks: &[Durability, Convergence, Overlap],
-        seeds: 2_000,
-    },
-    Planted {
-        name: "removed-readmitted",
-        bug: Bug::RemovedReadmitted,
-        shipped: "13: scylla #11217",
-        breaks: &[Membership],
         seeds: 1_000,
     },
     Planted {
@@ -189,13 +175,15 @@ pub const PLANTED: [Planted; 21] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 6] = [
+pub const WAITING: [Waiting; 8] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
+    Waiting { bug: "6: hints are drained before ownership moves", until: "changes while hints are pending" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
+    Waiting { bug: "13, in part: a removed node is readmitted", until: "removed nodes that come back" },
 ];
 
 /// The bug of this name.

@@ -108,13 +108,20 @@ impl Layout {
     /// when it follows the records of that time.
     pub(super) fn recover(&mut self, works: Works, lacking: &[u64]) {
         self.remember(works);
-        let count = self.options.partitions.count();
-        self.held = PartitionSet::first(count);
-        if let Some(lacking) = PartitionSet::from_words(lacking, count) {
-            self.held.retain(|partition| !lacking.contains(partition));
-        } else {
-            self.lose_all();
-        }
+        // What it had streamed for another change doesn't count, as ever.
+        let is_same_change = (works.ring, works.change) == (self.works.ring, self.works.change);
+        let had = |partition| {
+            if is_same_change { self.owns(partition) } else { self.ring.is_primary(self.me, partition) }
+        };
+        let partitions = self.options.partitions;
+        self.held = PartitionSet::from_words(lacking, partitions.count())
+            .map(|lacking| {
+                partitions
+                    .iter()
+                    .filter(|&partition| had(partition) && !lacking.contains(partition))
+                    .collect()
+            })
+            .unwrap_or_default();
     }
 
     /// Others remember that this node had come so far.

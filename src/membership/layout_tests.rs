@@ -337,3 +337,33 @@ fn two_replacements_for_one_place_do_not_share_it() {
         cluster.nodes[0].view().ring.members().iter().map(|member| member.place == old).collect();
     assert_eq!(places.iter().filter(|taken| **taken).count(), 1);
 }
+
+/// P1: a member with nothing to lack took all partitions for held when it came back, and when the ring changed after that
+/// it counted for what it had never streamed.
+#[test]
+fn who_restarts_with_its_log_streams_what_a_later_change_brings() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.say(0, d, Intent::Member);
+    cluster.run(12);
+    assert!(cluster.is_settled(&[0, 1, 2, d]), "{:?}", cluster.steps());
+    cluster.works = false;
+    // The power fails, and some have heard the operator's word before anybody serves again.
+    cluster.say(1, d, Intent::Leaving);
+    let logs: Vec<_> = cluster.nodes.iter().map(Membership::gossip).collect();
+    for (at, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let mut again = node(name, if at == d { &[] } else { &FOUNDERS }, at == d);
+        again.recover(&logs[at]);
+        cluster.nodes[at] = again;
+    }
+    cluster.run(5);
+    let view = cluster.nodes[0].view();
+    let gained: Vec<_> = view
+        .ring
+        .partitions()
+        .iter()
+        .filter(|&partition| view.owns(partition) && !view.primaries(partition).contains(&view.me))
+        .collect();
+    assert!(view.is_serving() && !gained.is_empty(), "{view:?}");
+    assert_eq!(lacking(&cluster.nodes[0]), gained);
+}

@@ -166,6 +166,8 @@ pub enum Rare {
     RelayLost,
     /// A link was replaced by a newer connection.
     LinkReplaced,
+    /// A node waited in vain for another to call it, and called.
+    CalledByTheGreater,
     /// A table was full.
     TableFull,
     /// Two hash trees differed in one leaf alone of a branch.
@@ -204,7 +206,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -219,6 +221,7 @@ impl Rare {
         Self::NoNewsWaitedForRecord,
         Self::RelayLost,
         Self::LinkReplaced,
+        Self::CalledByTheGreater,
         Self::TableFull,
         Self::DifferenceInOneLeaf,
         Self::ExchangeAbandoned,

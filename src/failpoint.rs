@@ -118,6 +118,8 @@ pub enum Bug {
     IncompleteCounts,
     /// A newcomer counts in reads before it has streamed what it owns.
     NewcomerCountsAtOnce,
+    /// Background work that was once held back for clients is held back for ever.
+    BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -200,11 +202,15 @@ pub enum Rare {
     Fenced,
     /// A removed node asked for something before it had heard of it.
     RemovedRefused,
+    /// A peer had no budget for what it was asked.
+    ExchangeRefused,
+    /// Background work had to wait, since its budget had been cut for clients.
+    BackgroundHeldBack,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -236,6 +242,8 @@ impl Rare {
         Self::RingChanged,
         Self::Fenced,
         Self::RemovedRefused,
+        Self::ExchangeRefused,
+        Self::BackgroundHeldBack,
     ];
 }
 

@@ -52,9 +52,12 @@ impl Bucket {
         if purse.balance > 0.0 {
             return now;
         }
+        // Whose purse is full passes its share on.
+        let room = room(rate);
+        let competes = |purse: &Purse| purse.claims(now) && purse.balance < room;
         let others = Claimant::ALL
             .into_iter()
-            .filter(|other| *other != claimant && self.purses[*other as usize].claims(now));
+            .filter(|other| *other != claimant && competes(&self.purses[*other as usize]));
         let weights: u32 = others.map(Claimant::weight).sum();
         let share = f64::from(claimant.weight()) / f64::from(weights + claimant.weight());
         let wait = (1.0 - purse.balance) / (rate * share);
@@ -79,7 +82,7 @@ impl Bucket {
     fn fill(&mut self, now: Instant, rate: f64) {
         let mut flow = rate * seconds(now.since(self.filled));
         self.filled = self.filled.max(now);
-        let room = (rate * seconds(PURSE)).max(1.0);
+        let room = room(rate);
         // Each time round a purse is filled, or all has been given.
         for _ in 0..CLAIMANTS {
             let open = |purse: &Purse| purse.claims(now) && purse.balance < room;
@@ -99,4 +102,9 @@ impl Bucket {
             }
         }
     }
+}
+
+/// What a purse holds.
+fn room(rate: f64) -> f64 {
+    (rate * seconds(PURSE)).max(1.0)
 }

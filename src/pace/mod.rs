@@ -235,11 +235,13 @@ impl Pace {
             (_, Verdict::High) if self.foreground => Some(Cause::Waits),
             _ => None,
         };
+        // Nothing is tried on clients before it is known what is usual for them.
+        let is_unknown = self.latency.is_unknown() || self.foreground && self.waits.is_unknown();
         match cause {
             // Who has spent nothing is not what clients feel.
             Some(cause) if self.used >= 1.0 => self.halve(cause, used),
             // Where nobody knows yet what is usual for clients, nothing is tried on them.
-            None if self.held && (self.latency.is_known() || !self.foreground) => self.law.speed_up(self.now),
+            None if self.held && !is_unknown => self.law.speed_up(self.now),
             _ => self.law.stand_still(took),
         }
         (self.since, self.spent, self.held, self.foreground) = (self.now, 0.0, false, false);

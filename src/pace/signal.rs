@@ -88,9 +88,9 @@ impl Signal {
         if seen > limit && !are_few { Verdict::High } else { Verdict::Fine }
     }
 
-    /// Has anything been seen that is not background work's doing?
-    pub(super) const fn is_known(&self) -> bool {
-        self.usual.is_some()
+    /// Is there something to be seen, and nobody knows yet what is usual?
+    pub(super) const fn is_unknown(&self) -> bool {
+        self.usual.is_none() && self.count > 0
     }
 
     /// The last window's, and what is usual.
@@ -166,6 +166,6 @@ mod tests {
             let now = Instant(0) + Duration::from_millis(50 * round);
             assert_eq!(signal.judge(now, None, false), Verdict::High);
         }
-        assert!(!signal.is_known());
+        assert_eq!(signal.usual, None);
     }
 }

@@ -246,6 +246,34 @@ fn an_objective_stands_for_what_is_usual() {
     assert!(percentile(&latencies, 0.5) < 20.0, "and no more: {}", percentile(&latencies, 0.5));
 }
 
+/// A newcomer takes writes and coordinates nothing: it never learns a latency, and must not wait for one.
+#[test]
+fn who_coordinates_nothing_goes_by_its_waits() {
+    let mut model = Model::new(0.0, &[Claimant::Streaming]);
+    for _ in 0..3000 {
+        model.pace.on_foreground();
+        model.pace.on_waited(Duration::from_micros(100));
+        model.millisecond();
+    }
+    let (done, _) = model.run(MS);
+    assert!(done > 0.5 * CAPACITY, "{}", done / CAPACITY);
+}
+
+/// A target that is away for hours claims its share, has a full purse, and takes nothing from others.
+#[test]
+fn a_full_purse_holds_nobody_up() {
+    let mut bucket = Bucket::default();
+    let mut now = Instant(0);
+    for _ in 0..1000 {
+        now = now + MS;
+        bucket.may_spend(Claimant::Handoff, now, FLOOR);
+    }
+    bucket.may_spend(Claimant::Streaming, now, FLOOR);
+    bucket.spent(Claimant::Streaming, 1 << 20, 0, FLOOR);
+    let wait = bucket.ready_at(Claimant::Streaming, now, FLOOR).since(now);
+    assert!((Duration::from_millis(900)..Duration::from_millis(1010)).contains(&wait), "{wait:?}");
+}
+
 /// Long turns hold it back, but only if clients wait for them.
 #[test]
 fn waits_count_while_there_are_clients() {

@@ -118,6 +118,8 @@ pub enum Bug {
     IncompleteCounts,
     /// A newcomer counts in reads before it has streamed what it owns.
     NewcomerCountsAtOnce,
+    /// Background work that was once held back for clients is held back for ever.
+    BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -202,11 +204,15 @@ pub enum Rare {
     Fenced,
     /// A removed node asked for something before it had heard of it.
     RemovedRefused,
+    /// A peer had no budget for what it was asked.
+    ExchangeRefused,
+    /// Background work had to wait, since its budget had been cut for clients.
+    BackgroundHeldBack,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -239,6 +245,8 @@ impl Rare {
         Self::RingChanged,
         Self::Fenced,
         Self::RemovedRefused,
+        Self::ExchangeRefused,
+        Self::BackgroundHeldBack,
     ];
 }
 

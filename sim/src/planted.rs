@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 20] = [
+pub const PLANTED: [Planted; 21] = [
     Planted {
         name: "hints-drained-before-move",
         bug: Bug::HintsDrainedBeforeMove,
@@ -170,6 +170,14 @@ pub const PLANTED: [Planted; 20] = [
         bug: Bug::NewcomerCountsAtOnce,
         shipped: "our own",
         breaks: &[Overlap, Durability, Convergence],
+        seeds: 500,
+    },
+    Planted {
+        name: "background-starves",
+        bug: Bug::BackgroundStarves,
+        shipped: "our own",
+        // A node that lost its records and never streams them again leaves reads without a quorum, too.
+        breaks: &[Convergence, AlwaysWritable],
         seeds: 500,
     },
     Planted {

@@ -198,17 +198,22 @@ impl Manifest {
         (is_whole && manifest.is_consistent()).then_some(manifest)
     }
 
-    /// No slot and no number twice, and nothing beyond its limit.
+    /// No slot and no number twice, nothing beyond its limit, and a place for all that is said to be durable.
     fn is_consistent(&self) -> bool {
         let (mut slots, mut numbers) = (BTreeSet::new(), BTreeSet::new());
-        self.entries.iter().all(|entry| {
-            let Segment { id, slot } = entry.segment;
-            let is_in_range = entry.sealed.is_none_or(|sealed| {
-                1 <= sealed.first && sealed.first <= sealed.last && sealed.last <= self.sealed_through
-            });
-            let is_placed = slot.0 < self.geometry.slots_max() && slots.insert(slot);
-            is_in_range && is_placed && numbers.insert(id)
-        })
+        let has_open = self.entries.iter().any(|entry| entry.sealed.is_none());
+        let is_placed = self.durable <= self.sealed_through || has_open;
+        let is_counted = self.durable.max(self.sealed_through) < u64::MAX;
+        is_placed
+            && is_counted
+            && self.entries.iter().all(|entry| {
+                let Segment { id, slot } = entry.segment;
+                let is_in_range = entry.sealed.is_none_or(|sealed| {
+                    1 <= sealed.first && sealed.first <= sealed.last && sealed.last <= self.sealed_through
+                });
+                let is_placed = slot.0 < self.geometry.slots_max() && slots.insert(slot);
+                is_in_range && is_placed && numbers.insert(id)
+            })
     }
 }
 

@@ -135,6 +135,8 @@ pub enum Bug {
     IncompleteCounts,
     /// A newcomer counts in reads before it has streamed what it owns.
     NewcomerCountsAtOnce,
+    /// Background work that was once held back for clients is held back for ever.
+    BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -183,6 +185,8 @@ pub enum Rare {
     RelayLost,
     /// A link was replaced by a newer connection.
     LinkReplaced,
+    /// A node waited in vain for another to call it, and called.
+    CalledByTheGreater,
     /// A table was full.
     TableFull,
     /// Two hash trees differed in one leaf alone of a branch.
@@ -217,11 +221,15 @@ pub enum Rare {
     Fenced,
     /// A removed node asked for something before it had heard of it.
     RemovedRefused,
+    /// A peer had no budget for what it was asked.
+    ExchangeRefused,
+    /// Background work had to wait, since its budget had been cut for clients.
+    BackgroundHeldBack,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -236,6 +244,7 @@ impl Rare {
         Self::NoNewsWaitedForRecord,
         Self::RelayLost,
         Self::LinkReplaced,
+        Self::CalledByTheGreater,
         Self::TableFull,
         Self::DifferenceInOneLeaf,
         Self::ExchangeAbandoned,
@@ -253,6 +262,8 @@ impl Rare {
         Self::RingChanged,
         Self::Fenced,
         Self::RemovedRefused,
+        Self::ExchangeRefused,
+        Self::BackgroundHeldBack,
     ];
 }
 

@@ -130,7 +130,7 @@ impl World {
         self.removed.insert(self.id_of(node));
         let machine = &mut self.nodes[node];
         (machine.is_gone, machine.ending) = (true, None);
-        machine.logs.iter_mut().for_each(crate::disk::IdealLog::wipe);
+        machine.logs.iter_mut().for_each(crate::disk::ShardLog::wipe);
         machine.stable = super::stable::Stable::default();
     }
 

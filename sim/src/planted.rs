@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 19] = [
+pub const PLANTED: [Planted; 20] = [
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -163,6 +163,13 @@ pub const PLANTED: [Planted; 19] = [
         bug: Bug::NewcomerCountsAtOnce,
         shipped: "our own",
         breaks: &[Overlap, Durability, Convergence],
+        seeds: 500,
+    },
+    Planted {
+        name: "departed-drops-at-once",
+        bug: Bug::DepartedDropsAtOnce,
+        shipped: "our own",
+        breaks: &[Durability, AppliedOnce],
         seeds: 500,
     },
     Planted {

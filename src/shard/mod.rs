@@ -18,6 +18,7 @@ mod batch;
 mod changes;
 mod counters;
 mod deadlines;
+mod departed;
 mod exchanges;
 mod fallbacks;
 mod gets;
@@ -59,6 +60,7 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use departed::Departures;
 use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
@@ -104,6 +106,7 @@ pub struct Shard<F = NoFailpoints> {
     batches: Table<Batch>,
     hints: Hints,
     streams: Streams,
+    departures: Departures,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -165,6 +168,7 @@ impl<F: Failpoints> Shard<F> {
             batches: Table::new(BATCHES_MAX, Tag::Batches),
             hints: Hints::new(options.hint_bytes_max),
             streams: Streams::default(),
+            departures: Departures::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -215,7 +219,8 @@ impl<F: Failpoints> Machine for Shard<F> {
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
         let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
-        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints];
+        let departure = self.next_look();
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure];
         all.into_iter().flatten().min()
     }
 
@@ -241,6 +246,7 @@ impl<F: Failpoints> Shard<F> {
         self.hand_over(now, out);
         self.keep_trees();
         self.tend_exchange(now, out);
+        self.tend_departures(now, out);
         self.tell_own_progress(out);
     }
 }

@@ -172,8 +172,10 @@ impl Cluster {
             let prng = Prng::from_seed(self.starts);
             let mut started = Shard::new(options, membership, &[], prng);
             for record in records(shard) {
-                if let Record::Key(key) = Record::parse(&record).unwrap() {
-                    started.recover(&key).unwrap();
+                match Record::parse(&record).unwrap() {
+                    Record::Key(key) => started.recover(&key).unwrap(),
+                    Record::GivenUp(partition) => started.recover_given_up(partition),
+                    Record::Members(_) => {}
                 }
             }
             self.shards.insert((node, shard), started);

@@ -174,6 +174,8 @@ pub enum Rare {
     RelayLost,
     /// A link was replaced by a newer connection.
     LinkReplaced,
+    /// A node waited in vain for another to call it, and called.
+    CalledByTheGreater,
     /// A table was full.
     TableFull,
     /// Two hash trees differed in one leaf alone of a branch.
@@ -229,6 +231,7 @@ impl Rare {
         Self::NoNewsWaitedForRecord,
         Self::RelayLost,
         Self::LinkReplaced,
+        Self::CalledByTheGreater,
         Self::TableFull,
         Self::DifferenceInOneLeaf,
         Self::ExchangeAbandoned,

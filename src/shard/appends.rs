@@ -109,7 +109,9 @@ impl<F: Failpoints> Shard<F> {
     /// Questions of former owners over one connection that wait for the log.
     pub(super) fn formers_waiting(&self, over: ConnectionId) -> usize {
         let waiting = self.appends.waiting.iter();
-        waiting.filter(|(_, waiter)| matches!(waiter, Waiter::Former { connection, .. } if *connection == over)).count()
+        waiting
+            .filter(|(_, waiter)| matches!(waiter, Waiter::Former { connection, .. } if *connection == over))
+            .count()
     }
 
     /// The last record asked for so far; 0 if there is none.

@@ -94,15 +94,14 @@ impl<F: Failpoints> Shard<F> {
         departures.began.take_if(|_| is_other);
         let partitions = view.ring.partitions().iter();
         let kept = partitions.filter(|&partition| {
-            self.is_mine(partition)
-                && !view.owns(partition)
-                && self.replica.index().keys_of(partition) > 0
+            self.is_mine(partition) && !view.owns(partition) && self.replica.index().keys_of(partition) > 0
         });
         let heirs = |partition: PartitionId| {
             before.get(&partition).filter(|_| !is_other).cloned().unwrap_or_default()
         };
         self.departures.kept = kept.map(|partition| (partition, heirs(partition))).collect();
-        if is_other || self.departing().iter().any(|partition| !self.departures.kept.contains_key(partition)) {
+        if is_other || self.departing().iter().any(|partition| !self.departures.kept.contains_key(partition))
+        {
             self.abandon_departure();
         }
     }

@@ -106,7 +106,9 @@ impl Exchanges {
     fn awaited(&mut self, from: LinkId, request_id: u64) -> Option<(&mut UnderWay, usize)> {
         let under_way = self.under_way.as_mut()?;
         match under_way.waits {
-            Waits::Answer { tokens, .. } if under_way.with == from && under_way.owed.contains(&request_id) => {
+            Waits::Answer { tokens, .. }
+                if under_way.with == from && under_way.owed.contains(&request_id) =>
+            {
                 Some((under_way, tokens))
             }
             _ => None,
@@ -157,8 +159,7 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn is_round_due(&self, now: Now) -> bool {
-        self.options.anti_entropy.is_some()
-            && self.exchanges.next_round.is_none_or(|at| at <= now.monotonic)
+        self.options.anti_entropy.is_some() && self.exchanges.next_round.is_none_or(|at| at <= now.monotonic)
     }
 
     fn begin_round(&mut self, now: Now, every: Duration, out: &mut Output) {
@@ -221,7 +222,8 @@ impl<F: Failpoints> Shard<F> {
         }
         let over = under_way.over();
         let connection = self.links.connection(with);
-        let Some(connection) = connection.filter(|connection| over.is_none_or(|over| over == *connection)) else {
+        let Some(connection) = connection.filter(|connection| over.is_none_or(|over| over == *connection))
+        else {
             return self.abandon(now);
         };
         let id = self.exchanges.next_id();
@@ -384,9 +386,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// What was found of the owners of another ring says nothing.
     pub(super) fn abandon_departure(&mut self) {
-        self.exchanges
-            .under_way
-            .take_if(|under_way| matches!(under_way.purpose, Purpose::Departure { .. }));
+        self.exchanges.under_way.take_if(|under_way| matches!(under_way.purpose, Purpose::Departure { .. }));
     }
 
     /// The partitions of an exchange for a departure.

@@ -150,8 +150,7 @@ impl<F: Failpoints> Shard<F> {
         if self.is_busy() {
             return self.refuse_busily(connection, id, out);
         }
-        let (tokens, _) =
-            self.send_states(connection, partition, &request.tokens, |_| 0, out);
+        let (tokens, _) = self.send_states(connection, partition, &request.tokens, |_| 0, out);
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| Pulled { tokens: tokens as u32 }.encode(encoder, id, bytes));
     }

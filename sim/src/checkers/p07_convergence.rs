@@ -192,7 +192,10 @@ mod tests {
         sample.copy(1, &[(1, 1), (2, 1)], &[(2, 1)]);
         sample.strays.push((4, KEY));
         let (operations, sentence) = differs(&sample).unwrap();
-        assert!(operations.is_empty() && sentence.contains("node 4 is at rest and still keeps"), "{sentence}");
+        assert!(
+            operations.is_empty() && sentence.contains("node 4 is at rest and still keeps"),
+            "{sentence}"
+        );
     }
 
     #[test]

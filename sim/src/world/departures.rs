@@ -25,9 +25,9 @@ impl World {
                  storage",
                 at.node, key.0
             );
-            let operations = had.iter().filter_map(|(actor, counter)| {
-                Some(self.dots.get(key, Dot { actor, counter })?.operation)
-            });
+            let operations = had
+                .iter()
+                .filter_map(|(actor, counter)| Some(self.dots.get(key, Dot { actor, counter })?.operation));
             let operations = operations.collect();
             let promise = Promise::Durability;
             self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
@@ -47,7 +47,8 @@ impl World {
             .filter(|&node| {
                 let machine = &self.nodes[node];
                 let running = machine.all_running().first().map(|running| running.shard.view());
-                let lives_as = running.filter(|view| view.is_serving()).map(|view| (view.me, view.incarnation()));
+                let lives_as =
+                    running.filter(|view| view.is_serving()).map(|view| (view.me, view.incarnation()));
                 machine.next_disk == DiskFate::Kept && lives_as.is_some_and(|life| owners.contains(&life))
             })
             .collect()

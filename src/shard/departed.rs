@@ -38,12 +38,21 @@ const FORMERS_WAITING_MAX: usize = 4;
 /// An owner in one of its lives, which holds all that is here.
 type Heir = (NodeId, Incarnation);
 
+/// The copies of one partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Kept {
+    /// The root of their tree. They don't change; if they ever did, what was heard of them would be void.
+    root: u64,
+    /// Who is known to hold what they do.
+    held_by: SmallVec<[Heir; 4]>,
+}
+
 /// The copies of a former owner, and who is known to hold what they do.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
     since: (Works, Incarnation),
     /// Partitions of which this shard has copies and its node owns none.
-    kept: BTreeMap<PartitionId, SmallVec<[Heir; 4]>>,
+    kept: BTreeMap<PartitionId, Kept>,
     /// All members work by the ring in force.
     is_time: bool,
     /// When this shard first looked at these copies, and the log's last record then.
@@ -96,10 +105,12 @@ impl<F: Failpoints> Shard<F> {
         let kept = partitions.filter(|&partition| {
             self.is_mine(partition) && !view.owns(partition) && self.replica.index().keys_of(partition) > 0
         });
-        let heirs = |partition: PartitionId| {
-            before.get(&partition).filter(|_| !is_other).cloned().unwrap_or_default()
+        let known = |partition: PartitionId| {
+            let known = before.get(&partition).filter(|_| !is_other).cloned();
+            let root = self.trees.root(partition);
+            known.unwrap_or(Kept { root, held_by: SmallVec::new() })
         };
-        self.departures.kept = kept.map(|partition| (partition, heirs(partition))).collect();
+        self.departures.kept = kept.map(|partition| (partition, known(partition))).collect();
         if is_other || self.departing().iter().any(|partition| !self.departures.kept.contains_key(partition))
         {
             self.abandon_departure();
@@ -130,8 +141,8 @@ impl<F: Failpoints> Shard<F> {
         let in_turn = kept.range((after, Bound::Unbounded)).chain(kept);
         let mut with: Option<LinkId> = None;
         let mut partitions = BTreeSet::new();
-        for (&partition, held_by) in in_turn {
-            let up = self.to_be_asked(now.monotonic, partition, held_by);
+        for (&partition, kept) in in_turn {
+            let up = self.to_be_asked(now.monotonic, partition, &kept.held_by);
             with = with.or_else(|| {
                 let after_last = up.iter().copied().find(|link| Some(*link) > self.departures.last);
                 after_last.or_else(|| up.first().copied())
@@ -221,9 +232,9 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn on_held(&mut self, now: Now, node: NodeId, heir: Incarnation, partitions: &[PartitionId]) {
         self.departures.next_question = now.monotonic;
         for partition in partitions {
-            if let Some(held_by) = self.departures.kept.get_mut(partition) {
-                held_by.retain(|(known, _)| *known != node);
-                held_by.push((node, heir));
+            if let Some(kept) = self.departures.kept.get_mut(partition) {
+                kept.held_by.retain(|(known, _)| *known != node);
+                kept.held_by.push((node, heir));
             }
         }
         self.departures.next_look = now.monotonic;
@@ -242,9 +253,23 @@ impl<F: Failpoints> Shard<F> {
         let last = self.last_append();
         self.departures.began.get_or_insert((now.monotonic, last));
         self.departures.next_look = now.monotonic + RETRY_AFTER;
+        self.forget_what_was_heard_of_others();
         if let Some(partition) = self.next_to_give_up(now.monotonic) {
             self.departures.next_look = now.monotonic + GIVE_UP_PAUSE;
             self.give_up_copies(partition, out);
+        }
+    }
+
+    /// Whoever holds what was here before a copy changed may not hold what is here now.
+    fn forget_what_was_heard_of_others(&mut self) {
+        let Self { departures, trees, .. } = self;
+        let changed =
+            departures.kept.iter_mut().filter(|(partition, kept)| trees.root(**partition) != kept.root);
+        let changed = changed.map(|(partition, kept)| {
+            *kept = Kept { root: trees.root(*partition), held_by: SmallVec::new() };
+        });
+        if changed.count() > 0 {
+            self.abandon_departure();
         }
     }
 
@@ -259,7 +284,7 @@ impl<F: Failpoints> Shard<F> {
         if now < began + self.options.budget_max || !(self.is_durable(last) || !self.options.durable) {
             return None;
         }
-        let mut held = kept.filter(|(partition, held_by)| self.is_held(**partition, held_by)).peekable();
+        let mut held = kept.filter(|(partition, kept)| self.is_held(**partition, &kept.held_by)).peekable();
         held.peek()?;
         let in_use = self.partitions_in_use();
         held.map(|(partition, _)| *partition).find(|partition| !in_use.contains(partition))

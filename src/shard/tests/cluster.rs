@@ -54,8 +54,8 @@ pub(super) struct Cluster {
     pub(super) paused: BTreeSet<usize>,
     /// The disks of these take records, and nothing is certain to be on them.
     pub(super) unsynced: BTreeSet<usize>,
-    /// This node is of a version that doesn't know frames of this kind.
-    pub(super) older: Option<(usize, Kind)>,
+    /// These nodes are of a version that doesn't know frames of this kind.
+    pub(super) older: BTreeSet<(usize, Kind)>,
     /// The last record of each shard that isn't synced.
     pending: BTreeMap<At, u64>,
     pub(super) now: Now,
@@ -135,7 +135,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
             unsynced: BTreeSet::new(),
-            older: None,
+            older: BTreeSet::new(),
             pending: BTreeMap::new(),
             now: Now { monotonic: Instant(1), wall: WallTime(1_000_000) },
             next_connection: 0,
@@ -237,10 +237,7 @@ impl Cluster {
             }
             match event {
                 Event::Bytes(mut bytes) => {
-                    if let Some((node, kind)) = self.older
-                        && node == at.0
-                        && bytes.get(8) == Some(&kind.0)
-                    {
+                    if bytes.get(8).is_some_and(|kind| self.older.contains(&(at.0, Kind(*kind)))) {
                         bytes[8] = UNHEARD_OF.0;
                     }
                     if let Ok(Some(frame)) = Frame::split(&bytes, bytes.len()) {

@@ -126,6 +126,8 @@ pub enum Bug {
     NewcomerCountsAtOnce,
     /// A former owner drops its copies as soon as all work by the new ring, whoever else has them.
     DepartedDropsAtOnce,
+    /// Background work that was once held back for clients is held back for ever.
+    BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -212,11 +214,15 @@ pub enum Rare {
     Fenced,
     /// A removed node asked for something before it had heard of it.
     RemovedRefused,
+    /// A peer had no budget for what it was asked.
+    ExchangeRefused,
+    /// Background work had to wait, since its budget had been cut for clients.
+    BackgroundHeldBack,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -250,6 +256,8 @@ impl Rare {
         Self::CopiesGivenUp,
         Self::Fenced,
         Self::RemovedRefused,
+        Self::ExchangeRefused,
+        Self::BackgroundHeldBack,
     ];
 }
 

@@ -45,11 +45,13 @@ pub enum Fault {
     PowerLoss,
     /// The operator changes the members.
     Churn,
+    /// Inputs wait for shards that have much to do.
+    Waits,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 19] = [
+    pub const ALL: [(Self, &str); 20] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -69,6 +71,7 @@ impl Fault {
         (Self::Stranger, "stranger"),
         (Self::PowerLoss, "power-loss"),
         (Self::Churn, "churn"),
+        (Self::Waits, "waits"),
     ];
 }
 

@@ -52,7 +52,7 @@ pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
     let started = Instant::now();
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
-    let mut tally = Tally::nothing();
+    let mut tally = Tally::new();
     std::thread::scope(|scope| {
         for _ in 0..batch.jobs.max(1) {
             let (sender, next, stop) = (sender.clone(), &next, &stop);
@@ -84,8 +84,7 @@ pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
 }
 
 impl Tally {
-    /// Before the first seed.
-    const fn nothing() -> Self {
+    const fn new() -> Self {
         Self {
             seeds: 0,
             failed: Vec::new(),

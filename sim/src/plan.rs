@@ -54,6 +54,8 @@ pub struct Plan {
     pub stranger: bool,
     /// All nodes lose power at once when the clients stop.
     pub power_loss: bool,
+    /// Shards have much to do, now and then, and inputs wait for them.
+    pub waits: bool,
     /// Faults never destroy W copies of one write; else only safety is checked for those that lost them.
     pub limited: bool,
     /// What befalls messages.
@@ -141,6 +143,7 @@ impl Plan {
             time_to_live: seldom(Fault::TimeToLive, 0.25),
             stranger: seldom(Fault::Stranger, 0.15),
             power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
+            waits: false,
             limited: shape.chance(0.8),
             network,
             torn,
@@ -154,6 +157,9 @@ impl Plan {
         if plan.nodes >= 3 && churn.chance(0.3) && !cut.without.contains(&Fault::Churn) {
             plan.spares = 1 + churn.below(2) as usize;
         }
+        // Drawn apart, so that all else of a seed stays as it was without it.
+        let is_cut = cut.without.contains(&Fault::Waits);
+        plan.waits = Prng::from_seed(!seed).chance(0.5) && !is_cut;
         plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
         plan
     }

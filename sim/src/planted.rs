@@ -38,7 +38,14 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 20] = [
+pub const PLANTED: [Planted; 22] = [
+    Planted {
+        name: "hints-drained-before-move",
+        bug: Bug::HintsDrainedBeforeMove,
+        shipped: "6: scylla #24980",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 2_000,
+    },
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -166,6 +173,14 @@ pub const PLANTED: [Planted; 20] = [
         seeds: 500,
     },
     Planted {
+        name: "background-starves",
+        bug: Bug::BackgroundStarves,
+        shipped: "our own",
+        // A node that lost its records and never streams them again leaves reads without a quorum, too.
+        breaks: &[Convergence, AlwaysWritable],
+        seeds: 500,
+    },
+    Planted {
         name: "departed-drops-at-once",
         bug: Bug::DepartedDropsAtOnce,
         shipped: "our own",
@@ -182,11 +197,10 @@ pub const PLANTED: [Planted; 20] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 8] = [
+pub const WAITING: [Waiting; 7] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
-    Waiting { bug: "6: hints are drained before ownership moves", until: "changes while hints are pending" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },

@@ -58,6 +58,7 @@ impl<F: Failpoints> Shard<F> {
         cap: Option<Duration>,
         out: &mut Output,
     ) {
+        self.pace.on_foreground();
         if !self.view.is_serving() {
             let message = "this node has not met the others yet, and does not serve: retry, or ask another";
             return self.answer_code(out, origin, ErrorCode::NotServing, message);

@@ -31,7 +31,7 @@ impl<F: Failpoints> Shard<F> {
             ("departed_keys", departed_keys as u64),
             ("suspicions_answered", self.detector.suspicions_answered()),
         ];
-        let counters = gauges.into_iter().chain(self.counters.named());
+        let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
         Status {
             node: self.view.me.0,
             name: self.view.myself().name.to_string(),

@@ -9,7 +9,9 @@
 
 use std::fmt;
 
-use crate::causality::{Dot, VersionVector};
+use bytes::Bytes;
+
+use crate::causality::{Dot, Siblings, VersionVector};
 use crate::id::OperationId;
 
 /// What the simulator may do inside the core. Every default is what production does.
@@ -36,6 +38,10 @@ pub trait Failpoints: Clone + fmt::Debug {
     /// A dot was minted.
     #[inline]
     fn minted(&self, _minted: &Minted<'_>) {}
+
+    /// A former owner gave up its copy of a key.
+    #[inline]
+    fn gave_up(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
 
     /// How a node numbers the incarnation that counting gives this number: for [`Bug::GenerationByClock`].
     #[inline]
@@ -135,6 +141,8 @@ pub enum Bug {
     IncompleteCounts,
     /// A newcomer counts in reads before it has streamed what it owns.
     NewcomerCountsAtOnce,
+    /// A former owner drops its copies as soon as all work by the new ring, whoever else has them.
+    DepartedDropsAtOnce,
     /// Background work that was once held back for clients is held back for ever.
     BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
@@ -217,6 +225,8 @@ pub enum Rare {
     Streamed,
     /// All members had confirmed the last step of a change of the ring.
     RingChanged,
+    /// A former owner had found that all owners hold what it did, and gave its copies up.
+    CopiesGivenUp,
     /// A removed node heard of it, and stopped serving.
     Fenced,
     /// A removed node asked for something before it had heard of it.
@@ -229,7 +239,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -260,6 +270,7 @@ impl Rare {
         Self::HintRecovered,
         Self::Streamed,
         Self::RingChanged,
+        Self::CopiesGivenUp,
         Self::Fenced,
         Self::RemovedRefused,
         Self::ExchangeRefused,

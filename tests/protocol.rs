@@ -35,6 +35,8 @@ fn every_kind_has_its_row() {
         (Kind::TREE_REQUEST, "TREE_REQUEST"),
         (Kind::KEYS_REQUEST, "KEYS_REQUEST"),
         (Kind::PULL_REQUEST, "PULL_REQUEST"),
+        (Kind::HELD_REQUEST, "HELD_REQUEST"),
+        (Kind::GIVEN_UP, "GIVEN_UP"),
         (Kind::WELCOME, "WELCOME"),
         (Kind::GOT, "GOT"),
         (Kind::STORED, "STORED"),
@@ -49,6 +51,7 @@ fn every_kind_has_its_row() {
         (Kind::TREE, "TREE"),
         (Kind::KEYS, "KEYS"),
         (Kind::PULLED, "PULLED"),
+        (Kind::HELD, "HELD"),
         (Kind::ERROR, "ERROR"),
     ];
     for (Kind(number), name) in kinds {

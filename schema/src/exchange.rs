@@ -223,7 +223,7 @@ impl Pulled {
 }
 
 /// A vector of at most `limit` numbers.
-fn numbers<'a, T>(vector: Option<Vector<'a, T>>, limit: usize) -> Result<Vec<T::Inner>, Malformed>
+pub(crate) fn numbers<'a, T>(vector: Option<Vector<'a, T>>, limit: usize) -> Result<Vec<T::Inner>, Malformed>
 where
     T: flatbuffers::Follow<'a> + 'a,
 {

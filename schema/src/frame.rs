@@ -38,6 +38,10 @@ impl Kind {
     pub const TREE_REQUEST: Self = Self(40);
     pub const KEYS_REQUEST: Self = Self(41);
     pub const PULL_REQUEST: Self = Self(42);
+    pub const HELD_REQUEST: Self = Self(44);
+
+    /// Of records that are never sent.
+    pub const GIVEN_UP: Self = Self(64);
 
     pub const WELCOME: Self = Self(129);
     pub const GOT: Self = Self(130);
@@ -54,6 +58,7 @@ impl Kind {
     pub const TREE: Self = Self(168);
     pub const KEYS: Self = Self(169);
     pub const PULLED: Self = Self(170);
+    pub const HELD: Self = Self(172);
 
     pub const ERROR: Self = Self(255);
 

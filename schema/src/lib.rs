@@ -6,6 +6,7 @@
 //!
 //! What server and client must agree on besides frames lives here too: how a key becomes a token.
 
+pub mod departure;
 pub mod encode;
 pub mod exchange;
 pub mod frame;

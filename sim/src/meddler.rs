@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use ringmain::causality::{Dot, VersionVector};
+use bytes::Bytes;
+use ringmain::causality::{Dot, Siblings, VersionVector};
 use ringmain::failpoint::{Bug, Choice, Failpoints, Minted, Rare};
 use ringmain::id::OperationId;
 use ringmain::prng::Prng;
@@ -21,6 +22,7 @@ struct Inside {
     prng: RefCell<Prng>,
     reached: RefCell<[u32; Rare::ALL.len()]>,
     minted: RefCell<Vec<Mint>>,
+    given_up: RefCell<Vec<(Vec<u8>, VersionVector)>>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -54,6 +56,7 @@ impl Meddler {
             prng: RefCell::new(prng),
             reached: RefCell::new([0; Rare::ALL.len()]),
             minted: RefCell::default(),
+            given_up: RefCell::default(),
             wall: Cell::default(),
         }))
     }
@@ -71,6 +74,11 @@ impl Meddler {
     /// Dots minted since the last call.
     pub fn take_minted(&self) -> Vec<Mint> {
         std::mem::take(&mut *self.0.minted.borrow_mut())
+    }
+
+    /// Copies that former owners gave up since the last call: the keys, and what had been seen of them.
+    pub fn take_given_up(&self) -> Vec<(Vec<u8>, VersionVector)> {
+        std::mem::take(&mut *self.0.given_up.borrow_mut())
     }
 
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
@@ -105,6 +113,10 @@ impl Failpoints for Meddler {
             value: minted.value.map(<[u8]>::to_vec),
             operation: minted.operation,
         });
+    }
+
+    fn gave_up(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.given_up.borrow_mut().push((key.to_vec(), state.context()));
     }
 
     fn generation(&self, counted: u64) -> u64 {

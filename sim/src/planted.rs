@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 22] = [
     Planted {
         name: "hints-drained-before-move",
         bug: Bug::HintsDrainedBeforeMove,
@@ -178,6 +178,13 @@ pub const PLANTED: [Planted; 21] = [
         shipped: "our own",
         // A node that lost its records and never streams them again leaves reads without a quorum, too.
         breaks: &[Convergence, AlwaysWritable],
+        seeds: 500,
+    },
+    Planted {
+        name: "departed-drops-at-once",
+        bug: Bug::DepartedDropsAtOnce,
+        shipped: "our own",
+        breaks: &[Durability, AppliedOnce],
         seeds: 500,
     },
     Planted {

@@ -52,6 +52,8 @@ pub struct Exchange {
     /// Tokens to be asked for, then tokens to be sent: no more than two lists hold.
     pull: VecDeque<u64>,
     push: VecDeque<u64>,
+    /// Nothing is asked for.
+    gives_only: bool,
     found: usize,
 }
 
@@ -77,10 +79,16 @@ impl Exchange {
             at,
             pull: VecDeque::new(),
             push: VecDeque::new(),
+            gives_only: false,
             found: 0,
         };
         exchange.go_on();
         exchange
+    }
+
+    /// The same, but nothing is asked for: what the other has besides is of no use here.
+    pub fn giving(partitions: impl Iterator<Item = PartitionId>) -> Self {
+        Self { gives_only: true, ..Self::new(partitions) }
     }
 
     /// What comes next. The answer is for the handler of that step.
@@ -148,7 +156,8 @@ impl Exchange {
         let found = differences(mine, theirs);
         let both = found.theirs.iter().filter(|token| found.mine.binary_search(token).is_ok()).count();
         self.found += found.theirs.len() + found.mine.len() - both;
-        (self.pull, self.push) = (found.theirs.into(), found.mine.into());
+        self.push = found.mine.into();
+        self.pull = if self.gives_only { VecDeque::new() } else { found.theirs.into() };
         match found.until.and_then(|token| token.checked_add(1)) {
             Some(from) => self.at.from = from,
             None => self.at.leaves = 0,

@@ -90,6 +90,12 @@ impl Trees {
         replace(&mut self.roots[change.partition.0 as usize], change.before, change.after);
     }
 
+    /// Nothing is held of this partition any more.
+    pub fn clear(&mut self, partition: PartitionId) {
+        self.all[partition.0 as usize] = None;
+        self.roots[partition.0 as usize] = 0;
+    }
+
     /// Where a token lies in its partition's tree: the ten bits behind those that name the partition.
     pub const fn leaf_of(&self, token: u64) -> Leaf {
         let below = token << self.all.len().trailing_zeros();

@@ -167,6 +167,11 @@ impl HintStore {
         self.targets.iter().map(|(node, target)| (*node, target.hints.len(), target.bytes))
     }
 
+    /// Where they all belong; some more than once.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.targets.values().flat_map(|target| target.hints.values().map(|hint| hint.partition))
+    }
+
     fn bytes(&self, target: NodeId) -> usize {
         self.targets.get(&target).map_or(0, |target| target.bytes)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringmain_schema::peer::{MemberRecord, SettledRecord};
 
 use crate::failpoint::{Bug, Failpoints};
-use crate::id::{Incarnation, NodeId};
+use crate::id::{Incarnation, NodeId, PartitionId};
 use crate::ring::{RingMember, Zone};
 
 /// Whatever counts up honestly stays below this: a record with more would leave no room above itself.
@@ -51,6 +51,14 @@ pub struct Oneself {
     pub works: Works,
     /// A bit for each partition that it owns and isn't complete for; empty if there is none.
     pub lacking: Arc<[u64]>,
+}
+
+impl Oneself {
+    /// Has it all that was ever acknowledged to it of this partition, which it owns?
+    pub fn is_complete_for(&self, partition: PartitionId) -> bool {
+        let (word, bit) = (partition.0 as usize / 64, partition.0 % 64);
+        self.complete || self.lacking.get(word).is_none_or(|word| word >> bit & 1 == 0)
+    }
 }
 
 /// How far a member has come with a change of the ring (docs/adr/0011).

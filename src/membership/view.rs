@@ -73,9 +73,14 @@ impl View {
             return self.owned(partition)
                 && self.former.as_ref().is_some_and(|former| former.held.contains(partition));
         }
-        let oneself = &self.myself().oneself;
-        let (word, bit) = (partition.0 as usize / 64, partition.0 % 64);
-        oneself.complete || oneself.lacking.get(word).is_none_or(|word| word >> bit & 1 == 0)
+        self.myself().oneself.is_complete_for(partition)
+    }
+
+    /// Do all members work by the ring in force, and by none that was before?
+    pub fn is_known_to_all(&self) -> bool {
+        let hash = self.ring.hash();
+        let mut members = self.members.iter().filter(|member| !member.is_removed());
+        self.former.is_none() && members.all(|member| member.oneself.works.ring == hash)
     }
 
     /// A member's record.

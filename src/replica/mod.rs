@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use crate::causality::{Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
-use crate::id::OperationId;
+use crate::id::{OperationId, PartitionId};
 use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
@@ -173,6 +173,11 @@ impl<F: Failpoints> Replica<F> {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
     }
 
+    /// These copies are the owners' now, and none is here any more.
+    pub fn give_up(&mut self, partition: PartitionId) {
+        self.index.clear(partition);
+    }
+
     /// Keys held, deleted ones included.
     pub const fn keys(&self) -> usize {
         self.index.keys()
@@ -228,7 +233,6 @@ pub type RefusedState = InvalidState;
 mod tests {
     use super::*;
     use crate::causality::SIBLINGS_MAX;
-    use crate::id::PartitionId;
     use crate::time::Instant;
 
     const KEY: Place<'_> = Place { key: b"k", token: 5, partition: PartitionId(0) };

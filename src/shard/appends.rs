@@ -31,6 +31,8 @@ pub(super) enum Waiter {
     Operation(u64),
     /// A peer that sent a state.
     Peer { connection: ConnectionId, request_id: u64 },
+    /// A former owner that asks whether all it had is here.
+    Former { connection: ConnectionId, request_id: u64 },
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -104,6 +106,19 @@ impl<F: Failpoints> Shard<F> {
         self.appends.waiting.insert(at, (sequence, waiter));
     }
 
+    /// Questions of former owners over one connection that wait for the log.
+    pub(super) fn formers_waiting(&self, over: ConnectionId) -> usize {
+        let waiting = self.appends.waiting.iter();
+        waiting
+            .filter(|(_, waiter)| matches!(waiter, Waiter::Former { connection, .. } if *connection == over))
+            .count()
+    }
+
+    /// The last record asked for so far; 0 if there is none.
+    pub(super) const fn last_append(&self) -> u64 {
+        self.appends.last
+    }
+
     /// Records up to `sequence` are on stable storage.
     pub(super) fn on_appended(&mut self, now: Now, sequence: u64, out: &mut Output) {
         assert!(sequence <= self.appends.last, "nobody asked for record {sequence}");
@@ -117,6 +132,7 @@ impl<F: Failpoints> Shard<F> {
                     self.progress(now, key, false, out);
                 }
                 Waiter::Peer { connection, request_id } => self.send_replicated(connection, request_id, out),
+                Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
             }
         }
     }

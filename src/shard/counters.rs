@@ -28,6 +28,8 @@ pub(super) struct Counters {
     pub(super) hints_kept: u64,
     pub(super) hints_declined: u64,
     pub(super) hints_handed_over: u64,
+    /// Of which this node was an owner once.
+    pub(super) partitions_given_up: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -38,7 +40,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 26] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 27] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -62,6 +64,7 @@ impl Counters {
             ("hints_kept", self.hints_kept),
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),
+            ("partitions_given_up", self.partitions_given_up),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

@@ -9,13 +9,16 @@
 //! asked the same again a little later. What was asked is given up when the answer is late; a later round finds what
 //! is still different.
 
+use std::collections::BTreeSet;
+
+use ringmain_schema::departure::Held;
 use ringmain_schema::exchange::{Keys, KeysRequest, Nodes, PullRequest, Pulled, Tree, TreeRequest};
 use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::{Frame, Kind, Malformed};
 
 use crate::anti_entropy::{Exchange, Listing, Selection, Step, Unexpected};
 use crate::failpoint::{Failpoints, Rare};
-use crate::id::{ConnectionId, PartitionId};
+use crate::id::{ConnectionId, Incarnation, PartitionId};
 use crate::membership::Health;
 use crate::pace::Claimant;
 use crate::time::{Duration, Instant, Now};
@@ -50,26 +53,54 @@ struct UnderWay {
     with: LinkId,
     exchange: Exchange,
     waits: Waits,
-    /// What is streamed from the other; none, if this is a round of anti-entropy.
-    streamed: Vec<PartitionId>,
+    /// The request ids that the other has not answered, while an answer is waited for.
+    owed: BTreeSet<u64>,
+    purpose: Purpose,
     /// When the other last did as it was asked, and how long it is let alone if it refuses once more.
     granted: Instant,
     back_off: Duration,
 }
 
-impl UnderWay {
-    /// On whose account it goes.
-    const fn claimant(&self) -> Claimant {
-        if self.streamed.is_empty() { Claimant::AntiEntropy } else { Claimant::Streaming }
-    }
+/// What an exchange is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// A round of anti-entropy.
+    Round,
+    /// To stream these from the other.
+    Stream(Vec<PartitionId>),
+    /// To give these up if the other, in this life of its and over one connection, holds all that is here.
+    Departure { partitions: Vec<PartitionId>, heir: Incarnation, over: ConnectionId },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Waits {
-    /// For the answer to this request. `tokens` were sent with it.
-    Answer { id: u64, until: Instant, tokens: usize },
+    /// For answers. `tokens` were sent with the question.
+    Answer { until: Instant, tokens: usize },
     /// Until it goes on by itself.
     Pause(Instant),
+}
+
+impl UnderWay {
+    /// On whose account it goes.
+    const fn claimant(&self) -> Claimant {
+        match self.purpose {
+            Purpose::Stream(_) => Claimant::Streaming,
+            Purpose::Round | Purpose::Departure { .. } => Claimant::AntiEntropy,
+        }
+    }
+
+    /// The one connection that it may use.
+    const fn over(&self) -> Option<ConnectionId> {
+        match self.purpose {
+            Purpose::Departure { over, .. } => Some(over),
+            Purpose::Round | Purpose::Stream(_) => None,
+        }
+    }
+
+    /// All is compared, and it is asked whether that is on stable storage.
+    fn is_at_its_end(&self) -> bool {
+        self.over().is_some() && self.exchange.step() == Step::Done
+    }
 }
 
 impl Exchanges {
@@ -80,7 +111,8 @@ impl Exchanges {
         })
     }
 
-    /// A request id that no table gives out: each has a tag above the slot's number, and none so many slots.
+    /// A request id that no table gives out: each has a tag above the slot's number, and none so many slots. The ids just
+    /// below are free too.
     fn next_id(&mut self) -> u64 {
         self.asked = self.asked.wrapping_add(1);
         u64::from(self.asked) << 32 | u64::from(u32::MAX)
@@ -90,7 +122,9 @@ impl Exchanges {
     fn awaited(&mut self, from: LinkId, request_id: u64) -> Option<(&mut UnderWay, usize)> {
         let under_way = self.under_way.as_mut()?;
         match under_way.waits {
-            Waits::Answer { id, tokens, .. } if id == request_id && under_way.with == from => {
+            Waits::Answer { tokens, .. }
+                if under_way.with == from && under_way.owed.contains(&request_id) =>
+            {
                 Some((under_way, tokens))
             }
             _ => None,
@@ -99,15 +133,16 @@ impl Exchanges {
 }
 
 impl<F: Failpoints> Shard<F> {
-    /// When there is something to exchange; never, if anti-entropy is off and nothing is lacking.
+    /// When there is something to exchange; never, if anti-entropy is off, nothing is lacking and nothing to be given up.
     pub(super) fn next_exchange(&self) -> Option<Instant> {
         self.exchanges.next_step().or_else(|| {
             let round = self.options.anti_entropy.map(|_| self.exchanges.next_round.unwrap_or_default());
-            round.into_iter().chain(self.next_stream()).min()
+            [round, self.next_stream(), self.next_departure()].into_iter().flatten().min()
         })
     }
 
-    /// Begin an exchange, take its next step, or give it up. What is lacking comes first.
+    /// Begin an exchange, take its next step, or give it up. What is lacking comes first, and what isn't this node's
+    /// own any more last.
     pub(super) fn tend_exchange(&mut self, now: Now, out: &mut Output) {
         if self.next_exchange().is_none_or(|at| at > now.monotonic) {
             return;
@@ -116,7 +151,13 @@ impl<F: Failpoints> Shard<F> {
         match &self.exchanges.under_way {
             None => {
                 if let Some((with, partitions)) = self.next_source(now) {
-                    self.begin_exchange(now, with, partitions.clone(), partitions, out);
+                    let exchange = Exchange::new(partitions.iter().copied());
+                    self.begin_exchange(now, with, exchange, Purpose::Stream(partitions), out);
+                } else if !self.is_round_due(now)
+                    && let Some((with, partitions, purpose)) = self.next_heir(now)
+                {
+                    let exchange = Exchange::giving(partitions.into_iter());
+                    self.begin_exchange(now, with, exchange, purpose, out);
                 } else if let Some(every) = self.options.anti_entropy {
                     self.begin_round(now, every, out);
                 }
@@ -133,6 +174,10 @@ impl<F: Failpoints> Shard<F> {
         self.exchanges.next_round = Some(now.monotonic + Duration(pause.0 / 10 * 9) + jitter);
     }
 
+    fn is_round_due(&self, now: Now) -> bool {
+        self.options.anti_entropy.is_some() && self.exchanges.next_round.is_none_or(|at| at <= now.monotonic)
+    }
+
     fn begin_round(&mut self, now: Now, every: Duration, out: &mut Output) {
         let is_due = self.exchanges.next_round.is_some_and(|at| at <= now.monotonic);
         if is_due || self.exchanges.next_round.is_none() {
@@ -144,21 +189,20 @@ impl<F: Failpoints> Shard<F> {
         let Some((with, partitions)) = self.next_partner(now) else { return };
         self.counters.anti_entropy_rounds += 1;
         self.exchanges.last = Some(with);
-        self.begin_exchange(now, with, partitions, Vec::new(), out);
+        self.begin_exchange(now, with, Exchange::new(partitions.into_iter()), Purpose::Round, out);
     }
 
     fn begin_exchange(
         &mut self,
         now: Now,
         with: LinkId,
-        partitions: Vec<PartitionId>,
-        streamed: Vec<PartitionId>,
+        exchange: Exchange,
+        purpose: Purpose,
         out: &mut Output,
     ) {
-        let exchange = Exchange::new(partitions.into_iter());
         let waits = Waits::Pause(now.monotonic);
-        let (granted, back_off) = (now.monotonic, ASK_AGAIN_AFTER);
-        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, streamed, granted, back_off });
+        let (granted, back_off, owed) = (now.monotonic, ASK_AGAIN_AFTER, BTreeSet::new());
+        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, owed, purpose, granted, back_off });
         self.take_step(now, out);
     }
 
@@ -183,34 +227,31 @@ impl<F: Failpoints> Shard<F> {
     fn take_step(&mut self, now: Now, out: &mut Output) {
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         let (with, step) = (under_way.with, under_way.exchange.step());
-        if step == Step::Done {
-            let found = under_way.exchange.found();
-            let streamed = std::mem::take(&mut under_way.streamed);
-            self.exchanges.under_way = None;
-            return match self.options.anti_entropy {
-                _ if !streamed.is_empty() => self.on_streamed(now, with.node, streamed),
-                Some(every) => {
-                    self.rest_until_round(now, if found > 0 { Duration(every.0 / 4) } else { every });
-                }
-                None => {}
-            };
+        let is_departure = matches!(under_way.purpose, Purpose::Departure { .. });
+        if step == Step::Done && !is_departure {
+            return self.end_exchange(now);
         }
-        let claimant = under_way.claimant();
+        let (claimant, over) = (under_way.claimant(), under_way.over());
         let moves = matches!(step, Step::List(_) | Step::Pull(..) | Step::Push(..));
         if moves && !self.may_spend(claimant, now) {
             return self.pause_until(self.ready_at(claimant, now));
         }
-        let Some(connection) = self.links.connection(with) else { return self.abandon(now) };
+        let connection = self.links.connection(with);
+        let Some(connection) = connection.filter(|connection| over.is_none_or(|over| over == *connection))
+        else {
+            return self.abandon(now);
+        };
         let id = self.exchanges.next_id();
         let before = out.bytes.len();
-        let asked = self.ask(connection, step, id, out);
-        let (Asked::Question { tokens } | Asked::Nothing { tokens }) = asked;
+        let asked = self.ask(connection, step, id, is_departure, out);
+        let (Asked::Question { tokens, .. } | Asked::Nothing { tokens }) = asked;
         self.pace.spent(claimant, out.bytes.len() - before, tokens);
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         under_way.waits = match asked {
-            Asked::Question { tokens } => {
+            Asked::Question { tokens, ids } => {
+                under_way.owed = (0..ids).map(|before| id - before).collect();
                 self.detector.on_asked(now.monotonic, with.node);
-                Waits::Answer { id, until: now.monotonic + ANSWER_MAX, tokens }
+                Waits::Answer { until: now.monotonic + ANSWER_MAX, tokens }
             }
             Asked::Nothing { tokens } => {
                 let fits = under_way.exchange.on_pushed(tokens);
@@ -220,7 +261,23 @@ impl<F: Failpoints> Shard<F> {
         };
     }
 
-    fn ask(&mut self, to: ConnectionId, step: Step, id: u64, out: &mut Output) -> Asked {
+    /// All is compared, and what differed was moved.
+    fn end_exchange(&mut self, now: Now) {
+        let Some(UnderWay { with, exchange, purpose, .. }) = self.exchanges.under_way.take() else { return };
+        match (purpose, self.options.anti_entropy) {
+            (Purpose::Stream(streamed), _) => self.on_streamed(now, with.node, streamed),
+            (Purpose::Departure { partitions, heir, .. }, _) => {
+                self.on_held(now, with.node, heir, &partitions);
+            }
+            (Purpose::Round, Some(every)) => {
+                self.rest_until_round(now, if exchange.found() > 0 { Duration(every.0 / 4) } else { every });
+            }
+            (Purpose::Round, None) => {}
+        }
+    }
+
+    /// `each`: whatever is sent must be acknowledged by itself.
+    fn ask(&mut self, to: ConnectionId, step: Step, id: u64, each: bool, out: &mut Output) -> Asked {
         let ring = self.view.ring.hash();
         let encoder = &mut self.encoder;
         let nodes = match step {
@@ -230,22 +287,31 @@ impl<F: Failpoints> Shard<F> {
             Step::List(Selection { partition, branch, leaves, from }) => {
                 let request = KeysRequest { ring, partition: partition.0, branch, leaves, from };
                 out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
-                return Asked::Question { tokens: 0 };
+                return Asked::ONE;
             }
             Step::Pull(partition, tokens) => {
                 let request = PullRequest { ring, partition: partition.0, tokens };
                 out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
-                return Asked::Question { tokens: 0 };
+                return Asked::ONE;
             }
             Step::Push(partition, tokens) => {
-                let (tokens, any) = self.send_states(to, partition, &tokens, id, out);
-                return if any { Asked::Question { tokens } } else { Asked::Nothing { tokens } };
+                let id_of = |after: usize| match after {
+                    0 => id,
+                    _ if each => id - after as u64,
+                    _ => 0,
+                };
+                let (tokens, states) = self.send_states(to, partition, &tokens, id_of, out);
+                let ids = if each { states as u64 } else { 1 };
+                return if states > 0 { Asked::Question { tokens, ids } } else { Asked::Nothing { tokens } };
             }
-            Step::Done => unreachable!("a round that is done asks nothing"),
+            Step::Done => {
+                self.ask_if_held(to, id, out);
+                return Asked::ONE;
+            }
         };
         let request = TreeRequest { ring, nodes };
         out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
-        Asked::Question { tokens: 0 }
+        Asked::ONE
     }
 
     /// An answer to a question of the exchange; one that comes too late is not looked at.
@@ -258,7 +324,14 @@ impl<F: Failpoints> Shard<F> {
         let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else {
             return Ok(());
         };
-        self.pace.spent(under_way.claimant(), frame.length(), 0);
+        let (claimant, is_at_its_end) = (under_way.claimant(), under_way.is_at_its_end());
+        self.pace.spent(claimant, frame.length(), 0);
+        if frame.header.kind == Kind::HELD && is_at_its_end {
+            Held::parse(frame)?;
+            self.end_exchange(now);
+            return Ok(());
+        }
+        let Some(under_way) = &mut self.exchanges.under_way else { return Ok(()) };
         let fits = match frame.header.kind {
             Kind::TREE => {
                 let fits = under_way.exchange.on_nodes(&self.trees, &Tree::parse(frame)?.nodes);
@@ -288,10 +361,11 @@ impl<F: Failpoints> Shard<F> {
         under_way.exchange.on_keys(&self.trees, &mine, &theirs)
     }
 
-    /// What was pushed has been merged there, durably: the last of it carried the question's id.
+    /// What was pushed has been merged there, durably, if all of it that carried an id is acknowledged.
     pub(super) fn on_pushed(&mut self, now: Now, from: LinkId, request_id: u64) {
         let Some((under_way, tokens)) = self.exchanges.awaited(from, request_id) else { return };
-        if under_way.exchange.on_pushed(tokens).is_ok() {
+        under_way.owed.remove(&request_id);
+        if under_way.owed.is_empty() && under_way.exchange.on_pushed(tokens).is_ok() {
             self.go_on(now);
         }
     }
@@ -335,23 +409,45 @@ impl<F: Failpoints> Shard<F> {
     fn abandon(&mut self, now: Now) {
         self.failpoints.reached(Rare::ExchangeAbandoned);
         let abandoned = self.exchanges.under_way.take();
-        if abandoned.is_some_and(|under_way| !under_way.streamed.is_empty()) {
-            self.streams.rest(now.monotonic);
-        } else if let Some(every) = self.options.anti_entropy {
-            self.rest_until_round(now, every);
+        match abandoned.map(|under_way| under_way.purpose) {
+            Some(Purpose::Stream(_)) => self.streams.rest(now.monotonic),
+            Some(Purpose::Departure { .. }) => self.departures.rest(now.monotonic),
+            Some(Purpose::Round) | None => {
+                if let Some(every) = self.options.anti_entropy {
+                    self.rest_until_round(now, every);
+                }
+            }
         }
     }
 
     /// What is being streamed for a ring that was given up, or a life that has ended, is of no use.
     pub(super) fn abandon_stream(&mut self) {
-        self.exchanges.under_way.take_if(|under_way| !under_way.streamed.is_empty());
+        self.exchanges.under_way.take_if(|under_way| matches!(under_way.purpose, Purpose::Stream(_)));
+    }
+
+    /// What was found of the owners of another ring says nothing.
+    pub(super) fn abandon_departure(&mut self) {
+        self.exchanges.under_way.take_if(|under_way| matches!(under_way.purpose, Purpose::Departure { .. }));
+    }
+
+    /// The partitions of an exchange for a departure.
+    pub(super) fn departing(&self) -> Vec<PartitionId> {
+        match self.exchanges.under_way.as_ref().map(|under_way| &under_way.purpose) {
+            Some(Purpose::Departure { partitions, .. }) => partitions.clone(),
+            _ => Vec::new(),
+        }
     }
 }
 
 /// Whether an answer will come.
 enum Asked {
-    /// It will; so many tokens were sent.
-    Question { tokens: usize },
+    /// Answers will, to so many ids, this question's and those below; so many tokens were sent.
+    Question { tokens: usize, ids: u64 },
     /// It won't, since there was nothing to send.
     Nothing { tokens: usize },
+}
+
+impl Asked {
+    /// One answer will, and nothing was sent.
+    const ONE: Self = Self::Question { tokens: 0, ids: 1 };
 }

@@ -19,6 +19,7 @@ mod batch;
 mod changes;
 mod counters;
 mod deadlines;
+mod departed;
 mod exchanges;
 mod fallbacks;
 mod gets;
@@ -62,6 +63,7 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use departed::Departures;
 use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
@@ -107,6 +109,7 @@ pub struct Shard<F = NoFailpoints> {
     batches: Table<Batch>,
     hints: Hints,
     streams: Streams,
+    departures: Departures,
     pace: Pace,
     deadlines: Deadlines,
     counters: Counters,
@@ -169,6 +172,7 @@ impl<F: Failpoints> Shard<F> {
             batches: Table::new(BATCHES_MAX, Tag::Batches),
             hints: Hints::new(options.hint_bytes_max),
             streams: Streams::default(),
+            departures: Departures::default(),
             pace: Pace::new(options.pace),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
@@ -222,7 +226,8 @@ impl<F: Failpoints> Machine for Shard<F> {
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
         let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
-        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints];
+        let departure = self.next_look();
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure];
         all.into_iter().flatten().min()
     }
 
@@ -248,6 +253,7 @@ impl<F: Failpoints> Shard<F> {
         self.hand_over(now, out);
         self.keep_trees();
         self.tend_exchange(now, out);
+        self.tend_departures(now, out);
         self.tell_own_progress(out);
     }
 }

@@ -172,6 +172,7 @@ impl<F: Failpoints> Shard<F> {
         let topology_changed = view.epoch != self.view.epoch || view.is_serving() != self.view.is_serving();
         self.view = view;
         self.follow_with_streams();
+        self.follow_with_departures();
         self.want_links();
         if !topology_changed {
             return;

@@ -107,9 +107,11 @@ impl<F: Failpoints> Shard<F> {
             Kind::TREE_REQUEST
             | Kind::KEYS_REQUEST
             | Kind::PULL_REQUEST
+            | Kind::HELD_REQUEST
             | Kind::TREE
             | Kind::KEYS
-            | Kind::PULLED => self.on_tree_frame(now, connection, link, frame, out)?,
+            | Kind::PULLED
+            | Kind::HELD => self.on_tree_frame(now, connection, link, frame, out)?,
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
                 self.count_failure(request_id, node);

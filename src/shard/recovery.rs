@@ -1,17 +1,18 @@
 //! A shard's way back: from the records that its log has kept to the state that they cover.
 //!
-//! A log holds two kinds of records: the state of a key, and what shard 0 knew of the members. Whoever runs
-//! the shard reads them in the order in which they were appended: first the last one about members, which says
-//! who the node was ([`Membership::recover`](crate::membership::Membership::recover)), then, once the shard
-//! stands, each key's ([`Shard::recover`]). What the first tick of a new life appends must be on stable
+//! A log holds three kinds of records: the state of a key, that the copies of a partition were given up, and what shard 0
+//! knew of the members. Whoever runs the shard reads them in the order in which they were appended: first the last one
+//! about members, which says who the node was ([`Membership::recover`](crate::membership::Membership::recover)), then,
+//! once the shard stands, each key's ([`Shard::recover`]) and each partition's ([`Shard::recover_given_up`]). What the first tick of a new life appends must be on stable
 //! storage before the ports open: the next life is numbered after it.
 
+use ringmain_schema::departure::GivenUp;
 use ringmain_schema::peer::{Gossip, Replicate};
 use ringmain_schema::{Frame, Kind};
 use thiserror::Error;
 
 use crate::failpoint::Failpoints;
-use crate::id::NodeId;
+use crate::id::{NodeId, PartitionId};
 use crate::replica::state_from_wire;
 
 use super::Shard;
@@ -24,6 +25,8 @@ pub enum Record<'a> {
     Members(Gossip),
     /// The whole state of one key, or what is kept of it for another node.
     Key(Replicate<'a>),
+    /// The copies of a partition were given up: no record before this one says what is held of it.
+    GivenUp(PartitionId),
 }
 
 /// Bytes that no shard appended.
@@ -45,6 +48,9 @@ impl<'a> Record<'a> {
         match frame.header.kind {
             Kind::GOSSIP => Gossip::parse(&frame).map(Self::Members).map_err(malformed),
             Kind::REPLICATE => Replicate::parse(&frame).map(Self::Key).map_err(malformed),
+            Kind::GIVEN_UP => GivenUp::parse(&frame)
+                .map(|given_up| Self::GivenUp(PartitionId(given_up.partition)))
+                .map_err(malformed),
             _ => Err(BadRecord::NoFrame),
         }
     }
@@ -67,5 +73,12 @@ impl<F: Failpoints> Shard<F> {
             }
         }
         Ok(())
+    }
+
+    /// Before the first input, in the order of the records: these copies were given up.
+    pub fn recover_given_up(&mut self, partition: PartitionId) {
+        if partition.0 < self.view.ring.partitions().count() && self.is_mine(partition) {
+            self.forget_copies(partition);
+        }
     }
 }

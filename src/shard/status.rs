@@ -18,6 +18,7 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn status(&self, now: Instant) -> Status {
         let backlog = self.hints.store.backlog();
         let (hints, hint_bytes) = backlog.fold((0, 0), |sum, (_, keys, bytes)| (sum.0 + keys, sum.1 + bytes));
+        let (departed_partitions, departed_keys) = self.departed();
         let gauges = [
             ("keys", self.replica.keys() as u64),
             ("key_and_value_bytes", self.replica.bytes() as u64),
@@ -26,6 +27,8 @@ impl<F: Failpoints> Shard<F> {
             ("relays_under_way", self.relays.len() as u64),
             ("hints", hints as u64),
             ("hint_bytes", hint_bytes as u64),
+            ("departed_partitions", departed_partitions as u64),
+            ("departed_keys", departed_keys as u64),
             ("suspicions_answered", self.detector.suspicions_answered()),
         ];
         let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());

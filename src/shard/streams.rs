@@ -30,7 +30,7 @@ pub struct Progress {
     pub works: Works,
     /// What it has streamed from everybody since, and the view doesn't show yet.
     pub whole: PartitionSet,
-    /// It keeps hints for others.
+    /// It keeps hints for others, or copies as a former owner: nobody else may have what they hold.
     pub keeps_hints: bool,
 }
 
@@ -173,7 +173,7 @@ impl<F: Failpoints> Shard<F> {
         Progress {
             works: self.view.works,
             whole: self.streams.whole.clone(),
-            keeps_hints: !self.hints().is_empty(),
+            keeps_hints: !self.hints().is_empty() || self.departed().0 > 0,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Whatever is sent here is bounded: nodes and lists by their frames, states by [`MOVE_BYTES`].
 
+use ringmain_schema::departure::HeldRequest;
 use ringmain_schema::exchange::{KeyHash, Keys, KeysRequest, Nodes, PullRequest, Pulled, Tree, TreeRequest};
 use ringmain_schema::limits::EXCHANGE_KEYS_MAX;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode};
@@ -65,14 +66,15 @@ impl<F: Failpoints> Shard<F> {
         let before = out.bytes.len();
         match frame.header.kind {
             Kind::TREE_REQUEST => {
-                self.on_tree_request(connection, link.node, frame, &TreeRequest::parse(frame)?, out);
+                self.on_tree_request(connection, frame, &TreeRequest::parse(frame)?, out);
             }
             Kind::KEYS_REQUEST => {
-                self.on_keys_request(now, connection, link.node, frame, &KeysRequest::parse(frame)?, out);
+                self.on_keys_request(now, connection, frame, &KeysRequest::parse(frame)?, out);
             }
             Kind::PULL_REQUEST => {
                 self.on_pull_request(now, connection, link.node, frame, &PullRequest::parse(frame)?, out);
             }
+            Kind::HELD_REQUEST => self.on_held_request(connection, frame, &HeldRequest::parse(frame)?, out),
             _ => self.on_exchange_answer(now, link, frame)?,
         }
         let sent = out.bytes.len() - before;
@@ -86,7 +88,6 @@ impl<F: Failpoints> Shard<F> {
     fn on_tree_request(
         &mut self,
         connection: ConnectionId,
-        from: NodeId,
         frame: &Frame<'_>,
         request: &TreeRequest,
         out: &mut Output,
@@ -96,7 +97,7 @@ impl<F: Failpoints> Shard<F> {
             Nodes::Roots(partitions) => partitions.as_slice(),
             Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => std::slice::from_ref(partition),
         };
-        if !all.iter().all(|partition| self.compares(from, request.ring, *partition)) {
+        if !all.iter().all(|partition| self.compares(request.ring, *partition)) {
             return self.refuse_peer(connection, id, out);
         }
         let trees = &self.trees;
@@ -113,13 +114,12 @@ impl<F: Failpoints> Shard<F> {
         &mut self,
         now: Now,
         connection: ConnectionId,
-        from: NodeId,
         frame: &Frame<'_>,
         request: &KeysRequest,
         out: &mut Output,
     ) {
         let id = frame.header.request_id;
-        if !self.compares(from, request.ring, request.partition) {
+        if !self.compares(request.ring, request.partition) {
             return self.refuse_peer(connection, id, out);
         }
         if !self.may_spend(Claimant::Serving, now) {
@@ -142,14 +142,14 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let id = frame.header.request_id;
-        if !self.compares(from, request.ring, request.partition) {
+        let partition = PartitionId(request.partition);
+        if !self.compares(request.ring, request.partition) || !self.both_hold(from, partition) {
             return self.refuse_peer(connection, id, out);
         }
         if !self.may_spend(Claimant::Serving, now) {
             return self.refuse_busily(connection, id, out);
         }
-        let (tokens, _) =
-            self.send_states(connection, PartitionId(request.partition), &request.tokens, 0, out);
+        let (tokens, _) = self.send_states(connection, partition, &request.tokens, |_| 0, out);
         self.pace.spent(Claimant::Serving, 0, tokens);
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| Pulled { tokens: tokens as u32 }.encode(encoder, id, bytes));
@@ -160,16 +160,16 @@ impl<F: Failpoints> Shard<F> {
         Listing::take(self.replica.index(), &self.trees, selection, EXCHANGE_KEYS_MAX)
     }
 
-    /// Send the states under these tokens, the last of them under `last_id`: how many tokens that were, and whether there
-    /// was any state. A token that the partition doesn't have has none.
+    /// Send the states under these tokens, each under an id by how many come after it: how many tokens that were, and how
+    /// many states. A token that the partition doesn't have has none.
     pub(super) fn send_states(
         &mut self,
         to: ConnectionId,
         partition: PartitionId,
         tokens: &[u64],
-        last_id: u64,
+        id: impl Fn(usize) -> u64,
         out: &mut Output,
-    ) -> (usize, bool) {
+    ) -> (usize, usize) {
         let index = self.replica.index();
         let mut states = SmallVec::<[&Entry; 64]>::new();
         let (mut served, mut bytes) = (0, 0);
@@ -193,20 +193,20 @@ impl<F: Failpoints> Shard<F> {
                 hint_for: 0,
                 exchange: true,
             };
-            let id = if at + 1 == states.len() { last_id } else { 0 };
+            let id = id(states.len() - 1 - at);
             let encoder = &mut self.encoder;
             out.deliver(to, false, |bytes| replicate.encode(encoder, id, bytes));
         }
-        (served, !states.is_empty())
+        (served, states.len())
     }
 
-    /// Is this partition one that both hold, by the same ring?
-    fn compares(&self, with: NodeId, ring: u64, partition: u32) -> bool {
+    /// Does this node own the partition, by the same ring? Whoever asks is another owner, or was one.
+    pub(super) fn compares(&self, ring: u64, partition: u32) -> bool {
         partition < self.trees.partitions()
             && ring == self.view.ring.hash()
             && self.view.is_serving()
             && self.is_mine(PartitionId(partition))
-            && self.both_hold(with, PartitionId(partition))
+            && self.view.owns(PartitionId(partition))
     }
 
     /// Do both this node and that one own this partition, now or when the ring has changed?
@@ -215,7 +215,7 @@ impl<F: Failpoints> Shard<F> {
         self.view.owns(partition) && (primaries.contains(&other) || successors.contains(&other))
     }
 
-    fn refuse_busily(&mut self, connection: ConnectionId, id: u64, out: &mut Output) {
+    pub(super) fn refuse_busily(&mut self, connection: ConnectionId, id: u64, out: &mut Output) {
         let error = ErrorAnswer::new(ErrorCode::Overloaded, "clients come first: compare later");
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| error.encode(encoder, id, Flags::NONE, bytes));

@@ -125,6 +125,19 @@ impl Index {
         }
     }
 
+    /// Keys held of one partition, deleted ones included.
+    pub fn keys_of(&self, partition: PartitionId) -> usize {
+        self.tables[partition.0 as usize].len()
+    }
+
+    /// Forget one partition. Its changes are not told one by one: whoever keeps anything by them forgets it too.
+    pub fn clear(&mut self, partition: PartitionId) {
+        let table = std::mem::take(&mut self.tables[partition.0 as usize]);
+        self.keys -= table.len();
+        self.bytes -= table.iter().map(|entry| entry.key.len() + value_bytes(&entry.state)).sum::<usize>();
+        debug_assert!(self.changes.iter().all(|change| change.partition != partition), "take them first");
+    }
+
     /// Keys held, deleted ones included.
     pub const fn keys(&self) -> usize {
         self.keys
@@ -214,6 +227,24 @@ mod tests {
         assert_eq!((first.before, first.after, second.after), (0, second.before, now));
         assert_eq!(index.take_changes().count(), 0);
         assert_eq!((index.under(P, 7).count(), index.under(P, 8).count()), (1, 0));
+    }
+
+    #[test]
+    fn a_partition_that_is_cleared_counts_no_more() {
+        let mut index = Index::new(8);
+        put(&mut index, 7, b"a", b"one");
+        put(&mut index, 8, b"b", b"two");
+        index.update(PartitionId(4), 9, b"c", |entry| {
+            let seen = entry.state.context();
+            let content = Content::Value(Bytes::from_static(b"three"));
+            entry.state.put(Actor { id: 1, epoch: 1 }, &seen, content, None, OperationId::NONE, WallTime(1));
+        });
+        index.take_changes().for_each(drop);
+        index.clear(P);
+        assert_eq!((index.keys(), index.bytes(), index.keys_of(P)), (1, 6, 0));
+        assert!(index.find(P, 7, b"a").is_none());
+        put(&mut index, 7, b"a", b"one");
+        assert_eq!((index.keys(), index.keys_of(P)), (2, 1), "and it may be held again");
     }
 
     #[test]

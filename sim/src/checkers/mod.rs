@@ -150,6 +150,8 @@ pub struct Evidence<'a> {
     pub converges: bool,
     /// States that anti-entropy has moved since.
     pub moved: u64,
+    /// Who held a copy at rest of a key that it doesn't own.
+    pub strays: &'a [(usize, Key)],
     /// No wall clock jumped.
     pub steady_clocks: bool,
 }

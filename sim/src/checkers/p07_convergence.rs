@@ -3,7 +3,7 @@
 //!
 //! Asked only of runs in which something makes replicas equal and was given the time. The whole states are
 //! compared, clocks and versions: the roots of hash trees can't differ if these don't. A primary without a
-//! copy has an empty state, and a ring is its hash.
+//! copy has an empty state, and a ring is its hash. Nobody but the owners holds a copy any more.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         return Ok(());
     }
     check_rings(evidence)?;
+    check_strays(evidence)?;
     let states: BTreeMap<(Key, usize), &Siblings<Bytes>> =
         evidence.copies.iter().map(|copy| ((copy.key, copy.node), &copy.state)).collect();
     let empty = Siblings::new();
@@ -43,6 +44,15 @@ fn check_silence(evidence: &Evidence<'_>) -> Result<(), Violation> {
     let sentence =
         format!("anti-entropy moved {} states that were news, after all had converged", evidence.moved);
     Err(Violation { promise: Promise::Convergence, key: None, sentence, operations: Vec::new() })
+}
+
+/// Former owners have given up what they had.
+fn check_strays(evidence: &Evidence<'_>) -> Result<(), Violation> {
+    evidence.strays.first().map_or(Ok(()), |(node, key)| {
+        let sentence = format!("node {node} is at rest and still keeps key {}, which it doesn't own", key.0);
+        let (promise, key) = (Promise::Convergence, Some(*key));
+        Err(Violation { promise, key, sentence, operations: Vec::new() })
+    })
 }
 
 fn check_rings(evidence: &Evidence<'_>) -> Result<(), Violation> {
@@ -174,6 +184,18 @@ mod tests {
         sample.moved = 2;
         let (operations, sentence) = differs(&sample).unwrap();
         assert!(operations.is_empty() && sentence.contains("moved 2 states"), "{sentence}");
+    }
+
+    #[test]
+    fn a_former_owner_that_keeps_its_copy_has_not_converged() {
+        let mut sample = two_puts();
+        sample.copy(1, &[(1, 1), (2, 1)], &[(2, 1)]);
+        sample.strays.push((4, KEY));
+        let (operations, sentence) = differs(&sample).unwrap();
+        assert!(
+            operations.is_empty() && sentence.contains("node 4 is at rest and still keeps"),
+            "{sentence}"
+        );
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) struct Sample {
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
     pub(super) moved: u64,
+    pub(super) strays: Vec<(usize, Key)>,
     pub(super) steady_clocks: bool,
 }
 
@@ -70,6 +71,7 @@ impl Sample {
             applications: Vec::new(),
             converges: true,
             moved: 0,
+            strays: Vec::new(),
             steady_clocks: true,
         }
     }
@@ -89,6 +91,7 @@ impl Sample {
             replicas: 3,
             converges: self.converges,
             moved: self.moved,
+            strays: &self.strays,
             steady_clocks: self.steady_clocks,
         }
     }

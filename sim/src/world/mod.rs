@@ -9,6 +9,7 @@ mod answers;
 mod calls;
 mod carry;
 mod deeds;
+mod departures;
 mod event;
 mod once;
 mod operator;
@@ -317,6 +318,7 @@ impl World {
         let mut out = std::mem::take(&mut self.output);
         self.nodes[at.node].running(at.shard).shard.handle(now, input, &mut out);
         self.log_minted(at);
+        self.check_given_up(at);
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;

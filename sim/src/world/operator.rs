@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmain::id::{NodeId, PartitionId};
+use ringmain::id::NodeId;
 use ringmain::membership::{Intent, View, Word as MembershipWord, node_id};
 use ringmain::shard::Output;
 use ringmain::time::{Duration, Instant};
-use ringmain_schema::token;
 
-use super::process::PARTITIONS;
+use super::departures::partition_of;
 use super::{At, Event, World};
 use crate::deeds::Word;
 use crate::history::Key;
@@ -194,8 +193,4 @@ impl World {
         members.sort_unstable();
         members
     }
-}
-
-fn partition_of(key: Key) -> PartitionId {
-    PartitionId(token::partition(token::token(&World::key_name(key)), PARTITIONS))
 }

@@ -26,6 +26,8 @@ use crate::plan::{Plan, REPLICAS};
 
 /// Primaries compare their hash trees so often.
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// No request is given longer: its clients ask for less than two seconds.
+const BUDGET_MAX: Duration = Duration::from_secs(3);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
@@ -220,6 +222,7 @@ impl World {
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
+        options.budget_max = BUDGET_MAX;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
@@ -263,8 +266,12 @@ impl World {
             };
             let mut started = Shard::with_failpoints(options, membership, &seeds, prng, meddler);
             for record in records {
-                if let Ok(Record::Key(key)) = Record::parse(record) {
-                    started.recover(&key).expect("a log keeps what it was given");
+                match Record::parse(record) {
+                    Ok(Record::Key(key)) => {
+                        started.recover(&key).expect("a log keeps what it was given");
+                    }
+                    Ok(Record::GivenUp(partition)) => started.recover_given_up(partition),
+                    _ => {}
                 }
             }
             let base = logs[usize::from(shard)].last();

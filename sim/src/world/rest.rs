@@ -90,6 +90,7 @@ impl World {
         let primaries = self.owners();
         let removed: Vec<_> = self.removed.iter().copied().collect();
         let (copies, opinions) = (self.copies(&primaries), self.opinions());
+        let strays = self.strays();
         let (settled, replicas) = (self.settled(), self.plan.replicas());
         let evidence = Evidence {
             history: &self.history,
@@ -105,6 +106,7 @@ impl World {
             replicas,
             converges: self.plan.converges(),
             moved: self.moved,
+            strays: &strays,
             steady_clocks: !self.plan.jumps_clocks(),
         };
         checkers::check_all(&evidence).or_else(|| self.check_drained())

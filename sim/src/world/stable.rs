@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 
 use ringmain::causality::{Actor, VersionVector};
+use ringmain::id::PartitionId;
 use ringmain::shard::Record;
 use ringmain_schema::peer::Replicate;
 
 use super::World;
+use super::departures::partition_of;
 use super::watch::key_of;
 use crate::checkers::{Promise, Violation};
 use crate::history::{Key, Number};
@@ -34,12 +36,29 @@ struct Waiting {
 }
 
 impl Stable {
+    /// What is certain to be seen of a key after a crash.
+    pub(super) fn seen_of(&self, key: Key) -> Option<&VersionVector> {
+        self.seen.get(&key)
+    }
+
+    /// This partition's copies were given up. They may come back until that is on stable storage too; nobody may count on it.
+    fn forget(&mut self, partition: PartitionId) {
+        self.seen.retain(|key, _| partition_of(*key) != partition);
+        self.waiting.retain(|waiting| partition_of(waiting.key) != partition);
+    }
+
     /// All that the logs hold, when a process starts.
     pub(super) fn of<'a>(records: impl Iterator<Item = &'a Vec<u8>>) -> Self {
         let mut stable = Self::default();
         for record in records {
-            if let Some((key, clock)) = clock_of(record) {
-                stable.seen.entry(key).or_default().merge(&clock);
+            match Record::parse(record) {
+                Ok(Record::GivenUp(partition)) => stable.forget(partition),
+                Ok(Record::Key(state)) => {
+                    if let Some(key) = key_of(state.key) {
+                        stable.seen.entry(key).or_default().merge(&seen_by(&state));
+                    }
+                }
+                _ => {}
             }
         }
         stable
@@ -47,8 +66,14 @@ impl Stable {
 
     /// A record was appended to a shard's log.
     pub(super) fn on_append(&mut self, shard: u16, position: u64, record: &[u8]) {
-        if let Some((key, clock)) = clock_of(record) {
-            self.waiting.push(Waiting { shard, position, key, clock });
+        match Record::parse(record) {
+            Ok(Record::GivenUp(partition)) => self.forget(partition),
+            Ok(Record::Key(state)) => {
+                if let Some(key) = key_of(state.key) {
+                    self.waiting.push(Waiting { shard, position, key, clock: seen_by(&state) });
+                }
+            }
+            _ => {}
         }
     }
 
@@ -90,14 +115,6 @@ impl World {
         }
         let known = self.known_at(node, key).context();
         dots.iter().any(|dot| known.covers(*dot))
-    }
-}
-
-/// The key of a record, and what it had seen.
-fn clock_of(record: &[u8]) -> Option<(Key, VersionVector)> {
-    match Record::parse(record) {
-        Ok(Record::Key(state)) => Some((key_of(state.key)?, seen_by(&state))),
-        _ => None,
     }
 }
 

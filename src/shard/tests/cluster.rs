@@ -14,6 +14,9 @@ use crate::shard::io::{Dial, Input, Machine, Output, Piece, SiblingMessage};
 use crate::shard::{Record, Shard, ShardOptions};
 use crate::time::{Duration, Instant, Now, WallTime};
 
+/// A request that no version knows.
+const UNHEARD_OF: Kind = Kind(127);
+
 /// A shard of the cluster: node, shard.
 pub(super) type At = (usize, u16);
 
@@ -49,6 +52,12 @@ pub(super) struct Cluster {
     pub(super) cut: BTreeSet<(usize, usize)>,
     /// These neither hear nor act.
     pub(super) paused: BTreeSet<usize>,
+    /// The disks of these take records, and nothing is certain to be on them.
+    pub(super) unsynced: BTreeSet<usize>,
+    /// These nodes are of a version that doesn't know frames of this kind.
+    pub(super) older: BTreeSet<(usize, Kind)>,
+    /// The last record of each shard that isn't synced.
+    pending: BTreeMap<At, u64>,
     pub(super) now: Now,
     next_connection: u64,
     next_client: usize,
@@ -125,6 +134,9 @@ impl Cluster {
             owed: BTreeMap::new(),
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
+            unsynced: BTreeSet::new(),
+            older: BTreeSet::new(),
+            pending: BTreeMap::new(),
             now: Now { monotonic: Instant(1), wall: WallTime(1_000_000) },
             next_connection: 0,
             next_client: 0,
@@ -172,8 +184,10 @@ impl Cluster {
             let prng = Prng::from_seed(self.starts);
             let mut started = Shard::new(options, membership, &[], prng);
             for record in records(shard) {
-                if let Record::Key(key) = Record::parse(&record).unwrap() {
-                    started.recover(&key).unwrap();
+                match Record::parse(&record).unwrap() {
+                    Record::Key(key) => started.recover(&key).unwrap(),
+                    Record::GivenUp(partition) => started.recover_given_up(partition),
+                    Record::Members(_) => {}
                 }
             }
             self.shards.insert((node, shard), started);
@@ -222,7 +236,10 @@ impl Cluster {
                 continue;
             }
             match event {
-                Event::Bytes(bytes) => {
+                Event::Bytes(mut bytes) => {
+                    if bytes.get(8).is_some_and(|kind| self.older.contains(&(at.0, Kind(*kind)))) {
+                        bytes[8] = UNHEARD_OF.0;
+                    }
                     if let Ok(Some(frame)) = Frame::split(&bytes, bytes.len()) {
                         assert_eq!(frame.length(), bytes.len(), "frames travel one by one here");
                         *self.owed.entry((at, connection)).or_default() +=
@@ -255,9 +272,21 @@ impl Cluster {
         self.logs.entry(at).or_default().extend(appended);
         if let Some(append) = out.appends.last() {
             let sequence = append.sequence;
+            if self.unsynced.contains(&at.0) {
+                self.pending.insert(at, sequence);
+                return self.carry_out(at, out);
+            }
             shard.handle(self.now, Input::Appended { sequence }, &mut out);
         }
         self.carry_out(at, out);
+    }
+
+    /// The disk of this node works again.
+    pub(super) fn sync(&mut self, node: usize) {
+        self.unsynced.remove(&node);
+        for (at, sequence) in std::mem::take(&mut self.pending) {
+            self.handle(at, Input::Appended { sequence });
+        }
     }
 
     fn carry_out(&mut self, at: At, mut out: Output) {

@@ -3,6 +3,7 @@
 mod anti_entropy;
 mod changes;
 mod cluster;
+mod departed;
 mod fallbacks;
 mod heirs;
 mod regroup;

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::causality::{Content, Siblings};
+use crate::causality::{Actor, Content, Siblings};
 use crate::id::{NodeId, PartitionId};
 
 /// What a hint costs beside its key and values: the entry of a tree, its clock and its versions.
@@ -46,6 +46,9 @@ pub struct Keeping<'a> {
 #[derive(Debug)]
 pub struct HintStore {
     targets: BTreeMap<NodeId, Target>,
+    /// Under whose name the last write to each key was minted here, while all hints of the key since then are still here:
+    /// together they hold all that was minted under it.
+    minters: BTreeMap<Box<[u8]>, Actor>,
     /// Bytes for each target.
     bytes_max: usize,
     last_version: u64,
@@ -62,7 +65,7 @@ struct Target {
 impl HintStore {
     /// At most so many bytes for each target, 0 for none at all.
     pub const fn new(bytes_max: usize) -> Self {
-        Self { targets: BTreeMap::new(), bytes_max, last_version: 0 }
+        Self { targets: BTreeMap::new(), minters: BTreeMap::new(), bytes_max, last_version: 0 }
     }
 
     /// Nothing is kept for anybody.
@@ -132,6 +135,16 @@ impl HintStore {
         known
     }
 
+    /// Who may mint on for this key, in a state that holds all that is kept of it.
+    pub fn minter(&self, key: &[u8]) -> Option<Actor> {
+        self.minters.get(key).copied()
+    }
+
+    /// What was kept last of this key was minted under this name.
+    pub fn note_minter(&mut self, key: &[u8], actor: Actor) {
+        self.minters.insert(key.into(), actor);
+    }
+
     /// The next hint to be handed over to this target: each in turn, and then from the beginning.
     pub fn next(&mut self, target: NodeId) -> Option<(&[u8], &Hint)> {
         let Target { hints, cursor, .. } = self.targets.get_mut(&target)?;
@@ -156,6 +169,7 @@ impl HintStore {
         let Some(kept) = self.targets.get_mut(&target) else { return };
         if let Some(hint) = kept.hints.remove(key) {
             kept.bytes -= hint_bytes(key, &hint.state);
+            self.minters.remove(key);
         }
         if kept.hints.is_empty() {
             self.targets.remove(&target);
@@ -189,7 +203,7 @@ fn hint_bytes(key: &[u8], state: &Siblings<Bytes>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causality::{Actor, VersionVector};
+    use crate::causality::VersionVector;
     use crate::id::OperationId;
     use crate::time::WallTime;
 
@@ -256,5 +270,18 @@ mod tests {
         assert_eq!(store.backlog().collect::<Vec<_>>(), [(A, 1, HINT_BYTES + 5), (B, 1, HINT_BYTES + 5)]);
         store.forget(A, b"k");
         assert_eq!(store.keep(keeping(A, b"l"), &state(1, b"milk"), 3), Ok(true));
+    }
+
+    #[test]
+    fn who_minted_is_known_while_all_of_it_is_here() {
+        let mut store = HintStore::new(10_000);
+        store.keep(keeping(A, b"k"), &state(1, b"milk"), 1).unwrap();
+        store.keep(keeping(B, b"k"), &state(1, b"milk"), 2).unwrap();
+        store.note_minter(b"k", Actor { id: 1, epoch: 1 });
+        assert_eq!(store.minter(b"k"), Some(Actor { id: 1, epoch: 1 }));
+        store.forget(A, b"l");
+        assert!(store.minter(b"k").is_some() && store.minter(b"l").is_none());
+        store.forget(A, b"k");
+        assert_eq!(store.minter(b"k"), None, "one of two states has left");
     }
 }

@@ -16,17 +16,24 @@ use super::{Applied, Covered, Refused, Replaced, Write};
 pub(super) enum Record {
     /// This replica's own, the only one that it has of the key.
     Own,
-    /// Kept for another node; there may be more such states of the key.
-    Anothers,
+    /// Kept for another node; there may be more such states of the key. All that was minted under this actor, if it is known,
+    /// is in the state.
+    Anothers(Option<Actor>),
 }
+
+/// Epochs from here on are for what is kept for others: a replica's own record never goes on with one, since it doesn't
+/// know what else has been minted under it.
+const EPOCHS_FOR_OTHERS: u32 = 1 << 31;
 
 /// Who mints here, and what was minted and replaced.
 #[derive(Debug)]
 pub(super) struct Minter<F> {
     /// Random, drawn at this start.
     actor_id: u64,
-    /// The last epoch used for a key without a record.
+    /// The last epoch used for a key without a record, below [`EPOCHS_FOR_OTHERS`].
     epoch: u32,
+    /// The last one used for what is kept for others.
+    epoch_for_others: u32,
     pub(super) superseded: Superseded,
     /// A key's versions together may not grow past this by a put.
     state_bytes_max: usize,
@@ -36,7 +43,14 @@ pub(super) struct Minter<F> {
 impl<F: Failpoints> Minter<F> {
     pub(super) const fn new(actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
         let superseded = Superseded::new(SUPERSEDED_MAX);
-        Self { actor_id, epoch: 0, superseded, state_bytes_max, failpoints }
+        Self {
+            actor_id,
+            epoch: 0,
+            epoch_for_others: EPOCHS_FOR_OTHERS,
+            superseded,
+            state_bytes_max,
+            failpoints,
+        }
     }
 
     /// Apply a write to a key's state, unless it was applied before.
@@ -68,7 +82,10 @@ impl<F: Failpoints> Minter<F> {
         {
             return Err(Refused::TooManySiblings);
         }
-        self.epoch = self.epoch.max(actor.epoch);
+        match record {
+            Record::Own => self.epoch = self.epoch.max(actor.epoch),
+            Record::Anothers(_) => self.epoch_for_others = self.epoch_for_others.max(actor.epoch),
+        }
         let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
         let replaced: Replaced =
             gone.map(|version| version.operation).filter(|name| *name != OperationId::NONE).collect();
@@ -86,14 +103,15 @@ impl<F: Failpoints> Minter<F> {
         };
         let (covered, value, operation) = (&covered, write.value, write.operation);
         self.failpoints.minted(&Minted { key, dot, covered, value, operation });
-        Ok(Applied::Now { replaced })
+        Ok(Applied::Now { replaced, actor })
     }
 
     /// The actor under which a key is minted here: one that stands in the record already, or a fresh epoch.
     fn actor(&mut self, state: &Siblings<Bytes>, record: Record) -> Actor {
-        if self.epoch == u32::MAX {
-            // Four billion new keys in one run: go on as somebody new.
-            (self.actor_id, self.epoch) = (Prng::from_seed(self.actor_id).next_u64(), 0);
+        if self.epoch == EPOCHS_FOR_OTHERS - 1 || self.epoch_for_others == u32::MAX {
+            // Two billion new keys in one run: go on as somebody new.
+            self.actor_id = Prng::from_seed(self.actor_id).next_u64();
+            (self.epoch, self.epoch_for_others) = (0, EPOCHS_FOR_OTHERS);
         }
         let id = self.actor_id;
         if self.failpoints.planted(Bug::OldActorFromOne)
@@ -101,8 +119,13 @@ impl<F: Failpoints> Minter<F> {
         {
             return Actor { id, epoch: 1 };
         }
+        let is_rare = self.failpoints.rare(Choice::FreshEpoch);
+        if let Record::Anothers(known) = record {
+            let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
+            return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
+        }
         let fresh = Actor { id, epoch: self.epoch + 1 };
-        if record == Record::Anothers || self.failpoints.rare(Choice::FreshEpoch) {
+        if is_rare {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.

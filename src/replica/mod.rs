@@ -18,7 +18,7 @@ mod wire;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::causality::{Content, InvalidState, Siblings, VersionVector};
+use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::storage::{Change, Entry, Index};
@@ -71,6 +71,8 @@ pub enum Applied {
     Now {
         /// Those that have a name.
         replaced: Replaced,
+        /// Under whose name.
+        actor: Actor,
     },
     /// It had been applied already: this is a retry.
     Before,
@@ -123,15 +125,17 @@ impl<F: Failpoints> Replica<F> {
     }
 
     /// Apply a client's write to a state that isn't this replica's own: what is kept for a primary that can't be
-    /// reached. Several such states of one key may be here, so each dot is minted under a fresh epoch.
+    /// reached. Several such states of one key may be here, and go one by one, so each write opens an epoch of its own; but for
+    /// the actor of the last one, if all that was minted under it is in this state.
     pub fn coordinate_for_another(
         &mut self,
         now: Now,
         key: &[u8],
         state: &mut Siblings<Bytes>,
+        last: Option<Actor>,
         write: Write<'_>,
     ) -> Result<Applied, Refused> {
-        self.minter.apply(now, key, state, write, Record::Anothers)
+        self.minter.apply(now, key, state, write, Record::Anothers(last))
     }
 
     /// Was this write applied here, or elsewhere as far as is known, and replaced since?

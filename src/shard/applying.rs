@@ -29,7 +29,7 @@ impl<F: Failpoints> Shard<F> {
         self.take_what_was_kept(place, write.operation, out);
         let appended = self.next_append();
         Ok(match self.replica.coordinate(now, place, write, appended)? {
-            Applied::Now { replaced } => {
+            Applied::Now { replaced, .. } => {
                 let replaced = on_the_wire(&replaced);
                 self.append(place, &replaced, out);
                 Some(replaced)
@@ -73,16 +73,20 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) -> Result<Option<WireOperations>, Refused> {
         let mut state = known;
-        let applied = self.replica.coordinate_for_another(now, keeping.key, &mut state, write)?;
-        let replaced = match &applied {
-            Applied::Now { replaced } => Some(on_the_wire(replaced)),
-            Applied::Before => None,
+        let last = self.hints.store.minter(keeping.key);
+        let applied = self.replica.coordinate_for_another(now, keeping.key, &mut state, last, write)?;
+        let (replaced, actor) = match &applied {
+            Applied::Now { replaced, actor } => (Some(on_the_wire(replaced)), Some(*actor)),
+            Applied::Before => (None, None),
         };
         let kept = self.hints.store.find(keeping.target, keeping.key);
         let is_news = kept.map_or(!state.is_empty(), |hint| hint.state.would_change(&state));
         if is_news {
             let appended = self.next_append();
             self.hints.store.replace(keeping, state, appended).expect("there was room a moment ago");
+            if let Some(actor) = actor {
+                self.hints.store.note_minter(keeping.key, actor);
+            }
             self.counters.hints_kept += 1;
             let names = replaced.as_deref().unwrap_or_default();
             self.append_hint(keeping.target, self.place(keeping.key), names, out);

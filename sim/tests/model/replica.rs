@@ -30,7 +30,7 @@ pub(crate) fn mint(scope: &Scope, index: usize, node: &mut Node, write: &Write) 
     };
     let operation = write.name.operation();
     let applied = turn(scope, id, node, |replica| coordinate(replica, write, covered));
-    let Applied::Now { replaced } = applied.expect("a write within every limit") else { return None };
+    let Applied::Now { replaced, .. } = applied.expect("a write within every limit") else { return None };
     let version = node.copy.versions().iter().rev().find(|version| version.operation == operation);
     let version = version.expect("what was minted stands").clone();
     if scope.mistake == Some(Mistake::DropsTheClock) && write.delete {

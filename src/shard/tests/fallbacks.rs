@@ -220,3 +220,24 @@ fn a_retry_at_a_fallback_that_keeps_what_replaced_it_applies_once() {
     let here = cluster.client((nodes[0], 0));
     assert_eq!(cluster.get(here, Get { read: 3, ..get(&key) }).values(), [b"new"]);
 }
+
+/// Each write that a fallback took was minted under a name of its own, until there were too many for anybody to take.
+#[test]
+fn a_fallback_takes_any_number_of_writes_to_one_key() {
+    let mut cluster = five(|options| options.durable = true);
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[3..]);
+    let there = cluster.client((nodes[3], 0));
+    for number in 0..600_u32 {
+        let value = number.to_le_bytes();
+        let newer = Put { overwrite: true, write: 1, ..put(&key, &value) };
+        let answer = cluster.put(there, newer);
+        assert!(matches!(answer, Answer::Stored { .. }), "{number}: {answer:?}");
+    }
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(15));
+    assert_eq!(hints(&cluster), 0);
+    let here = cluster.client((nodes[0], 0));
+    assert_eq!(cluster.get(here, Get { read: 3, ..get(&key) }).values(), [599_u32.to_le_bytes()]);
+    assert!(matches!(cluster.put(here, put(&key, b"on")), Answer::Stored { .. }));
+}

@@ -1,7 +1,9 @@
 //! Which slot holds which segment: the one page of the log that is believed before anything else is read.
 //!
 //! It is written twice, one copy after the other, each followed by a sync, and used only when both are durable. So a crash
-//! tears at most one of them, and if one is damaged later the other says the same.
+//! tears at most one of them, and if one is damaged later the other says the same. The number of a version says which
+//! copy is written first ([`first_copy`]). A start numbers its first version such that this is the copy in doubt, not
+//! the one that surely is on the disk: so a crash during that version leaves a whole copy too, however often starts fail.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +35,7 @@ pub struct Manifest {
     pub secret: u64,
     /// How large it is.
     pub geometry: Geometry,
-    /// Counts up with every version that is written.
+    /// Counts up with every version that is written. A start may leave one number out.
     pub version: u64,
     /// The number of the next segment: none has had it yet.
     pub next_segment: u64,
@@ -104,12 +106,16 @@ impl Manifest {
     /// `has_segments` says whether anything was found in the slots: they are written only after both copies are durable,
     /// so without any the creation was interrupted, and can begin again.
     ///
+    /// Its version is one higher than was read if the next one would otherwise go first over the copy that is surely on
+    /// the disk.
+    ///
     /// # Errors
     ///
     /// [`Refusal`], if it isn't one that `owner` may open.
     pub fn choose(copies: [&[u8]; 2], owner: &Identity, has_segments: bool) -> Result<Option<Self>, Refusal> {
         let [first, second] = copies.map(Self::decode);
-        let chosen = match (first, second) {
+        let doubtful = in_doubt([&first, &second], has_segments);
+        let mut chosen = match (first, second) {
             (Copy::Newer(format), _) | (_, Copy::Newer(format)) => return Err(Refusal::Newer { format }),
             (Copy::Whole(first), Copy::Whole(second)) if second.version > first.version => second,
             (Copy::Whole(chosen), _) | (_, Copy::Whole(chosen)) => chosen,
@@ -123,6 +129,9 @@ impl Manifest {
         }
         if found.home != owner.home {
             return Err(Refusal::Cloned { home: found.home });
+        }
+        if first_copy(chosen.version + 1) != doubtful {
+            chosen.version += 1;
         }
         Ok(Some(*chosen))
     }
@@ -246,6 +255,27 @@ impl Entry {
             sealed: (flags & SEALED != 0).then_some(range),
             is_damaged: flags & DAMAGED != 0,
         }
+    }
+}
+
+/// The copy to which a version is written first.
+pub(super) const fn first_copy(version: u64) -> u8 {
+    if version.is_multiple_of(2) { 1 } else { 0 }
+}
+
+/// The copy that may not be on the disk as it was read, or that isn't whole; the other one is durable.
+fn in_doubt(copies: [&Copy; 2], has_segments: bool) -> u8 {
+    match copies {
+        // The second of the same version was begun when the first was durable.
+        [Copy::Whole(first), Copy::Whole(second)] if first.version == second.version => {
+            1 - first_copy(first.version)
+        }
+        // The newer one was begun when the older one was durable, and isn't in use.
+        [Copy::Whole(first), Copy::Whole(second)] => u8::from(second.version > first.version),
+        // The very first version: nothing depends on it yet.
+        [Copy::Whole(_), Copy::Blank] if !has_segments => 0,
+        [Copy::Whole(_), _] => 1,
+        _ => 0,
     }
 }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::failpoint::{Failpoints, NoFailpoints};
 
-use super::manifest::{Entry, Manifest};
+use super::manifest::{Entry, Manifest, first_copy};
 use super::stamp::{Identity, Stamp};
 use super::{Geometry, Range, Segment, SegmentId, Slot, Step, Target, Write};
 
@@ -179,11 +179,13 @@ impl<F: Failpoints> SegmentTable<F> {
         self.manifest(durable).encode(into);
     }
 
-    /// Both copies, each made durable before anything else is done.
+    /// Both copies, each made durable before anything else is done. After a start the copy that may not be on the disk
+    /// comes first, later they alternate.
     pub fn persist_steps(&self) -> [Step; 4] {
         let bytes = self.geometry.manifest_bytes();
         let write = |target| Step::Write(Write { target, offset: 0, bytes });
-        let [first, second] = [Target::Manifest(0), Target::Manifest(1)];
+        let copy = first_copy(self.version);
+        let [first, second] = [Target::Manifest(copy), Target::Manifest(1 - copy)];
         [write(first), Step::Sync(first), write(second), Step::Sync(second)]
     }
 

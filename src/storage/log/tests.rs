@@ -73,6 +73,24 @@ impl Disk {
         opening.finish()
     }
 
+    /// A start that ends with this write of a copy of the manifest: the copy. `None` if it has fewer.
+    fn start_until(&mut self, slots_max: u32, mut write: usize) -> Option<usize> {
+        let before = self.clone();
+        let mut opening = Opening::new(self.recover(slots_max).1, NoFailpoints);
+        let mut buffer = vec![0; SEGMENT_BYTES.max(geometry(slots_max).manifest_bytes())];
+        while let Some(step) = opening.next(|slot| before.slot(slot), &mut buffer).unwrap() {
+            let Step::Write(to) = step else { continue };
+            self.write(to, &buffer);
+            if let Target::Manifest(copy) = to.target {
+                if write == 0 {
+                    return Some(usize::from(copy));
+                }
+                write -= 1;
+            }
+        }
+        None
+    }
+
     fn persist(&mut self, opened: &mut Opened) {
         let mut image = vec![0; opened.table.geometry().manifest_bytes()];
         opened.table.begin_persist(opened.writer.durable(), &mut image);
@@ -315,6 +333,72 @@ fn what_does_not_fit_is_refused_and_nothing_is_appended() {
     let records: Vec<&[u8]> = vec![&too_large[..15_000]; 9];
     assert_eq!(disk.append(&mut opened, &records), Err(Refused::NoSegment));
     assert_eq!(opened.writer.last(), 2, "two segments are full");
+}
+
+/// A record that is larger than the rest of a segment, of which less than half is used, asks for the next one.
+#[test]
+fn a_record_that_finds_no_segment_asks_for_one() {
+    let mut disk = Disk::default();
+    let mut opened = disk.open(8);
+    disk.append(&mut opened, &[b"short"]).unwrap();
+    assert!(!opened.writer.wants_segment());
+    let large: &[&[u8]] = &[&[1; 18_000]];
+    assert_eq!(disk.append(&mut opened, large), Err(Refused::NoSegment));
+    assert!(opened.writer.wants_segment());
+    disk.append(&mut opened, large).unwrap();
+    assert_eq!(opened.writer.last(), 2);
+}
+
+/// A buffer is used up to its last whole sector.
+#[test]
+fn a_buffer_need_not_be_whole_sectors() {
+    let mut disk = Disk::default();
+    let mut opened = disk.open(8);
+    let mut buffer = vec![0; 2 * SECTOR_BYTES + 100];
+    let written = opened.writer.append(&[&[1; 4000], &[2; 10]], &mut buffer, &mut Vec::new()).unwrap();
+    assert_eq!((written.records, written.write.bytes), (1, 2 * SECTOR_BYTES));
+}
+
+/// The power fails during a start, and again during the next: one copy of the manifest is whole each time.
+#[test]
+fn starts_that_fail_one_after_the_other_leave_a_manifest() {
+    let mut disk = Disk::default();
+    let mut opened = disk.open(64);
+    disk.append(&mut opened, &[b"kept"]).unwrap();
+    for [first, second, third] in
+        [[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 0], [1, 0, 0], [2, 0, 1], [3, 0, 0], [3, 1, 0]]
+    {
+        let mut disk = disk.clone();
+        for write in [first, second, third] {
+            let copy = disk.start_until(64, write).unwrap();
+            disk.copies[copy][..512].fill(0xa5);
+            let (found, recovered) = disk.recover(64);
+            assert_eq!(found.len() + recovered.tail.len(), 1);
+        }
+        disk.open(64);
+    }
+}
+
+/// A process dies before a copy is synced, and the next start reads it all the same; then the power fails, and tears both that
+/// copy and the one that this start has begun to write. They are the same one.
+#[test]
+fn a_copy_that_was_read_and_never_synced_is_not_relied_on() {
+    for has_log in [false, true] {
+        for write in 0..4 {
+            let mut disk = Disk::default();
+            if has_log {
+                let mut opened = disk.open(64);
+                disk.append(&mut opened, &[b"kept"]).unwrap();
+            }
+            let Some(unsynced) = disk.start_until(64, write) else { continue };
+            let torn = disk.start_until(64, 0).unwrap();
+            for copy in [unsynced, torn] {
+                disk.copies[copy][..512].fill(0xa5);
+            }
+            let (found, recovered) = disk.recover(64);
+            assert_eq!(found.len() + recovered.tail.len(), usize::from(has_log));
+        }
+    }
 }
 
 /// PROMISES: a failed sync ends all acknowledgements, and a later one that succeeds proves nothing.

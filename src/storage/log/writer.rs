@@ -34,6 +34,8 @@ pub struct Writer<F = NoFailpoints> {
     unsynced: SmallVec<[Slot; 2]>,
     /// The sync that is under way covers all up to here.
     syncing: Option<u64>,
+    /// A record didn't fit into the rest of the active segment, and there was no next one.
+    lacks_segment: bool,
     is_poisoned: bool,
 }
 
@@ -103,6 +105,7 @@ impl<F: Failpoints> Writer<F> {
             witnessed: durable,
             unsynced: SmallVec::new(),
             syncing: None,
+            lacks_segment: false,
             is_poisoned: false,
         }
     }
@@ -120,12 +123,14 @@ impl<F: Failpoints> Writer<F> {
     /// The same while the log is being opened: what is written counts only once the segment is listed.
     pub(super) fn add_reserved(&mut self, table: &SegmentTable<F>, segment: Segment) {
         self.next.push_back((segment, table.stamp(segment.id)));
+        self.lacks_segment = false;
     }
 
-    /// Is it time to reserve the next segment? So that it is there when the one that is written to is full.
+    /// Is it time to reserve the next segment? So that it is there when the one that is written to is full; at the latest
+    /// when [`Refused::NoSegment`] was answered.
     pub fn wants_segment(&self) -> bool {
         let is_half_full = self.active.as_ref().is_none_or(|active| active.at > self.segment_bytes / 2);
-        self.next.is_empty() && is_half_full
+        self.next.is_empty() && (is_half_full || self.lacks_segment)
     }
 
     /// Make a group of the first of these records, as many as fit into `into` and the segment, and number them on from
@@ -154,7 +159,8 @@ impl<F: Failpoints> Writer<F> {
         let active = active.as_mut().expect("a segment was chosen");
         let start = active.at;
         let prefix = if start == 0 { SECTOR_BYTES } else { 0 };
-        let room = into.len().min(*segment_bytes - start);
+        // Of whole sectors: the last one is filled up.
+        let room = into.len().min(*segment_bytes - start) / SECTOR_BYTES * SECTOR_BYTES;
         if prefix > 0 {
             let header = SegmentHeader { segment: active.segment.id, first, durable };
             header.encode(identity, &active.stamp, into);
@@ -274,7 +280,10 @@ impl<F: Failpoints> Writer<F> {
             return Err(Refused::BufferTooSmall { needed });
         }
         if !stays {
-            let (segment, stamp) = self.next.pop_front().ok_or(Refused::NoSegment)?;
+            let Some((segment, stamp)) = self.next.pop_front() else {
+                self.lacks_segment = true;
+                return Err(Refused::NoSegment);
+            };
             self.close_active();
             self.active = Some(Active { segment, stamp, at: 0, first: self.last + 1 });
         }

@@ -77,9 +77,8 @@ impl<F: Failpoints> Shard<F> {
     /// Does this shard hold copies of this partition from when its node was an owner, or would a crash bring some back?
     /// As long as any node does, no tombstone of the partition may be forgotten.
     pub fn keeps_departed(&self, partition: PartitionId) -> bool {
-        let is_on_its_way = |(record, given_up): &(u64, PartitionId)| {
-            *given_up == partition && self.options.durable && !self.is_durable(*record)
-        };
+        let is_on_its_way =
+            |(record, given_up): &(u64, PartitionId)| *given_up == partition && !self.is_durable(*record);
         !self.view.owns(partition) && self.replica.index().keys_of(partition) > 0
             || self.departures.on_record.iter().any(is_on_its_way)
     }
@@ -214,7 +213,7 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_peer(connection, request_id, out);
         }
         let record = self.last_append();
-        if !self.options.durable || self.is_durable(record) {
+        if self.is_durable(record) {
             self.send_held(connection, request_id, out);
         } else if self.formers_waiting(connection) < FORMERS_WAITING_MAX {
             self.wait_for_record(record, Waiter::Former { connection, request_id });
@@ -281,7 +280,7 @@ impl<F: Failpoints> Shard<F> {
         // A retry of a write that was applied here finds its version until nobody retries it any more; and whatever was
         // acknowledged of these copies is on stable storage before the record that ends them.
         let (began, last) = self.departures.began?;
-        if now < began + self.options.budget_max || !(self.is_durable(last) || !self.options.durable) {
+        if now < began + self.options.budget_max || !self.is_durable(last) {
             return None;
         }
         let mut held = kept.filter(|(partition, kept)| self.is_held(**partition, &kept.held_by)).peekable();

@@ -49,6 +49,12 @@ pub trait Failpoints: Clone + fmt::Debug {
         counted
     }
 
+    /// How the log numbers the segment that counting gives this number: for [`Bug::SegmentIdByClock`].
+    #[inline]
+    fn segment_id(&self, counted: u64) -> u64 {
+        counted
+    }
+
     /// May a member have an incarnation of this number? For [`Bug::GenerationByClock`].
     #[inline]
     fn accepts_generation(&self, _incarnation: u64) -> bool {
@@ -105,6 +111,17 @@ pub enum Bug {
     HintsDrainedBeforeMove,
     /// scylla #11217: a removed node is forgotten when it holds nothing any more, and so is its removal.
     RemovedReadmitted,
+
+    /// scylla #4700: the checksum of a record knows nothing of the segment's number.
+    NoGenerationInChecksum,
+    /// scylla #3847: what is damaged is skipped, and nobody hears of it.
+    BadChunksSkipped,
+    /// CASSANDRA-4782: segments are numbered by a clock that a reboot sets back.
+    SegmentIdByClock,
+    /// tigerbeetle PR 2345: at most one torn record ends a log; more of them count as damage.
+    OneTornRecordAssumed,
+    /// tigerbeetle PR 2711: what was written to a wrong place is believed there.
+    MisdirectedTrusted,
 
     /// A write is acknowledged before its record is on stable storage.
     AcknowledgedTooEarly,

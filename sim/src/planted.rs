@@ -197,13 +197,18 @@ pub const PLANTED: [Planted; 22] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 7] = [
+pub const WAITING: [Waiting; 6] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
-    Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
+    Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
-    Waiting { bug: "7: no generation in the record checksum", until: "the log" },
-    Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
-    Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
+    Waiting {
+        bug: "8: segment ids from the monotonic clock (the crash images find it)",
+        until: "reuse of segments in a run",
+    },
+    Waiting {
+        bug: "11: one torn tail record is assumed (the crash images find it)",
+        until: "disks of a run that misdirect writes",
+    },
     Waiting { bug: "13, in part: a removed node is readmitted", until: "removed nodes that come back" },
 ];
 

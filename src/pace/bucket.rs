@@ -83,6 +83,9 @@ impl Bucket {
         let mut flow = rate * seconds(now.since(self.filled));
         self.filled = self.filled.max(now);
         let room = room(rate);
+        // What was owed at a greater rate is worth no more time either.
+        let most = -rate * seconds(DEBT);
+        self.purses.iter_mut().for_each(|purse| purse.balance = purse.balance.max(most));
         // Each time round a purse is filled, or all has been given.
         for _ in 0..CLAIMANTS {
             let open = |purse: &Purse| purse.claims(now) && purse.balance < room;

@@ -190,9 +190,10 @@ impl Pace {
         may
     }
 
-    /// When it may, as things are; not before `now`.
+    /// When to ask again: when it may, as things are, not before `now`; or sooner, since who waits must be seen to wait in each
+    /// interval, and things may get better.
     pub fn ready_at(&self, claimant: Claimant, now: Instant) -> Instant {
-        self.bucket.ready_at(claimant, now, self.law.rate())
+        self.bucket.ready_at(claimant, now, self.law.rate()).min(now + INTERVAL)
     }
 
     /// A step has cost so many bytes and so many keys' states.
@@ -225,6 +226,8 @@ impl Pace {
     /// An interval is over.
     fn think(&mut self) {
         let took = self.now.since(self.since);
+        // Who stood still meanwhile has learned nothing from it.
+        self.law.stand_still(Duration(took.0.saturating_sub(INTERVAL.0)));
         let used = self.spent / seconds(took);
         self.used += (used - self.used) * FORGOTTEN;
         let is_undisturbed = self.used <= UNDISTURBED * self.law.least();
@@ -240,9 +243,8 @@ impl Pace {
         match cause {
             // Who has spent nothing is not what clients feel.
             Some(cause) if self.used >= 1.0 => self.halve(cause, used),
-            // Where nobody knows yet what is usual for clients, nothing is tried on them.
             None if self.held && !is_unknown => self.law.speed_up(self.now),
-            _ => self.law.stand_still(took),
+            _ => self.law.stand_still(took.min(INTERVAL)),
         }
         (self.since, self.spent, self.held, self.foreground) = (self.now, 0.0, false, false);
     }

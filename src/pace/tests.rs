@@ -137,15 +137,19 @@ fn after_a_pause_nobody_spends_more_than_a_purse_and_one_step() {
     let mut model = Model::new(0.3, &[Claimant::Streaming]);
     model.run(Duration::from_secs(10));
     let before = model.pace.reading().rate as f64;
+    let begun = model.now;
     model.now = model.now + Duration::from_secs(60);
+    model.pace.on_turn(model.now);
+    let after = model.pace.reading().rate as f64;
+    assert!(after <= 1.1 * before, "a minute's pause is one interval: {after} after {before}");
     model.pace.on_waited(Duration::from_secs(60));
-    (0..200).for_each(|_| model.pace.on_answered(Instant(model.now.0 - 60_000_000_000)));
+    (0..200).for_each(|_| model.pace.on_answered(begun));
     let mut spent = 0.0;
     while model.pace.may_spend(Claimant::Streaming, model.now) {
         model.pace.spent(Claimant::Streaming, STEP_BYTES, 1);
         spent += STEP;
     }
-    let purse = before.max(model.pace.reading().rate as f64) * seconds(bucket::PURSE);
+    let purse = 1.1 * before * seconds(bucket::PURSE);
     assert!(spent <= purse + STEP, "{spent} beyond {purse}");
     let (done, latencies) = model.run(Duration::from_secs(10));
     assert!(done > 0.2 * CAPACITY, "it is back: {}", done / CAPACITY);
@@ -154,6 +158,29 @@ fn after_a_pause_nobody_spends_more_than_a_purse_and_one_step() {
         model.pace.reading().latency[1] < Duration::from_millis(2),
         "what is usual was not taken from the pause"
     );
+}
+
+/// A step of 64 MiB at a great rate was a minute's debt when the rate was cut, and its claimant slept through all of it.
+#[test]
+fn a_debt_is_worth_no_more_time_when_the_rate_is_cut() {
+    let mut bucket = bucket::Bucket::default();
+    let mut now = Instant(0) + Duration::from_secs(100);
+    assert!(bucket.may_spend(Claimant::Streaming, now, 64.0 * FLOOR));
+    bucket.spent(Claimant::Streaming, 64 << 20, 0, 64.0 * FLOOR);
+    let paid = now + Duration::from_secs(3);
+    while !bucket.may_spend(Claimant::Streaming, now, FLOOR) {
+        assert!(now < paid, "it owes for longer than its debt may last");
+        now = now + MS;
+    }
+}
+
+#[test]
+fn who_waits_asks_in_each_interval() {
+    let mut model = Model::new(0.0, &[Claimant::AntiEntropy]);
+    model.run(Duration::from_secs(1));
+    model.pace.spent(Claimant::AntiEntropy, 1 << 30, 0);
+    let ready = model.pace.ready_at(Claimant::AntiEntropy, model.now);
+    assert!(ready > model.now && ready.since(model.now) <= INTERVAL);
 }
 
 #[test]

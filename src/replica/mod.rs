@@ -134,6 +134,11 @@ impl<F: Failpoints> Replica<F> {
         self.minter.apply(now, key, state, write, Record::Anothers)
     }
 
+    /// Was this write applied here, or elsewhere as far as is known, and replaced since?
+    pub fn has_replaced(&self, operation: OperationId) -> bool {
+        self.minter.superseded.contains(operation)
+    }
+
     /// Another replica has replaced what these writes had left; true if that was news.
     pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) -> bool {
         self.minter.superseded.remember(replaced)

@@ -38,23 +38,25 @@ impl<F: Failpoints> Shard<F> {
         })
     }
 
-    /// This node applied the write when it owned nothing of the key, and owns it now.
+    /// This node applied the write, or what replaced it, when it owned nothing of the key, and owns it now.
     fn take_what_was_kept(&mut self, place: Place<'_>, operation: OperationId, out: &mut Output) {
         if self.hints.store.is_empty() {
             return;
         }
         let kept = self.hints.store.known(place.key);
-        if kept.contains_operation(operation).is_some() {
+        let is_there = kept.contains_operation(operation).is_some() || self.replica.has_replaced(operation);
+        if is_there && !kept.is_empty() {
             self.merge_here(place, &kept, out);
         }
     }
 
     /// What a write is applied to that is kept for another: all that is kept of the key for whomever, and this node's own
-    /// copy, if it owned the key when it applied this very write.
+    /// copy, if it owned the key when it applied this very write or one that replaced it.
     pub(super) fn known_of(&mut self, now: Now, place: Place<'_>, operation: OperationId) -> Siblings<Bytes> {
         let mut known = self.kept(now, place);
+        let has_replaced = self.replica.has_replaced(operation);
         if let Some(entry) = self.replica.read(now, place)
-            && entry.state.contains_operation(operation).is_some()
+            && (has_replaced || entry.state.contains_operation(operation).is_some())
         {
             known.merge(&entry.state);
         }

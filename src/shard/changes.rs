@@ -23,14 +23,15 @@ impl<F: Failpoints> Shard<F> {
         cap: Option<Duration>,
         out: &mut Output,
     ) {
-        if !self.view.is_serving() {
-            let message = "this node has not met the others yet: retry, or ask another";
-            return self.answer_code(out, origin, ErrorCode::NotServing, message);
-        }
         let change = match Change::parse(frame) {
             Ok(change) => change,
             Err(error) => return self.answer_code(out, origin, ErrorCode::BadRequest, &error.to_string()),
         };
+        // A founder that is lost for good would be waited for in vain: before all have met, that much can be said.
+        if !self.view.is_serving() && !matches!(change.what, What::Remove | What::Replace) {
+            let message = "this node has not met the others yet: retry, or ask another; one that won't come can be removed";
+            return self.answer_code(out, origin, ErrorCode::NotServing, message);
+        }
         if self.membership.is_none() {
             let budget = self.budget(0, cap);
             return self.relay_to_sibling(now, origin, frame, ShardId(0), budget, out);

@@ -56,8 +56,8 @@ struct UnderWay {
     /// The request ids that the other has not answered, while an answer is waited for.
     owed: BTreeSet<u64>,
     purpose: Purpose,
-    /// When the other last did as it was asked, and how long it is let alone if it refuses once more.
-    granted: Instant,
+    /// Since when the other has refused what it was asked, and how long it is let alone if it refuses once more.
+    refused_since: Option<Instant>,
     back_off: Duration,
 }
 
@@ -201,8 +201,9 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let waits = Waits::Pause(now.monotonic);
-        let (granted, back_off, owed) = (now.monotonic, ASK_AGAIN_AFTER, BTreeSet::new());
-        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, owed, purpose, granted, back_off });
+        let (refused_since, back_off, owed) = (None, ASK_AGAIN_AFTER, BTreeSet::new());
+        let under_way = UnderWay { with, exchange, waits, owed, purpose, refused_since, back_off };
+        self.exchanges.under_way = Some(under_way);
         self.take_step(now, out);
     }
 
@@ -373,7 +374,7 @@ impl<F: Failpoints> Shard<F> {
     /// The other has done as it was asked: the next step.
     fn go_on(&mut self, now: Now) {
         if let Some(under_way) = &mut self.exchanges.under_way {
-            (under_way.granted, under_way.back_off) = (now.monotonic, ASK_AGAIN_AFTER);
+            (under_way.refused_since, under_way.back_off) = (None, ASK_AGAIN_AFTER);
         }
         self.pause_until(now.monotonic);
     }
@@ -388,7 +389,8 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn on_exchange_refused(&mut self, now: Now, from: LinkId, frame: &Frame<'_>) {
         let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else { return };
         let is_busy = ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::Overloaded);
-        if !is_busy || now.monotonic.since(under_way.granted) > REFUSED_MAX {
+        let since = *under_way.refused_since.get_or_insert(now.monotonic);
+        if !is_busy || now.monotonic.since(since) > REFUSED_MAX {
             return self.abandon(now);
         }
         let pause = under_way.back_off;

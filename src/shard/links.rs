@@ -14,7 +14,7 @@ use ringmain_schema::{Frame, Kind};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::membership::{Intent, PROBE_AFTER};
+use crate::membership::{Intent, Member, PROBE_AFTER};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
@@ -279,12 +279,17 @@ impl<F: Failpoints> Shard<F> {
         if !is_the_failed(link.state) {
             return;
         }
+        if self.view.member(id.node).is_some_and(Member::is_removed) {
+            // Nobody to be called any more.
+            self.links.all.remove(&id);
+            return;
+        }
         // Between half and all of it, so that nodes which lost one another don't call in chorus.
         let pause = link.backoff.0 / 2 + self.prng.below(link.backoff.0 / 2 + 1);
         link.state = if id.node == NodeId(0) || self.view.me < id.node {
             State::Pausing(now.monotonic + Duration(pause))
         } else {
-            State::Awaiting(Some(now.monotonic))
+            State::Awaiting(Some(now.monotonic + Duration(pause)))
         };
         link.backoff = link.backoff.doubled_up_to(BACKOFF_MAX);
         link.port = None;

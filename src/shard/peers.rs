@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, OperationId, ShardId};
 use crate::membership::Member;
+use crate::pace::Claimant;
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Now};
 
@@ -61,7 +62,9 @@ impl<F: Failpoints> Shard<F> {
                 let replicate = Replicate::parse(frame)?;
                 if replicate.exchange {
                     self.pace.spent(self.claimant_of_states(link), frame.length(), 1);
-                } else if !replicate.repair {
+                } else if replicate.repair {
+                    self.pace.spent(Claimant::Serving, frame.length(), 1);
+                } else {
                     self.pace.on_foreground();
                 }
                 self.on_replicate(connection, request_id, &replicate, out);

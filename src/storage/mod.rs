@@ -11,6 +11,7 @@
 
 mod digest;
 mod index;
+pub mod log;
 
 use crate::id::PartitionId;
 

@@ -23,9 +23,10 @@ const ROOMS: [(&str, u8); 17] = [
     ("main", 6),
 ];
 
-/// Imports between rooms of one rank: what storage keeps are the siblings of a key, and what failpoints tell of are
-/// their dots.
-const LEVEL: [(&str, &str); 2] = [("storage", "causality"), ("failpoint", "causality")];
+/// Imports between rooms of one rank: what storage keeps are the siblings of a key, what failpoints tell of are
+/// their dots, and bugs are planted in the log.
+const LEVEL: [(&str, &str); 3] =
+    [("storage", "causality"), ("storage", "failpoint"), ("failpoint", "causality")];
 
 /// The only rooms that see the whole configuration, and what it may see itself.
 const READERS_OF_CONFIG: [&str; 2] = ["shell", "main"];

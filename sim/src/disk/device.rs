@@ -159,23 +159,6 @@ impl Disk {
         std::mem::take(&mut self.injected)
     }
 
-    /// Zeros from `offset` on, at once and for ever. No device does this in one step; it is for the log that is
-    /// ideal.
-    ///
-    /// # Panics
-    ///
-    /// If something is unsynced.
-    pub(super) fn erase_from(&mut self, offset: usize) {
-        assert!(self.is_synced(), "what is unsynced could come back");
-        self.sectors[offset..].fill(0);
-        self.sectors.truncate(offset.next_multiple_of(SECTOR_BYTES));
-    }
-
-    /// As if all that is unsynced had been written once more, without fault.
-    pub(super) fn write_again(&mut self) {
-        self.unsynced.written_again();
-    }
-
     /// `offset` as an index, if so many bytes from there on lie within the capacity.
     fn room(&self, offset: u64, len: usize) -> Option<usize> {
         let at = usize::try_from(offset).ok()?;

@@ -74,11 +74,6 @@ impl Unsynced {
         self.given_up = self.pieces.len();
     }
 
-    /// All of this was written once more: the next sync covers what a failed one gave up.
-    pub(super) fn written_again(&mut self) {
-        self.given_up = 0;
-    }
-
     /// Take all of it back, which leaves what syncs have covered.
     pub(super) fn undo_all(&self, disk: &mut [u8]) {
         for piece in self.pieces.iter().rev() {

@@ -8,6 +8,7 @@ use ringmain_schema::Frame;
 use ringmain_schema::frame::Header;
 
 use super::{At, Event, World};
+use crate::disk::LogError;
 use crate::network::{End, Side};
 
 /// A message between shards of a node takes so long.
@@ -42,8 +43,12 @@ impl World {
         for dial in out.dials.drain(..) {
             self.dial(at, &dial);
         }
-        for append in out.appends.drain(..) {
-            self.append(at, &append, &out.bytes);
+        if !out.appends.is_empty() {
+            for append in out.appends.drain(..) {
+                self.append(at, &append, &out.bytes);
+            }
+            // What doesn't fit now, or can't be written any more, is for the sync to see.
+            let _ = self.nodes[at.node].logs[usize::from(at.shard)].write_out();
         }
         for connection in out.closes.drain(..) {
             self.close(at, connection);
@@ -130,6 +135,9 @@ impl World {
         }
         let node = &mut self.nodes[at.node];
         let synced = node.logs[usize::from(at.shard)].sync();
+        if synced == Err(LogError::Full) {
+            return self.plan_sync(at);
+        }
         let running = node.running(at.shard);
         running.syncing = false;
         // After a failed sync nothing is acknowledged until the node restarts.

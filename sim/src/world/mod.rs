@@ -99,6 +99,8 @@ impl World {
         let mut prng = Prng::from_seed(plan.seed ^ 0x5eed);
         let cluster = cluster_id("simulated", NAMES[..plan.nodes].iter().copied());
         let meddler = Meddler::new(planted, plan.read_repair, plan.rare_choices, prng.split());
+        let network = Network::new(plan.network, prng.split());
+        let nodes = process::nodes(&plan, &mut prng, &meddler);
         let mut world = Self {
             now: Instant(0),
             history: History::default(),
@@ -108,8 +110,8 @@ impl World {
             hash: plan.seed,
             events: 0,
             heap: Heap::new(),
-            network: Network::new(plan.network, prng.split()),
-            nodes: process::nodes(&plan, &mut prng),
+            network,
+            nodes,
             clients: Vec::new(),
             cluster,
             context_key: ContextKey::from_cluster(cluster),

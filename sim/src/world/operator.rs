@@ -29,7 +29,7 @@ const REPEAT: Duration = Duration::from_secs(3);
 impl World {
     /// Say this to some node that serves, or try later.
     pub(super) fn say(&mut self, word: Word) {
-        let Some((listener, view)) = self.listener() else {
+        let Some((listener, view)) = self.listener(word) else {
             return self.heap.plan(self.now + AGAIN, Event::Word(word));
         };
         let word = self.instead(word, &view);
@@ -79,14 +79,15 @@ impl World {
         }
     }
 
-    /// Some node that serves and is not about to go.
-    fn listener(&mut self) -> Option<(usize, Arc<View>)> {
+    /// Some node that serves and is not about to go; if all wait for one that is lost, one of those.
+    fn listener(&mut self, word: Word) -> Option<(usize, Arc<View>)> {
         let nodes = self.plan.machines() as u64;
         let node = self.prng.below(nodes) as usize;
         let machine = &self.nodes[node];
         let view = machine.all_running().first()?.shard.view().clone();
         let is_member = view.myself().intent == Intent::Member;
-        (is_member && view.is_serving() && !machine.is_paused() && machine.ending.is_none())
+        let is_lost = matches!(word, Word::Remove(lost) | Word::Replace(lost, _) if self.nodes[lost].is_gone);
+        (is_member && (view.is_serving() || is_lost) && !machine.is_paused() && machine.ending.is_none())
             .then_some((node, view))
     }
 
@@ -129,7 +130,7 @@ impl World {
         self.removed.insert(self.id_of(node));
         let machine = &mut self.nodes[node];
         (machine.is_gone, machine.ending) = (true, None);
-        machine.logs.iter_mut().for_each(crate::disk::IdealLog::wipe);
+        machine.logs.iter_mut().for_each(crate::disk::ShardLog::wipe);
         machine.stable = super::stable::Stable::default();
     }
 

@@ -8,6 +8,7 @@ use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Pla
 use ringmain::prng::Prng;
 use ringmain::ring::Partitions;
 use ringmain::shard::{Input, Machine, Output, Record, Shard, ShardOptions};
+use ringmain::storage::log::Geometry;
 use ringmain::time::{Duration, Instant};
 use ringmain_schema::peer::Gossip;
 
@@ -15,8 +16,9 @@ use super::carry::{FIRST_PORT, ORDINARY_PORT};
 use super::once::Known;
 use super::stable::Stable;
 use super::{At, Event, NAMES, World};
+use crate::checkers::{Promise, Violation};
 use crate::deeds::{DiskFate, Ending};
-use crate::disk::{DiskFaults, DiskImage, IdealLog};
+use crate::disk::{DiskFaults, DiskImage, ShardLog};
 use crate::history::Key;
 use crate::meddler::Meddler;
 use crate::network::End;
@@ -30,8 +32,10 @@ const BUDGET_MAX: Duration = Duration::from_secs(3);
 pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
 const FOUNDERS_MAX: usize = 7;
+/// Of a segment of a log: small, so that a run fills several.
+const SEGMENT_BYTES: u32 = 128 << 10;
 /// Room for a run's records many times over: a full disk is a deed of its own.
-const DISK_BYTES: usize = 1 << 30;
+const SEGMENTS: u32 = 1 << 10;
 /// A node's monotonic clock says this when its machine has just started.
 const MONOTONIC_START: Duration = Duration::from_secs(1);
 
@@ -49,7 +53,7 @@ pub struct Node {
     /// Its disk takes nothing until then.
     pub full_until: Instant,
     /// One log a shard.
-    pub logs: Vec<IdealLog>,
+    pub logs: Vec<ShardLog<Meddler>>,
     /// It is of another cluster.
     pub is_stranger: bool,
     /// It finds the cluster by seeds, and holds nothing until the operator lets it join.
@@ -91,15 +95,16 @@ pub(super) struct Running {
 }
 
 /// All nodes of a plan, none of them started; the stranger comes last.
-pub(super) fn nodes(plan: &Plan, prng: &mut Prng) -> Vec<Node> {
+pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node> {
     let faults = DiskFaults { torn: plan.torn, ..DiskFaults::default() };
+    let geometry = Geometry::new(SEGMENT_BYTES, SEGMENTS).expect("both are within their limits");
     let mut node = |name: &str, shards: u16, is_stranger, is_guest| Node {
         name: name.into(),
         shards,
         life: 0,
         wall_offset_us: prng.below(100_000) as i64 - 50_000,
         full_until: Instant(0),
-        logs: (0..shards).map(|_| IdealLog::new(DISK_BYTES, faults, prng.split())).collect(),
+        logs: (0..shards).map(|_| ShardLog::new(geometry, faults, prng.split(), meddler.clone())).collect(),
         is_stranger,
         is_guest,
         is_gone: false,
@@ -162,7 +167,7 @@ impl Node {
     }
 
     pub(super) fn is_poisoned(&self) -> bool {
-        self.logs.iter().any(IdealLog::is_poisoned)
+        self.logs.iter().any(ShardLog::is_poisoned)
     }
 }
 
@@ -239,10 +244,10 @@ impl World {
         let wall = self.clocks(node).wall;
         self.meddler.set_wall(wall);
         let mut logs = std::mem::take(&mut self.nodes[node].logs);
-        let image = logs.iter().map(IdealLog::image).collect();
+        let image = logs.iter().map(ShardLog::image).collect();
         self.nodes[node].images.push(image);
-        let records: Vec<Vec<Vec<u8>>> =
-            logs.iter_mut().map(|log| log.reopen().map(<[u8]>::to_vec).collect()).collect();
+        let records: Vec<Vec<Vec<u8>>> = logs.iter_mut().map(ShardLog::reopen).collect();
+        self.check_damage(node, &logs);
         self.nodes[node].stable = Stable::of(records.iter().flatten());
         self.nodes[node].known.restart(kept && self.plan.durable, records.iter().flatten());
         let remembered = records[0].iter().rev().find_map(|record| match Record::parse(record) {
@@ -263,7 +268,7 @@ impl World {
             for record in records {
                 match Record::parse(record) {
                     Ok(Record::Key(key)) => {
-                        started.recover(&key).expect("an ideal log keeps what it was given");
+                        started.recover(&key).expect("a log keeps what it was given");
                     }
                     Ok(Record::GivenUp(partition)) => started.recover_given_up(partition),
                     _ => {}
@@ -275,6 +280,14 @@ impl World {
         }
         self.nodes[node].logs = logs;
         self.open_ports(node);
+    }
+
+    /// A crash tears what was not synced, and a log tells that from damage.
+    fn check_damage(&mut self, node: usize, logs: &[ShardLog<Meddler>]) {
+        let Some(log) = logs.iter().find(|log| !log.report().is_clean()) else { return };
+        let sentence = format!("node {node} was told of damage where there was none: {}", log.report());
+        let (promise, operations) = (Promise::Durability, Vec::new());
+        self.violation.get_or_insert(Violation { promise, key: None, sentence, operations });
     }
 
     /// The first tick of each shard: what it appends is on stable storage before anybody is let in.
@@ -303,7 +316,7 @@ impl World {
         let node = &mut self.nodes[node];
         match fate {
             DiskFate::Kept => {}
-            DiskFate::Wiped => node.logs.iter_mut().for_each(IdealLog::wipe),
+            DiskFate::Wiped => node.logs.iter_mut().for_each(ShardLog::wipe),
             DiskFate::OldImage => {
                 // Any of them: that of the last start is of a life whose number the next one takes again, for all
                 // that the disk knows.

@@ -3,7 +3,7 @@
 use ringmain_schema::message::{Change, Changed, ErrorAnswer, ErrorCode, What};
 use ringmain_schema::{Encoder, Frame, Kind};
 
-use super::cluster::{At, Cluster, get, put};
+use super::cluster::{Answer, At, Cluster, get, put};
 use crate::time::Duration;
 
 const WEIGHT: Change<'static> =
@@ -79,6 +79,25 @@ fn who_can_be_reached_is_removed_by_force_only() {
     cluster.run(Duration::from_secs(2));
     assert!(say(&mut cluster, (0, 0), remove).unwrap().applied);
     assert!(say(&mut cluster, (1, 0), Change { name: "n2", force: true, ..remove }).unwrap().applied);
+}
+
+/// All restarted, and one didn't come back. The others waited for it, and refused to be told that it wouldn't come.
+#[test]
+fn a_founder_that_is_lost_can_be_removed_before_the_others_serve() {
+    for shards in [1, 2] {
+        let mut cluster = Cluster::new(3, shards);
+        (0..3).for_each(|node| cluster.kill(node));
+        (0..2).for_each(|node| cluster.start(node));
+        cluster.run(Duration::from_secs(5));
+        let remove = Change { what: What::Remove, name: "n2", weight: 0, ..WEIGHT };
+        let leave = Change { what: What::Leave, ..remove };
+        let (code, message) = say(&mut cluster, (0, 0), leave).unwrap_err();
+        assert!(code == ErrorCode::NotServing && message.contains("removed"), "{message}");
+        assert!(say(&mut cluster, (0, shards - 1), remove).unwrap().applied);
+        cluster.run(Duration::from_secs(5));
+        let client = cluster.client((1, 0));
+        assert!(matches!(cluster.put(client, put(b"k", b"milk")), Answer::Stored { nodes: 2, .. }));
+    }
 }
 
 #[test]

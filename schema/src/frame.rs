@@ -38,6 +38,10 @@ impl Kind {
     pub const TREE_REQUEST: Self = Self(40);
     pub const KEYS_REQUEST: Self = Self(41);
     pub const PULL_REQUEST: Self = Self(42);
+    pub const PROPOSE: Self = Self(48);
+    pub const ROUND: Self = Self(49);
+    pub const LOST: Self = Self(50);
+    pub const LIVES: Self = Self(51);
 
     pub const WELCOME: Self = Self(129);
     pub const GOT: Self = Self(130);
@@ -54,6 +58,10 @@ impl Kind {
     pub const TREE: Self = Self(168);
     pub const KEYS: Self = Self(169);
     pub const PULLED: Self = Self(170);
+    pub const EPOCH: Self = Self(176);
+    pub const BOUND: Self = Self(177);
+    pub const ROUND_OVER: Self = Self(178);
+    pub const MET: Self = Self(179);
 
     pub const ERROR: Self = Self(255);
 

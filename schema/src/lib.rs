@@ -7,6 +7,7 @@
 //! What server and client must agree on besides frames lives here too: how a key becomes a token.
 
 pub mod encode;
+pub mod epoch;
 pub mod exchange;
 pub mod frame;
 mod generated;

@@ -45,11 +45,13 @@ pub enum Fault {
     PowerLoss,
     /// The operator changes the members.
     Churn,
+    /// What was deleted is forgotten.
+    Reaping,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 19] = [
+    pub const ALL: [(Self, &str); 20] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -69,6 +71,7 @@ impl Fault {
         (Self::Stranger, "stranger"),
         (Self::PowerLoss, "power-loss"),
         (Self::Churn, "churn"),
+        (Self::Reaping, "reaping"),
     ];
 }
 

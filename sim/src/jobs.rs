@@ -26,7 +26,7 @@ pub struct Batch {
 }
 
 /// What came of many seeds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     /// Seeds that were run.
     pub seeds: u64,
@@ -42,6 +42,20 @@ pub struct Tally {
     pub outcomes: [usize; 4],
     /// All events.
     pub events: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            seeds: 0,
+            failed: Vec::new(),
+            real: Duration::ZERO,
+            virtual_ns: 0,
+            reached: [0; Rare::ALL.len()],
+            outcomes: [0; 4],
+            events: 0,
+        }
+    }
 }
 
 /// Failed reports that are kept: more say nothing new.

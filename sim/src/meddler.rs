@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use ringmain::causality::{Dot, VersionVector};
+use bytes::Bytes;
+use ringmain::causality::{Dot, Siblings, VersionVector};
 use ringmain::failpoint::{Bug, Choice, Failpoints, Minted, Rare};
 use ringmain::id::OperationId;
 use ringmain::prng::Prng;
@@ -21,6 +22,7 @@ struct Inside {
     prng: RefCell<Prng>,
     reached: RefCell<[u32; Rare::ALL.len()]>,
     minted: RefCell<Vec<Mint>>,
+    reaped: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -52,8 +54,9 @@ impl Meddler {
             read_repair,
             rare_choices: Cell::new(rare_choices),
             prng: RefCell::new(prng),
-            reached: RefCell::default(),
+            reached: RefCell::new([0; Rare::ALL.len()]),
             minted: RefCell::default(),
+            reaped: RefCell::default(),
             wall: Cell::default(),
         }))
     }
@@ -71,6 +74,11 @@ impl Meddler {
     /// Dots minted since the last call.
     pub fn take_minted(&self) -> Vec<Mint> {
         std::mem::take(&mut *self.0.minted.borrow_mut())
+    }
+
+    /// Keys forgotten since the last call, with all that was known of each.
+    pub fn take_reaped(&self) -> Vec<(Vec<u8>, Siblings<Bytes>)> {
+        std::mem::take(&mut *self.0.reaped.borrow_mut())
     }
 
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
@@ -105,6 +113,10 @@ impl Failpoints for Meddler {
             value: minted.value.map(<[u8]>::to_vec),
             operation: minted.operation,
         });
+    }
+
+    fn reaped(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.reaped.borrow_mut().push((key.to_vec(), state.clone()));
     }
 
     fn generation(&self, counted: u64) -> u64 {

@@ -101,7 +101,10 @@ impl<F: Failpoints> Minter<F> {
         {
             return Actor { id, epoch: 1 };
         }
-        let fresh = Actor { id, epoch: self.epoch + 1 };
+        let fresh = match self.failpoints.planted(Bug::ReapedWithItsActor) {
+            true => Actor { id, epoch: 1 },
+            false => Actor { id, epoch: self.epoch + 1 },
+        };
         if record == Record::Anothers || self.failpoints.rare(Choice::FreshEpoch) {
             return fresh;
         }

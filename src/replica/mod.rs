@@ -20,8 +20,8 @@ use smallvec::SmallVec;
 
 use crate::causality::{Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
-use crate::id::OperationId;
-use crate::storage::{Change, Entry, Index};
+use crate::id::{OperationId, PartitionId};
+use crate::storage::{Change, Entry, Index, digest};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
@@ -171,6 +171,46 @@ impl<F: Failpoints> Replica<F> {
     /// The log record that covers a key's state; 0 if there is none.
     pub fn appended(&self, place: Place<'_>) -> u64 {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
+    }
+
+    /// Forget the keys under this token of whose state this is the digest: what was known of them. Their writes are
+    /// remembered for a while, as if they had been replaced.
+    pub fn reap(&mut self, partition: PartitionId, token: u64, hash: u64) -> SmallVec<[Box<Entry>; 1]> {
+        let gone = self.index.forget(partition, token, hash);
+        gone.iter().for_each(|entry| self.minter.superseded.remember_all(&entry.state));
+        gone
+    }
+
+    /// Forget how far actors were seen that no version is by, of the keys under this token of whose state this is the
+    /// digest: those keys. `appended` are the log records that will cover them, from this one on, if there is a log.
+    pub fn prune(&mut self, partition: PartitionId, token: u64, hash: u64, appended: u64) -> Vec<Box<[u8]>> {
+        let is_it = |entry: &&Entry| digest(token, &entry.state) == hash && entry.state.is_prunable();
+        let keys: Vec<Box<[u8]>> =
+            self.index.under(partition, token).filter(is_it).map(|entry| entry.key.clone()).collect();
+        for (key, more) in keys.iter().zip(0..) {
+            self.index.update(partition, token, key, |entry| {
+                entry.state.prune();
+                entry.appended = if appended > 0 { appended + more } else { 0 };
+            });
+        }
+        keys
+    }
+
+    /// Forget all keys of a partition; their writes are remembered, as above.
+    #[expect(clippy::vec_box, reason = "as the index keeps them")]
+    pub fn wipe(&mut self, partition: PartitionId) -> Vec<Box<Entry>> {
+        let gone = self.index.forget_all(partition);
+        gone.iter().for_each(|entry| self.minter.superseded.remember_all(&entry.state));
+        gone
+    }
+
+    /// Forget a key, whatever is known of it.
+    pub fn forget(&mut self, place: Place<'_>) {
+        let Place { key, token, partition } = place;
+        if let Some(entry) = self.index.find(partition, token, key) {
+            let hash = digest(token, &entry.state);
+            self.reap(partition, token, hash);
+        }
     }
 
     /// Keys held, deleted ones included.

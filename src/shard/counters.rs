@@ -28,6 +28,14 @@ pub(super) struct Counters {
     pub(super) hints_kept: u64,
     pub(super) hints_declined: u64,
     pub(super) hints_handed_over: u64,
+    pub(super) reap_rounds: u64,
+    pub(super) reap_rounds_given_up: u64,
+    /// Deleted keys that were forgotten.
+    pub(super) keys_reaped: u64,
+    /// Keys of which actors without a version were forgotten.
+    pub(super) keys_pruned: u64,
+    /// Keys of copies of an older epoch.
+    pub(super) keys_wiped: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -38,7 +46,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 26] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 31] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -62,6 +70,11 @@ impl Counters {
             ("hints_kept", self.hints_kept),
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),
+            ("reap_rounds", self.reap_rounds),
+            ("reap_rounds_given_up", self.reap_rounds_given_up),
+            ("keys_reaped", self.keys_reaped),
+            ("keys_pruned", self.keys_pruned),
+            ("keys_wiped", self.keys_wiped),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

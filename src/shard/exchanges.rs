@@ -20,6 +20,7 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
+use super::trees::NOT_COMPARED;
 
 /// An answer that isn't there by then won't come.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -58,6 +59,13 @@ enum Waits {
 }
 
 impl Exchanges {
+    /// This partition is not streamed any more, or not by this exchange.
+    pub(super) fn forget(&mut self, partition: PartitionId) {
+        if let Some(under_way) = &mut self.under_way {
+            under_way.streamed.retain(|streamed| *streamed != partition);
+        }
+    }
+
     /// When the exchange under way goes on, or is given up.
     fn next_step(&self) -> Option<Instant> {
         self.under_way.as_ref().map(|under_way| match under_way.waits {
@@ -155,7 +163,9 @@ impl<F: Failpoints> Shard<F> {
         let partitions = |with: LinkId| -> Vec<PartitionId> {
             let mine = self.view.ring.partitions().iter().filter(|partition| self.is_mine(*partition));
             mine.filter(|&partition| {
-                self.both_hold(with.node, partition) && self.link_to(with.node, partition) == Some(with)
+                self.takes_copies(partition)
+                    && self.both_hold(with.node, partition)
+                    && self.link_to(with.node, partition) == Some(with)
             })
             .collect()
         };
@@ -210,12 +220,15 @@ impl<F: Failpoints> Shard<F> {
             Step::Branches(partition) => Nodes::Branches(partition.0),
             Step::Leaves(partition, branch) => Nodes::Leaves { partition: partition.0, branch },
             Step::List(Selection { partition, branch, leaves, from }) => {
-                let request = KeysRequest { ring, partition: partition.0, branch, leaves, from };
+                let partition_epoch = self.epochs.number(partition);
+                let request =
+                    KeysRequest { ring, partition: partition.0, branch, leaves, from, partition_epoch };
                 out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
                 return Asked::Question { tokens: 0 };
             }
             Step::Pull(partition, tokens) => {
-                let request = PullRequest { ring, partition: partition.0, tokens };
+                let partition_epoch = self.epochs.number(partition);
+                let request = PullRequest { ring, partition: partition.0, tokens, partition_epoch };
                 out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
                 return Asked::Question { tokens: 0 };
             }
@@ -225,7 +238,13 @@ impl<F: Failpoints> Shard<F> {
             }
             Step::Done => unreachable!("a round that is done asks nothing"),
         };
-        let request = TreeRequest { ring, nodes };
+        let epochs = match &nodes {
+            Nodes::Roots(_) => Vec::new(),
+            Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => {
+                vec![self.epochs.number(PartitionId(*partition))]
+            }
+        };
+        let request = TreeRequest { ring, nodes, epochs };
         out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
         Asked::Question { tokens: 0 }
     }
@@ -236,6 +255,7 @@ impl<F: Failpoints> Shard<F> {
         now: Now,
         from: LinkId,
         frame: &Frame<'_>,
+        out: &mut Output,
     ) -> Result<(), Malformed> {
         let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else {
             return Ok(());
@@ -244,7 +264,10 @@ impl<F: Failpoints> Shard<F> {
         let fits = match frame.header.kind {
             Kind::TREE => {
                 pause = Duration::ZERO;
-                let fits = under_way.exchange.on_nodes(&self.trees, &Tree::parse(frame)?.nodes);
+                let Tree { mut nodes, epochs } = Tree::parse(frame)?;
+                self.pass_over_other_epochs(from, &mut nodes, &epochs, out);
+                let Some(under_way) = &mut self.exchanges.under_way else { return Ok(()) };
+                let fits = under_way.exchange.on_nodes(&self.trees, &nodes);
                 if F::WATCHED && under_way.exchange.leaves().count_ones() == 1 {
                     self.failpoints.reached(Rare::DifferenceInOneLeaf);
                 }
@@ -259,6 +282,26 @@ impl<F: Failpoints> Shard<F> {
         })?;
         self.go_on_after(now, pause);
         Ok(())
+    }
+
+    /// Partitions of another epoch there than here are not compared, and nothing of them is streamed: whoever is behind is
+    /// told.
+    fn pass_over_other_epochs(&mut self, from: LinkId, nodes: &mut [u64], epochs: &[u64], out: &mut Output) {
+        let Some(under_way) = &self.exchanges.under_way else { return };
+        let Step::Roots(partitions) = under_way.exchange.step() else { return };
+        let epochs = epochs.iter().copied().chain(std::iter::repeat(0));
+        for ((partition, node), theirs) in partitions.into_iter().zip(nodes).zip(epochs) {
+            if theirs == self.comparable_epoch(partition) {
+                continue;
+            }
+            *node = self.trees.root(partition);
+            self.exchanges.forget(partition);
+            if theirs != NOT_COMPARED
+                && let Some(connection) = self.links.connection(from)
+            {
+                self.tell_epoch(connection, 0, partition, out);
+            }
+        }
     }
 
     fn on_keys(&mut self, keys: &Keys<'_>) -> Result<(), Unexpected> {

@@ -18,12 +18,14 @@ mod batch;
 mod changes;
 mod counters;
 mod deadlines;
+mod epochs;
 mod exchanges;
 mod fallbacks;
 mod gets;
 mod hints;
 mod io;
 mod links;
+mod meeting;
 mod nodes;
 mod operations;
 mod options;
@@ -33,6 +35,7 @@ mod recovery;
 mod regroup;
 mod relay;
 mod requests;
+mod rounds;
 mod sessions;
 mod status;
 mod streams;
@@ -59,6 +62,7 @@ use appends::Appends;
 use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
+use epochs::Epochs;
 use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
@@ -104,6 +108,7 @@ pub struct Shard<F = NoFailpoints> {
     batches: Table<Batch>,
     hints: Hints,
     streams: Streams,
+    epochs: Epochs,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -165,6 +170,7 @@ impl<F: Failpoints> Shard<F> {
             batches: Table::new(BATCHES_MAX, Tag::Batches),
             hints: Hints::new(options.hint_bytes_max),
             streams: Streams::default(),
+            epochs: Epochs::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -175,6 +181,7 @@ impl<F: Failpoints> Shard<F> {
             view,
         };
         shard.want_links();
+        shard.look_whom_to_meet();
         shard
     }
 
@@ -214,8 +221,8 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
-        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints];
+        let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, epochs];
         all.into_iter().flatten().min()
     }
 
@@ -241,6 +248,8 @@ impl<F: Failpoints> Shard<F> {
         self.hand_over(now, out);
         self.keep_trees();
         self.tend_exchange(now, out);
+        self.tend_epochs(now, out);
+        self.tell_loss(out);
         self.tell_own_progress(out);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Operation {
     pub(super) key: Box<[u8]>,
     token: u64,
     pub(super) partition: PartitionId,
+    /// The partition's, when what was told so far was told.
+    pub(super) epoch: u64,
     pub(super) work: Work,
 }
 
@@ -79,7 +81,8 @@ impl<F: Failpoints> Shard<F> {
     ) -> Option<u64> {
         let Place { key, token, partition } = place;
         let (due, deadline) = (now + self.patience(budget), now + budget);
-        let operation = Operation { origin, deadline, due, key: key.into(), token, partition, work };
+        let epoch = self.epoch(partition);
+        let operation = Operation { origin, deadline, due, key: key.into(), token, partition, epoch, work };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;

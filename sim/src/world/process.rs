@@ -24,6 +24,8 @@ use crate::plan::{Plan, REPLICAS};
 
 /// Primaries compare their hash trees so often.
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// Each partition is looked at so often for what may be forgotten.
+const REAP_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
@@ -216,6 +218,7 @@ impl World {
         (options.read, options.write) = (self.plan.read, self.plan.write);
         options.durable = self.plan.durable;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
+        options.reap = self.plan.reaping.then_some(REAP_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;
@@ -258,8 +261,8 @@ impl World {
             };
             let mut started = Shard::with_failpoints(options, membership, &seeds, prng, meddler);
             for record in records {
-                if let Ok(Record::Key(key)) = Record::parse(record) {
-                    started.recover(&key).expect("an ideal log keeps what it was given");
+                if let Ok(record) = Record::parse(record) {
+                    started.recover_record(&record).expect("an ideal log keeps what it was given");
                 }
             }
             let base = logs[usize::from(shard)].last();

@@ -374,11 +374,13 @@ impl<F: Failpoints> Shard<F> {
 
     /// When something about epochs is due.
     pub(super) fn next_epochs(&self) -> Option<Instant> {
-        [self.next_meeting(), self.next_in_rounds()].into_iter().flatten().min()
+        let all = [self.next_meeting(), self.next_in_rounds()].into_iter().flatten();
+        // A node that doesn't serve waits for others, who will wake it.
+        all.min().filter(|_| self.view.is_serving())
     }
 
     pub(super) fn tend_epochs(&mut self, now: Now, out: &mut Output) {
-        if self.next_epochs().is_some_and(|at| at <= now.monotonic) && self.view.is_serving() {
+        if self.next_epochs().is_some_and(|at| at <= now.monotonic) {
             self.tend_meeting(now, out);
             self.tend_rounds(now, out);
         }

@@ -38,7 +38,49 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 19] = [
+pub const PLANTED: [Planted; 25] = [
+    Planted {
+        name: "reaped-with-its-actor",
+        bug: Bug::ReapedWithItsActor,
+        shipped: "2: riak_kv PR 1094",
+        breaks: &[UniqueDots, Durability, HonestContext, ConcurrentSiblings],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "reap-ignores-hints",
+        bug: Bug::ReapIgnoresHints,
+        shipped: "5: scylla #23712",
+        breaks: &[NoResurrection, Durability],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "any-epoch-is-taken",
+        bug: Bug::AnyEpochIsTaken,
+        shipped: "our own",
+        breaks: &[Membership, NoResurrection],
+        seeds: 500,
+    },
+    Planted {
+        name: "old-read-repairs",
+        bug: Bug::OldReadRepairs,
+        shipped: "our own",
+        breaks: &[NoResurrection, Durability, Convergence],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "acknowledges-unmet",
+        bug: Bug::AcknowledgesUnmet,
+        shipped: "our own",
+        breaks: &[Durability, NoResurrection, Overlap, Membership],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "raise-told-too-early",
+        bug: Bug::RaiseToldTooEarly,
+        shipped: "our own",
+        breaks: &[Durability, NoResurrection, Overlap, Membership],
+        seeds: 5_000,
+    },
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -175,10 +217,8 @@ pub const PLANTED: [Planted; 19] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 8] = [
-    Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
+pub const WAITING: [Waiting; 6] = [
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
-    Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
     Waiting { bug: "6: hints are drained before ownership moves", until: "changes while hints are pending" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },

@@ -25,11 +25,17 @@ use super::links::LinkId;
 use super::meeting::Meeting;
 use super::rounds::Rounds;
 
+/// Whatever counts up honestly stays below this.
+pub(super) const EPOCH_MAX: u64 = 1 << 48;
+
 /// What a shard knows of the epochs of its partitions.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
     /// Of partitions of which there is something to know.
     all: BTreeMap<PartitionId, Known>,
+    /// Is this shard bound by any round, and is any partition to be streamed again? Asked at each turn.
+    is_bound: bool,
+    is_any_lost: bool,
     /// Lives of others that this shard has noted for good; at most one for each member.
     pub(super) lives: BTreeMap<NodeId, u64>,
     /// The log record that covers these.
@@ -76,8 +82,19 @@ impl Epochs {
     }
 
     /// Is anything to be streamed again?
-    pub(super) fn has_lost(&self) -> bool {
-        self.all.values().any(|known| known.epoch.lost)
+    pub(super) const fn has_lost(&self) -> bool {
+        self.is_any_lost
+    }
+
+    /// Is there a round by which this shard is bound?
+    pub(super) const fn is_bound(&self) -> bool {
+        self.is_bound
+    }
+
+    /// Something has changed.
+    fn note(&mut self) {
+        self.is_bound = self.all.values().any(|known| !known.epoch.bindings.is_empty());
+        self.is_any_lost = self.all.values().any(|known| known.epoch.lost);
     }
 
     /// What was wiped and has not been streamed again.
@@ -184,7 +201,8 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let partition = PartitionId(told.partition);
-        if self.trees.partitions() <= told.partition || !self.is_mine(partition) || !self.is_met(partition) {
+        let is_ours = told.partition < self.trees.partitions() && self.is_mine(partition);
+        if !is_ours || !self.is_met(partition) || told.epoch > EPOCH_MAX {
             return;
         }
         if told.epoch > self.epoch(partition) {
@@ -192,7 +210,8 @@ impl<F: Failpoints> Shard<F> {
             let mut bindings = self.epochs.bindings(partition).iter();
             let is_bound =
                 bindings.any(|bound| (bound.proposer(), bound.round()) == (told.proposer, told.round));
-            if is_next && is_bound && self.view.owns(partition) {
+            // Whoever hears it as an answer has missed it before.
+            if is_next && is_bound && request_id != 0 && self.view.owns(partition) {
                 self.failpoints.reached(Rare::CaughtUp);
             }
             self.raise(now, told, is_next && is_bound, out);
@@ -278,6 +297,7 @@ impl<F: Failpoints> Shard<F> {
         }
         // It was so when it was written.
         known.epoch.wiped = false;
+        self.epochs.note();
     }
 
     /// When the last record about a partition's epoch is on stable storage.
@@ -326,6 +346,7 @@ impl<F: Failpoints> Shard<F> {
         self.keep_trees();
         let known = self.epochs.known_mut(partition);
         known.epoch = Epoch { wiped: false, ..told.clone() };
+        self.epochs.note();
     }
 
     /// The same of lives that were noted.
@@ -338,6 +359,9 @@ impl<F: Failpoints> Shard<F> {
 
     /// Partitions that were wiped, and of which shard 0 doesn't know it yet.
     pub(super) fn lost_partitions(&self) -> PartitionSet {
+        if !self.epochs.has_lost() {
+            return PartitionSet::default();
+        }
         let lost = self.epochs.all.iter().filter(|(_, known)| known.epoch.lost && !known.is_loss_known);
         lost.map(|(partition, _)| *partition).collect()
     }
@@ -357,6 +381,10 @@ impl<F: Failpoints> Shard<F> {
     /// A view was taken: does it show what is lost here, or that it has been streamed again?
     pub(super) fn follow_with_epochs(&mut self, out: &mut Output) {
         self.epochs.is_loss_told = false;
+        self.look_whom_to_meet();
+        if !self.epochs.has_lost() {
+            return;
+        }
         let lost: Vec<PartitionId> =
             self.epochs.all.iter().filter(|(_, known)| known.epoch.lost).map(|(at, _)| *at).collect();
         for partition in lost {
@@ -369,7 +397,6 @@ impl<F: Failpoints> Shard<F> {
                 self.record_epoch(partition, out);
             }
         }
-        self.look_whom_to_meet();
     }
 
     /// When something about epochs is due.

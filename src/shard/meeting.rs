@@ -17,9 +17,11 @@ use smallvec::SmallVec;
 
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
+use crate::membership::BORN;
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
+use super::epochs::EPOCH_MAX;
 use super::io::{Append, Output};
 use super::links::LinkId;
 
@@ -52,7 +54,8 @@ impl<F: Failpoints> Shard<F> {
     /// A view was taken, or somebody was met.
     pub(super) fn look_whom_to_meet(&mut self) {
         let life = self.life();
-        let awaited_in = self.unmet().next().map(|_| life);
+        let is_trusted = life <= BORN || self.unmet().next().is_none();
+        let awaited_in = (!is_trusted).then_some(life);
         let meeting = &mut self.epochs.meeting;
         if meeting.awaited_in != awaited_in {
             *meeting = Meeting { awaited_in, ..Meeting::default() };
@@ -159,7 +162,8 @@ impl<F: Failpoints> Shard<F> {
         let others = self.others();
         for &(partition, epoch, standing) in &met.partitions {
             let partition = PartitionId(partition);
-            if partition.0 >= self.trees.partitions() || !self.is_mine(partition) || self.is_met(partition) {
+            let is_ours = partition.0 < self.trees.partitions() && self.is_mine(partition);
+            if !is_ours || self.is_met(partition) || epoch > EPOCH_MAX {
                 continue;
             }
             let told = self.epochs.meeting.told.entry(partition).or_default();

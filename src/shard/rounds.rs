@@ -73,7 +73,7 @@ impl<F: Failpoints> Shard<F> {
         let under_way = rounds.under_way.as_ref().map(|round| round.until.min(round.ask_again));
         let step = self.options.reap.and(Some(rounds.next_step.unwrap_or_default()));
         let step = step.filter(|_| rounds.under_way.is_none());
-        let question = self.epochs.bound().next().map(|_| rounds.next_question);
+        let question = self.epochs.is_bound().then_some(rounds.next_question);
         [under_way, step, question].into_iter().flatten().min()
     }
 
@@ -515,7 +515,7 @@ impl<F: Failpoints> Shard<F> {
     /// Whoever is bound asks how the round has ended. A round of this shard's own that it has forgotten is over: its
     /// raise would be on record.
     fn ask_how_rounds_ended(&mut self, now: Now, out: &mut Output) {
-        if self.epochs.rounds.next_question > now.monotonic {
+        if !self.epochs.is_bound() || self.epochs.rounds.next_question > now.monotonic {
             return;
         }
         self.epochs.rounds.next_question = now.monotonic + QUESTION_EVERY;

@@ -15,7 +15,9 @@ use super::{Applied, Covered, Refused, Replaced, Write};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Record {
     /// This replica's own, the only one that it has of the key.
-    Own,
+    /// Of its actors those up to this epoch have been forgotten: a context from before may still tell of them, and too
+    /// little.
+    Own { retired: u32 },
     /// Kept for another node; there may be more such states of the key.
     Anothers,
 }
@@ -37,6 +39,11 @@ impl<F: Failpoints> Minter<F> {
     pub(super) const fn new(actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
         let superseded = Superseded::new(SUPERSEDED_MAX);
         Self { actor_id, epoch: 0, superseded, state_bytes_max, failpoints }
+    }
+
+    /// The last epoch used.
+    pub(super) const fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Apply a write to a key's state, unless it was applied before.
@@ -105,11 +112,12 @@ impl<F: Failpoints> Minter<F> {
             true => Actor { id, epoch: 1 },
             false => Actor { id, epoch: self.epoch + 1 },
         };
-        if record == Record::Anothers || self.failpoints.rare(Choice::FreshEpoch) {
+        let Record::Own { retired } = record else { return fresh };
+        if self.failpoints.rare(Choice::FreshEpoch) {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.
-        let is_mine = |actor: Actor| actor.id == id && actor.epoch <= self.epoch;
+        let is_mine = |actor: Actor| actor.id == id && (retired + 1..=self.epoch).contains(&actor.epoch);
         state.clock().iter().rev().find(|(actor, _)| is_mine(*actor)).map_or(fresh, |&(actor, _)| actor)
     }
 }

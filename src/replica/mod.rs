@@ -15,6 +15,8 @@ mod minter;
 mod superseded;
 mod wire;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -84,6 +86,8 @@ pub type Replaced = SmallVec<[OperationId; 1]>;
 pub struct Replica<F = NoFailpoints> {
     index: Index,
     minter: Minter<F>,
+    /// Epochs of this replica's actors that are not used any more, by partition: those up to this one.
+    retired: BTreeMap<PartitionId, u32>,
 }
 
 impl Replica {
@@ -96,7 +100,8 @@ impl Replica {
 impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
-        Self { index: Index::new(partitions), minter: Minter::new(actor_id, state_bytes_max, failpoints) }
+        let minter = Minter::new(actor_id, state_bytes_max, failpoints);
+        Self { index: Index::new(partitions), minter, retired: BTreeMap::new() }
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
@@ -112,9 +117,10 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
+        let retired = self.retired.get(&place.partition).copied().unwrap_or(0);
         let minter = &mut self.minter;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own)?;
+            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own { retired })?;
             if applied != Applied::Before {
                 entry.appended = appended;
             }
@@ -171,6 +177,11 @@ impl<F: Failpoints> Replica<F> {
     /// The log record that covers a key's state; 0 if there is none.
     pub fn appended(&self, place: Place<'_>) -> u64 {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
+    }
+
+    /// Something of a partition is about to be forgotten: what is minted there from now on is minted by somebody new.
+    pub fn retire(&mut self, partition: PartitionId) {
+        self.retired.insert(partition, self.minter.epoch());
     }
 
     /// Forget the keys under this token of whose state this is the digest: what was known of them. Their writes are

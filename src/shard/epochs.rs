@@ -228,6 +228,7 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn raise(&mut self, now: Now, told: &Epoch, is_bound: bool, out: &mut Output) {
         let partition = PartitionId(told.partition);
         let is_owner = self.view.owns(partition) || self.view.owned(partition);
+        self.replica.retire(partition);
         let (mut gone, mut wiped) = (Vec::new(), Vec::new());
         if is_bound {
             let reaped = told.reaped.iter();

@@ -265,7 +265,7 @@ impl<F: Failpoints> Shard<F> {
             Kind::TREE => {
                 pause = Duration::ZERO;
                 let Tree { mut nodes, epochs } = Tree::parse(frame)?;
-                self.pass_over_other_epochs(from, &mut nodes, &epochs, out);
+                self.pass_over_other_epochs(now, from, &mut nodes, &epochs, out);
                 let Some(under_way) = &mut self.exchanges.under_way else { return Ok(()) };
                 let fits = under_way.exchange.on_nodes(&self.trees, &nodes);
                 if F::WATCHED && under_way.exchange.leaves().count_ones() == 1 {
@@ -286,7 +286,14 @@ impl<F: Failpoints> Shard<F> {
 
     /// Partitions of another epoch there than here are not compared, and nothing of them is streamed: whoever is behind is
     /// told.
-    fn pass_over_other_epochs(&mut self, from: LinkId, nodes: &mut [u64], epochs: &[u64], out: &mut Output) {
+    fn pass_over_other_epochs(
+        &mut self,
+        now: Now,
+        from: LinkId,
+        nodes: &mut [u64],
+        epochs: &[u64],
+        out: &mut Output,
+    ) {
         let Some(under_way) = &self.exchanges.under_way else { return };
         let Step::Roots(partitions) = under_way.exchange.step() else { return };
         let epochs = epochs.iter().copied().chain(std::iter::repeat(0));
@@ -296,6 +303,8 @@ impl<F: Failpoints> Shard<F> {
             }
             *node = self.trees.root(partition);
             self.exchanges.forget(partition);
+            // What is left out of a stream is looked for again, a little later.
+            self.streams.rest(now.monotonic);
             if theirs != NOT_COMPARED
                 && let Some(connection) = self.links.connection(from)
             {

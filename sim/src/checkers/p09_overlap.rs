@@ -2,8 +2,8 @@
 //! a descendant: restarts, wipes and joins included, since an incomplete replica's not-found says nothing.
 //!
 //! What a read has seen is its context. So of each write that was acknowledged before the call, one dot at
-//! least is covered by it, was forgotten by then with its tombstones, or one of something that replaced it. The reads of a key are gone through in the
-//! order of their calls, and the writes join as they are acknowledged.
+//! least is covered by it, or one of something that replaced it, or was forgotten by then with its tombstones. The
+//! reads of a key are gone through in the order of their calls, and the writes join as they are acknowledged.
 
 use std::collections::BTreeMap;
 

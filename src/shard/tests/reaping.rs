@@ -97,3 +97,28 @@ fn a_node_that_lost_its_records_is_met_and_learns_the_epochs() {
     let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"eggs") });
     assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
 }
+
+/// P6: a context from before told of an actor that had been forgotten, and of fewer of its dots than there were: the
+/// next one was minted a second time.
+#[test]
+fn an_old_context_does_not_bring_back_a_forgotten_actor() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    let (one, other) = (cluster.client((0, 0)), cluster.client((1, 0)));
+    cluster.put(one, put(b"cart", b"milk"));
+    let old = cluster.get(one, get(b"cart")).context().to_vec();
+    let actors = |cluster: &Cluster| -> Vec<_> {
+        let shard = &cluster.shards[&(0, 0)];
+        let place = shard.place(b"cart");
+        let found = shard.replica().index().find(place.partition, place.token, place.key);
+        found.map(|entry| entry.state.clock().to_vec()).unwrap_or_default()
+    };
+    let first = actors(&cluster);
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    cluster.put(other, Put { context: &old, ..put(b"cart", b"eggs") });
+    cluster.put(one, put(b"cart", b"bread"));
+    let (mine, counter) = first[0];
+    let seen = actors(&cluster).into_iter().find(|(actor, _)| *actor == mine);
+    assert_eq!(seen, Some((mine, counter)), "that actor mints no more");
+}

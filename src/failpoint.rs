@@ -43,6 +43,10 @@ pub trait Failpoints: Clone + fmt::Debug {
     #[inline]
     fn reaped(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
 
+    /// Of a key that stays, actors without a version are about to be forgotten; this is what was known of it.
+    #[inline]
+    fn pruned(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
+
     /// How a node numbers the incarnation that counting gives this number: for [`Bug::GenerationByClock`].
     #[inline]
     fn generation(&self, counted: u64) -> u64 {

@@ -23,6 +23,7 @@ struct Inside {
     reached: RefCell<[u32; Rare::ALL.len()]>,
     minted: RefCell<Vec<Mint>>,
     reaped: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
+    pruned: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -57,6 +58,7 @@ impl Meddler {
             reached: RefCell::new([0; Rare::ALL.len()]),
             minted: RefCell::default(),
             reaped: RefCell::default(),
+            pruned: RefCell::default(),
             wall: Cell::default(),
         }))
     }
@@ -79,6 +81,11 @@ impl Meddler {
     /// Keys forgotten since the last call, with all that was known of each.
     pub fn take_reaped(&self) -> Vec<(Vec<u8>, Siblings<Bytes>)> {
         std::mem::take(&mut *self.0.reaped.borrow_mut())
+    }
+
+    /// The same of keys of which only actors without a version were forgotten.
+    pub fn take_pruned(&self) -> Vec<(Vec<u8>, Siblings<Bytes>)> {
+        std::mem::take(&mut *self.0.pruned.borrow_mut())
     }
 
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
@@ -117,6 +124,10 @@ impl Failpoints for Meddler {
 
     fn reaped(&self, key: &[u8], state: &Siblings<Bytes>) {
         self.0.reaped.borrow_mut().push((key.to_vec(), state.clone()));
+    }
+
+    fn pruned(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.pruned.borrow_mut().push((key.to_vec(), state.clone()));
     }
 
     fn generation(&self, counted: u64) -> u64 {

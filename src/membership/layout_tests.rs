@@ -54,7 +54,7 @@ impl Cluster {
         node.confirm(view.works);
         if view.is_serving() && view.change.as_ref().is_none_or(|change| change.is_known) {
             let whole = lacking(node).into_iter().collect();
-            node.on_progress(view.works, &whole, &PartitionSet::default(), false);
+            node.on_progress(view.works, &whole, &Default::default(), false);
         }
     }
 

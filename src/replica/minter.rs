@@ -117,7 +117,7 @@ impl<F: Failpoints> Minter<F> {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.
-        let is_mine = |actor: Actor| actor.id == id && (retired + 1..=self.epoch).contains(&actor.epoch);
+        let is_mine = |actor: Actor| actor.id == id && actor.epoch > retired && actor.epoch <= self.epoch;
         state.clock().iter().rev().find(|(actor, _)| is_mine(*actor)).map_or(fresh, |&(actor, _)| actor)
     }
 }

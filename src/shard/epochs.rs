@@ -16,6 +16,7 @@ use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId, ShardId};
 use crate::membership::{BORN, PartitionSet};
 use crate::replica::Place;
+use crate::storage::digest;
 use crate::time::{Instant, Now};
 
 use super::Shard;
@@ -266,6 +267,11 @@ impl<F: Failpoints> Shard<F> {
 
     fn prune(&mut self, partition: PartitionId, token: u64, hash: u64, out: &mut Output) {
         let next = self.next_append();
+        if F::WATCHED {
+            let under = self.replica.index().under(partition, token);
+            let same = under.filter(|entry| digest(token, &entry.state) == hash);
+            same.for_each(|entry| self.failpoints.pruned(&entry.key, &entry.state));
+        }
         for key in self.replica.prune(partition, token, hash, next) {
             self.append(Place { key: &key, token, partition }, &[], out);
             self.failpoints.reached(Rare::Pruned);

@@ -121,7 +121,8 @@ pub struct Settled {
     pub at: Instant,
 }
 
-/// A key that a node has forgotten, with all that it knew of it.
+/// A key that a node has forgotten, with all that it knew of it; or, with nothing that stood, what it knew of one before it
+/// forgot actors without a version.
 #[derive(Clone, Debug)]
 pub struct Reaped {
     /// The key.

@@ -47,6 +47,11 @@ impl World {
             let stood = state.versions().iter().map(|version| version.dot).collect();
             self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
         }
+        for (key, state) in self.meddler.take_pruned() {
+            let Some(key) = key_of(&key) else { continue };
+            let stood = Vec::new();
+            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+        }
     }
 
     /// Was this write forgotten, with what had replaced it?

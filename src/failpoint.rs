@@ -118,6 +118,8 @@ pub enum Bug {
     IncompleteCounts,
     /// A newcomer counts in reads before it has streamed what it owns.
     NewcomerCountsAtOnce,
+    /// Two processes under one name are both taken for the node.
+    CloneAccepted,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -200,11 +202,15 @@ pub enum Rare {
     Fenced,
     /// A removed node asked for something before it had heard of it.
     RemovedRefused,
+    /// A process heard that another had taken its name over, and stopped serving.
+    CloneFenced,
+    /// A process was turned away, since another under its name was there.
+    CloneTurnedAway,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -236,6 +242,8 @@ impl Rare {
         Self::RingChanged,
         Self::Fenced,
         Self::RemovedRefused,
+        Self::CloneFenced,
+        Self::CloneTurnedAway,
     ];
 }
 

@@ -45,11 +45,15 @@ pub enum Fault {
     PowerLoss,
     /// The operator changes the members.
     Churn,
+    /// A second process starts under a node's name.
+    Clone,
+    /// Removed machines come back.
+    Return,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 19] = [
+    pub const ALL: [(Self, &str); 21] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -69,6 +73,8 @@ impl Fault {
         (Self::Stranger, "stranger"),
         (Self::PowerLoss, "power-loss"),
         (Self::Churn, "churn"),
+        (Self::Clone, "clone"),
+        (Self::Return, "return"),
     ];
 }
 

@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 19] = [
+pub const PLANTED: [Planted; 21] = [
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -93,6 +93,13 @@ pub const PLANTED: [Planted; 19] = [
         bug: Bug::AnyClusterIsMine,
         shipped: "13: consul #843",
         breaks: &[Membership, AlwaysWritable, Convergence],
+        seeds: 1_000,
+    },
+    Planted {
+        name: "removed-readmitted",
+        bug: Bug::RemovedReadmitted,
+        shipped: "13, in part: scylla #11217",
+        breaks: &[Membership],
         seeds: 1_000,
     },
     Planted {
@@ -166,6 +173,13 @@ pub const PLANTED: [Planted; 19] = [
         seeds: 500,
     },
     Planted {
+        name: "clone-accepted",
+        bug: Bug::CloneAccepted,
+        shipped: "our own",
+        breaks: &[Membership],
+        seeds: 1_000,
+    },
+    Planted {
         name: "clock-must-advance",
         bug: Bug::ClockMustAdvance,
         shipped: "our own",
@@ -175,7 +189,7 @@ pub const PLANTED: [Planted; 19] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 8] = [
+pub const WAITING: [Waiting; 7] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
@@ -183,7 +197,6 @@ pub const WAITING: [Waiting; 8] = [
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },
-    Waiting { bug: "13, in part: a removed node is readmitted", until: "removed nodes that come back" },
 ];
 
 /// The bug of this name.

@@ -24,6 +24,7 @@ mod gets;
 mod hints;
 mod io;
 mod links;
+mod lives;
 mod nodes;
 mod operations;
 mod options;
@@ -57,6 +58,7 @@ use crate::time::{Instant, Now};
 
 use appends::Appends;
 use batch::Batch;
+use changes::Words;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use exchanges::Exchanges;
@@ -104,6 +106,7 @@ pub struct Shard<F = NoFailpoints> {
     batches: Table<Batch>,
     hints: Hints,
     streams: Streams,
+    words: Words,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -165,6 +168,7 @@ impl<F: Failpoints> Shard<F> {
             batches: Table::new(BATCHES_MAX, Tag::Batches),
             hints: Hints::new(options.hint_bytes_max),
             streams: Streams::default(),
+            words: Words::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -221,18 +225,21 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn is_drained(&self) -> bool {
         let unanswered = self.operations.len() - self.counters.operations_lingering as usize;
-        unanswered == 0 && self.relays.is_empty() && self.batches.is_empty()
+        let all_told = self.relays.is_empty() && self.batches.is_empty() && self.words.is_empty();
+        unanswered == 0 && all_told
     }
 }
 
 impl<F: Failpoints> Shard<F> {
     /// Do what is due.
     fn on_time(&mut self, now: Now, out: &mut Output) {
+        self.part_if_fenced(now, out);
         self.regroup(now, out);
         while let Some(due) = self.deadlines.pop(now.monotonic) {
             match due {
                 Due::Operation(key) => self.on_operation_due(now, key, out),
                 Due::Relay(key) => self.on_relay_due(key, out),
+                Due::Word(number) => self.on_word_due(number, out),
                 Due::Hello(connection) => self.on_hello_due(now, connection, out),
             }
         }

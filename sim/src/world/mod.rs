@@ -8,6 +8,7 @@
 mod answers;
 mod calls;
 mod carry;
+mod clones;
 mod deeds;
 mod event;
 mod once;
@@ -125,7 +126,8 @@ impl World {
             trace,
             plan,
         };
-        (0..world.nodes.len()).for_each(|node| world.start(node));
+        let second = world.plan.clone_at();
+        (0..world.nodes.len()).filter(|node| Some(*node) != second).for_each(|node| world.start(node));
         for number in 0..world.plan.clients {
             let client = Client::at_work(number, &world.plan, world.prng.split());
             world.add_client(client, Instant(0) + Duration::from_secs(3));
@@ -193,6 +195,7 @@ impl World {
             Event::Deed(number) => self.do_deed(number),
             Event::Word(word) => self.say(word),
             Event::Start(node) => self.start(node),
+            Event::Return(node) => self.come_back(node),
             Event::Kill(node, life) => {
                 if self.nodes[node].life == life {
                     self.end(node);

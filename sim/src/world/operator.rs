@@ -49,6 +49,7 @@ impl World {
                 return;
             }
             self.lose_for_good(node);
+            self.plan_return(node);
         }
         let name = |node: usize| self.nodes[node].name.to_string();
         let said = match word {
@@ -106,7 +107,6 @@ impl World {
         self.removed.insert(self.id_of(node));
         let machine = &mut self.nodes[node];
         (machine.is_gone, machine.ending) = (true, None);
-        machine.logs.iter_mut().for_each(crate::disk::IdealLog::wipe);
         machine.stable = super::stable::Stable::default();
     }
 
@@ -131,7 +131,7 @@ impl World {
         self.removed.extend(removed);
     }
 
-    fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+    pub(super) fn views(&self) -> impl Iterator<Item = &Arc<View>> {
         let running = self.nodes[..self.plan.machines()].iter().filter_map(|node| node.all_running().first());
         running.map(|running| running.shard.view())
     }

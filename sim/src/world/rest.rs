@@ -35,7 +35,9 @@ impl World {
         self.stop_faults();
         let rested = end + if self.plan.spares > 0 { RECOVERY_OF_RING } else { RECOVERY };
         self.run_until(rested);
+        let rested = self.settle_names(rested);
         self.note_removed();
+        self.check_removed_are_out();
         self.inspect();
         self.run_until(rested + INSPECTION);
         if self.plan.anti_entropy {

@@ -5,6 +5,7 @@ mod changes;
 mod cluster;
 mod fallbacks;
 mod heirs;
+mod lives;
 mod regroup;
 mod stories;
 mod suspicion;

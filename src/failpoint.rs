@@ -168,6 +168,8 @@ pub enum Rare {
     RelayLost,
     /// A link was replaced by a newer connection.
     LinkReplaced,
+    /// A node waited in vain for another to call it, and called.
+    CalledByTheGreater,
     /// A table was full.
     TableFull,
     /// Two hash trees differed in one leaf alone of a branch.
@@ -210,7 +212,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -225,6 +227,7 @@ impl Rare {
         Self::NoNewsWaitedForRecord,
         Self::RelayLost,
         Self::LinkReplaced,
+        Self::CalledByTheGreater,
         Self::TableFull,
         Self::DifferenceInOneLeaf,
         Self::ExchangeAbandoned,

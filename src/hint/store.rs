@@ -87,11 +87,15 @@ impl HintStore {
         Ok(true)
     }
 
-    /// Is there room for so many bytes more of this key?
-    pub fn has_room(&self, keeping: Keeping<'_>, more: usize) -> bool {
-        let known = self.find(keeping.target, keeping.key).is_some();
-        let fixed = if known { 0 } else { HINT_BYTES + keeping.key.len() };
-        self.bytes(keeping.target) + fixed + more <= self.bytes_max
+    /// Is there room to keep this state instead of what is kept for this key and target, and so many bytes more?
+    pub fn has_room(&self, keeping: Keeping<'_>, state: &Siblings<Bytes>, more: usize) -> bool {
+        self.bytes_with(keeping, state) + more <= self.bytes_max
+    }
+
+    /// What would be kept for this target, with this state.
+    fn bytes_with(&self, Keeping { target, key, .. }: Keeping<'_>, state: &Siblings<Bytes>) -> usize {
+        let before = self.find(target, key).map_or(0, |hint| hint_bytes(key, &hint.state));
+        self.bytes(target) + hint_bytes(key, state) - before
     }
 
     /// Keep this state instead of what was kept for this key and target, if there is room.
@@ -102,8 +106,7 @@ impl HintStore {
         appended: u64,
     ) -> Result<(), Full> {
         let Keeping { target, key, partition } = keeping;
-        let before = self.find(target, key).map_or(0, |hint| hint_bytes(key, &hint.state));
-        let bytes = self.bytes(target) + hint_bytes(key, &state) - before;
+        let bytes = self.bytes_with(keeping, &state);
         if bytes > self.bytes_max {
             return Err(Full);
         }

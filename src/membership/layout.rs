@@ -37,7 +37,8 @@ pub(super) struct Layout {
     intended: Vec<(NodeId, Settled)>,
     /// Partitions that this node is complete for.
     held: PartitionSet,
-    /// What it keeps for others has to be handed over before it may leave.
+    /// What it keeps for others has to be handed over before it may leave. True until its shards, working by these rings,
+    /// have said otherwise: they may have found hints in their logs.
     keeps_hints: bool,
 }
 
@@ -57,7 +58,7 @@ impl Layout {
             is_known: true,
             intended: Vec::new(),
             held,
-            keeps_hints: false,
+            keeps_hints: true,
         }
     }
 
@@ -134,8 +135,8 @@ impl Layout {
     /// This node has streamed partitions from all their other owners, working by these rings; if they are old ones,
     /// that is of no use.
     pub(super) fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) {
-        self.keeps_hints = keeps_hints;
         if (works.ring, works.change) == (self.works.ring, self.works.change) {
+            self.keeps_hints = keeps_hints;
             let owned: Vec<_> = whole.iter().filter(|&partition| self.owns(partition)).collect();
             owned.into_iter().for_each(|partition| self.held.insert(partition));
         }
@@ -160,7 +161,10 @@ impl Layout {
                 {
                     self.works.step = Step::Whole;
                 }
-                (Step::Whole, Some(Step::Whole | Step::Reading)) => self.works.step = Step::Reading,
+                // A hint may have come before all shards had stated the last step, and none since.
+                (Step::Whole, Some(Step::Whole | Step::Reading)) if self.is_rid_of_hints(members) => {
+                    self.works.step = Step::Reading;
+                }
                 (Step::Reading, Some(Step::Reading)) => {
                     failpoints.reached(Rare::RingChanged);
                     self.settle(members);
@@ -180,12 +184,17 @@ impl Layout {
 
     /// Complete for all that it will own, and rid of what it keeps for others if it leaves.
     fn is_whole(&self, members: &Members) -> bool {
-        if self.keeps_hints && members[&self.me].intent == Intent::Leaving {
+        if !self.is_rid_of_hints(members) {
             return false;
         }
         let mut owned =
             self.options.partitions.iter().filter(|&partition| self.next.is_primary(self.me, partition));
         owned.all(|partition| self.held.contains(partition))
+    }
+
+    /// Only who leaves has to be: its hints would go with it.
+    fn is_rid_of_hints(&self, members: &Members) -> bool {
+        !self.keeps_hints || members[&self.me].intent != Intent::Leaving
     }
 
     /// The least step of this change that any member has stated; `None` while not all have stated one.
@@ -232,6 +241,7 @@ impl Layout {
             self.works = Works { ring: self.ring.hash(), change, step };
             self.intended = intended;
             self.is_known = !is_change;
+            self.keeps_hints = true;
             if is_serving {
                 let (ring, me) = (&self.ring, self.me);
                 self.held.retain(|partition| ring.is_primary(me, partition));

@@ -13,12 +13,14 @@ struct Cluster {
     away: Vec<usize>,
     /// These have their shards work by each view at once, and stream what they lack.
     works: bool,
+    /// These keep hints.
+    keeping: Vec<usize>,
 }
 
 impl Cluster {
     fn born() -> Self {
         let nodes = FOUNDERS.map(|name| node(name, &FOUNDERS, false)).into();
-        let mut cluster = Self { nodes, away: Vec::new(), works: true };
+        let mut cluster = Self { nodes, away: Vec::new(), works: true, keeping: Vec::new() };
         cluster.run(4);
         assert!(cluster.nodes.iter().all(|node| node.view().is_serving()));
         cluster
@@ -49,11 +51,12 @@ impl Cluster {
 
     /// What the shards of a node would do.
     fn work(&mut self, node: usize) {
+        let keeps_hints = self.keeping.contains(&node);
         let node = &mut self.nodes[node];
         let view = node.view();
         node.confirm(view.works);
         if view.is_serving() && view.change.as_ref().is_none_or(|change| change.is_known) {
-            node.on_progress(view.works, &lacking(node).into_iter().collect(), false);
+            node.on_progress(view.works, &lacking(node).into_iter().collect(), keeps_hints);
         }
     }
 
@@ -192,6 +195,59 @@ fn who_leaves_hands_over_and_is_removed() {
     let gone = cluster.nodes[0].me();
     assert!(cluster.nodes[1].view().member(gone).unwrap().is_removed());
     assert!(!cluster.nodes[0].view().is_serving(), "it is fenced");
+}
+
+/// A hint that came between its saying that it keeps none and its stating so would have gone with it.
+#[test]
+fn who_leaves_keeps_no_hints_when_it_is_read_by() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.say(1, d, Intent::Member);
+    cluster.run(10);
+    cluster.works = false;
+    cluster.say(2, 0, Intent::Leaving);
+    let mut steps = Vec::new();
+    for _ in 0..10 {
+        cluster.run(1);
+        (0..4).for_each(|node| cluster.work(node));
+        if cluster.steps()[0] == Some(Step::Whole) {
+            cluster.keeping = vec![0];
+            cluster.work(0);
+        }
+        steps.push(cluster.steps()[0]);
+    }
+    assert_eq!(steps.last(), Some(&Some(Step::Whole)), "{steps:?}");
+    (cluster.works, cluster.keeping) = (true, Vec::new());
+    cluster.run(10);
+    assert!(cluster.is_settled(&[1, 2, d]), "{:?}", cluster.steps());
+}
+
+/// A member that was leaving restarted, and was gone before its shards had said what they found in their logs: a write that
+/// only its hint held went with it.
+#[test]
+fn who_leaves_and_restarts_waits_for_its_shards_to_say_what_they_keep() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.say(1, d, Intent::Member);
+    cluster.run(10);
+    cluster.keeping = vec![0];
+    cluster.say(2, 0, Intent::Leaving);
+    cluster.run(5);
+    assert_eq!(cluster.steps()[0], Some(Step::Writing));
+    let log = cluster.nodes[0].gossip();
+    cluster.nodes[0] = node("a", &FOUNDERS, false);
+    cluster.nodes[0].recover(&log);
+    cluster.works = false;
+    for _ in 0..5 {
+        cluster.run(1);
+        (1..4).for_each(|node| cluster.work(node));
+        let works = cluster.nodes[0].view().works;
+        cluster.nodes[0].confirm(works);
+    }
+    assert_eq!(cluster.steps()[0], Some(Step::Writing), "nothing is known of its hints");
+    (cluster.works, cluster.keeping) = (true, Vec::new());
+    cluster.run(10);
+    assert!(cluster.is_settled(&[1, 2, d]), "{:?}", cluster.steps());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::causality::Siblings;
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::hint::{Full, HintStore, Keeping};
 use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
-use crate::membership::{Health, Intent};
+use crate::membership::{Health, Intent, Step};
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Instant, Now};
 
@@ -118,6 +118,9 @@ impl<F: Failpoints> Shard<F> {
         replicate: &Replicate<'_>,
         out: &mut Output,
     ) -> Result<(), Full> {
+        if self.is_about_to_leave() {
+            return Err(Full);
+        }
         let keeping = Keeping { target, key: place.key, partition: place.partition };
         let known = self.hints.store.find(target, place.key);
         let gone: SmallVec<[OperationId; 1]> = known
@@ -136,6 +139,12 @@ impl<F: Failpoints> Shard<F> {
             self.append_hint(target, place, &replaced, out);
         }
         Ok(())
+    }
+
+    /// This node has stated that it keeps nothing for others, so that it can go: it must stay so.
+    pub(super) fn is_about_to_leave(&self) -> bool {
+        let is_stated = self.view.change.is_some() && self.view.works.step != Step::Writing;
+        is_stated && self.view.myself().intent == Intent::Leaving
     }
 
     /// What is kept of a key for whomever, expired versions turned into tombstones.

@@ -1,7 +1,8 @@
 //! Links: one connection to each shard of another node that shares a partition with this one.
 //!
-//! Of two nodes the one with the lesser id calls; a guest calls its seeds, which may not know it yet. A call
-//! that failed is repeated with growing pauses. A node's shards are called at their own ports once these are
+//! Of two nodes the one with the lesser id calls; the other waits for that, and calls too when it has waited for long: the
+//! first may have forgotten it, since records live in memory if nothing else does. A guest calls its seeds, which may not
+//! know it yet. A call that failed is repeated with growing pauses. A node's shards are called at their own ports once these are
 //! known, else at the ordinary port, whose welcome tells them.
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ const PING_EVERY: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A call must be welcomed within this time.
 const GREETING_MAX: Duration = Duration::from_secs(2);
+/// Whoever should have called by then may not know that there is somebody to call.
+const CALLED_WITHIN: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
@@ -67,8 +70,8 @@ struct Link {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The other end calls.
-    Awaiting,
+    /// The other end calls; waited for since then, from the next look on.
+    Awaiting(Option<Instant>),
     /// Call then.
     Pausing(Instant),
     Calling(DialId),
@@ -157,11 +160,11 @@ impl<F: Failpoints> Shard<F> {
         }
         let me = self.view.me;
         for link in &wanted {
-            let state = if me < link.node { State::Pausing(Instant(0)) } else { State::Awaiting };
+            let state = if me < link.node { State::Pausing(Instant(0)) } else { State::Awaiting(None) };
             self.links.all.entry(*link).or_insert_with(|| Link::new(state));
         }
         self.links.all.retain(|link, state| {
-            let idle = matches!(state.state, State::Awaiting | State::Pausing(_));
+            let idle = matches!(state.state, State::Awaiting(_) | State::Pausing(_));
             link.node == NodeId(0) || wanted.contains(link) || !idle
         });
     }
@@ -174,10 +177,16 @@ impl<F: Failpoints> Shard<F> {
         self.links.next_tend = Some(now.monotonic + TEND_EVERY);
         let all: Vec<(LinkId, State, Option<Instant>)> =
             self.links.all.iter().map(|(id, link)| (*id, link.state, link.pinged_at)).collect();
+        let calls = !self.stopping && !self.view.is_fenced();
         for (id, state, pinged_at) in all {
             let beats = pinged_at.is_none_or(|at| now.monotonic.since(at) >= PING_EVERY);
             match state {
-                State::Pausing(until) if until <= now.monotonic && !self.stopping && !self.view.is_fenced() => self.call(id, out),
+                State::Pausing(until) if until <= now.monotonic && calls => self.call(id, out),
+                State::Awaiting(None) => self.await_call(now, id),
+                State::Awaiting(Some(since)) if now.monotonic.since(since) > CALLED_WITHIN && calls => {
+                    self.failpoints.reached(Rare::CalledByTheGreater);
+                    self.call(id, out);
+                }
                 State::Greeting { connection, since } if now.monotonic.since(since) > GREETING_MAX => {
                     self.close(now, connection, out);
                 }
@@ -189,6 +198,12 @@ impl<F: Failpoints> Shard<F> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn await_call(&mut self, now: Now, id: LinkId) {
+        if let Some(link) = self.links.all.get_mut(&id) {
+            link.state = State::Awaiting(Some(now.monotonic));
         }
     }
 
@@ -282,7 +297,7 @@ impl<F: Failpoints> Shard<F> {
         link.state = if id.node == NodeId(0) || self.view.me < id.node {
             State::Pausing(now.monotonic + Duration(pause))
         } else {
-            State::Awaiting
+            State::Awaiting(Some(now.monotonic))
         };
         link.backoff = link.backoff.doubled_up_to(BACKOFF_MAX);
         link.port = None;
@@ -345,7 +360,7 @@ impl<F: Failpoints> Shard<F> {
         process: (u64, u64),
         out: &mut Output,
     ) {
-        let link = self.links.all.entry(id).or_insert_with(|| Link::new(State::Awaiting));
+        let link = self.links.all.entry(id).or_insert_with(|| Link::new(State::Awaiting(None)));
         let before = std::mem::replace(&mut link.state, State::Up(connection));
         link.process = process;
         link.backoff = BACKOFF_MIN;
@@ -370,7 +385,7 @@ impl<F: Failpoints> Shard<F> {
         let was_up = self.links.connection(id) == Some(connection);
         self.pause(now, id, |state| match state {
             State::Up(current) | State::Greeting { connection: current, .. } => current == connection,
-            State::Awaiting | State::Pausing(_) | State::Calling(_) => false,
+            State::Awaiting(_) | State::Pausing(_) | State::Calling(_) => false,
         });
         if !self.links.is_up(id.node) {
             self.detector.on_disconnected(id.node);

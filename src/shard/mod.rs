@@ -14,6 +14,7 @@
 
 mod answer;
 mod appends;
+mod applying;
 mod batch;
 mod changes;
 mod counters;

@@ -25,7 +25,7 @@ pub(super) struct Notices {
     under_way: Vec<bool>,
     /// By sibling: there has been a newer one since.
     behind: Vec<bool>,
-    /// By shard: it keeps hints for others, so this node can't leave yet.
+    /// By shard: it keeps hints for others, or has not said yet, so this node can't leave.
     pub(super) keeps_hints: Vec<bool>,
     /// Requests under way count by owners that are no more: they are regrouped before this turn ends.
     pub(super) owners_changed: bool,
@@ -37,8 +37,8 @@ impl Notices {
         let none = vec![false; usize::from(shards)];
         Self {
             under_way: none.clone(),
-            behind: none.clone(),
-            keeps_hints: none,
+            behind: none,
+            keeps_hints: vec![true; usize::from(shards)],
             owners_changed: false,
             next_beat: None,
         }

@@ -13,11 +13,11 @@ use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::applying::WireOperations;
 use super::deadlines::Due;
 use super::fallbacks::Missing;
 use super::io::Output;
 use super::links::LinkId;
-use super::puts::WireOperations;
 
 /// A request under way.
 #[derive(Debug)]

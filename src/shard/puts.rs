@@ -1,14 +1,14 @@
 //! Writes: mint, append, send the whole state to the other primaries, answer at W.
 
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Stored};
-use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
+use ringmain_schema::peer::ReplicateWriter;
 use smallvec::SmallVec;
 
 use crate::coordinator::{Basis, PutQuorum, PutVerdict, Role, share};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::hint::Keeping;
 use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
-use crate::replica::{Applied, Place, Refused, Replaced, Write, state_writer};
+use crate::replica::{Place, Refused, Write, state_writer};
 use crate::time::{Duration, Now};
 
 use super::Shard;
@@ -67,13 +67,14 @@ impl<F: Failpoints> Shard<F> {
         let applied = match kept_for {
             None => self.apply_here(now, place, write, out),
             Some(target) => {
-                let more = write.value.map_or(0, <[u8]>::len);
                 let keeping = Keeping { target, key: place.key, partition: place.partition };
-                if !self.hints.store.has_room(keeping, more) {
-                    let message = "this node keeps as much for others as it may: retry at another";
+                let known = self.known_of(now, place, operation);
+                let more = write.value.map_or(0, <[u8]>::len);
+                if self.is_about_to_leave() || !self.hints.store.has_room(keeping, &known, more) {
+                    let message = "this node keeps no more for others: retry at another";
                     return self.refuse_overloaded(out, origin, message);
                 }
-                self.apply_for_another(now, place, target, write, out)
+                self.apply_for_another(now, keeping, known, write, out)
             }
         };
         let (replaced, only) = match applied {
@@ -139,47 +140,6 @@ impl<F: Failpoints> Shard<F> {
             quorum.add_fallback(me, target, self.view.zone(me));
         }
         quorum
-    }
-
-    /// Apply a write to this replica's own copy: what it replaced, or nothing if it was applied before.
-    fn apply_here(
-        &mut self,
-        now: Now,
-        place: Place<'_>,
-        write: Write<'_>,
-        out: &mut Output,
-    ) -> Result<Option<WireOperations>, Refused> {
-        let appended = self.next_append();
-        Ok(match self.replica.coordinate(now, place, write, appended)? {
-            Applied::Now { replaced } => {
-                let replaced = on_the_wire(&replaced);
-                self.append(place, &replaced, out);
-                Some(replaced)
-            }
-            Applied::Before => None,
-        })
-    }
-
-    /// The same to what is kept for a primary that can't be reached; there must be room for it.
-    fn apply_for_another(
-        &mut self,
-        now: Now,
-        place: Place<'_>,
-        target: NodeId,
-        write: Write<'_>,
-        out: &mut Output,
-    ) -> Result<Option<WireOperations>, Refused> {
-        let appended = self.next_append();
-        let kept = self.hints.store.find(target, place.key);
-        let mut state = kept.map(|hint| hint.state.clone()).unwrap_or_default();
-        let applied = self.replica.coordinate_for_another(now, place.key, &mut state, write)?;
-        let Applied::Now { replaced } = applied else { return Ok(None) };
-        let replaced = on_the_wire(&replaced);
-        let keeping = Keeping { target, key: place.key, partition: place.partition };
-        self.hints.store.replace(keeping, state, appended).expect("there was room a moment ago");
-        self.counters.hints_kept += 1;
-        self.append_hint(target, place, &replaced, out);
-        Ok(Some(replaced))
     }
 
     /// Send a write under way, as the key's whole state in one frame for all: to owners, or to who is to keep it for
@@ -315,11 +275,4 @@ impl<F: Failpoints> Shard<F> {
         };
         self.answer_error(out, origin, &ErrorAnswer { limit, ..ErrorAnswer::new(code, message) });
     }
-}
-
-/// Operations as frames carry them.
-pub(super) type WireOperations = SmallVec<[WireOperation; 1]>;
-
-fn on_the_wire(replaced: &Replaced) -> WireOperations {
-    replaced.iter().map(|write| WireOperation::new(write.client, write.sequence)).collect()
 }

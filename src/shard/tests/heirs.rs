@@ -1,27 +1,33 @@
 //! Hints whose target has left: who owns the key now takes them.
 
-use ringmain_schema::message::Put;
+use ringmain_schema::message::{ErrorCode, Put};
 
 use super::cluster::{Answer, Cluster, put};
-use crate::membership::Intent;
+use crate::membership::{Intent, Step};
 use crate::time::Duration;
 
-/// A key whose hint for its third owner is kept by a fallback, in a ring of all but the last node; and what its owners
-/// are when the third has left and the last has joined.
-fn hinted(is_heir: bool) -> (Cluster, Vec<u8>, usize, Vec<usize>) {
-    let mut cluster = Cluster::with_options(6, 1, |options| options.durable = true);
+/// A key, its preference list in a ring of all but the last node, and its owners when the node at this place of the list
+/// has left and the last has joined. `is_heir`: the first fallback is among those.
+fn moving(cluster: &Cluster, leaver: usize, is_heir: bool) -> (Vec<u8>, Vec<usize>, [usize; 3]) {
     let before = cluster.ring_of(&[0, 1, 2, 3, 4]);
     let keys = (0..=255u8).map(|number| vec![b'k', number]);
     let found = keys.into_iter().find_map(|key| {
         let partition = cluster.shards[&(0, 0)].place(&key).partition;
         let list = before.preference_list(partition);
         let nodes: Vec<usize> = list.iter().map(|node| cluster.node(node)).collect();
-        let staying: Vec<usize> = (0..6).filter(|node| *node != nodes[2]).collect();
+        let staying: Vec<usize> = (0..6).filter(|node| *node != nodes[leaver]).collect();
         let heirs = cluster.ring_of(&staying).preference_list(partition).primaries.to_vec();
-        let heirs: Vec<usize> = heirs.into_iter().map(|node| cluster.node(node)).collect();
+        let heirs: [usize; 3] = std::array::from_fn(|at| cluster.node(heirs[at]));
         (heirs.contains(&nodes[3]) == is_heir).then_some((key, nodes, heirs))
     });
-    let (key, nodes, heirs) = found.unwrap();
+    found.unwrap()
+}
+
+/// A key whose hint for its third owner is kept by a fallback, in a ring of all but the last node; and what its owners
+/// are when the third has left and the last has joined.
+fn hinted(is_heir: bool) -> (Cluster, Vec<u8>, usize, [usize; 3]) {
+    let mut cluster = Cluster::with_options(6, 1, |options| options.durable = true);
+    let (key, nodes, heirs) = moving(&cluster, 2, is_heir);
     cluster.show(&[0, 1, 2, 3, 4], None);
     for other in (0..6).filter(|other| *other != nodes[2]) {
         cluster.cut.extend([(nodes[2], other), (other, nodes[2])]);
@@ -64,6 +70,84 @@ fn a_hint_for_who_is_leaving_waits_for_it() {
     cluster.cut.clear();
     cluster.run(Duration::from_secs(5));
     assert_eq!((cluster.hints(), cluster.values_at(left, &key)), (0, 1));
+}
+
+/// A node that stood in for an owner applied a write again that it had applied, when it stood in for another owner at the
+/// retry, or owned the key itself.
+#[test]
+fn a_retry_after_the_ring_has_changed_applies_once() {
+    for is_heir in [false, true] {
+        let mut cluster = Cluster::with_options(6, 1, |options| options.durable = true);
+        let (key, nodes, heirs) = moving(&cluster, 0, is_heir);
+        cluster.show(&[0, 1, 2, 3, 4], None);
+        let keeper = nodes[3];
+        let others: Vec<usize> = (0..6).filter(|other| *other != keeper).collect();
+        others.iter().for_each(|&other| cluster.cut.extend([(keeper, other), (other, keeper)]));
+        cluster.run(Duration::from_secs(3));
+        let client = cluster.client((keeper, 0));
+        let named = Put { operation_client: 5, operation_sequence: 1, write: 1, ..put(&key, b"milk") };
+        assert!(matches!(cluster.put(client, named), Answer::Stored { .. }));
+        let staying: Vec<usize> = (0..6).filter(|node| *node != nodes[0]).collect();
+        cluster.show(&staying, None);
+        assert!(
+            matches!(cluster.put(client, named), Answer::Stored { .. }),
+            "it is as good as stored: {is_heir}"
+        );
+        cluster.cut.clear();
+        cluster.run(Duration::from_secs(15));
+        assert_eq!(cluster.hints(), 0);
+        assert_eq!(heirs.map(|heir| cluster.versions_at(heir, &key)), [1; 3], "{is_heir}");
+    }
+}
+
+/// What a node applied as an owner it applies no more when it stands in for one.
+#[test]
+fn a_retry_at_a_former_owner_applies_once() {
+    let mut cluster = Cluster::with_options(6, 1, |options| options.durable = true);
+    let (key, nodes, _) = moving(&cluster, 0, true);
+    let staying: Vec<usize> = (0..6).filter(|node| *node != nodes[0]).collect();
+    cluster.show(&staying, None);
+    let keeper = nodes[3];
+    let others: Vec<usize> = (0..6).filter(|other| *other != keeper).collect();
+    others.iter().for_each(|&other| cluster.cut.extend([(keeper, other), (other, keeper)]));
+    cluster.run(Duration::from_secs(3));
+    let client = cluster.client((keeper, 0));
+    let named = Put { operation_client: 5, operation_sequence: 1, write: 1, ..put(&key, b"milk") };
+    assert!(matches!(cluster.put(client, named), Answer::Stored { .. }));
+    cluster.show(&[0, 1, 2, 3, 4], None);
+    assert!(matches!(cluster.put(client, named), Answer::Stored { .. }));
+    let shard = &cluster.shards[&(keeper, 0)];
+    let place = shard.place(&key);
+    let copy = shard.replica().index().find(place.partition, place.token, &key).unwrap();
+    assert_eq!(shard.hints().known(&key).versions(), copy.state.versions());
+}
+
+/// It has told all that it keeps nothing for others; they go by that, and remove it.
+#[test]
+fn who_is_about_to_leave_keeps_nothing_for_others() {
+    for step in [Step::Writing, Step::Whole, Step::Reading] {
+        let mut cluster = Cluster::with_options(6, 1, |options| options.durable = true);
+        let (key, nodes, _) = moving(&cluster, 3, false);
+        let leaver = nodes[3];
+        let staying: Vec<usize> = (0..6).filter(|node| *node != leaver).collect();
+        cluster.show(&[0, 1, 2, 3, 4], Some((&staying, step == Step::Reading)));
+        let id = cluster.shards[&(leaver, 0)].view().me;
+        cluster.show_members(|members| {
+            members.iter_mut().find(|member| member.node == id).unwrap().intent = Intent::Leaving;
+        });
+        cluster.show_step(step);
+        let others = (0..6).filter(|other| *other != leaver);
+        others.for_each(|other| cluster.cut.extend([(leaver, other), (other, leaver)]));
+        cluster.run(Duration::from_secs(3));
+        let client = cluster.client((leaver, 0));
+        let answer = cluster.put(client, Put { write: 1, ..put(&key, b"milk") });
+        if step == Step::Writing {
+            assert!(matches!(answer, Answer::Stored { .. }), "{answer:?}");
+        } else {
+            assert_eq!(answer.code(), Some(ErrorCode::Overloaded), "{answer:?}");
+        }
+        assert_eq!(cluster.hints(), usize::from(step == Step::Writing));
+    }
 }
 
 /// A removed member stays in the ring until the change is settled, and takes nothing any more.

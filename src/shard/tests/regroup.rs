@@ -8,7 +8,7 @@ use ringmain_schema::{Encoder, Flags};
 use super::cluster::{Answer, Client, Cluster, get, put};
 use crate::coordinator::Owners;
 use crate::id::{NodeId, ShardId};
-use crate::membership::{Change, Member, View};
+use crate::membership::{Change, Member, Step, View, Works};
 use crate::ring::{Partitions, Ring};
 use crate::shard::io::{Input, SiblingMessage};
 use crate::time::Duration;
@@ -53,6 +53,18 @@ impl Cluster {
         }
     }
 
+    /// All nodes have come so far in the change under way.
+    pub(super) fn show_step(&mut self, step: Step) {
+        let all: Vec<_> = self.shards.keys().copied().collect();
+        for at in all {
+            let old = self.shards[&at].view().clone();
+            let view = View::new(old.cluster, old.me, old.members.clone(), old.ring.clone());
+            let works = Works { step, ..old.works };
+            let message = SiblingMessage::View(Arc::new(view.with_change(works, old.change.clone(), None)));
+            self.handle(at, Input::Sibling { from: ShardId(0), message });
+        }
+    }
+
     fn begin_put(&mut self, client: Client, put: Put<'_>) {
         let mut bytes = Vec::new();
         put.encode(&mut Encoder::default(), 7, Flags::NONE, &mut bytes);
@@ -75,6 +87,13 @@ impl Cluster {
         let place = shard.place(key);
         let entry = shard.replica().index().find(place.partition, place.token, key);
         entry.map_or(0, |entry| entry.state.sibling_count())
+    }
+
+    pub(super) fn versions_at(&self, node: usize, key: &[u8]) -> usize {
+        let shard = &self.shards[&(node, 0)];
+        let place = shard.place(key);
+        let entry = shard.replica().index().find(place.partition, place.token, key);
+        entry.map_or(0, |entry| entry.state.versions().len())
     }
 
     pub(super) fn hints(&self) -> usize {

@@ -1,0 +1,97 @@
+//! A client's write is applied here, by a node that owns the key or by one that stands in for who does.
+//!
+//! What was applied as the one is recognised as the other: between a write and its retry the ring may have changed, and
+//! with it what this node owns, and for whom it keeps what it doesn't.
+
+use bytes::Bytes;
+use ringmain_schema::peer::Operation as WireOperation;
+use smallvec::SmallVec;
+
+use crate::causality::Siblings;
+use crate::failpoint::Failpoints;
+use crate::hint::Keeping;
+use crate::id::OperationId;
+use crate::replica::{Applied, Place, Refused, Replaced, Write};
+use crate::time::Now;
+
+use super::Shard;
+use super::io::Output;
+
+impl<F: Failpoints> Shard<F> {
+    /// Apply a write to this replica's own copy: what it replaced, or nothing if it was applied before.
+    pub(super) fn apply_here(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        write: Write<'_>,
+        out: &mut Output,
+    ) -> Result<Option<WireOperations>, Refused> {
+        self.take_what_was_kept(place, write.operation, out);
+        let appended = self.next_append();
+        Ok(match self.replica.coordinate(now, place, write, appended)? {
+            Applied::Now { replaced } => {
+                let replaced = on_the_wire(&replaced);
+                self.append(place, &replaced, out);
+                Some(replaced)
+            }
+            Applied::Before => None,
+        })
+    }
+
+    /// This node applied the write when it owned nothing of the key, and owns it now.
+    fn take_what_was_kept(&mut self, place: Place<'_>, operation: OperationId, out: &mut Output) {
+        if self.hints.store.is_empty() {
+            return;
+        }
+        let kept = self.hints.store.known(place.key);
+        if kept.contains_operation(operation).is_some() {
+            self.merge_here(place, &kept, out);
+        }
+    }
+
+    /// What a write is applied to that is kept for another: all that is kept of the key for whomever, and this node's own
+    /// copy, if it owned the key when it applied this very write.
+    pub(super) fn known_of(&mut self, now: Now, place: Place<'_>, operation: OperationId) -> Siblings<Bytes> {
+        let mut known = self.kept(now, place);
+        if let Some(entry) = self.replica.read(now, place)
+            && entry.state.contains_operation(operation).is_some()
+        {
+            known.merge(&entry.state);
+        }
+        known
+    }
+
+    /// The same to what is kept for a primary that can't be reached; there must be room for it.
+    pub(super) fn apply_for_another(
+        &mut self,
+        now: Now,
+        keeping: Keeping<'_>,
+        known: Siblings<Bytes>,
+        write: Write<'_>,
+        out: &mut Output,
+    ) -> Result<Option<WireOperations>, Refused> {
+        let mut state = known;
+        let applied = self.replica.coordinate_for_another(now, keeping.key, &mut state, write)?;
+        let replaced = match &applied {
+            Applied::Now { replaced } => Some(on_the_wire(replaced)),
+            Applied::Before => None,
+        };
+        let kept = self.hints.store.find(keeping.target, keeping.key);
+        let is_news = kept.map_or(!state.is_empty(), |hint| hint.state.would_change(&state));
+        if is_news {
+            let appended = self.next_append();
+            self.hints.store.replace(keeping, state, appended).expect("there was room a moment ago");
+            self.counters.hints_kept += 1;
+            let names = replaced.as_deref().unwrap_or_default();
+            self.append_hint(keeping.target, self.place(keeping.key), names, out);
+        }
+        Ok(replaced)
+    }
+}
+
+/// Operations as frames carry them.
+pub(super) type WireOperations = SmallVec<[WireOperation; 1]>;
+
+fn on_the_wire(replaced: &Replaced) -> WireOperations {
+    replaced.iter().map(|write| WireOperation::new(write.client, write.sequence)).collect()
+}

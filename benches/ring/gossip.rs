@@ -4,48 +4,65 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringmain::id::NodeId;
-use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, cluster_id};
+use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, Word, cluster_id};
 use ringmain::prng::Prng;
 use ringmain::ring::Partitions;
-use ringmain_schema::peer::Gossip;
 use ringmain_schema::{Encoder, Kind};
 
 pub(crate) struct Figures {
     pub(crate) nodes: usize,
     /// Exchanges that each node began before everybody had the news: one for each run.
     pub(crate) rounds: Vec<u32>,
-    /// Of one frame with all records.
+    /// Of one frame with all records, which a node of the first release is told each time.
     pub(crate) frame_bytes: usize,
+    /// What a node sends in a round, on average, when nobody has news; as much arrives.
+    pub(crate) resting_bytes: usize,
+    /// The same in the busiest round of the news' way.
+    pub(crate) spreading_bytes: usize,
     /// What one exchange takes of a core, of both sides together, without the wire.
     pub(crate) exchange: Duration,
 }
 
-/// Spread news `runs` times, each time from another node.
+/// Spread an operator's word `runs` times, each time from another node.
 pub(crate) fn spread(nodes: usize, runs: usize) -> Figures {
     let mut prng = Prng::from_seed(1);
     let mut members = acquainted(nodes);
     let (mut rounds, mut exchanges, begun) = (Vec::new(), 0, Instant::now());
-    for _ in 0..runs {
+    let resting_bytes = round(&mut members, &mut prng) / nodes;
+    let mut spreading_bytes = 0;
+    for run in 0..runs {
         let source = prng.below(nodes as u64) as usize;
-        let news = (members[source].me(), members[source].oneself().heartbeat + 1);
+        let word = Word::Weight { name: "node-0000".to_owned(), weight: 101 + run as u32 };
+        let said = members[source].change(&word).expect("there is such a member");
+        let (node, version) = (said.changed[0].node, said.changed[0].intent_version);
+        let has_heard = |member: &Membership| {
+            member.view().member(node).is_some_and(|known| known.intent_version >= version)
+        };
         let mut taken = 0;
-        // All of them say something new in each round; it is this one's that is followed.
-        while !members.iter().all(|member| heartbeat(&member.gossip(), news.0) >= news.1) {
-            members.iter_mut().for_each(Membership::beat);
-            for one in 0..nodes {
-                let other = (one + 1 + prng.below(nodes as u64 - 1) as usize) % nodes;
-                let [one, other] = members.get_disjoint_mut([one, other]).expect("two of them");
-                exchange(one, other);
-                exchanges += 1;
-            }
+        while !members.iter().all(has_heard) {
+            spreading_bytes = spreading_bytes.max(round(&mut members, &mut prng) / nodes);
+            exchanges += nodes as u32;
             taken += 1;
         }
         rounds.push(taken);
     }
     let mut frame = Vec::new();
     members[0].gossip().encode(&mut Encoder::default(), Kind::GOSSIP, 1, &mut frame);
-    Figures { nodes, rounds, frame_bytes: frame.len(), exchange: begun.elapsed() / exchanges }
+    let exchange = begun.elapsed() / exchanges;
+    Figures { nodes, rounds, frame_bytes: frame.len(), resting_bytes, spreading_bytes, exchange }
+}
+
+/// Each node gossips with one random other: how many bytes all of them send.
+fn round(members: &mut [Membership], prng: &mut Prng) -> usize {
+    let nodes = members.len();
+    members.iter_mut().for_each(Membership::beat);
+    let mut bytes = 0;
+    for one in 0..nodes {
+        let other = (one + 1 + prng.below(nodes as u64 - 1) as usize) % nodes;
+        let [one, other] = members.get_disjoint_mut([one, other]).expect("two of them");
+        bytes += exchange(one, other);
+    }
+    bytes
 }
 
 impl Figures {
@@ -53,24 +70,24 @@ impl Figures {
         self.rounds.iter().copied().max().expect("there was a run")
     }
 
-    /// Each second a node tells one and is answered, and is told by one, on average, and answers.
-    pub(crate) fn bytes_per_second(&self) -> usize {
-        2 * self.frame_bytes
-    }
-
     pub(crate) fn bytes_per_record(&self) -> usize {
         self.frame_bytes / self.nodes
     }
 }
 
-fn exchange(one: &mut Membership, other: &mut Membership) {
-    other.on_gossip(one.me(), &one.gossip());
-    one.on_gossip(other.me(), &other.gossip());
-}
-
-fn heartbeat(gossip: &Gossip, node: NodeId) -> u64 {
-    let place = gossip.members.binary_search_by_key(&node.0, |member| member.node);
-    place.map_or(0, |place| gossip.members[place].heartbeat)
+/// As shards do it, frame by frame: how many bytes it takes.
+fn exchange(one: &mut Membership, other: &mut Membership) -> usize {
+    let mut bytes = Vec::new();
+    let mut told = Some(one.greeting());
+    while let Some(gossip) = told {
+        gossip.encode(&mut Encoder::default(), Kind::GOSSIP, 1, &mut bytes);
+        other.on_gossip(one.me(), &gossip);
+        let answer = other.answer(&gossip);
+        answer.encode(&mut Encoder::default(), Kind::GOSSIPED, 1, &mut bytes);
+        one.on_gossip(other.me(), &answer);
+        told = one.follow_up(&answer);
+    }
+    bytes.len()
 }
 
 /// A member and its guests, all of whom know each other.
@@ -78,7 +95,7 @@ fn acquainted(nodes: usize) -> Vec<Membership> {
     let mut members: Vec<Membership> = (0..nodes).map(machine).collect();
     let (first, others) = members.split_first_mut().expect("at least one");
     for _ in 0..2 {
-        others.iter_mut().for_each(|other| exchange(other, first));
+        others.iter_mut().for_each(|other| _ = exchange(other, first));
     }
     let all = first.gossip();
     for other in others.iter_mut() {

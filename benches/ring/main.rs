@@ -51,11 +51,12 @@ fn main() -> ExitCode {
     let gossip = gossip::spread(nodes, 3);
     println!("{nodes} nodes: everybody has heard after {:?} rounds, a round a second", gossip.rounds);
     println!(
-        "{} bytes a record, {} bytes all of them; each node sends and receives {} bytes a second; an exchange takes {:.1?} \
-         of a core, both sides together",
+        "each node sends {} bytes a second at rest, and {} in the busiest second of a word's way ({} bytes a record, {} bytes \
+         all of them); an exchange takes {:.1?} of a core, both sides together",
+        gossip.resting_bytes,
+        gossip.spreading_bytes,
         gossip.bytes_per_record(),
         gossip.frame_bytes,
-        gossip.bytes_per_second(),
         gossip.exchange
     );
     judge("rounds", f64::from(gossip.rounds_max()), ROUNDS_MAX * (nodes as f64).log2());

@@ -8,7 +8,7 @@ use crate::generated::peer as wire;
 use crate::limits::MEMBERS_MAX;
 use crate::message::{Malformed, Ports, bytes, ports, verified};
 
-pub use wire::{Operation, Seen, Version};
+pub use wire::{MemberVersion, Operation, Seen, Version};
 
 /// The state of a key as a frame carries it: how far each actor has been seen, and the live versions with
 /// their values. Whether it makes sense as a dotted version vector set is for its reader.
@@ -351,8 +351,8 @@ pub struct SettledRecord {
     pub place: u64,
 }
 
-/// Member records, sent once a second to one random member, and sent back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a node knows of the members, or some of it: sent once a second to one random member, and answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gossip {
     /// The hash of the sender's ring.
     pub ring: u64,
@@ -362,6 +362,12 @@ pub struct Gossip {
     pub partitions: u32,
     /// N, likewise.
     pub replicas: u8,
+    /// A hash of what the sender knows of all members; 0 from one that tells all each time.
+    pub whole: u64,
+    /// Of all members, in the order of their ids, in answer to another `whole`.
+    pub versions: Vec<MemberVersion>,
+    /// Members whose records the answer is to hold.
+    pub wanted: Vec<u64>,
 }
 
 impl Gossip {
@@ -375,6 +381,9 @@ impl Gossip {
             members: members.iter().flat_map(Vector::iter).map(read_record).collect(),
             partitions: gossip.partitions(),
             replicas: gossip.replicas(),
+            whole: gossip.whole(),
+            versions: gossip.versions().map(|all| all.iter().copied().collect()).unwrap_or_default(),
+            wanted: gossip.wanted().map(|all| all.iter().collect()).unwrap_or_default(),
         })
     }
 
@@ -384,8 +393,17 @@ impl Gossip {
         encoder.frame(out, kind, Flags::CHECKSUM, request_id, [], |builder| {
             let members: Vec<_> = self.members.iter().map(|member| write_record(builder, member)).collect();
             let members = Some(builder.create_vector(&members));
-            let (partitions, replicas) = (self.partitions, self.replicas);
-            let arguments = wire::GossipArgs { ring: self.ring, members, partitions, replicas };
+            let versions = (!self.versions.is_empty()).then(|| builder.create_vector(&self.versions));
+            let wanted = (!self.wanted.is_empty()).then(|| builder.create_vector(&self.wanted));
+            let arguments = wire::GossipArgs {
+                ring: self.ring,
+                members,
+                partitions: self.partitions,
+                replicas: self.replicas,
+                whole: self.whole,
+                versions,
+                wanted,
+            };
             wire::Gossip::create(builder, &arguments)
         });
     }

@@ -109,7 +109,7 @@ fn gossip() -> Gossip {
         life: 0,
         succeeds: 0,
     };
-    Gossip { ring: 3, members: vec![record], partitions: 0, replicas: 0 }
+    Gossip { ring: 3, members: vec![record], ..Gossip::default() }
 }
 
 /// What a frame means, as text.

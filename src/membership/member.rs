@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ringmain_schema::peer::{MemberRecord, SettledRecord};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::failpoint::{Bug, Failpoints};
 use crate::id::{Incarnation, NodeId};
@@ -177,6 +178,45 @@ impl Member {
         matches!(self.intent, Intent::Removed)
     }
 
+    /// A hash of all that is known of it but its heartbeat, which goes on while nothing changes: whatever changes raises it.
+    pub fn version(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        let mut feed = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        let Oneself { host, shard_ports, works, lacking, .. } = &self.oneself;
+        let (settled, own) = (&self.settled, &self.oneself);
+        let ports: Vec<u8> = shard_ports.iter().flat_map(|port| port.to_le_bytes()).collect();
+        let lacking: Vec<u8> = lacking.iter().flat_map(|word| word.to_le_bytes()).collect();
+        for text in [&self.name, host, &self.data_center, &self.rack, &settled.data_center, &settled.rack] {
+            feed(text.as_bytes());
+        }
+        feed(&ports);
+        feed(&lacking);
+        let numbers = [
+            self.node.0,
+            own.incarnation.0,
+            own.life,
+            own.succeeds,
+            own.ordinary_port.into(),
+            u64::from(own.complete) | u64::from(own.serving) << 1,
+            works.ring,
+            works.change,
+            works.step as u64,
+            intent_number(self.intent).into(),
+            self.intent_version,
+            self.weight.into(),
+            self.place.0,
+            settled.version,
+            settled.in_ring.into(),
+            settled.weight.into(),
+            settled.place.0,
+        ];
+        numbers.iter().for_each(|number| feed(&number.to_le_bytes()));
+        hasher.digest()
+    }
+
     /// For gossip.
     pub fn to_record(&self) -> MemberRecord {
         MemberRecord {
@@ -190,12 +230,7 @@ impl Member {
             weight: self.weight,
             data_center: self.data_center.to_string(),
             rack: self.rack.to_string(),
-            intent: match self.intent {
-                Intent::Guest => 4,
-                Intent::Member => 1,
-                Intent::Leaving => 2,
-                Intent::Removed => 3,
-            },
+            intent: intent_number(self.intent),
             intent_version: self.intent_version,
             complete: self.oneself.complete,
             serving: self.oneself.serving,
@@ -307,6 +342,16 @@ impl Settled {
             rack: record.rack.as_str().into(),
             place: place_of(record.place, node),
         })
+    }
+}
+
+/// On the wire.
+const fn intent_number(intent: Intent) -> u8 {
+    match intent {
+        Intent::Member => 1,
+        Intent::Leaving => 2,
+        Intent::Removed => 3,
+        Intent::Guest => 4,
     }
 }
 

@@ -23,6 +23,7 @@
 
 mod cluster;
 mod detector;
+mod gossip;
 #[cfg(test)]
 mod hostile_tests;
 mod layout;

@@ -216,14 +216,27 @@ impl<F: Failpoints> Membership<F> {
         Ok(outcome)
     }
 
-    /// What to tell another member: all records.
+    /// All records, for the node's own log and for nodes that know no other gossip.
     pub fn gossip(&self) -> Gossip {
+        Gossip { members: self.members.values().map(Member::to_record).collect(), ..self.nothing_told() }
+    }
+
+    pub(super) fn nothing_told(&self) -> Gossip {
         Gossip {
             ring: self.layout.ring().hash(),
-            members: self.members.values().map(Member::to_record).collect(),
             partitions: self.options.partitions.count(),
             replicas: self.options.replicas,
+            ..Gossip::default()
         }
+    }
+
+    pub(super) fn record(&self, node: NodeId) -> Option<&Member> {
+        self.members.get(&node)
+    }
+
+    /// In the order of their ids.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
     }
 
     /// Was this told by a node that makes another ring of the same members? It isn't to be believed, nor to be met.
@@ -255,6 +268,9 @@ impl<F: Failpoints> Membership<F> {
             } else {
                 self.learn(told);
             }
+        }
+        if self.oneself().incarnation > Incarnation(0) && self.shows_me(gossip) {
+            self.known_by.insert(from);
         }
         self.met.insert(from);
         self.troubles.clear(from);

@@ -29,6 +29,8 @@ pub(super) struct Counters {
     pub(super) hints_declined: u64,
     pub(super) hints_handed_over: u64,
     pub(super) gossip_rounds: u64,
+    /// Sent, in greetings, answers and records.
+    pub(super) gossip_bytes: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
     pub(super) frames_refused: u64,
@@ -38,7 +40,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 26] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 27] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -63,6 +65,7 @@ impl Counters {
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),
             ("gossip_rounds", self.gossip_rounds),
+            ("gossip_bytes", self.gossip_bytes),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),
             ("operations_lingering", self.operations_lingering),

@@ -376,7 +376,7 @@ impl<F: Failpoints> Shard<F> {
         }
         self.detector.on_connected(id.node);
         if self.membership.is_some() && id.shard == ShardId(0) {
-            self.send_gossip(connection, Kind::GOSSIP, 0, out);
+            self.send_gossip(connection, out);
         }
     }
 

@@ -74,18 +74,24 @@ impl<F: Failpoints> Shard<F> {
             let (node, connection) = peers[self.prng.below(peers.len() as u64) as usize];
             self.counters.gossip_rounds += 1;
             self.detector.on_asked(now.monotonic, node);
-            self.send_gossip(connection, Kind::GOSSIP, 0, out);
+            self.send_gossip(connection, out);
         }
     }
 
-    pub(super) fn send_gossip(&mut self, connection: ConnectionId, kind: Kind, id: u64, out: &mut Output) {
+    pub(super) fn send_gossip(&mut self, connection: ConnectionId, out: &mut Output) {
         let Some(membership) = &self.membership else { return };
-        let gossip = membership.gossip();
-        let encoder = &mut self.encoder;
-        out.deliver(connection, kind.is_answer(), |bytes| gossip.encode(encoder, kind, id, bytes));
+        let greeting = membership.greeting();
+        self.tell(connection, Kind::GOSSIP, 0, &greeting, out);
     }
 
-    /// A peer told all it knows of the members; a `GOSSIP` wants the same back.
+    fn tell(&mut self, connection: ConnectionId, kind: Kind, id: u64, gossip: &Gossip, out: &mut Output) {
+        let encoder = &mut self.encoder;
+        let start = out.bytes.len();
+        out.deliver(connection, kind.is_answer(), |bytes| gossip.encode(encoder, kind, id, bytes));
+        self.counters.gossip_bytes += (out.bytes.len() - start) as u64;
+    }
+
+    /// A peer told what it knows of the members; a `GOSSIP` is answered.
     pub(super) fn on_gossip(
         &mut self,
         connection: ConnectionId,
@@ -101,8 +107,12 @@ impl<F: Failpoints> Shard<F> {
         if changed {
             self.on_membership_changed(&before, out);
         }
+        let Some(membership) = self.membership.as_ref().filter(|membership| !membership.is_fenced()) else { return };
         if frame.header.kind == Kind::GOSSIP {
-            self.send_gossip(connection, Kind::GOSSIPED, frame.header.request_id, out);
+            let answer = membership.answer(gossip);
+            self.tell(connection, Kind::GOSSIPED, frame.header.request_id, &answer, out);
+        } else if let Some(next) = membership.follow_up(gossip) {
+            self.tell(connection, Kind::GOSSIP, 0, &next, out);
         }
     }
 
@@ -132,7 +142,7 @@ impl<F: Failpoints> Shard<F> {
             peers.swap_remove(self.prng.below(peers.len() as u64) as usize);
         }
         for (_, connection) in peers {
-            self.send_gossip(connection, Kind::GOSSIP, 0, out);
+            self.send_gossip(connection, out);
         }
     }
 

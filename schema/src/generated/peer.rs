@@ -767,6 +767,133 @@ impl<'a> KeyHash {
 
 }
 
+// struct MemberVersion, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct MemberVersion(pub [u8; 16]);
+impl Default for MemberVersion { 
+  fn default() -> Self { 
+    Self([0; 16])
+  }
+}
+impl ::core::fmt::Debug for MemberVersion {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("MemberVersion")
+      .field("node", &self.node())
+      .field("version", &self.version())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for MemberVersion {}
+impl<'a> ::flatbuffers::Follow<'a> for MemberVersion {
+  type Inner = &'a MemberVersion;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a MemberVersion>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a MemberVersion {
+  type Inner = &'a MemberVersion;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<MemberVersion>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for MemberVersion {
+    type Output = MemberVersion;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const MemberVersion as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for MemberVersion {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> MemberVersion {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    node: u64,
+    version: u64,
+  ) -> Self {
+    let mut s = Self([0; 16]);
+    s.set_node(node);
+    s.set_version(version);
+    s
+  }
+
+  pub fn node(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_node(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn version(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_version(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum ReplicateOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -2851,6 +2978,9 @@ impl<'a> Gossip<'a> {
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 6;
   pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 8;
   pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_WHOLE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_VERSIONS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_WANTED: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2862,7 +2992,10 @@ impl<'a> Gossip<'a> {
     args: &'args GossipArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Gossip<'bldr>> {
     let mut builder = GossipBuilder::new(_fbb);
+    builder.add_whole(args.whole);
     builder.add_ring(args.ring);
+    if let Some(x) = args.wanted { builder.add_wanted(x); }
+    if let Some(x) = args.versions { builder.add_versions(x); }
     builder.add_partitions(args.partitions);
     if let Some(x) = args.members { builder.add_members(x); }
     builder.add_replicas(args.replicas);
@@ -2898,6 +3031,27 @@ impl<'a> Gossip<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Gossip::VT_REPLICAS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn whole(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Gossip::VT_WHOLE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn versions(&self) -> Option<::flatbuffers::Vector<'a, MemberVersion>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, MemberVersion>>>(Gossip::VT_VERSIONS, None)}
+  }
+  #[inline]
+  pub fn wanted(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Gossip::VT_WANTED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Gossip<'_> {
@@ -2910,6 +3064,9 @@ impl ::flatbuffers::Verifiable for Gossip<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<MemberRecord>>>>("members", Self::VT_MEMBERS, false)?
      .visit_field::<u32>("partitions", Self::VT_PARTITIONS, false)?
      .visit_field::<u8>("replicas", Self::VT_REPLICAS, false)?
+     .visit_field::<u64>("whole", Self::VT_WHOLE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, MemberVersion>>>("versions", Self::VT_VERSIONS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("wanted", Self::VT_WANTED, false)?
      .finish();
     Ok(())
   }
@@ -2919,6 +3076,9 @@ pub struct GossipArgs<'a> {
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MemberRecord<'a>>>>>,
     pub partitions: u32,
     pub replicas: u8,
+    pub whole: u64,
+    pub versions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, MemberVersion>>>,
+    pub wanted: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for GossipArgs<'a> {
   #[inline]
@@ -2928,6 +3088,9 @@ impl<'a> Default for GossipArgs<'a> {
       members: None,
       partitions: 0,
       replicas: 0,
+      whole: 0,
+      versions: None,
+      wanted: None,
     }
   }
 }
@@ -2954,6 +3117,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GossipBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u8>(Gossip::VT_REPLICAS, replicas, 0);
   }
   #[inline]
+  pub fn add_whole(&mut self, whole: u64) {
+    self.fbb_.push_slot::<u64>(Gossip::VT_WHOLE, whole, 0);
+  }
+  #[inline]
+  pub fn add_versions(&mut self, versions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , MemberVersion>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Gossip::VT_VERSIONS, versions);
+  }
+  #[inline]
+  pub fn add_wanted(&mut self, wanted: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Gossip::VT_WANTED, wanted);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GossipBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GossipBuilder {
@@ -2975,6 +3150,9 @@ impl ::core::fmt::Debug for Gossip<'_> {
       ds.field("members", &self.members());
       ds.field("partitions", &self.partitions());
       ds.field("replicas", &self.replicas());
+      ds.field("whole", &self.whole());
+      ds.field("versions", &self.versions());
+      ds.field("wanted", &self.wanted());
       ds.finish()
   }
 }

@@ -111,7 +111,7 @@ fn gossip_with_impossible_counters_is_ignored() {
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();
-    let gossip = Gossip { ring: 0, members: vec![record], partitions: 0, replicas: 0 };
+    let gossip = Gossip { members: vec![record], ..Gossip::default() };
     gossip.encode(&mut Encoder::default(), Kind::GOSSIP, 0, &mut bytes);
     feed(&mut cluster, (0, 0), 9999, &bytes);
     let view = cluster.shards[&(0, 0)].view();

@@ -126,9 +126,12 @@ fn a_version_that_leaves_no_room_does_not_stop_later_words() {
         let [mut node, mut other, _] = born();
         for intent_version in [counter, counter - 1] {
             let settled = Some(SettledRecord { version: counter, ..record(&node, "c").settled.unwrap() });
-            hear(&mut node, vec![MemberRecord { intent_version, ..record(&node, "c") }]);
-            hear(&mut node, vec![MemberRecord { settled, ..record(&node, "c") }]);
-            hear(&mut node, vec![MemberRecord { incarnation: counter, ..record(&node, "a") }]);
+            let told = [
+                MemberRecord { intent_version, ..record(&node, "c") },
+                MemberRecord { settled, ..record(&node, "c") },
+                MemberRecord { incarnation: counter, ..record(&node, "a") },
+            ];
+            told.into_iter().for_each(|record| hear(&mut node, vec![record]));
         }
         let said = node.change(&Word::Weight { name: "c".to_owned(), weight: 7 }).unwrap();
         assert_eq!(said.changed.len(), 1);

@@ -78,11 +78,10 @@ impl Troubles {
         self.fence = Some(Trouble::Fenced { name, at });
     }
 
-    /// `member` must be one, or nobody, so that the table stays as small as that of the members. What a member says of
-    /// its ring outweighs a refusal.
+    /// `member` must be one, or nobody, so that the table stays as small as that of the members. Of several it is the one
+    /// that says most, so that two nodes which refuse each other in turn don't say so in turn.
     pub(super) fn note(&mut self, member: NodeId, trouble: Trouble) {
-        let is_ring = |trouble: &Trouble| matches!(trouble, Trouble::OtherRing { .. });
-        if is_ring(&trouble) || !self.by_member.get(&member).is_some_and(is_ring) {
+        if self.by_member.get(&member).is_none_or(|known| known.rank() <= trouble.rank()) {
             self.by_member.insert(member, trouble.cut());
         }
     }
@@ -99,6 +98,15 @@ impl Troubles {
 }
 
 impl Trouble {
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Refusing { .. } => 0,
+            Self::Refused { .. } => 1,
+            Self::OtherRing { .. } => 2,
+            Self::Fenced { .. } => 3,
+        }
+    }
+
     /// What somebody else has said may be long, and may try to write on the operator's terminal.
     fn cut(mut self) -> Self {
         if let Self::Refused { by: name, why } | Self::Refusing { name, why } = &mut self {
@@ -126,10 +134,24 @@ mod tests {
         troubles.note(NodeId(2), refused("no"));
         assert_eq!(troubles.first(), Some(&ring));
         let sentence = ring.to_string();
-        assert!(sentence.contains("--partitions 64 --replicas 3, this node with --partitions 128 --replicas 2"));
+        assert!(
+            sentence.contains("--partitions 64 --replicas 3, this node with --partitions 128 --replicas 2")
+        );
         troubles.fence("n1".to_owned(), "10.0.0.9:7400".to_owned());
         troubles.clear_all();
         assert!(troubles.is_fenced() && troubles.first().unwrap().to_string().contains("10.0.0.9:7400"));
+    }
+
+    #[test]
+    fn two_that_refuse_each_other_in_turn_say_one_thing() {
+        let mut troubles = Troubles::default();
+        let refusing = || Trouble::Refusing { name: "n2".to_owned(), why: "no".to_owned() };
+        for trouble in [refusing(), refused("no"), refusing()] {
+            troubles.note(NodeId(2), trouble);
+        }
+        assert_eq!(troubles.first(), Some(&refused("no")));
+        troubles.note(NodeId(2), refused("another reason"));
+        assert_eq!(troubles.first(), Some(&refused("another reason")));
     }
 
     /// P12: a refusal comes from anybody.

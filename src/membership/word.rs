@@ -204,7 +204,10 @@ fn in_range(weight: u32) -> Result<u32, Refused> {
 
 /// It was said before: the newcomer has the place, and who had it is gone.
 fn is_replaced(old: &Member, new: &Member) -> bool {
-    old.intent == Intent::Removed && new.intent == Intent::Member && new.place == old.place && new.node != old.node
+    old.intent == Intent::Removed
+        && new.intent == Intent::Member
+        && new.place == old.place
+        && new.node != old.node
 }
 
 /// The newcomer is to the ring what `of` was.

@@ -305,6 +305,7 @@ mod tests {
     #[test]
     fn a_replacement_said_again_changes_nothing() {
         let mut members = members();
+        members.values_mut().for_each(|member| member.place = member.node);
         let changed = replace(1, 4).apply(&members).unwrap();
         members.extend(changed.into_iter().map(|member| (member.node, member)));
         assert_eq!(replace(1, 4).apply(&members), Ok(vec![]));

@@ -26,7 +26,7 @@ pub struct Batch {
 }
 
 /// What came of many seeds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     /// Seeds that were run.
     pub seeds: u64,
@@ -52,7 +52,15 @@ pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
     let started = Instant::now();
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
-    let mut tally = Tally::default();
+    let mut tally = Tally {
+        seeds: 0,
+        failed: Vec::new(),
+        real: Duration::ZERO,
+        virtual_ns: 0,
+        reached: [0; Rare::ALL.len()],
+        outcomes: [0; 4],
+        events: 0,
+    };
     std::thread::scope(|scope| {
         for _ in 0..batch.jobs.max(1) {
             let (sender, next, stop) = (sender.clone(), &next, &stop);

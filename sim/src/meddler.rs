@@ -52,7 +52,7 @@ impl Meddler {
             read_repair,
             rare_choices: Cell::new(rare_choices),
             prng: RefCell::new(prng),
-            reached: RefCell::default(),
+            reached: RefCell::new([0; Rare::ALL.len()]),
             minted: RefCell::default(),
             wall: Cell::default(),
         }))

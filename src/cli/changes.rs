@@ -155,7 +155,8 @@ fn awaited(word: &Change<'_>, shards: &[ShardStatus]) -> String {
 /// Why a member holds the change up, if it does.
 fn reason(member: &MemberStatus, told: &[&Status]) -> Option<String> {
     let name = &member.name;
-    let others = told.iter().flat_map(|status| status.members.iter()).filter(|other| other.node == member.node);
+    let others =
+        told.iter().flat_map(|status| status.members.iter()).filter(|other| other.node == member.node);
     let is_away = others.clone().all(|other| other.state != "self")
         && others.clone().any(|other| ["suspected", "not met"].contains(&&*other.state));
     if is_away {
@@ -388,7 +389,8 @@ mod tests {
         assert!(told(&[at("reading", "whole", 0, "up")]).contains("reads from the new owners"));
         assert!(told(&[at("writing", "writing", 3, "suspected")]).contains("n4 can't be reached"));
         assert!(told(&[shard("n4", "guest", 100, "")]).contains("n4 has not heard of it"));
-        let suspected_by_one = [at("writing", "writing", 3, "suspected"), at("writing", "writing", 3, "self")];
+        let suspected_by_one =
+            [at("writing", "writing", 3, "suspected"), at("writing", "writing", 3, "self")];
         assert_eq!(told(&suspected_by_one), "n4 still lacks 3 partitions", "it answers for itself");
     }
 

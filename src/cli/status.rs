@@ -153,7 +153,9 @@ fn render_member(member: &MemberStatus) -> String {
         1 => ", lacks 1 partition".to_owned(),
         count => format!(", lacks {count} partitions"),
     };
-    format!("{intent} {name} at {address}, weight {weight}{zone}, incarnation {incarnation}: {state}{step}{lacking}")
+    format!(
+        "{intent} {name} at {address}, weight {weight}{zone}, incarnation {incarnation}: {state}{step}{lacking}"
+    )
 }
 
 #[cfg(test)]

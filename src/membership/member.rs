@@ -437,16 +437,18 @@ pub(super) mod tests {
     fn any_record() -> impl Strategy<Value = Member> {
         let own = (0..3u64, 0..3u64, 0..3u64, any::<bool>());
         let said = (0..3u64, 1..3u32, 0..4usize, 0..3u64, any::<bool>());
-        (own, said).prop_map(|((incarnation, heartbeat, life, serving), (word, weight, intent, settled, in_ring))| {
-            let mut record = member(7);
-            let oneself = &mut record.oneself;
-            (oneself.incarnation, oneself.heartbeat) = (Incarnation(incarnation), heartbeat);
-            (oneself.life, oneself.serving) = (life, serving);
-            (record.intent_version, record.weight) = (word, weight);
-            record.intent = [Intent::Guest, Intent::Member, Intent::Leaving, Intent::Removed][intent];
-            (record.settled.version, record.settled.in_ring) = (settled, in_ring);
-            record
-        })
+        (own, said).prop_map(
+            |((incarnation, heartbeat, life, serving), (word, weight, intent, settled, in_ring))| {
+                let mut record = member(7);
+                let oneself = &mut record.oneself;
+                (oneself.incarnation, oneself.heartbeat) = (Incarnation(incarnation), heartbeat);
+                (oneself.life, oneself.serving) = (life, serving);
+                (record.intent_version, record.weight) = (word, weight);
+                record.intent = [Intent::Guest, Intent::Member, Intent::Leaving, Intent::Removed][intent];
+                (record.settled.version, record.settled.in_ring) = (settled, in_ring);
+                record
+            },
+        )
     }
 
     fn merged(left: &Member, right: &Member) -> Member {

@@ -320,7 +320,9 @@ impl<F: Failpoints> Membership<F> {
     fn on_succeeded(&mut self, told: &Member) {
         let mine = (self.oneself().incarnation, self.life);
         // Two that have each taken over from the other: the lesser gives way, and the greater takes another incarnation.
-        if (told.oneself.incarnation, told.oneself.life) > mine && !self.failpoints.planted(Bug::CloneAccepted) {
+        if (told.oneself.incarnation, told.oneself.life) > mine
+            && !self.failpoints.planted(Bug::CloneAccepted)
+        {
             self.failpoints.reached(Rare::CloneFenced);
             let host = &told.oneself.host;
             let at = format!("{host}:{}", told.oneself.ordinary_port);
@@ -348,7 +350,8 @@ impl<F: Failpoints> Membership<F> {
             return false;
         }
         let before = self.trouble();
-        let by_whom = self.members.get(&by).map_or_else(|| address.to_owned(), |member| member.name.to_string());
+        let by_whom =
+            self.members.get(&by).map_or_else(|| address.to_owned(), |member| member.name.to_string());
         self.troubles.note(self.known_or_nobody(by), Trouble::Refused { by: by_whom, why: why.to_owned() });
         self.trouble() != before
     }
@@ -360,7 +363,8 @@ impl<F: Failpoints> Membership<F> {
             return false;
         }
         let before = self.trouble();
-        let name = self.members.get(&node).map_or_else(|| "somebody".to_owned(), |member| member.name.to_string());
+        let name =
+            self.members.get(&node).map_or_else(|| "somebody".to_owned(), |member| member.name.to_string());
         self.troubles.note(self.known_or_nobody(node), Trouble::Refusing { name, why: why.to_owned() });
         self.trouble() != before
     }
@@ -752,7 +756,10 @@ pub(super) mod tests {
             (0..2).for_each(|_| exchange(&mut a, &mut c));
             let words = |of: &Membership| -> Vec<_> {
                 let members = of.view().members;
-                members.into_iter().map(|m| (m.name.clone(), m.intent, m.intent_version, m.weight, m.place)).collect()
+                members
+                    .into_iter()
+                    .map(|m| (m.name.clone(), m.intent, m.intent_version, m.weight, m.place))
+                    .collect()
             };
             assert_eq!(words(&a), words(&c), "{word:?}");
             for operator in [&mut a, &mut c] {

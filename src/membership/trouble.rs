@@ -134,7 +134,9 @@ mod tests {
         troubles.note(NodeId(2), refused("no"));
         assert_eq!(troubles.first(), Some(&ring));
         let sentence = ring.to_string();
-        assert!(sentence.contains("--partitions 64 --replicas 3, this node with --partitions 128 --replicas 2"));
+        assert!(
+            sentence.contains("--partitions 64 --replicas 3, this node with --partitions 128 --replicas 2")
+        );
         troubles.fence("n1".to_owned(), "10.0.0.9:7400".to_owned());
         troubles.clear_all();
         assert!(troubles.is_fenced() && troubles.first().unwrap().to_string().contains("10.0.0.9:7400"));

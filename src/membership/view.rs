@@ -61,7 +61,18 @@ impl View {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
         let zones = Zones::new(&members, &ring);
-        Self { cluster, me, members, ring, change: None, former: None, works: Works::default(), trouble: None, epoch, zones }
+        Self {
+            cluster,
+            me,
+            members,
+            ring,
+            change: None,
+            former: None,
+            works: Works::default(),
+            trouble: None,
+            epoch,
+            zones,
+        }
     }
 
     /// The same, with a change of the ring, if there is one.

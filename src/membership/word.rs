@@ -204,7 +204,10 @@ fn in_range(weight: u32) -> Result<u32, Refused> {
 
 /// It was said before: the newcomer has the place, and who had it is gone.
 fn is_replaced(old: &Member, new: &Member) -> bool {
-    old.intent == Intent::Removed && new.intent == Intent::Member && new.place == old.place && new.node != old.node
+    old.intent == Intent::Removed
+        && new.intent == Intent::Member
+        && new.place == old.place
+        && new.node != old.node
 }
 
 /// The newcomer is to the ring what `of` was.
@@ -302,6 +305,7 @@ mod tests {
     #[test]
     fn a_replacement_said_again_changes_nothing() {
         let mut members = members();
+        members.values_mut().for_each(|member| member.place = member.node);
         let changed = replace(1, 4).apply(&members).unwrap();
         members.extend(changed.into_iter().map(|member| (member.node, member)));
         assert_eq!(replace(1, 4).apply(&members), Ok(vec![]));

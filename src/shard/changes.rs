@@ -64,7 +64,12 @@ impl<F: Failpoints> Shard<F> {
             return self.relay_to_sibling(now, origin, frame, ShardId(0), budget, out);
         }
         if self.words.waiting.len() >= WORDS_MAX {
-            return self.answer_code(out, origin, ErrorCode::Overloaded, "too many changes at once: try again");
+            return self.answer_code(
+                out,
+                origin,
+                ErrorCode::Overloaded,
+                "too many changes at once: try again",
+            );
         }
         match self.take_word(now, &change, out) {
             Ok(changed) if change.plan_only => self.answer_word(origin, &changed, out),

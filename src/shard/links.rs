@@ -137,7 +137,14 @@ impl Links {
 
 impl Link {
     const fn new(state: State) -> Self {
-        Self { state, backoff: BACKOFF_MIN, pinged_at: None, port: None, try_ordinary: false, process: (0, 0) }
+        Self {
+            state,
+            backoff: BACKOFF_MIN,
+            pinged_at: None,
+            port: None,
+            try_ordinary: false,
+            process: (0, 0),
+        }
     }
 }
 

@@ -21,8 +21,8 @@ impl<F: Failpoints> Shard<F> {
         let Some(member) = self.view.member(node).filter(|_| hello.role == Role::Peer) else { return Ok(()) };
         let known = &member.oneself;
         let is_another = ![0, life].contains(&known.life) && ![0, known.succeeds].contains(&life);
-        let is_there =
-            self.links.is_up_with(node, known.life) && self.detector.health(now.monotonic, node) == Health::Up;
+        let is_there = self.links.is_up_with(node, known.life)
+            && self.detector.health(now.monotonic, node) == Health::Up;
         if !is_another || !is_there || self.failpoints.planted(Bug::CloneAccepted) {
             return Ok(());
         }

@@ -38,7 +38,8 @@ impl World {
 
     /// Where two processes have one name, clients find the one or the other.
     fn either(&mut self, node: usize) -> usize {
-        let second = self.plan.clone_at().filter(|&at| self.plan.clone == Some(node) && self.nodes[at].is_up());
+        let second =
+            self.plan.clone_at().filter(|&at| self.plan.clone == Some(node) && self.nodes[at].is_up());
         second.filter(|_| self.prng.chance(0.5)).unwrap_or(node)
     }
 

@@ -49,7 +49,9 @@ impl World {
         let both = self.serves(first) && self.serves(second);
         if both || self.incarnation_of(first) != before {
             let name = &self.nodes[first].name;
-            self.break_membership(format!("two processes under the name {name} take the node from one another"));
+            self.break_membership(format!(
+                "two processes under the name {name} take the node from one another"
+            ));
             return self.now;
         }
         self.count_destroyed(second);
@@ -112,7 +114,8 @@ impl World {
 
     /// Somebody who serves works by a ring without it.
     fn removal_is_settled(&self, id: NodeId) -> bool {
-        self.views().any(|view| view.is_serving() && view.ring.members().iter().all(|member| member.node != id))
+        self.views()
+            .any(|view| view.is_serving() && view.ring.members().iter().all(|member| member.node != id))
     }
 
     /// At rest no machine that was removed serves, however it came back.

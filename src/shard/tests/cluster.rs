@@ -194,7 +194,8 @@ impl Cluster {
             let (secret, partitions, replicas) = (self.founded)(node);
             let partitions = Partitions::new(partitions).unwrap();
             let membership = MembershipOptions { partitions, replicas };
-            let mut membership = Membership::new(cluster, &name, place, &founders, false, membership).with_life(life);
+            let mut membership =
+                Membership::new(cluster, &name, place, &founders, false, membership).with_life(life);
             let records = |shard| self.logs.get(&(node, shard)).cloned().unwrap_or_default();
             let remembered = records(0).into_iter().rev().find_map(|record| match Record::parse(&record) {
                 Ok(Record::Members(members)) => Some(members),
@@ -226,7 +227,8 @@ impl Cluster {
         self.hosts.push(format!("clone{clone}"));
         self.places.push(self.places[of].clone());
         if copied {
-            let logs: Vec<_> = self.logs.iter().filter(|(at, _)| at.0 == of).map(|(at, log)| (at.1, log.clone())).collect();
+            let logs: Vec<_> =
+                self.logs.iter().filter(|(at, _)| at.0 == of).map(|(at, log)| (at.1, log.clone())).collect();
             self.logs.extend(logs.into_iter().map(|(shard, log)| ((clone, shard), log)));
         }
         self.start(clone);

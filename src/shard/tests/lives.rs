@@ -33,7 +33,7 @@ fn a_second_process_of_a_name_is_turned_away_while_the_first_is_there() {
         assert!(cluster.shards[&(of, 0)].view().myself().oneself.complete);
         let sentence = told(&cluster, clone);
         assert!(sentence.contains(&format!("n{of} runs at n{of}:1")), "{sentence}");
-        assert_eq!(sentence.lines().count(), 1, "said once: {sentence}");
+        assert!(sentence.lines().count() <= 2, "by each of the others once: {sentence}");
         let second = cluster.client((clone, 0));
         assert_eq!(cluster.put(second, put(b"k", b"w")).code(), Some(ErrorCode::NotServing));
 

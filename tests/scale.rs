@@ -36,7 +36,11 @@ fn news_reaches_everybody_in_few_rounds() {
         let figures = gossip::spread(nodes, 4);
         println!("{nodes} nodes: {:?} rounds, {} bytes a record", figures.rounds, figures.bytes_per_record());
         assert!(f64::from(figures.rounds_max()) <= 2.0 * (nodes as f64).log2(), "{:?}", figures.rounds);
-        assert!(figures.bytes_per_record() < 300 && figures.resting_bytes < 1000, "{}", figures.resting_bytes);
+        assert!(
+            figures.bytes_per_record() < 300 && figures.resting_bytes < 1000,
+            "{}",
+            figures.resting_bytes
+        );
         // A list of all versions each way at most, and the records that differ.
         assert!(figures.spreading_bytes < 40 * nodes + 2000, "{}", figures.spreading_bytes);
         assert!(figures.exchange < Duration::from_secs(1));

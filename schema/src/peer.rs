@@ -352,7 +352,7 @@ pub struct SettledRecord {
 }
 
 /// What a node knows of the members, or some of it: sent once a second to one random member, and answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gossip {
     /// The hash of the sender's ring.
     pub ring: u64,

@@ -107,7 +107,9 @@ impl<F: Failpoints> Shard<F> {
         if changed {
             self.on_membership_changed(&before, out);
         }
-        let Some(membership) = self.membership.as_ref().filter(|membership| !membership.is_fenced()) else { return };
+        let Some(membership) = self.membership.as_ref().filter(|membership| !membership.is_fenced()) else {
+            return;
+        };
         if frame.header.kind == Kind::GOSSIP {
             let answer = membership.answer(gossip);
             self.tell(connection, Kind::GOSSIPED, frame.header.request_id, &answer, out);

@@ -35,6 +35,8 @@ const SHARDS_MAX: u16 = 1024;
 const PARTITIONS_MAX: u32 = 65_536;
 /// Eight of them, and the metadata, must fit in a frame whose length has 32 bits.
 const VALUE_BYTES_LIMIT: u64 = 256 << 20;
+/// Of the least that background work may do in a second: more than a shard can.
+const BACKGROUND_BYTES_LIMIT: u64 = 1 << 30;
 const REQUESTS_IN_FLIGHT_LIMIT: u32 = 65_536;
 const SPIN_US_MAX: u32 = 1_000_000;
 /// The secret shares the handshake's frame with a list of ports.
@@ -96,6 +98,10 @@ pub struct Config {
     pub anti_entropy: Duration,
     /// Of hints, for each shard and each node that can't be reached; 0 for strict quorums.
     pub hint_bytes_max: u64,
+    /// Background work slows down when one request of twenty takes longer; zero for twice as long as usual.
+    pub background_latency: Duration,
+    /// What each shard may do of it in a second, whatever clients feel. From 1 B to 1 GiB.
+    pub background_bytes_min: u32,
     /// Where values are kept.
     pub mode: Mode,
     /// For how long an idle shard looks for work before it sleeps.
@@ -134,6 +140,7 @@ impl Config {
         // Who joins a running cluster takes over what its founders fixed.
         let founds = settings.seeds.as_ref().is_none_or(Vec::is_empty);
         let value_bytes_max = settings.value_bytes_max.unwrap_or(ByteSize(8 << 20));
+        let background_bytes_min = settings.background_bytes_min.unwrap_or(ByteSize(1 << 20));
         let config = Self {
             secret: read_secret(settings.secret, settings.secret_file.as_deref().map(Path::new))?,
             secret_file: settings.secret_file,
@@ -155,6 +162,12 @@ impl Config {
             requests_in_flight_max: settings.requests_in_flight_max.unwrap_or(4096),
             anti_entropy: settings.anti_entropy.map_or(Duration::from_secs(10), |span| span.0),
             hint_bytes_max: settings.hint_bytes_max.map_or(64 << 20, |size| size.0),
+            background_latency: settings.background_latency.map_or(Duration::ZERO, |span| span.0),
+            background_bytes_min: checked_size(
+                "background_bytes_min",
+                background_bytes_min,
+                BACKGROUND_BYTES_LIMIT,
+            )?,
             mode: settings.mode.unwrap_or(Mode::Memory),
             spin_us: settings.spin_us.unwrap_or(0),
             stop_with_stdin: false,
@@ -219,6 +232,8 @@ impl Config {
             requests_in_flight_max: Some(self.requests_in_flight_max),
             anti_entropy: Some(Span(self.anti_entropy)),
             hint_bytes_max: Some(ByteSize(self.hint_bytes_max)),
+            background_latency: Some(Span(self.background_latency)),
+            background_bytes_min: Some(ByteSize(u64::from(self.background_bytes_min))),
             mode: Some(self.mode),
             spin_us: Some(self.spin_us),
         };
@@ -336,6 +351,9 @@ impl Config {
         checked_span("timeout_max", self.timeout_max)?;
         if self.anti_entropy != Duration::ZERO {
             checked_span("anti_entropy", self.anti_entropy)?;
+        }
+        if self.background_latency != Duration::ZERO {
+            checked_span("background_latency", self.background_latency)?;
         }
         if self.timeout > self.timeout_max {
             let (timeout, timeout_max) = (Span(self.timeout).to_string(), Span(self.timeout_max).to_string());

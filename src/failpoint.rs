@@ -120,6 +120,8 @@ pub enum Bug {
     NewcomerCountsAtOnce,
     /// Two processes under one name are both taken for the node.
     CloneAccepted,
+    /// Background work that was once held back for clients is held back for ever.
+    BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -208,11 +210,15 @@ pub enum Rare {
     CloneFenced,
     /// A process was turned away, since another under its name was there.
     CloneTurnedAway,
+    /// A peer had no budget for what it was asked.
+    ExchangeRefused,
+    /// Background work had to wait, since its budget had been cut for clients.
+    BackgroundHeldBack,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -247,6 +253,8 @@ impl Rare {
         Self::RemovedRefused,
         Self::CloneFenced,
         Self::CloneTurnedAway,
+        Self::ExchangeRefused,
+        Self::BackgroundHeldBack,
     ];
 }
 

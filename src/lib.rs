@@ -10,6 +10,7 @@ pub mod failpoint;
 pub mod hint;
 pub mod id;
 pub mod membership;
+pub mod pace;
 pub mod prng;
 pub mod replica;
 pub mod ring;

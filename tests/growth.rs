@@ -17,10 +17,9 @@ use course::{Plan, grow_and_shrink};
 
 #[test]
 fn nothing_fails_while_three_nodes_become_five_and_three_again() {
-    // What moves does so with pauses: few keys in few partitions keep this short.
     let settings = &["--partitions=64"];
     let calm = Duration::from_secs(2);
-    let plan = Plan { per_second: 500, keys: 400, settings, calm, tells: false };
+    let plan = Plan { per_second: 500, keys: 400, newcomers: 2, settings, calm, tells: false };
     let figures = grow_and_shrink(&plan);
     println!("{figures}");
     assert_eq!(figures.faults(), Vec::<String>::new(), "{figures}");

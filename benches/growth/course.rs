@@ -1,4 +1,4 @@
-//! Three nodes under load become five, and three again, by the operator's commands.
+//! Three nodes under load become more, and three again, by the operator's commands.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ const STEP_MAX: &str = "600s";
 pub(crate) struct Plan {
     pub(crate) per_second: u64,
     pub(crate) keys: u64,
+    /// How many nodes join, and leave again.
+    pub(crate) newcomers: usize,
     /// More settings of each node.
     pub(crate) settings: &'static [&'static str],
     /// Before the change.
@@ -36,22 +38,16 @@ pub(crate) struct Figures {
 
 pub(crate) fn grow_and_shrink(plan: &Plan) -> Figures {
     let mut cluster = Cluster::start(3, 1, plan.settings);
-    let servers = (0..3).map(|node| cluster.address(node).to_string()).collect();
-    let offer = Offer {
-        per_second: plan.per_second,
-        keys: plan.keys,
-        duration: Duration::from_secs(3600),
-        tells: plan.tells,
-    };
-    let mut load = Load::start(servers, offer);
+    let mut load = load(&cluster, plan);
     std::thread::sleep(plan.calm);
     load.begin_after();
     let mut steps = Vec::new();
-    for newcomer in 3..5 {
+    let newcomers = 3..3 + plan.newcomers;
+    for newcomer in newcomers.clone() {
         assert_eq!(cluster.join_with(1, plan.settings), newcomer);
         steps.push(change(&cluster, "join", newcomer));
     }
-    for leaver in 3..5 {
+    for leaver in newcomers {
         steps.push(change(&cluster, "leave", leaver));
     }
     let finished = load.stop().finished;
@@ -63,8 +59,15 @@ pub(crate) fn grow_and_shrink(plan: &Plan) -> Figures {
     }
 }
 
+/// Write all keys, and go on with a load that the caller ends.
+pub(crate) fn load(cluster: &Cluster, plan: &Plan) -> Load {
+    let servers = (0..3).map(|node| cluster.address(node).to_string()).collect();
+    let Plan { per_second, keys, tells, .. } = *plan;
+    Load::start(servers, Offer { per_second, keys, duration: Duration::from_secs(3600), tells })
+}
+
 /// Make a change, and wait for its end.
-fn change(cluster: &Cluster, command: &str, node: usize) -> (String, Duration) {
+pub(crate) fn change(cluster: &Cluster, command: &str, node: usize) -> (String, Duration) {
     let (name, server, begun) = (format!("n{node}"), cluster.address(0).to_string(), Instant::now());
     let ended = run(&[command, &name, "--wait", STEP_MAX, "--server", &server, "--timeout", "10s"]);
     assert_eq!(ended.code, Some(0), "{command} {name}: {ended:?}");

@@ -49,11 +49,13 @@ pub enum Fault {
     Clone,
     /// Removed machines come back.
     Return,
+    /// Inputs wait for shards that have much to do.
+    Waits,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 21] = [
+    pub const ALL: [(Self, &str); 22] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -75,6 +77,7 @@ impl Fault {
         (Self::Churn, "churn"),
         (Self::Clone, "clone"),
         (Self::Return, "return"),
+        (Self::Waits, "waits"),
     ];
 }
 

@@ -137,19 +137,31 @@ fn draw_words(plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
     let founder = |prng: &mut Prng| prng.below(plan.nodes as u64) as usize;
     for spare in plan.nodes..plan.machines() {
         let word = if prng.chance(0.3) { Word::Replace(founder(prng), spare) } else { Word::Join(spare) };
-        deeds.push((some_time(plan, prng), Deed::Word(word)));
+        say_at_some_time(word, plan, prng, deeds);
         if prng.chance(0.5) {
             let word = match prng.below(4) {
                 0 => Word::Leave(spare),
                 1 => Word::Remove(founder(prng)),
                 _ => Word::Leave(founder(prng)),
             };
-            deeds.push((some_time(plan, prng), Deed::Word(word)));
+            say_at_some_time(word, plan, prng, deeds);
         }
         if prng.chance(0.3) {
             let word = Word::Weight(founder(prng), 50 + prng.below(200) as u32);
             deeds.push((some_time(plan, prng), Deed::Word(word)));
         }
+    }
+}
+
+/// Half of the machines that are lost for good are lost while halves don't hear one another, so that fallbacks keep what
+/// nobody else has for who won't come back.
+fn say_at_some_time(word: Word, plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
+    let at = some_time(plan, prng);
+    deeds.push((at, Deed::Word(word)));
+    if matches!(word, Word::Remove(_) | Word::Replace(..)) && prng.chance(0.5) {
+        let lasts = Duration::from_millis(1_000 + prng.below(9_000));
+        deeds.push((at, Deed::Split { blocked: blocked(Shape::Halves, plan.machines(), prng) }));
+        deeds.push((at + lasts, Deed::Split { blocked: Vec::new() }));
     }
 }
 

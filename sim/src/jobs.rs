@@ -52,15 +52,7 @@ pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
     let started = Instant::now();
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
-    let mut tally = Tally {
-        seeds: 0,
-        failed: Vec::new(),
-        real: Duration::ZERO,
-        virtual_ns: 0,
-        reached: [0; Rare::ALL.len()],
-        outcomes: [0; 4],
-        events: 0,
-    };
+    let mut tally = Tally::new();
     std::thread::scope(|scope| {
         for _ in 0..batch.jobs.max(1) {
             let (sender, next, stop) = (sender.clone(), &next, &stop);
@@ -92,6 +84,18 @@ pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
 }
 
 impl Tally {
+    const fn new() -> Self {
+        Self {
+            seeds: 0,
+            failed: Vec::new(),
+            real: Duration::ZERO,
+            virtual_ns: 0,
+            reached: [0; Rare::ALL.len()],
+            outcomes: [0; 4],
+            events: 0,
+        }
+    }
+
     fn add(&mut self, report: Report) {
         self.seeds += 1;
         self.virtual_ns += report.lasted.0;

@@ -58,6 +58,8 @@ pub struct Plan {
     pub returns: bool,
     /// All nodes lose power at once when the clients stop.
     pub power_loss: bool,
+    /// Shards have much to do, now and then, and inputs wait for them.
+    pub waits: bool,
     /// Faults never destroy W copies of one write; else only safety is checked for those that lost them.
     pub limited: bool,
     /// What befalls messages.
@@ -147,6 +149,7 @@ impl Plan {
             returns: false,
             stranger: seldom(Fault::Stranger, 0.15),
             power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
+            waits: false,
             limited: shape.chance(0.8),
             network,
             torn,
@@ -165,6 +168,9 @@ impl Plan {
             plan.clone = Some(later.below(plan.nodes as u64) as usize);
         }
         plan.returns = later.chance(0.7) && !cut.without.contains(&Fault::Return);
+        // Drawn apart, so that all else of a seed stays as it was without it.
+        let is_cut = cut.without.contains(&Fault::Waits);
+        plan.waits = Prng::from_seed(!seed).chance(0.5) && !is_cut;
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
     }

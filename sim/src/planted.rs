@@ -38,7 +38,14 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 23] = [
+    Planted {
+        name: "hints-drained-before-move",
+        bug: Bug::HintsDrainedBeforeMove,
+        shipped: "6: scylla #24980",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 2_000,
+    },
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -180,6 +187,14 @@ pub const PLANTED: [Planted; 21] = [
         seeds: 1_000,
     },
     Planted {
+        name: "background-starves",
+        bug: Bug::BackgroundStarves,
+        shipped: "our own",
+        // A node that lost its records and never streams them again leaves reads without a quorum, too.
+        breaks: &[Convergence, AlwaysWritable],
+        seeds: 500,
+    },
+    Planted {
         name: "clock-must-advance",
         bug: Bug::ClockMustAdvance,
         shipped: "our own",
@@ -189,11 +204,10 @@ pub const PLANTED: [Planted; 21] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 7] = [
+pub const WAITING: [Waiting; 6] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
-    Waiting { bug: "6: hints are drained before ownership moves", until: "changes while hints are pending" },
     Waiting { bug: "7: no generation in the record checksum", until: "the log" },
     Waiting { bug: "8: segment ids from the monotonic clock", until: "the log" },
     Waiting { bug: "11: one torn tail record is assumed", until: "the log" },

@@ -133,6 +133,14 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES")]
     pub hint_bytes_max: Option<ByteSize>,
 
+    /// Background work slows down when one request of twenty takes longer; 0 is twice as long as usual [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub background_latency: Option<Span>,
+
+    /// What each shard may do in a second of background work, however long requests take [default: 1MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub background_bytes_min: Option<ByteSize>,
+
     /// Where values are kept [default: memory]
     #[arg(long)]
     pub mode: Option<Mode>,
@@ -172,6 +180,8 @@ impl Settings {
             requests_in_flight_max,
             anti_entropy,
             hint_bytes_max,
+            background_latency,
+            background_bytes_min,
             mode,
             spin_us,
         } = self;
@@ -202,6 +212,8 @@ impl Settings {
             requests_in_flight_max: requests_in_flight_max.or(file.requests_in_flight_max),
             anti_entropy: anti_entropy.or(file.anti_entropy),
             hint_bytes_max: hint_bytes_max.or(file.hint_bytes_max),
+            background_latency: background_latency.or(file.background_latency),
+            background_bytes_min: background_bytes_min.or(file.background_bytes_min),
             mode: mode.or(file.mode),
             spin_us: spin_us.or(file.spin_us),
         }

@@ -34,6 +34,7 @@ fn without_settings_it_is_a_cluster_of_one_in_memory() {
     assert_eq!((config.replicas, config.partitions, config.read, config.write), (Some(3), Some(1024), 0, 0));
     assert_eq!((config.timeout, config.timeout_max), (Duration::from_secs(1), Duration::from_secs(10)));
     assert_eq!(config.anti_entropy, Duration::from_secs(10));
+    assert_eq!((config.background_latency, config.background_bytes_min), (Duration::ZERO, 1 << 20));
     assert_eq!((config.value_bytes_max, config.weight, config.mode), (8 << 20, 100, Mode::Memory));
 }
 
@@ -59,6 +60,8 @@ value_bytes_max = "64KiB"
 requests_in_flight_max = 16
 anti_entropy = "2s"
 hint_bytes_max = "1MiB"
+background_latency = "5ms"
+background_bytes_min = "2MiB"
 mode = "memory"
 spin_us = 20
 "#;
@@ -215,6 +218,17 @@ fn anti_entropy_is_off_or_in_range() {
         assert_eq!(config.anti_entropy, Duration::ZERO);
     }
     is_refused("anti_entropy = '2h'", &["anti_entropy is 2h", "1ms to 1h"]);
+}
+
+#[test]
+fn background_work_has_a_floor_and_an_objective_in_range() {
+    for learned in ["0", "0ms"] {
+        let config = from_toml(&format!("background_latency = '{learned}'")).unwrap();
+        assert_eq!(config.background_latency, Duration::ZERO);
+    }
+    is_refused("background_latency = '2h'", &["background_latency is 2h", "1ms to 1h"]);
+    is_refused("background_bytes_min = '0B'", &["background_bytes_min is 0B"]);
+    is_refused("background_bytes_min = '2GiB'", &["background_bytes_min is 2GiB"]);
 }
 
 #[test]

@@ -4,17 +4,20 @@
 //! in which all roots are equal costs two frames. The next one begins after the configured interval, or after a
 //! quarter of it if differences were found.
 //!
-//! Clients come first: after each list and each batch of states there is a pause, and while there is much to do for
-//! clients an exchange stands still. What was asked is given up when the answer is late; a later round finds what
+//! Clients come first: each list and each batch of states is taken from the budget of background work, and waits while
+//! there is none (docs/adr/0014). Whoever is asked has a budget too, and answers `Overloaded` while it is spent: it is
+//! asked the same again a little later. What was asked is given up when the answer is late; a later round finds what
 //! is still different.
 
 use ringmain_schema::exchange::{Keys, KeysRequest, Nodes, PullRequest, Pulled, Tree, TreeRequest};
+use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::{Frame, Kind, Malformed};
 
 use crate::anti_entropy::{Exchange, Listing, Selection, Step, Unexpected};
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, PartitionId};
 use crate::membership::Health;
+use crate::pace::Claimant;
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
@@ -23,10 +26,12 @@ use super::links::LinkId;
 
 /// An answer that isn't there by then won't come.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Between two steps that list or move keys: at most 64 states or 256 KiB in this time, to each side.
-const STEP_PAUSE: Duration = Duration::from_millis(10);
-/// Look again so long after clients had to come first.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Whoever has no budget for an answer is asked again after this and up to as much more; twice as long each time, but
+/// for no longer than [`REFUSED_MAX`].
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(2);
+const ASK_AGAIN_MAX: Duration = Duration::from_millis(100);
+/// Who has refused for so long is left to a later round.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
 
 /// The shard's own exchanges, one after another.
 #[derive(Debug, Default)]
@@ -47,6 +52,16 @@ struct UnderWay {
     waits: Waits,
     /// What is streamed from the other; none, if this is a round of anti-entropy.
     streamed: Vec<PartitionId>,
+    /// When the other last did as it was asked, and how long it is let alone if it refuses once more.
+    granted: Instant,
+    back_off: Duration,
+}
+
+impl UnderWay {
+    /// On whose account it goes.
+    const fn claimant(&self) -> Claimant {
+        if self.streamed.is_empty() { Claimant::AntiEntropy } else { Claimant::Streaming }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +157,8 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let exchange = Exchange::new(partitions.into_iter());
         let waits = Waits::Pause(now.monotonic);
-        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, streamed });
+        let (granted, back_off) = (now.monotonic, ASK_AGAIN_AFTER);
+        self.exchanges.under_way = Some(UnderWay { with, exchange, waits, streamed, granted, back_off });
         self.take_step(now, out);
     }
 
@@ -165,7 +181,6 @@ impl<F: Failpoints> Shard<F> {
 
     /// Ask what comes next, or end the round.
     fn take_step(&mut self, now: Now, out: &mut Output) {
-        let is_busy = self.is_busy();
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         let (with, step) = (under_way.with, under_way.exchange.step());
         if step == Step::Done {
@@ -180,14 +195,17 @@ impl<F: Failpoints> Shard<F> {
                 None => {}
             };
         }
+        let claimant = under_way.claimant();
         let moves = matches!(step, Step::List(_) | Step::Pull(..) | Step::Push(..));
-        if moves && is_busy {
-            under_way.waits = Waits::Pause(now.monotonic + BUSY_PAUSE);
-            return;
+        if moves && !self.may_spend(claimant, now) {
+            return self.pause_until(self.ready_at(claimant, now));
         }
         let Some(connection) = self.links.connection(with) else { return self.abandon(now) };
         let id = self.exchanges.next_id();
+        let before = out.bytes.len();
         let asked = self.ask(connection, step, id, out);
+        let (Asked::Question { tokens } | Asked::Nothing { tokens }) = asked;
+        self.pace.spent(claimant, out.bytes.len() - before, tokens);
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         under_way.waits = match asked {
             Asked::Question { tokens } => {
@@ -240,10 +258,9 @@ impl<F: Failpoints> Shard<F> {
         let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else {
             return Ok(());
         };
-        let mut pause = STEP_PAUSE;
+        self.pace.spent(under_way.claimant(), frame.length(), 0);
         let fits = match frame.header.kind {
             Kind::TREE => {
-                pause = Duration::ZERO;
                 let fits = under_way.exchange.on_nodes(&self.trees, &Tree::parse(frame)?.nodes);
                 if F::WATCHED && under_way.exchange.leaves().count_ones() == 1 {
                     self.failpoints.reached(Rare::DifferenceInOneLeaf);
@@ -257,7 +274,7 @@ impl<F: Failpoints> Shard<F> {
         fits.map_err(|Unexpected| {
             Malformed::Field("an answer that doesn't fit the question of anti-entropy")
         })?;
-        self.go_on_after(now, pause);
+        self.go_on(now);
         Ok(())
     }
 
@@ -275,21 +292,43 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn on_pushed(&mut self, now: Now, from: LinkId, request_id: u64) {
         let Some((under_way, tokens)) = self.exchanges.awaited(from, request_id) else { return };
         if under_way.exchange.on_pushed(tokens).is_ok() {
-            self.go_on_after(now, STEP_PAUSE);
+            self.go_on(now);
         }
     }
 
-    fn go_on_after(&mut self, now: Now, pause: Duration) {
+    /// The other has done as it was asked: the next step.
+    fn go_on(&mut self, now: Now) {
         if let Some(under_way) = &mut self.exchanges.under_way {
-            under_way.waits = Waits::Pause(now.monotonic + pause);
+            (under_way.granted, under_way.back_off) = (now.monotonic, ASK_AGAIN_AFTER);
+        }
+        self.pause_until(now.monotonic);
+    }
+
+    fn pause_until(&mut self, at: Instant) {
+        if let Some(under_way) = &mut self.exchanges.under_way {
+            under_way.waits = Waits::Pause(at);
         }
     }
 
-    /// The other refused: it is busy, has another ring, or doesn't know anti-entropy.
-    pub(super) fn on_exchange_refused(&mut self, now: Now, from: LinkId, request_id: u64) {
-        if self.exchanges.awaited(from, request_id).is_some() {
-            self.abandon(now);
+    /// The other refused: it has no budget for it now, has another ring, or doesn't know anti-entropy.
+    pub(super) fn on_exchange_refused(&mut self, now: Now, from: LinkId, frame: &Frame<'_>) {
+        let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else { return };
+        let is_busy = ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::Overloaded);
+        if !is_busy || now.monotonic.since(under_way.granted) > REFUSED_MAX {
+            return self.abandon(now);
         }
+        let pause = under_way.back_off;
+        under_way.back_off = pause.doubled_up_to(ASK_AGAIN_MAX);
+        // Several who wait for the same one must not come back together.
+        let jitter = Duration(self.prng.below(pause.0));
+        self.failpoints.reached(Rare::ExchangeRefused);
+        self.pause_until(now.monotonic + pause + jitter);
+    }
+
+    /// A state came from there for anti-entropy's sake: on whose account?
+    pub(super) fn claimant_of_states(&self, from: LinkId) -> Claimant {
+        let under_way = self.exchanges.under_way.as_ref().filter(|under_way| under_way.with == from);
+        under_way.map_or(Claimant::Serving, UnderWay::claimant)
     }
 
     /// Leave it to a later round.

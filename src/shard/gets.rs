@@ -124,6 +124,9 @@ impl<F: Failpoints> Shard<F> {
         let Work::Get { quorum, latest, answered } = &mut operation.work else { return };
         let origin = operation.origin;
         let needed = quorum.needed();
+        if verdict != GetVerdict::Pending {
+            self.pace.on_answered(operation.begun);
+        }
         match verdict {
             GetVerdict::Pending => {
                 debug_assert!(!expired, "who has expired waits for nobody");

@@ -10,6 +10,7 @@ use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::hint::{Full, HintStore, Keeping};
 use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
 use crate::membership::{Health, Intent, Step};
+use crate::pace::Claimant;
 use crate::replica::{Place, state_from_wire, state_writer};
 use crate::time::{Duration, Instant, Now};
 
@@ -20,14 +21,12 @@ use super::operations::Nodes;
 use super::peers::replaced_by;
 use super::table::{Table, Tag};
 
-/// Hints are handed over in turns: so long between two of them.
-const HAND_OVER_EVERY: Duration = Duration::from_millis(20);
-/// Hints of one shard that are sent and not acknowledged.
+/// Look again so long after nobody could be handed anything, unless an acknowledgement comes before.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Hints of one shard that are sent and not acknowledged: whoever is slow to take them slows their holder down.
 const UNDER_WAY_MAX: usize = 32;
 /// An acknowledgement that takes longer is not waited for: the hint is sent again.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
-/// With more requests under way than this, hints wait.
-const BUSY: usize = 256;
 
 /// All hints of a shard, and those on their way.
 #[derive(Debug)]
@@ -35,6 +34,8 @@ pub(super) struct Hints {
     pub(super) store: HintStore,
     under_way: Table<HandingOver>,
     next: Instant,
+    /// Counts hand-overs: each begins with another target.
+    turns: usize,
 }
 
 /// A hint that was sent.
@@ -52,7 +53,7 @@ struct HandingOver {
 impl Hints {
     pub(super) const fn new(bytes_max: usize) -> Self {
         let under_way = Table::new(UNDER_WAY_MAX, Tag::Hints);
-        Self { store: HintStore::new(bytes_max), under_way, next: Instant(0) }
+        Self { store: HintStore::new(bytes_max), under_way, next: Instant(0), turns: 0 }
     }
 
     /// Was this hint sent there, and is not acknowledged yet?
@@ -195,20 +196,27 @@ impl<F: Failpoints> Shard<F> {
         out.appends.push(Append { sequence, record: start..out.bytes.len() });
     }
 
-    /// Hand over what waits, if it is time: to each who should have it and can be reached, a few at a time.
+    /// Hand over what waits, as far as the budget goes: to each who should have it and can be reached, in turn.
     pub(super) fn hand_over(&mut self, now: Now, out: &mut Output) {
         if self.hints.next_timeout().is_none_or(|at| at > now.monotonic) {
             return;
         }
-        self.hints.next = now.monotonic + HAND_OVER_EVERY;
+        self.hints.next = now.monotonic + LOOK_AGAIN_AFTER;
         self.give_up_unacknowledged(now.monotonic);
-        if self.operations.len() > BUSY {
-            return;
-        }
-        let backlog: Vec<(NodeId, usize)> =
+        let mut backlog: Vec<(NodeId, usize)> =
             self.hints.store.backlog().map(|(target, keys, _)| (target, keys)).collect();
-        for (target, keys) in backlog {
-            for _ in 0..keys.min(UNDER_WAY_MAX) {
+        self.hints.turns = self.hints.turns.wrapping_add(1);
+        let first = self.hints.turns % backlog.len().max(1);
+        backlog.rotate_left(first);
+        for round in 0..UNDER_WAY_MAX {
+            for &(target, _) in backlog.iter().filter(|(_, keys)| *keys > round) {
+                if self.hints.under_way.is_full() {
+                    return;
+                }
+                if !self.may_spend(Claimant::Handoff, now) {
+                    self.hints.next = self.ready_at(Claimant::Handoff, now);
+                    return;
+                }
                 self.hand_over_next(now, target, out);
             }
         }
@@ -245,7 +253,8 @@ impl<F: Failpoints> Shard<F> {
         let (key, version, held_by): (Box<[u8]>, _, _) = (key.into(), hint.version, hint.held_by.clone());
         let place = self.place(&key);
         let heirs = self.heirs(target, place.partition);
-        if is_home(&heirs, &held_by) {
+        let is_given_up = heirs.is_empty() && self.failpoints.planted(Bug::HintsDrainedBeforeMove);
+        if is_home(&heirs, &held_by) || is_given_up {
             // There was one more who should have it, and it has left.
             return self.drop_held(target, place, out);
         }
@@ -290,8 +299,9 @@ impl<F: Failpoints> Shard<F> {
             hint_for: 0,
             exchange: false,
         };
-        let encoder = &mut self.encoder;
+        let (encoder, before) = (&mut self.encoder, out.bytes.len());
         out.deliver(connection, false, |bytes| replicate.encode(encoder, ticket, bytes));
+        self.pace.spent(Claimant::Handoff, out.bytes.len() - before, 1);
         self.detector.on_asked(now.monotonic, to);
         if self.failpoints.planted(Bug::FailedReplayIsDone) {
             self.on_handed_over(ticket, to, out);
@@ -304,6 +314,8 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let Some(sent) = self.hints.under_way.remove(ticket) else { return };
+        // There is room for the next.
+        self.hints.next = Instant(0);
         let place = self.place(&sent.key);
         self.count_held(sent.target, place, sent.version, from, out);
     }

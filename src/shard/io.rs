@@ -87,6 +87,12 @@ pub enum Input<'a> {
         /// The highest sequence that is; all before it are too.
         sequence: u64,
     },
+    /// Of what came since the last of these, something waited so long for the shard's turn, and nothing longer. Whoever runs
+    /// the shard says so now and then while there is work, and need not.
+    Waited {
+        /// The longest of all.
+        longest: Duration,
+    },
     /// Time passed.
     Tick,
     /// Take no new requests; answer those accepted.

@@ -1,8 +1,8 @@
 //! The shard: everything that one core of a node does, without IO.
 //!
 //! A [`Shard`] composes the rooms: sessions and links (who is connected), the replica (what is stored), the
-//! coordinator (who has answered), hints and anti-entropy (what others lack), membership (who is there). It is a
-//! machine: [`Machine::handle`] takes one input and appends to an [`Output`] what follows from it. The shell runs
+//! coordinator (who has answered), hints and anti-entropy (what others lack), membership (who is there), pace (how much of
+//! that may be done beside clients). It is a machine: [`Machine::handle`] takes one input and appends to an [`Output`] what follows from it. The shell runs
 //! it on a core, the simulator runs many on one thread; it can't tell the difference, since it has no clock, no
 //! chance and no waiting of its own.
 //!
@@ -29,6 +29,7 @@ mod lives;
 mod nodes;
 mod operations;
 mod options;
+mod pacing;
 mod peers;
 mod puts;
 mod recovery;
@@ -53,6 +54,7 @@ use crate::causality::ContextKey;
 use crate::failpoint::{Bug, Failpoints, NoFailpoints};
 use crate::id::{ConnectionId, ShardId};
 use crate::membership::{FailureDetector, Membership, View};
+use crate::pace::Pace;
 use crate::prng::Prng;
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
@@ -108,6 +110,7 @@ pub struct Shard<F = NoFailpoints> {
     hints: Hints,
     streams: Streams,
     words: Words,
+    pace: Pace,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -170,6 +173,7 @@ impl<F: Failpoints> Shard<F> {
             hints: Hints::new(options.hint_bytes_max),
             streams: Streams::default(),
             words: Words::default(),
+            pace: Pace::new(options.pace),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -202,6 +206,7 @@ impl<F: Failpoints> Shard<F> {
 impl<F: Failpoints> Machine for Shard<F> {
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Output) {
         self.detector.on_turn(now.monotonic);
+        self.pace.on_turn(now.monotonic);
         match input {
             Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
@@ -211,6 +216,7 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Closed { connection } => self.on_closed(now, connection, out),
             Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
             Input::Appended { sequence } => self.on_appended(now, sequence, out),
+            Input::Waited { longest } => self.pace.on_waited(longest),
             Input::Tick => {}
             Input::Stop => self.stopping = true,
         }

@@ -23,6 +23,7 @@ use super::links::LinkId;
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) origin: Origin,
+    pub(super) begun: Instant,
     pub(super) deadline: Instant,
     /// When it is looked at next: at its deadline, or before, to find fallbacks for the silent.
     pub(super) due: Instant,
@@ -79,7 +80,8 @@ impl<F: Failpoints> Shard<F> {
     ) -> Option<u64> {
         let Place { key, token, partition } = place;
         let (due, deadline) = (now + self.patience(budget), now + budget);
-        let operation = Operation { origin, deadline, due, key: key.into(), token, partition, work };
+        let begun = now;
+        let operation = Operation { origin, begun, deadline, due, key: key.into(), token, partition, work };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;

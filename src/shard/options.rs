@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringmain_schema::limits::{VALUE_BYTES_MAX_DEFAULT, request_bytes_max, state_bytes_max};
 
 use crate::id::ShardId;
+use crate::pace::PaceOptions;
 use crate::time::Duration;
 
 use super::ConnectionLimits;
@@ -38,6 +39,8 @@ pub struct ShardOptions {
     pub anti_entropy: Option<Duration>,
     /// Bytes of hints that this shard keeps for each node that can't be reached; 0 for none: quorums are strict.
     pub hint_bytes_max: usize,
+    /// How background work is paced.
+    pub pace: PaceOptions,
     /// Acknowledge a write only when its record is on stable storage.
     pub durable: bool,
     /// Name and version, for status and handshakes.
@@ -61,6 +64,7 @@ impl ShardOptions {
             operations_max: 16 * 1024,
             anti_entropy: Some(Duration::from_secs(10)),
             hint_bytes_max: 64 << 20,
+            pace: PaceOptions::default(),
             durable: false,
             software: software.into(),
         }

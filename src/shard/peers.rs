@@ -61,8 +61,17 @@ impl<F: Failpoints> Shard<F> {
             return Ok(());
         }
         match frame.header.kind {
-            Kind::REPLICATE => self.on_replicate(connection, request_id, &Replicate::parse(frame)?, out),
+            Kind::REPLICATE => {
+                let replicate = Replicate::parse(frame)?;
+                if replicate.exchange {
+                    self.pace.spent(self.claimant_of_states(link), frame.length(), 1);
+                } else if !replicate.repair {
+                    self.pace.on_foreground();
+                }
+                self.on_replicate(connection, request_id, &replicate, out);
+            }
             Kind::READ_STATE => {
+                self.pace.on_foreground();
                 self.on_read_state(now, connection, request_id, &ReadState::parse(frame)?, out);
             }
             Kind::FORWARD => {
@@ -111,7 +120,7 @@ impl<F: Failpoints> Shard<F> {
                 self.on_not_handed_over(request_id);
                 self.stand_in(now, request_id, Missing::Lost, out);
                 self.progress(now, request_id, false, out);
-                self.on_exchange_refused(now, link, request_id);
+                self.on_exchange_refused(now, link, frame);
                 self.on_peer_answered(link, request_id, frame, out);
             }
             kind => {

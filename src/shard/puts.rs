@@ -210,6 +210,7 @@ impl<F: Failpoints> Shard<F> {
                 }
                 let Some(operation) = self.take_operation(key) else { return };
                 let Work::Put { context, .. } = operation.work else { return };
+                self.pace.on_answered(operation.begun);
                 return self.answer_stored(out, operation.origin, &context, basis);
             }
             PutVerdict::Pending if !expired => return,
@@ -218,6 +219,7 @@ impl<F: Failpoints> Shard<F> {
         };
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Put { quorum, .. } = &operation.work else { return };
+        self.pace.on_answered(operation.begun);
         self.failpoints.reached(Rare::QuorumMissed);
         if self.failpoints.planted(Bug::TimeoutIsFailure) && expired {
             return self.refuse_unavailable(out, operation.origin, quorum.needed(), usize::from(acks.nodes));

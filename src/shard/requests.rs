@@ -58,6 +58,7 @@ impl<F: Failpoints> Shard<F> {
         cap: Option<Duration>,
         out: &mut Output,
     ) {
+        self.pace.on_foreground();
         if !self.view.is_serving() {
             let message = self.view.why_not_serving();
             return self.answer_code(out, origin, ErrorCode::NotServing, &message);

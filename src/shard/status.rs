@@ -28,7 +28,7 @@ impl<F: Failpoints> Shard<F> {
             ("hint_bytes", hint_bytes as u64),
             ("suspicions_answered", self.detector.suspicions_answered()),
         ];
-        let counters = gauges.into_iter().chain(self.counters.named());
+        let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
         Status {
             node: self.view.me.0,
             name: self.view.myself().name.to_string(),

@@ -17,7 +17,8 @@ use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
 
-/// Partitions of one exchange: what was streamed before it broke off counts.
+/// Partitions of one exchange: when it breaks off they are compared anew, and those of the exchanges before are not. No
+/// matter of pace.
 const PARTITIONS_AT_ONCE: usize = 16;
 /// After an exchange that broke off, or while nobody can be asked.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -83,11 +84,14 @@ impl<F: Failpoints> Shard<F> {
             return None;
         }
         let mut chosen: Option<(LinkId, Vec<PartitionId>)> = None;
-        let lacked: Vec<PartitionId> = self.lacked().collect();
-        for partition in lacked {
+        let mut whole = Vec::new();
+        for partition in self.lacked() {
+            if chosen.as_ref().is_some_and(|(_, partitions)| partitions.len() == PARTITIONS_AT_ONCE) {
+                break;
+            }
             let missing: SmallVec<[NodeId; 4]> = self.missing_sources(partition).collect();
             if missing.is_empty() {
-                self.streams.whole.insert(partition);
+                whole.push(partition);
                 continue;
             }
             let links = missing.into_iter().filter_map(|node| self.link_to(node, partition));
@@ -97,14 +101,14 @@ impl<F: Failpoints> Shard<F> {
             });
             match &mut chosen {
                 None => chosen = up.next().map(|link| (link, vec![partition])),
-                Some((with, partitions)) if partitions.len() < PARTITIONS_AT_ONCE => {
+                Some((with, partitions)) => {
                     if up.any(|link| link == *with) {
                         partitions.push(partition);
                     }
                 }
-                Some(_) => {}
             }
         }
+        whole.into_iter().for_each(|partition| self.streams.whole.insert(partition));
         if chosen.is_none() {
             self.streams.rest(now.monotonic);
         }

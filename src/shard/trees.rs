@@ -13,6 +13,7 @@ use crate::anti_entropy::{Listing, Selection};
 use crate::causality::Content;
 use crate::failpoint::{Bug, Failpoints};
 use crate::id::{ConnectionId, NodeId, PartitionId};
+use crate::pace::Claimant;
 use crate::replica::state_writer;
 use crate::storage::{Change, Entry};
 use crate::time::Now;
@@ -23,8 +24,6 @@ use super::links::LinkId;
 
 /// States that are sent in one step have so many bytes of values, or are those of one token.
 const MOVE_BYTES: usize = 256 << 10;
-/// With more requests under way than this part of what the shard takes, nothing is listed and no state is sent.
-const BUSY_SHARE: usize = 64;
 
 impl<F: Failpoints> Shard<F> {
     /// Bring the trees up to what the replica holds.
@@ -54,12 +53,6 @@ impl<F: Failpoints> Shard<F> {
         self.trees.apply(&Change { before, after, ..*change });
     }
 
-    /// Is there so much to do for clients that anti-entropy has to wait?
-    pub(super) fn is_busy(&self) -> bool {
-        let waited_for = self.operations.len() - self.counters.operations_lingering as usize;
-        waited_for > self.options.operations_max / BUSY_SHARE
-    }
-
     /// A frame of anti-entropy: a question, or the answer to one.
     pub(super) fn on_tree_frame(
         &mut self,
@@ -75,14 +68,18 @@ impl<F: Failpoints> Shard<F> {
                 self.on_tree_request(connection, link.node, frame, &TreeRequest::parse(frame)?, out);
             }
             Kind::KEYS_REQUEST => {
-                self.on_keys_request(connection, link.node, frame, &KeysRequest::parse(frame)?, out);
+                self.on_keys_request(now, connection, link.node, frame, &KeysRequest::parse(frame)?, out);
             }
             Kind::PULL_REQUEST => {
-                self.on_pull_request(connection, link.node, frame, &PullRequest::parse(frame)?, out);
+                self.on_pull_request(now, connection, link.node, frame, &PullRequest::parse(frame)?, out);
             }
             _ => self.on_exchange_answer(now, link, frame)?,
         }
-        self.counters.anti_entropy_bytes += (out.bytes.len() - before) as u64;
+        let sent = out.bytes.len() - before;
+        self.counters.anti_entropy_bytes += sent as u64;
+        if !frame.header.kind.is_answer() {
+            self.pace.spent(Claimant::Serving, frame.length() + sent, 0);
+        }
         Ok(())
     }
 
@@ -114,6 +111,7 @@ impl<F: Failpoints> Shard<F> {
 
     fn on_keys_request(
         &mut self,
+        now: Now,
         connection: ConnectionId,
         from: NodeId,
         frame: &Frame<'_>,
@@ -124,7 +122,7 @@ impl<F: Failpoints> Shard<F> {
         if !self.compares(from, request.ring, request.partition) {
             return self.refuse_peer(connection, id, out);
         }
-        if self.is_busy() {
+        if !self.may_spend(Claimant::Serving, now) {
             return self.refuse_busily(connection, id, out);
         }
         let KeysRequest { partition, branch, leaves, from, .. } = *request;
@@ -136,6 +134,7 @@ impl<F: Failpoints> Shard<F> {
 
     fn on_pull_request(
         &mut self,
+        now: Now,
         connection: ConnectionId,
         from: NodeId,
         frame: &Frame<'_>,
@@ -146,11 +145,12 @@ impl<F: Failpoints> Shard<F> {
         if !self.compares(from, request.ring, request.partition) {
             return self.refuse_peer(connection, id, out);
         }
-        if self.is_busy() {
+        if !self.may_spend(Claimant::Serving, now) {
             return self.refuse_busily(connection, id, out);
         }
         let (tokens, _) =
             self.send_states(connection, PartitionId(request.partition), &request.tokens, 0, out);
+        self.pace.spent(Claimant::Serving, 0, tokens);
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| Pulled { tokens: tokens as u32 }.encode(encoder, id, bytes));
     }

@@ -41,6 +41,8 @@ pub(super) struct ShardLoop<M> {
     pub(super) leave_by: Option<Instant>,
     /// When there was last something to do.
     pub(super) busy_at: Instant,
+    /// When the last turn began, unless the shard has slept since.
+    pub(super) turned_at: Option<Instant>,
 }
 
 impl<M: Machine> ShardLoop<M> {
@@ -60,6 +62,7 @@ impl<M: Machine> ShardLoop<M> {
                 glommio::yield_if_needed().await;
             } else if !self.spins() && self.may_sleep() {
                 bell.read_at(0, 8).await.expect("an eventfd can always be read");
+                self.turned_at = None;
                 self.doorbell.wake_up();
             }
         }
@@ -70,6 +73,10 @@ impl<M: Machine> ShardLoop<M> {
     fn turn(&mut self) -> bool {
         let now = self.begin();
         let Self { net, host, .. } = self;
+        // What this turn takes in may have come right after the last one began, and has waited for its end.
+        if let Some(before) = self.turned_at.replace(now) {
+            host.tell_waits(net, now.since(before));
+        }
         let mut any = net.poll(now, |net| host.take_events(net));
         any |= host.take_siblings(net);
         any |= host.take_the_rest(net);

@@ -7,7 +7,7 @@ use super::names::Names;
 use super::net::{Event, Filled, HandedIn, Net};
 use crate::id::{ConnectionId, ShardId};
 use crate::shard::{Dial, Input, Machine, Output, SiblingMessage};
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 
 /// Small requests can have large answers: with so many bytes of them waiting, they are carried out before the
 /// next request is looked at, so that the connection's limit on unsent bytes can take effect.
@@ -15,6 +15,8 @@ const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
 /// Messages taken from one sibling in one turn.
 const SIBLING_MESSAGES_PER_TURN: usize = 256;
+/// The machine hears so often how long inputs waited, while there are any.
+const WAITS_TOLD_EVERY: Duration = Duration::from_millis(5);
 /// Paused connections that go on in one turn.
 const RELIEVED_PER_TURN: usize = 64;
 
@@ -25,6 +27,9 @@ pub(super) struct Host<M> {
     names: Names,
     /// Read once a turn.
     now: Now,
+    /// The longest that inputs have waited since the machine was told, and when that was.
+    longest_wait: Duration,
+    waits_told: Instant,
     /// The last append that the machine asked for and wasn't told of. In memory mode there is no log, and a
     /// record is as durable as it will get.
     appended: Option<u64>,
@@ -40,6 +45,8 @@ impl<M: Machine> Host<M> {
             mesh,
             names,
             now: Now::default(),
+            longest_wait: Duration::ZERO,
+            waits_told: Instant(0),
             appended: None,
             messages: Vec::new(),
         }
@@ -48,6 +55,16 @@ impl<M: Machine> Host<M> {
     /// A turn begins.
     pub(super) fn set_now(&mut self, now: Now) {
         self.now = now;
+    }
+
+    /// What this turn takes in has waited so long, at most.
+    pub(super) fn tell_waits(&mut self, net: &mut Net, waited: Duration) {
+        self.longest_wait = self.longest_wait.max(waited);
+        if self.now.monotonic.since(self.waits_told) >= WAITS_TOLD_EVERY {
+            self.waits_told = self.now.monotonic;
+            let longest = std::mem::take(&mut self.longest_wait);
+            self.take(net, Input::Waited { longest });
+        }
     }
 
     /// Pass one input to the machine, and carry out what follows.

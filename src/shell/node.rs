@@ -19,6 +19,7 @@ use crate::id::ClusterId;
 use crate::membership::{
     Founder, Founders, InvalidFounders, Membership, MembershipOptions, Place, cluster_id,
 };
+use crate::pace::PaceOptions;
 use crate::prng::Prng;
 use crate::ring::Partitions;
 use crate::shard::{Shard, ShardOptions};
@@ -162,6 +163,10 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
         requests_in_flight_max: config.requests_in_flight_max,
         anti_entropy: Some(config.anti_entropy).filter(|every| *every != Duration::ZERO),
         hint_bytes_max: usize::try_from(config.hint_bytes_max).unwrap_or(usize::MAX),
+        pace: PaceOptions {
+            latency: Some(config.background_latency).filter(|latency| *latency != Duration::ZERO),
+            bytes_min: config.background_bytes_min.into(),
+        },
         ..ShardOptions::single(SOFTWARE)
     }
 }

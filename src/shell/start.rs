@@ -337,6 +337,7 @@ impl Seat {
             grace: self.grace,
             leave_by: None,
             busy_at: Instant::default(),
+            turned_at: None,
         })
     }
 }

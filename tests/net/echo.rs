@@ -235,7 +235,7 @@ impl Machine for Echo {
                     self.answer(connection, &frame, output);
                 }
             }
-            Input::Appended { .. } | Input::Stop => {}
+            Input::Appended { .. } | Input::Waited { .. } | Input::Stop => {}
         }
     }
 

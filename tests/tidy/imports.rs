@@ -3,7 +3,7 @@
 use super::paths::{Mention, What};
 
 /// The rooms of the server, each with its rank: a room imports only rooms of a lower rank.
-const ROOMS: [(&str, u8); 16] = [
+const ROOMS: [(&str, u8); 17] = [
     ("id", 0),
     ("time", 0),
     ("prng", 0),
@@ -16,6 +16,7 @@ const ROOMS: [(&str, u8); 16] = [
     ("hint", 2),
     ("anti_entropy", 2),
     ("membership", 2),
+    ("pace", 2),
     ("shard", 3),
     ("shell", 4),
     ("config", 5),

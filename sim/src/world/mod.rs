@@ -259,6 +259,9 @@ impl World {
                     && let Ok(Some(frame)) = Frame::split(bytes, bytes.len())
                 {
                     self.expect_answer(side, &frame);
+                    if self.plan.waits {
+                        self.let_wait(at);
+                    }
                     let before = self.heard(at);
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
                     self.learn_replaced(at, &frame, before);
@@ -319,6 +322,14 @@ impl World {
         out.clear();
         self.output = out;
         self.plan_tick(at);
+    }
+
+    /// Every other second a shard has much to do, the shards of a node by turns.
+    fn let_wait(&mut self, at: At) {
+        let is_busy = (self.now.0 / Duration::from_secs(1).0 + u64::from(at.shard)).is_multiple_of(2);
+        let most = if is_busy { Duration::from_millis(50) } else { Duration::from_millis(1) };
+        let longest = Duration(self.prng.below(most.0));
+        self.handle(at, Input::Waited { longest });
     }
 
     /// Both clocks of a node.

@@ -1,7 +1,7 @@
 //! The operator: who is to be a member, said to any node that will hear it.
 //!
 //! What is said never makes the ring smaller than N, nor takes more copies than the promises allow: a machine
-//! that is removed dies first, with its disk, as if it had been wiped.
+//! that is removed has died before, with its disk, as if it had been wiped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ringmain::id::{NodeId, PartitionId};
 use ringmain::membership::{Intent, View, Word as MembershipWord, node_id};
 use ringmain::shard::Output;
-use ringmain::time::Duration;
+use ringmain::time::{Duration, Instant};
 use ringmain_schema::token;
 
 use super::process::PARTITIONS;
@@ -21,6 +21,9 @@ use crate::plan::REPLICAS;
 /// The operator tries again after so long if nobody could be asked.
 const AGAIN: Duration = Duration::from_millis(300);
 
+/// A machine that is lost for good is missed by the operator after so long at most.
+const NOTICED_WITHIN: Duration = Duration::from_secs(20);
+
 /// What must not be lost is said again after so long, to whoever has not heard it.
 const REPEAT: Duration = Duration::from_secs(3);
 
@@ -30,6 +33,7 @@ impl World {
         let Some((listener, view)) = self.listener() else {
             return self.heap.plan(self.now + AGAIN, Event::Word(word));
         };
+        let word = self.instead(word, &view);
         if !self.is_allowed(word, &view) {
             if let Word::Remove(node) | Word::Replace(node, _) = word
                 && self.nodes[node].is_gone
@@ -50,6 +54,10 @@ impl World {
             }
             self.lose_for_good(node);
             self.plan_return(node);
+            // The others keep for it what it can't take, until the operator has noticed.
+            let rest = (Instant(0) + self.plan.span).since(self.now);
+            let unnoticed = Duration(self.prng.below(rest.0.min(NOTICED_WITHIN.0) + 1));
+            return self.heap.plan(self.now + unnoticed, Event::Word(word));
         }
         let name = |node: usize| self.nodes[node].name.to_string();
         let said = match word {
@@ -84,19 +92,35 @@ impl World {
             .then_some((node, view))
     }
 
+    /// If the spare that was to take a lost machine's place has become a member meanwhile, that place is dropped.
+    fn instead(&self, word: Word, view: &View) -> Word {
+        match word {
+            Word::Replace(old, new) if self.nodes[old].is_gone && !self.is_spare(new, view) => {
+                Word::Remove(old)
+            }
+            word => word,
+        }
+    }
+
+    fn is_spare(&self, node: usize, view: &View) -> bool {
+        view.member(self.id_of(node)).is_none_or(|member| member.intent == Intent::Guest)
+    }
+
     /// A ring of fewer than N would be another test.
     fn is_allowed(&self, word: Word, view: &View) -> bool {
         let intent = |node: usize| view.member(self.id_of(node)).map(|member| member.intent);
-        let members = view.members.iter().filter(|member| member.intent == Intent::Member).count();
+        let is_member = |node: usize| {
+            let is_lost = self.nodes[node].is_gone && intent(node) == Some(Intent::Leaving);
+            is_lost || intent(node) == Some(Intent::Member)
+        };
+        let stays = |node: &usize| intent(*node) == Some(Intent::Member) && !self.nodes[*node].is_gone;
         match word {
             Word::Join(_) | Word::Weight(..) => true,
             Word::Leave(node) | Word::Remove(node) => {
-                intent(node) == Some(Intent::Member) && members > usize::from(REPLICAS)
+                let others = (0..self.plan.machines()).filter(|other| *other != node).filter(stays).count();
+                is_member(node) && others >= usize::from(REPLICAS)
             }
-            Word::Replace(old, new) => {
-                intent(old) == Some(Intent::Member)
-                    && intent(new).is_none_or(|intent| intent == Intent::Guest)
-            }
+            Word::Replace(old, new) => is_member(old) && self.is_spare(new, view),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::cluster::{Answer, Cluster, put};
 use crate::id::PartitionId;
-use crate::shard::ShardOptions;
+use crate::shard::{Input, ShardOptions};
 use crate::time::Duration;
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -100,5 +100,34 @@ fn write_at(cluster: &mut Cluster, node: usize, keys: std::ops::Range<u32>) {
     let client = cluster.client((node, 0));
     for number in keys {
         cluster.put(client, put(&number.to_le_bytes(), b"v"));
+    }
+}
+
+/// Turns are long all the while, and clients are there: what is left to background work under any load is enough (P7).
+#[test]
+fn a_node_that_lost_everything_gets_it_back_under_steady_overload() {
+    let mut cluster = cluster(1);
+    write(&mut cluster, 0..500);
+    overload(&mut cluster, 50, Duration::from_millis(1));
+    cluster.kill(2);
+    cluster.start(2);
+    overload(&mut cluster, 600, Duration::from_millis(100));
+    let held = held(&cluster);
+    assert!(held.iter().all(|node| *node == held[0]), "{held:?}");
+    assert_eq!(held[2].1, 500);
+    let halvings = cluster.shards.values().map(|shard| shard.pace.reading().halvings[1]);
+    assert!(halvings.sum::<u64>() > 0, "it was held back for the waits");
+}
+
+/// So many times ten milliseconds, with a write in each, and turns so long.
+fn overload(cluster: &mut Cluster, rounds: u32, longest: Duration) {
+    let client = cluster.client((0, 0));
+    for round in 0..rounds {
+        let shards: Vec<_> = cluster.shards.keys().copied().collect();
+        for at in shards {
+            cluster.handle(at, Input::Waited { longest });
+        }
+        cluster.put(client, put(&(round % 500).to_le_bytes(), b"w"));
+        cluster.run(Duration::from_millis(10));
     }
 }

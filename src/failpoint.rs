@@ -97,7 +97,7 @@ pub enum Bug {
     FailedReplayIsDone,
     /// scylla #24980: what is kept for a node that owns the key no more is dropped.
     HintsDrainedBeforeMove,
-    /// scylla #11217: a removed node is forgotten when it holds nothing any more, and so is its removal.
+    /// scylla #11217: a removed node that starts again is taken for a member.
     RemovedReadmitted,
 
     /// A write is acknowledged before its record is on stable storage.

@@ -132,6 +132,11 @@ impl Member {
         } else {
             other.oneself > self.oneself
         };
+        let has_returned = self.is_removed() && other.oneself.incarnation > self.oneself.incarnation;
+        if has_returned && failpoints.planted(Bug::RemovedReadmitted) {
+            (self.intent, self.intent_version) = (Intent::Member, self.intent_version + 1);
+            changed = true;
+        }
         if is_newer {
             self.oneself = other.oneself.clone();
             changed = true;

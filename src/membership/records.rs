@@ -386,10 +386,6 @@ impl<F: Failpoints> Membership<F> {
         self.begin_to_serve();
         let is_serving = self.oneself().serving;
         self.layout.follow(&mut self.members, is_serving, &self.failpoints);
-        if self.failpoints.planted(Bug::RemovedReadmitted) {
-            let me = self.me;
-            self.members.retain(|node, member| *node == me || !member.is_removed() || member.settled.in_ring);
-        }
         self.note_lacking();
         if self.members[&self.me].is_removed() && self.oneself().serving {
             self.failpoints.reached(Rare::Fenced);

@@ -34,6 +34,12 @@ impl World {
             return self.heap.plan(self.now + AGAIN, Event::Word(word));
         };
         let word = self.instead(word, &view);
+        // All have heard it. Said again to whoever let the machine in since, it would hide that.
+        if let Word::Remove(node) | Word::Replace(node, _) = word
+            && self.nodes[node].is_back
+        {
+            return;
+        }
         if !self.is_allowed(word, &view) {
             if let Word::Remove(node) | Word::Replace(node, _) = word
                 && self.nodes[node].is_gone

@@ -19,7 +19,45 @@ const RETURN_WITHIN: Duration = Duration::from_secs(20);
 /// Or looks again whether it may.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// When two processes that serve had one name.
+#[derive(Debug, Default)]
+pub(super) struct Doubled {
+    since: Option<Instant>,
+    over: Vec<(Instant, Instant)>,
+}
+
+impl Doubled {
+    fn note(&mut self, now: Instant, is_doubled: bool) {
+        if is_doubled {
+            self.since.get_or_insert(now);
+        } else if let Some(since) = self.since.take() {
+            self.over.push((since, now));
+        }
+    }
+
+    /// Each time of it until now: from when, until when.
+    pub(super) fn until(&self, now: Instant) -> Vec<(Instant, Instant)> {
+        let lasts = self.since.map(|since| (since, now));
+        self.over.iter().copied().chain(lasts).collect()
+    }
+}
+
 impl World {
+    /// This node's process has changed: do two serve under its name now? One that was turned away never does, and one
+    /// that is fenced does no more.
+    pub(super) fn watch_names(&mut self, node: usize) {
+        let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return };
+        if ![first, second].contains(&node) {
+            return;
+        }
+        let serves = |node: usize| {
+            let mut shards = self.nodes[node].all_running().iter().map(|running| running.shard.view());
+            shards.any(|view| view.is_serving() && !view.is_fenced())
+        };
+        let is_doubled = serves(first) && serves(second);
+        self.doubled.note(self.now, is_doubled);
+    }
+
     /// A second process starts under a node's name, unless that is lost anyway.
     pub(super) fn start_second(&mut self, copied: bool) {
         let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return };

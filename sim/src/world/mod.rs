@@ -80,6 +80,8 @@ pub struct World {
     /// Acknowledged deletes that have not settled yet.
     unsettled: Vec<Number>,
     settled: Vec<Settled>,
+    /// When two processes that serve had one name.
+    doubled: clones::Doubled,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -118,6 +120,7 @@ impl World {
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
             settled: Vec::new(),
+            doubled: clones::Doubled::default(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,
@@ -321,6 +324,7 @@ impl World {
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;
+        self.watch_names(at.node);
         self.plan_tick(at);
     }
 

@@ -332,6 +332,7 @@ impl World {
         self.nodes[node].running.clear();
         self.nodes[node].held.clear();
         self.nodes[node].paused_until = None;
+        self.watch_names(node);
         let mut prng = self.prng.split();
         self.nodes[node].logs.iter_mut().for_each(|log| log.crash(&mut prng));
         let is_mine = |end: End| matches!(end, End::Shard { node: n, life: l, .. } if (n, l) == (node, life));

@@ -93,6 +93,7 @@ impl World {
         let removed: Vec<_> = self.removed.iter().copied().collect();
         let (copies, opinions) = (self.copies(&primaries), self.opinions());
         let (settled, replicas) = (self.settled(), self.plan.replicas());
+        let doubled = self.doubled.until(self.now);
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
@@ -102,6 +103,7 @@ impl World {
             members: &members,
             removed: &removed,
             destroyed: &self.destroyed,
+            doubled: &doubled,
             settled: &settled,
             applications: &self.plan.keys,
             replicas,

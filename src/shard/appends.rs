@@ -116,8 +116,8 @@ impl<F: Failpoints> Shard<F> {
             self.appends.waiting.pop_front_if(|(record, _)| *record <= self.appends.durable)
         {
             match waiter {
-                // This process's copy is not the node's any more.
-                Waiter::Operation(_) if self.view.is_fenced() => {}
+                // This process's copy is not the node's any more: neither its own write nor a peer's counts it.
+                _ if self.view.is_fenced() => {}
                 Waiter::Operation(key) => {
                     self.count_durable(key, self.view.me);
                     self.progress(now, key, false, out);

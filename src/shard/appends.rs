@@ -117,7 +117,10 @@ impl<F: Failpoints> Shard<F> {
         {
             match waiter {
                 // This process's copy is not the node's any more: neither its own write nor a peer's counts it.
-                _ if self.view.is_fenced() => {}
+                Waiter::Operation(_) if self.view.is_fenced() => {}
+                Waiter::Peer { connection, request_id } if self.view.is_fenced() => {
+                    self.refuse_as_fenced(connection, request_id, out);
+                }
                 Waiter::Operation(key) => {
                     self.count_durable(key, self.view.me);
                     self.progress(now, key, false, out);

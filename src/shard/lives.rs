@@ -1,7 +1,7 @@
 //! Processes under one name: who is turned away, who is fenced, and what others take from either (docs/adr/0015).
 
-use ringmain_schema::Frame;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Hello, Role};
+use ringmain_schema::{Flags, Frame};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId};
@@ -12,6 +12,9 @@ use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
 use super::sessions::Session;
+
+/// What either side of such a link says.
+const TAKEN_OVER: &str = "another process has taken this node's name over";
 
 impl<F: Failpoints> Shard<F> {
     /// Whoever starts under a name whose process is there is turned away: it has taken nothing over yet, and the other
@@ -49,8 +52,14 @@ impl<F: Failpoints> Shard<F> {
     }
 
     pub(super) fn refuse_succeeded(&mut self, connection: ConnectionId, frame: &Frame<'_>, out: &mut Output) {
-        let message = "another process has taken this node's name over";
-        self.refuse_data(connection, frame, message, out);
+        self.refuse_data(connection, frame, TAKEN_OVER, out);
+    }
+
+    /// What a peer had sent is on this process's record, which is not the node's any more. Whoever waits is told so.
+    pub(super) fn refuse_as_fenced(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
+        let error = ErrorAnswer::new(ErrorCode::NotServing, TAKEN_OVER);
+        let encoder = &mut self.encoder;
+        out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));
     }
 
     /// A fenced process lets go of all others: nothing that it has asked will be answered, and nobody takes it for the

@@ -38,7 +38,7 @@ pub(super) struct Cluster {
     shards_each: u16,
     /// What each shard appended, in all its lives.
     logs: BTreeMap<At, Vec<Vec<u8>>>,
-    last_append: BTreeMap<At, u64>,
+    pub(super) last_append: BTreeMap<At, u64>,
     options: fn(&mut ShardOptions),
     /// Data centre and rack of each node.
     places: Vec<(String, String)>,

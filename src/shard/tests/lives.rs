@@ -1,9 +1,11 @@
 //! Two processes under one name. P13: a cloned identity is fenced.
 
+use ringmain_schema::Kind;
+use ringmain_schema::frame::Header;
 use ringmain_schema::message::ErrorCode;
 
 use super::cluster::{Cluster, get, put};
-use crate::shard::ShardOptions;
+use crate::shard::{Input, Machine, Output, Piece, ShardOptions};
 use crate::time::Duration;
 
 fn durable(options: &mut ShardOptions) {
@@ -103,4 +105,33 @@ fn a_write_under_way_at_a_fenced_process_is_never_acknowledged_by_it() {
         cluster.run(Duration::from_millis(20));
     }
     panic!("it was never fenced");
+}
+
+/// The simulator's seed 91 of base 0: a process stood still while a peer's write waited for it and a second one took its
+/// name over. It went on, wrote the state to its log, heard that it was fenced, and acknowledged when the log was synced.
+#[test]
+fn a_fenced_process_acknowledges_no_state_that_a_peer_had_sent() {
+    let mut cluster = Cluster::with_options(3, 1, durable);
+    let client = cluster.client((1, 0));
+    cluster.paused.insert(0);
+    cluster.put(client, put(b"k", b"v"));
+    cluster.run(Duration::from_secs(12));
+    let clone = cluster.start_clone(0, true);
+    cluster.run(Duration::from_secs(10));
+    assert!(serves(&cluster, clone));
+    cluster.unsynced.insert(0);
+    cluster.paused.remove(&0);
+    cluster.run(Duration::from_secs(10));
+    assert!(cluster.shards[&(0, 0)].view().is_fenced());
+    let mut out = Output::default();
+    let input = Input::Appended { sequence: cluster.last_append[&(0, 0)] };
+    cluster.shards.get_mut(&(0, 0)).unwrap().handle(cluster.now, input, &mut out);
+    let kinds =
+        out.deliveries.iter().filter(|delivery| delivery.answers).map(|delivery| match &delivery.piece {
+            Piece::Copied(range) => Header::read(&out.bytes[range.clone()]).unwrap().unwrap().kind,
+            Piece::Shared(bytes) => Header::read(bytes).unwrap().unwrap().kind,
+        });
+    let kinds: Vec<Kind> = kinds.collect();
+    assert!(kinds.contains(&Kind::ERROR), "whoever waits is answered: {kinds:?}");
+    assert!(!kinds.contains(&Kind::REPLICATED), "{kinds:?}");
 }

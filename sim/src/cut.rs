@@ -47,11 +47,13 @@ pub enum Fault {
     Churn,
     /// Inputs wait for shards that have much to do.
     Waits,
+    /// What was deleted is forgotten.
+    Reaping,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 20] = [
+    pub const ALL: [(Self, &str); 21] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -72,6 +74,7 @@ impl Fault {
         (Self::PowerLoss, "power-loss"),
         (Self::Churn, "churn"),
         (Self::Waits, "waits"),
+        (Self::Reaping, "reaping"),
     ];
 }
 

@@ -44,6 +44,20 @@ pub struct Tally {
     pub events: u64,
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            seeds: 0,
+            failed: Vec::new(),
+            real: Duration::ZERO,
+            virtual_ns: 0,
+            reached: [0; Rare::ALL.len()],
+            outcomes: [0; 4],
+            events: 0,
+        }
+    }
+}
+
 /// Failed reports that are kept: more say nothing new.
 const FAILED_MAX: usize = 100;
 

@@ -38,7 +38,42 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 26] = [
+    Planted {
+        name: "reaped-with-its-actor",
+        bug: Bug::ReapedWithItsActor,
+        shipped: "2: riak_kv PR 1094",
+        breaks: &[UniqueDots, Durability, HonestContext, ConcurrentSiblings],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "reap-ignores-hints",
+        bug: Bug::ReapIgnoresHints,
+        shipped: "5: scylla #23712",
+        breaks: &[NoResurrection, Durability, UniqueDots],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "any-epoch-is-taken",
+        bug: Bug::AnyEpochIsTaken,
+        shipped: "our own",
+        breaks: &[Membership, NoResurrection],
+        seeds: 500,
+    },
+    Planted {
+        name: "acknowledges-unmet",
+        bug: Bug::AcknowledgesUnmet,
+        shipped: "our own",
+        breaks: &[Durability, NoResurrection, Overlap, Membership],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "raise-told-too-early",
+        bug: Bug::RaiseToldTooEarly,
+        shipped: "our own",
+        breaks: &[Durability, NoResurrection, Overlap, Membership],
+        seeds: 5_000,
+    },
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -191,14 +226,12 @@ pub const PLANTED: [Planted; 21] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 7] = [
+pub const WAITING: [Waiting; 6] = [
     Waiting {
         bug: "6: hints are drained before ownership moves",
         until: "owners that are lost more often while only hints hold a write",
     },
-    Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
-    Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
     Waiting {
         bug: "8: segment ids from the monotonic clock (the crash images find it)",
         until: "reuse of segments in a run",
@@ -206,6 +239,10 @@ pub const WAITING: [Waiting; 7] = [
     Waiting {
         bug: "11: one torn tail record is assumed (the crash images find it)",
         until: "disks of a run that misdirect writes",
+    },
+    Waiting {
+        bug: "our own: a read that began before a raise repairs after it",
+        until: "a search long enough",
     },
     Waiting { bug: "13, in part: a removed node is readmitted", until: "removed nodes that come back" },
 ];

@@ -50,6 +50,7 @@ fn record(of: &Membership, name: &str) -> MemberRecord {
         change: 0,
         step: 0,
         lacking: vec![],
+        life: 0,
     }
 }
 

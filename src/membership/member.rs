@@ -51,6 +51,9 @@ pub struct Oneself {
     pub works: Works,
     /// A bit for each partition that it owns and isn't complete for; empty if there is none.
     pub lacking: Arc<[u64]>,
+    /// Another one each time that it has lost its records, and greater; 0 of a version that doesn't reap, and until
+    /// it is known.
+    pub life: u64,
 }
 
 impl Oneself {
@@ -208,6 +211,7 @@ impl Member {
             change: self.oneself.works.change,
             step: self.oneself.works.step as u8,
             lacking: self.oneself.lacking.to_vec(),
+            life: self.oneself.life,
         }
     }
 
@@ -215,7 +219,8 @@ impl Member {
     pub fn from_record(record: &MemberRecord) -> Option<Self> {
         let settled = record.settled.as_ref();
         let settled_version = settled.map_or(0, |settled| settled.version);
-        let counters = [record.incarnation, record.heartbeat, record.intent_version, settled_version];
+        let counters =
+            [record.incarnation, record.heartbeat, record.intent_version, settled_version, record.life];
         let none = String::new();
         let [center, rack] = settled.map_or([&none; 2], |settled| [&settled.data_center, &settled.rack]);
         let texts = [&record.name, &record.host, &record.data_center, &record.rack, center, rack];
@@ -254,6 +259,7 @@ impl Member {
                 serving: record.serving,
                 works: Works { ring: record.ring, change: record.change, step },
                 lacking: record.lacking.as_slice().into(),
+                life: record.life,
             },
             intent,
             intent_version: record.intent_version,
@@ -332,6 +338,7 @@ pub(super) mod tests {
                 serving: true,
                 works: Works { ring: 1, change: 2, step: Step::Whole },
                 lacking: [5].into(),
+                life: 3,
             },
             intent: Intent::Member,
             intent_version: 1,

@@ -140,6 +140,9 @@ impl<F: Failpoints> Membership<F> {
                 let oneself = &mut self.myself_mut().oneself;
                 oneself.incarnation = Incarnation(generation);
                 (oneself.heartbeat, oneself.serving) = (0, false);
+                // A version that didn't number lives is as good as one that has lost its records.
+                oneself.life =
+                    if told.oneself.life > 0 { told.oneself.life } else { later_life(oneself.incarnation) };
                 self.recovered = true;
                 own = Some(told.oneself);
             }
@@ -302,9 +305,26 @@ impl<F: Failpoints> Membership<F> {
 
     /// This node has streamed these partitions from all their other owners, working by these rings, and keeps hints for
     /// others or none. True if a view made now would differ from the last one.
-    pub fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) -> bool {
+    ///
+    /// It has lost some: they were wiped.
+    pub fn on_progress(
+        &mut self,
+        works: Works,
+        whole: &PartitionSet,
+        lost: &PartitionSet,
+        keeps_hints: bool,
+    ) -> bool {
         let before = self.visible();
         self.layout.on_progress(works, whole, keeps_hints);
+        self.layout.lose(lost);
+        self.advance();
+        self.visible() != before
+    }
+
+    /// These partitions were wiped, and are to be streamed again. True if a view made now would differ from the last one.
+    pub fn on_lost(&mut self, lost: &PartitionSet) -> bool {
+        let before = self.visible();
+        self.layout.lose(lost);
         self.advance();
         self.visible() != before
     }
@@ -326,11 +346,13 @@ impl<F: Failpoints> Membership<F> {
             self.failpoints.reached(if self.recovered { Rare::CameBackOlder } else { Rare::CameBackEmpty });
         }
         self.known_by.clear();
+        let is_born = chosen == Incarnation(1) && !self.is_guest();
         let generation = self.failpoints.generation(chosen.0);
         let oneself = &mut self.myself_mut().oneself;
         oneself.incarnation = Incarnation(generation);
         oneself.heartbeat = 0;
         oneself.serving = false;
+        oneself.life = if is_born { BORN } else { later_life(oneself.incarnation) };
         if chosen > Incarnation(1) {
             self.layout.lose_all();
         }
@@ -371,11 +393,11 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> (Vec<Member>, Works, [bool; 2]) {
+    fn visible(&self) -> (Vec<Member>, Works, [bool; 3]) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
         let is_known = self.layout.change().is_some_and(|change| change.is_known);
-        (members, self.layout.works(), [is_known, self.layout.former().is_some()])
+        (members, self.layout.works(), [is_known, self.layout.former().is_some(), self.has_met_all()])
     }
 
     /// The view as of now.
@@ -383,8 +405,25 @@ impl<F: Failpoints> Membership<F> {
         let members: Vec<_> = self.members.values().cloned().collect();
         let (ring, change) = (self.layout.ring().clone(), self.layout.change());
         let former = self.layout.former().cloned();
-        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change, former)
+        let view = View::new(self.cluster, self.me, members, ring);
+        let mut view = view.with_change(self.layout.works(), change, former);
+        view.has_met_all = self.has_met_all();
+        view
     }
+
+    fn has_met_all(&self) -> bool {
+        let mut others =
+            self.members.values().filter(|member| member.node != self.me && !member.is_removed());
+        others.all(|member| self.met.contains(&member.node))
+    }
+}
+
+/// The life of who was born with the cluster, and has lost nothing since.
+pub const BORN: u64 = 1;
+
+/// The life that begins with this incarnation, by the loss of all records or by joining.
+const fn later_life(incarnation: Incarnation) -> u64 {
+    incarnation.0 + 1
 }
 
 fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
@@ -401,6 +440,7 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
             serving: false,
             works: Works::default(),
             lacking: [].into(),
+            life: 0,
         },
         intent: Intent::Member,
         intent_version: 0,

@@ -48,6 +48,9 @@ pub struct View {
     pub former: Option<Former>,
     /// What this node states when all of its shards work by this view.
     pub works: Works,
+    /// All members that are not removed have told this node what they know of it, since it started: it is none that came
+    /// back from an older disk.
+    pub has_met_all: bool,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
     pub epoch: u64,
     zones: Zones,
@@ -59,7 +62,18 @@ impl View {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
         let zones = Zones::new(&members, &ring);
-        Self { cluster, me, members, ring, change: None, former: None, works: Works::default(), epoch, zones }
+        Self {
+            cluster,
+            me,
+            members,
+            ring,
+            change: None,
+            former: None,
+            works: Works::default(),
+            has_met_all: false,
+            epoch,
+            zones,
+        }
     }
 
     /// The same, with a change of the ring, if there is one.

@@ -15,13 +15,15 @@ mod minter;
 mod superseded;
 mod wire;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
-use crate::storage::{Change, Entry, Index};
+use crate::storage::{Change, Entry, Index, digest};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
@@ -86,6 +88,8 @@ pub type Replaced = SmallVec<[OperationId; 1]>;
 pub struct Replica<F = NoFailpoints> {
     index: Index,
     minter: Minter<F>,
+    /// Epochs of this replica's actors that are not used any more, by partition: those up to this one.
+    retired: BTreeMap<PartitionId, u32>,
 }
 
 impl Replica {
@@ -98,7 +102,8 @@ impl Replica {
 impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
-        Self { index: Index::new(partitions), minter: Minter::new(actor_id, state_bytes_max, failpoints) }
+        let minter = Minter::new(actor_id, state_bytes_max, failpoints);
+        Self { index: Index::new(partitions), minter, retired: BTreeMap::new() }
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
@@ -114,9 +119,10 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
+        let retired = self.retired.get(&place.partition).copied().unwrap_or(0);
         let minter = &mut self.minter;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own)?;
+            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own { retired })?;
             if applied != Applied::Before {
                 entry.appended = appended;
             }
@@ -182,9 +188,56 @@ impl<F: Failpoints> Replica<F> {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
     }
 
-    /// These copies are the owners' now, and none is here any more.
+    /// These copies are the owners' now, and none is here any more. Should they come back, others may not know all that was
+    /// minted here.
     pub fn give_up(&mut self, partition: PartitionId) {
+        self.retire(partition);
         self.index.clear(partition);
+    }
+
+    /// Something of a partition is about to be forgotten: what is minted there from now on is minted by somebody new.
+    pub fn retire(&mut self, partition: PartitionId) {
+        self.retired.insert(partition, self.minter.epoch());
+    }
+
+    /// Forget the keys under this token of whose state this is the digest: what was known of them. Their writes are
+    /// remembered for a while, as if they had been replaced.
+    pub fn reap(&mut self, partition: PartitionId, token: u64, hash: u64) -> SmallVec<[Box<Entry>; 1]> {
+        let gone = self.index.forget(partition, token, hash);
+        gone.iter().for_each(|entry| self.minter.superseded.remember_all(&entry.state));
+        gone
+    }
+
+    /// Forget how far actors were seen that no version is by, of the keys under this token of whose state this is the
+    /// digest: those keys. `appended` are the log records that will cover them, from this one on, if there is a log.
+    pub fn prune(&mut self, partition: PartitionId, token: u64, hash: u64, appended: u64) -> Vec<Box<[u8]>> {
+        let is_it = |entry: &&Entry| digest(token, &entry.state) == hash && entry.state.is_prunable();
+        let keys: Vec<Box<[u8]>> =
+            self.index.under(partition, token).filter(is_it).map(|entry| entry.key.clone()).collect();
+        for (key, more) in keys.iter().zip(0..) {
+            self.index.update(partition, token, key, |entry| {
+                entry.state.prune();
+                entry.appended = if appended > 0 { appended + more } else { 0 };
+            });
+        }
+        keys
+    }
+
+    /// Forget all keys of a partition; their writes are remembered, as above.
+    #[expect(clippy::vec_box, reason = "as the index keeps them")]
+    pub fn wipe(&mut self, partition: PartitionId) -> Vec<Box<Entry>> {
+        let gone = self.index.forget_all(partition);
+        gone.iter().for_each(|entry| self.minter.superseded.remember_all(&entry.state));
+        gone
+    }
+
+    /// Forget a key, whatever is known of it.
+    pub fn forget(&mut self, place: Place<'_>) {
+        let Place { key, token, partition } = place;
+        if let Some(entry) = self.index.find(partition, token, key) {
+            let hash = digest(token, &entry.state);
+            self.reap(partition, token, hash);
+        }
     }
 
     /// Keys held, deleted ones included.

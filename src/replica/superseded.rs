@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use hashbrown::HashTable;
 
+use crate::causality::Siblings;
 use crate::id::OperationId;
 
 /// Replaced writes that a shard remembers, the newest ones. Clients retry within a request's deadline, so
@@ -40,6 +42,11 @@ impl Superseded {
             }
         }
         is_news
+    }
+
+    /// The key is forgotten, and all its versions with it.
+    pub(super) fn remember_all(&mut self, state: &Siblings<Bytes>) {
+        self.remember(state.versions().iter().map(|version| version.operation));
     }
 
     fn add(&mut self, operation: OperationId) {

@@ -30,6 +30,14 @@ pub(super) struct Counters {
     pub(super) hints_handed_over: u64,
     /// Of which this node was an owner once.
     pub(super) partitions_given_up: u64,
+    pub(super) reap_rounds: u64,
+    pub(super) reap_rounds_given_up: u64,
+    /// Deleted keys that were forgotten.
+    pub(super) keys_reaped: u64,
+    /// Keys of which actors without a version were forgotten.
+    pub(super) keys_pruned: u64,
+    /// Keys of copies of an older epoch.
+    pub(super) keys_wiped: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -40,7 +48,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 27] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 32] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -65,6 +73,11 @@ impl Counters {
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),
             ("partitions_given_up", self.partitions_given_up),
+            ("reap_rounds", self.reap_rounds),
+            ("reap_rounds_given_up", self.reap_rounds_given_up),
+            ("keys_reaped", self.keys_reaped),
+            ("keys_pruned", self.keys_pruned),
+            ("keys_wiped", self.keys_wiped),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

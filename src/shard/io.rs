@@ -11,7 +11,7 @@ use ringmain_schema::{Frame, FrameError};
 
 use super::streams::Progress;
 use crate::id::{ConnectionId, ShardId};
-use crate::membership::View;
+use crate::membership::{PartitionSet, View};
 use crate::time::{Duration, Instant, Now};
 
 /// Requests that one shard may have unanswered at one sibling. A ring between two shards has room for this
@@ -124,6 +124,8 @@ pub enum SiblingMessage {
     View(Arc<View>),
     /// The last view has arrived: the next may be sent.
     ViewTaken(Box<Progress>),
+    /// These partitions were wiped: they are to be streamed again. Once between two views.
+    Lost(Box<PartitionSet>),
 }
 
 /// An output keeps so much memory for its next use.

@@ -20,12 +20,14 @@ mod changes;
 mod counters;
 mod deadlines;
 mod departed;
+mod epochs;
 mod exchanges;
 mod fallbacks;
 mod gets;
 mod hints;
 mod io;
 mod links;
+mod meeting;
 mod nodes;
 mod operations;
 mod options;
@@ -36,6 +38,7 @@ mod recovery;
 mod regroup;
 mod relay;
 mod requests;
+mod rounds;
 mod sessions;
 mod status;
 mod streams;
@@ -64,6 +67,7 @@ use batch::Batch;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use departed::Departures;
+use epochs::Epochs;
 use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
@@ -111,6 +115,7 @@ pub struct Shard<F = NoFailpoints> {
     streams: Streams,
     departures: Departures,
     pace: Pace,
+    epochs: Epochs,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -174,6 +179,7 @@ impl<F: Failpoints> Shard<F> {
             streams: Streams::default(),
             departures: Departures::default(),
             pace: Pace::new(options.pace),
+            epochs: Epochs::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -184,6 +190,7 @@ impl<F: Failpoints> Shard<F> {
             view,
         };
         shard.want_links();
+        shard.look_whom_to_meet();
         shard
     }
 
@@ -225,9 +232,9 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
+        let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
         let departure = self.next_look();
-        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure];
+        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure, epochs];
         all.into_iter().flatten().min()
     }
 
@@ -254,6 +261,8 @@ impl<F: Failpoints> Shard<F> {
         self.keep_trees();
         self.tend_exchange(now, out);
         self.tend_departures(now, out);
+        self.tend_epochs(now, out);
+        self.tell_loss(out);
         self.tell_own_progress(out);
     }
 }

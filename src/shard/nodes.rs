@@ -145,7 +145,7 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    fn show_view(&mut self, view: &Arc<View>, out: &mut Output) {
+    pub(super) fn show_view(&mut self, view: &Arc<View>, out: &mut Output) {
         for sibling in 1..self.options.shards {
             if std::mem::replace(&mut self.notices.under_way[usize::from(sibling)], true) {
                 self.notices.behind[usize::from(sibling)] = true;
@@ -173,6 +173,7 @@ impl<F: Failpoints> Shard<F> {
         self.view = view;
         self.follow_with_streams();
         self.follow_with_departures();
+        self.follow_with_epochs(out);
         self.want_links();
         if !topology_changed {
             return;

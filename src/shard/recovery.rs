@@ -1,12 +1,14 @@
 //! A shard's way back: from the records that its log has kept to the state that they cover.
 //!
-//! A log holds three kinds of records: the state of a key, that the copies of a partition were given up, and what shard 0
-//! knew of the members. Whoever runs the shard reads them in the order in which they were appended: first the last one
-//! about members, which says who the node was ([`Membership::recover`](crate::membership::Membership::recover)), then,
-//! once the shard stands, each key's ([`Shard::recover`]) and each partition's ([`Shard::recover_given_up`]). What the first tick of a new life appends must be on stable
-//! storage before the ports open: the next life is numbered after it.
+//! A log holds the states of keys, that the copies of a partition were given up, what a shard knew of its partitions'
+//! epochs and of other nodes' lives, and what shard 0 knew of the members. Whoever runs the shard reads them in the order
+//! in which they were appended: first the last one about members, which says who the node was
+//! ([`Membership::recover`](crate::membership::Membership::recover)), then, once the shard stands, all others
+//! ([`Shard::recover_record`]). What the first tick of a new life appends must be on stable storage before the ports open:
+//! the next life is numbered after it.
 
 use ringmain_schema::departure::GivenUp;
+use ringmain_schema::epoch::{Epoch, Lives};
 use ringmain_schema::peer::{Gossip, Replicate};
 use ringmain_schema::{Frame, Kind};
 use thiserror::Error;
@@ -27,6 +29,10 @@ pub enum Record<'a> {
     Key(Replicate<'a>),
     /// The copies of a partition were given up: no record before this one says what is held of it.
     GivenUp(PartitionId),
+    /// What a shard knew of a partition's epoch.
+    Epoch(Box<Epoch>),
+    /// Lives of other nodes that a shard had noted.
+    Lives(Lives),
 }
 
 /// Bytes that no shard appended.
@@ -51,12 +57,27 @@ impl<'a> Record<'a> {
             Kind::GIVEN_UP => GivenUp::parse(&frame)
                 .map(|given_up| Self::GivenUp(PartitionId(given_up.partition)))
                 .map_err(malformed),
+            Kind::EPOCH => Epoch::parse(&frame).map(Box::new).map(Self::Epoch).map_err(malformed),
+            Kind::LIVES => Lives::parse(&frame).map(Self::Lives).map_err(malformed),
             _ => Err(BadRecord::NoFrame),
         }
     }
 }
 
 impl<F: Failpoints> Shard<F> {
+    /// Before the first input: take back what a record says, in the order in which they were appended. Those about members
+    /// are for [`Membership::recover`](crate::membership::Membership::recover).
+    pub fn recover_record(&mut self, record: &Record<'_>) -> Result<(), BadRecord> {
+        match record {
+            Record::Members(_) => {}
+            Record::Key(key) => self.recover(key)?,
+            Record::GivenUp(partition) => self.recover_given_up(*partition),
+            Record::Epoch(epoch) => self.recover_epoch(epoch),
+            Record::Lives(lives) => self.recover_lives(lives),
+        }
+        Ok(())
+    }
+
     /// Before the first input: take a key's state back. A key that another shard of this node owns, since their
     /// number has changed, is left to it.
     pub fn recover(&mut self, key: &Replicate<'_>) -> Result<(), BadRecord> {
@@ -65,7 +86,10 @@ impl<F: Failpoints> Shard<F> {
             let state =
                 state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
             self.replica.remember_replaced(replaced_by(key));
-            if key.hint_for == 0 {
+            if key.hint_for == 0 && state.is_empty() {
+                self.replica.forget(place);
+                self.keep_trees();
+            } else if key.hint_for == 0 {
                 self.replica.merge(place, &state, 0);
                 self.keep_trees();
             } else {

@@ -30,6 +30,8 @@ pub struct Progress {
     pub works: Works,
     /// What it has streamed from everybody since, and the view doesn't show yet.
     pub whole: PartitionSet,
+    /// What was wiped, and the view shows as complete.
+    pub lost: PartitionSet,
     /// It keeps hints for others, or copies as a former owner: nobody else may have what they hold.
     pub keeps_hints: bool,
 }
@@ -57,6 +59,13 @@ impl Streams {
         }
         self.whole.retain(|partition| !view.is_complete_for(partition));
         is_other
+    }
+
+    /// What was streamed of this partition is gone.
+    pub(super) fn forget(&mut self, partition: PartitionId) {
+        self.asked.remove(&partition);
+        self.whole.retain(|other| other != partition);
+        self.waiting.iter_mut().for_each(|(.., partitions)| partitions.retain(|other| *other != partition));
     }
 
     /// Try again a little later.
@@ -123,6 +132,7 @@ impl<F: Failpoints> Shard<F> {
                 && self.view.owns(partition)
                 && !self.view.is_complete_for(partition)
                 && !self.streams.whole.contains(partition)
+                && self.takes_copies(partition)
         })
     }
 
@@ -173,6 +183,7 @@ impl<F: Failpoints> Shard<F> {
         Progress {
             works: self.view.works,
             whole: self.streams.whole.clone(),
+            lost: self.lost_partitions(),
             keeps_hints: !self.hints().is_empty() || self.departed().0 > 0,
         }
     }
@@ -180,7 +191,10 @@ impl<F: Failpoints> Shard<F> {
     /// Does the rest of the cluster, or this node, wait for what the shards have to say?
     pub(super) fn is_awaited(&self) -> bool {
         let myself = self.view.myself();
-        self.view.change.is_some() || !myself.oneself.lacking.is_empty() || myself.intent == Intent::Leaving
+        self.view.change.is_some()
+            || !myself.oneself.lacking.is_empty()
+            || myself.intent == Intent::Leaving
+            || self.epochs.has_lost()
     }
 
     /// Shard 0 hears what a shard has streamed, itself included.
@@ -189,8 +203,19 @@ impl<F: Failpoints> Shard<F> {
         let before = membership.oneself().clone();
         self.notices.keeps_hints[usize::from(from.0)] = progress.keeps_hints;
         let keeps_hints = self.notices.keeps_hints.contains(&true);
-        if membership.on_progress(progress.works, &progress.whole, keeps_hints) {
+        if membership.on_progress(progress.works, &progress.whole, &progress.lost, keeps_hints) {
             self.on_membership_changed(&before, out);
+        }
+    }
+
+    /// Shard 0 hears what a sibling has wiped, and shows a view in any case.
+    pub(super) fn on_sibling_lost(&mut self, lost: &PartitionSet, out: &mut Output) {
+        let Some(membership) = &mut self.membership else { return };
+        let before = membership.oneself().clone();
+        if membership.on_lost(lost) {
+            self.on_membership_changed(&before, out);
+        } else {
+            self.show_view(&self.view.clone(), out);
         }
     }
 
@@ -198,7 +223,8 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn tell_own_progress(&mut self, out: &mut Output) {
         if self.membership.is_some() && self.is_awaited() {
             let progress = self.progress_of_streams();
-            if !progress.whole.is_empty() || self.view.myself().intent == Intent::Leaving {
+            let is_news = !progress.whole.is_empty() || !progress.lost.is_empty();
+            if is_news || self.view.myself().intent == Intent::Leaving {
                 self.on_progress(ShardId(0), &progress, out);
             }
         }

@@ -158,6 +158,7 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
         value_bytes_max: config.value_bytes_max,
         requests_in_flight_max: config.requests_in_flight_max,
         anti_entropy: Some(config.anti_entropy).filter(|every| *every != Duration::ZERO),
+        reap: Some(config.reap).filter(|every| *every != Duration::ZERO),
         hint_bytes_max: usize::try_from(config.hint_bytes_max).unwrap_or(usize::MAX),
         pace: PaceOptions {
             latency: Some(config.background_latency).filter(|latency| *latency != Duration::ZERO),

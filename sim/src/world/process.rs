@@ -28,6 +28,8 @@ use crate::plan::{Plan, REPLICAS};
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// No request is given longer: its clients ask for less than two seconds.
 const BUDGET_MAX: Duration = Duration::from_secs(3);
+/// Each partition is looked at so often for what may be forgotten.
+const REAP_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
@@ -224,6 +226,7 @@ impl World {
         options.durable = self.plan.durable;
         options.budget_max = BUDGET_MAX;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
+        options.reap = self.plan.reaping.then_some(REAP_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;
@@ -266,12 +269,8 @@ impl World {
             };
             let mut started = Shard::with_failpoints(options, membership, &seeds, prng, meddler);
             for record in records {
-                match Record::parse(record) {
-                    Ok(Record::Key(key)) => {
-                        started.recover(&key).expect("a log keeps what it was given");
-                    }
-                    Ok(Record::GivenUp(partition)) => started.recover_given_up(partition),
-                    _ => {}
+                if let Ok(record) = Record::parse(record) {
+                    started.recover_record(&record).expect("an ideal log keeps what it was given");
                 }
             }
             let base = logs[usize::from(shard)].last();

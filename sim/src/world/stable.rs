@@ -114,7 +114,7 @@ impl World {
             return seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
         }
         let known = self.known_at(node, key).context();
-        dots.iter().any(|dot| known.covers(*dot))
+        dots.iter().any(|dot| known.covers(*dot)) || self.was_reaped(key, dots)
     }
 }
 

@@ -184,11 +184,7 @@ impl Cluster {
             let prng = Prng::from_seed(self.starts);
             let mut started = Shard::new(options, membership, &[], prng);
             for record in records(shard) {
-                match Record::parse(&record).unwrap() {
-                    Record::Key(key) => started.recover(&key).unwrap(),
-                    Record::GivenUp(partition) => started.recover_given_up(partition),
-                    Record::Members(_) => {}
-                }
+                started.recover_record(&Record::parse(&record).unwrap()).unwrap();
             }
             self.shards.insert((node, shard), started);
         }

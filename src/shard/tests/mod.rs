@@ -6,6 +6,7 @@ mod cluster;
 mod departed;
 mod fallbacks;
 mod heirs;
+mod reaping;
 mod regroup;
 mod stories;
 mod suspicion;

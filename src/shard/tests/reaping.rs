@@ -1,0 +1,124 @@
+//! What was deleted is forgotten when everybody has confirmed it, and not before. Defends P1 and P5.
+
+use ringmain_schema::message::{ErrorCode, Put};
+
+use super::cluster::{Answer, Cluster, get, put};
+use super::fallbacks::{hints, isolate, key_and_nodes};
+use crate::shard::ShardOptions;
+use crate::time::Duration;
+
+/// Each partition is looked at so often.
+const EVERY: Duration = Duration::from_millis(400);
+/// Two looks at each partition, and a round.
+const TWO_LOOKS: Duration = Duration::from_secs(3);
+
+fn cluster(nodes: usize, options: fn(&mut ShardOptions)) -> Cluster {
+    let mut cluster = Cluster::with_options(nodes, 1, options);
+    cluster.run(Duration::from_secs(1));
+    cluster
+}
+
+fn keys(cluster: &Cluster) -> Vec<usize> {
+    cluster.shards.values().map(|shard| shard.replica().keys()).collect()
+}
+
+/// Put and deleted; the context that the delete had.
+fn write_and_delete(cluster: &mut Cluster, at: usize, key: &[u8]) -> Vec<u8> {
+    let client = cluster.client((at, 0));
+    cluster.put(client, put(key, b"milk"));
+    let context = cluster.get(client, get(key)).context().to_vec();
+    let delete = Put { key, value: None, context: &context, ..Put::default() };
+    let deleted = cluster.put(client, delete);
+    assert!(matches!(deleted, Answer::Stored { .. }), "{deleted:?}");
+    context
+}
+
+#[test]
+fn a_deleted_key_is_forgotten_by_all_and_can_be_put_again() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let context = write_and_delete(&mut cluster, 0, b"cart");
+    assert_eq!(keys(&cluster), [1, 1, 1]);
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    let client = cluster.client((1, 0));
+    assert_eq!(cluster.get(client, get(b"cart")).code(), Some(ErrorCode::NotFound));
+    // A context from before covers what nobody knows any more.
+    let stored = cluster.put(client, Put { context: &context, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    assert_eq!(cluster.get(client, get(b"cart")).values(), [b"eggs"]);
+    cluster.run(TWO_LOOKS);
+    assert_eq!(cluster.get(client, get(b"cart")).values(), [b"eggs"], "a value is not forgotten");
+    cluster.nobody_owes_an_answer();
+}
+
+#[test]
+fn nothing_is_forgotten_while_a_member_is_away() {
+    let mut cluster = cluster(5, |options| options.reap = Some(EVERY));
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[4..]);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 3, "the last fallback is away");
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 0);
+}
+
+#[test]
+fn nothing_is_forgotten_while_a_hint_waits() {
+    let mut cluster = cluster(5, |options| options.reap = Some(EVERY));
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[1..2]);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    assert!(hints(&cluster) > 0);
+    cluster.run(TWO_LOOKS);
+    assert!(keys(&cluster).iter().sum::<usize>() >= 2);
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(20));
+    assert_eq!((keys(&cluster).iter().sum::<usize>(), hints(&cluster)), (0, 0));
+}
+
+/// In `memory` mode a restart loses the records: the node takes writes again when the others have noted that.
+#[test]
+fn a_node_that_lost_its_records_is_met_and_learns_the_epochs() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    let partition = cluster.shards[&(0, 0)].place(b"cart").partition;
+    let epochs = |cluster: &Cluster| -> Vec<u64> {
+        cluster.shards.values().map(|shard| shard.partition_epoch(partition)).collect()
+    };
+    assert_eq!(epochs(&cluster), [1, 1, 1]);
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(epochs(&cluster), [1, 1, 1]);
+    let client = cluster.client((2, 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// P6: a context from before told of an actor that had been forgotten, and of fewer of its dots than there were: the
+/// next one was minted a second time.
+#[test]
+fn an_old_context_does_not_bring_back_a_forgotten_actor() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    let (one, other) = (cluster.client((0, 0)), cluster.client((1, 0)));
+    cluster.put(one, put(b"cart", b"milk"));
+    let old = cluster.get(one, get(b"cart")).context().to_vec();
+    let actors = |cluster: &Cluster| -> Vec<_> {
+        let shard = &cluster.shards[&(0, 0)];
+        let place = shard.place(b"cart");
+        let found = shard.replica().index().find(place.partition, place.token, place.key);
+        found.map(|entry| entry.state.clock().to_vec()).unwrap_or_default()
+    };
+    let first = actors(&cluster);
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    cluster.put(other, Put { context: &old, ..put(b"cart", b"eggs") });
+    cluster.put(one, put(b"cart", b"bread"));
+    let (mine, counter) = first[0];
+    let seen = actors(&cluster).into_iter().find(|(actor, _)| *actor == mine);
+    assert_eq!(seen, Some((mine, counter)), "that actor mints no more");
+}

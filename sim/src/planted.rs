@@ -38,7 +38,14 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 22] = [
+    Planted {
+        name: "hints-drained-before-move",
+        bug: Bug::HintsDrainedBeforeMove,
+        shipped: "6: scylla #24980",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 2_000,
+    },
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -191,11 +198,7 @@ pub const PLANTED: [Planted; 21] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 7] = [
-    Waiting {
-        bug: "6: hints are drained before ownership moves",
-        until: "owners that are lost more often while only hints hold a write",
-    },
+pub const WAITING: [Waiting; 6] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },

@@ -262,8 +262,8 @@ pub enum Rare {
     Reaped,
     /// Counters of actors without a version were forgotten.
     Pruned,
-    /// A hint arrived of an epoch that is over.
-    OlderHintArrived,
+    /// A node was told something of an epoch that is over there.
+    OlderRefused,
     /// A copy of an epoch that is over was wiped.
     OlderCopyWiped,
     /// A primary that had missed a raise followed it.
@@ -272,6 +272,8 @@ pub enum Rare {
     RoundGivenUp,
     /// A round that was given up let go of who was bound by it.
     RoundLetGo,
+    /// A round of a node that was removed let go of who was bound by it.
+    RoundOfRemovedEnded,
     /// A read began again, since its partition's epoch was raised.
     ReadBeganAgain,
     /// A node that had lost its records was met.
@@ -280,7 +282,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -318,11 +320,12 @@ impl Rare {
         Self::BackgroundHeldBack,
         Self::Reaped,
         Self::Pruned,
-        Self::OlderHintArrived,
+        Self::OlderRefused,
         Self::OlderCopyWiped,
         Self::CaughtUp,
         Self::RoundGivenUp,
         Self::RoundLetGo,
+        Self::RoundOfRemovedEnded,
         Self::ReadBeganAgain,
         Self::LifeNoted,
     ];

@@ -144,14 +144,16 @@ fn draw_words(plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
     }
 }
 
-/// Half of the machines that are lost for good are lost while halves don't hear one another, so that fallbacks keep what
-/// nobody else has for who won't come back.
+/// Half of the machines that are lost for good are lost while some don't hear the others, so that fallbacks keep what
+/// nobody else has for who won't come back. Three fallbacks of a half keep it for three owners, of whom two come back: so
+/// most often it is one node that hears nobody.
 fn say_at_some_time(word: Word, plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
     let at = some_time(plan, prng);
     deeds.push((at, Deed::Word(word)));
     if matches!(word, Word::Remove(_) | Word::Replace(..)) && prng.chance(0.5) {
         let lasts = Duration::from_millis(1_000 + prng.below(9_000));
-        deeds.push((at, Deed::Split { blocked: blocked(Shape::Halves, plan.machines(), prng) }));
+        let shape = if prng.chance(0.75) { Shape::Isolated } else { Shape::Halves };
+        deeds.push((at, Deed::Split { blocked: blocked(shape, plan.machines(), prng) }));
         deeds.push((at + lasts, Deed::Split { blocked: Vec::new() }));
     }
 }

@@ -8,7 +8,7 @@ use ringmain::prng::Prng;
 use ringmain::time::{Duration, Instant};
 
 use crate::cut::{Cut, Fault};
-use crate::deeds::{Deed, draw_deeds};
+use crate::deeds::{Deed, DiskFate, draw_deeds};
 
 /// N.
 pub const REPLICAS: u8 = 3;
@@ -186,6 +186,13 @@ impl Plan {
     /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
     pub fn compares_clocks(&self) -> bool {
         !self.time_to_live && self.jumps_clocks()
+    }
+
+    /// Does some disk come back as it was?
+    pub fn restores_images(&self) -> bool {
+        let is_restore =
+            |deed: &Deed| matches!(deed, Deed::Crash { ending, .. } if ending.disk == DiskFate::OldImage);
+        self.deeds.iter().any(|(.., deed)| is_restore(deed))
     }
 
     /// Do wall clocks jump in this run?

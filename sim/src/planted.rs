@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 26] = [
+pub const PLANTED: [Planted; 27] = [
     Planted {
         name: "reaped-with-its-actor",
         bug: Bug::ReapedWithItsActor,
@@ -73,6 +73,13 @@ pub const PLANTED: [Planted; 26] = [
         shipped: "our own",
         breaks: &[Durability, NoResurrection, Overlap, Membership],
         seeds: 5_000,
+    },
+    Planted {
+        name: "hints-drained-before-move",
+        bug: Bug::HintsDrainedBeforeMove,
+        shipped: "6: scylla #24980",
+        breaks: &[Durability, Convergence, Overlap],
+        seeds: 2_000,
     },
     Planted {
         name: "hints-forgotten-at-restart",
@@ -226,11 +233,7 @@ pub const PLANTED: [Planted; 26] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 6] = [
-    Waiting {
-        bug: "6: hints are drained before ownership moves",
-        until: "owners that are lost more often while only hints hold a write",
-    },
+pub const WAITING: [Waiting; 5] = [
     Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
     Waiting {
         bug: "8: segment ids from the monotonic clock (the crash images find it)",

@@ -108,17 +108,26 @@ impl HintStore {
         state: Siblings<Bytes>,
         appended: u64,
     ) -> Result<(), Full> {
-        let Keeping { target, key, partition } = keeping;
-        let bytes = self.bytes_with(keeping, &state);
-        if bytes > self.bytes_max {
+        if !self.has_room(keeping, &state, 0) {
             return Err(Full);
         }
+        self.put(keeping, state, appended);
+        Ok(())
+    }
+
+    /// The log has kept this. There may be more than has room since the limit was lowered, but W was counted on it.
+    pub fn recover(&mut self, keeping: Keeping<'_>, state: Siblings<Bytes>) {
+        self.put(keeping, state, 0);
+    }
+
+    fn put(&mut self, keeping: Keeping<'_>, state: Siblings<Bytes>, appended: u64) {
+        let Keeping { target, key, partition } = keeping;
+        let bytes = self.bytes_with(keeping, &state);
         self.last_version += 1;
         let hint = Hint { partition, state, appended, version: self.last_version, held_by: SmallVec::new() };
         let kept = self.targets.entry(target).or_default();
         kept.bytes = bytes;
         kept.hints.insert(key.into(), hint);
-        Ok(())
     }
 
     /// What is kept of a key for this target.
@@ -284,6 +293,23 @@ mod tests {
         assert_eq!(store.backlog().collect::<Vec<_>>(), [(A, 1, HINT_BYTES + 5), (B, 1, HINT_BYTES + 5)]);
         store.forget(A, b"k");
         assert_eq!(store.keep(keeping(A, b"l"), &state(1, b"milk"), 3), Ok(true));
+    }
+
+    /// A node that started anew with a smaller `--hint-bytes-max` forgot hints that writes had been acknowledged on.
+    #[test]
+    fn what_was_kept_outlives_a_lower_limit() {
+        let mut store = HintStore::new(HINT_BYTES + 5);
+        store.recover(keeping(A, b"k"), state(1, b"milk"));
+        store.recover(keeping(A, b"l"), state(1, b"milk"));
+        assert!(store.find(A, b"k").is_some() && store.find(A, b"l").is_some());
+        assert_eq!(
+            store.keep(keeping(A, b"m"), &state(1, b""), 1),
+            Err(Full),
+            "nothing new until there is room"
+        );
+        store.forget(A, b"k");
+        store.forget(A, b"l");
+        assert_eq!(store.keep(keeping(A, b"m"), &state(1, b"milk"), 2), Ok(true));
     }
 
     #[test]

@@ -30,6 +30,10 @@ use signal::{Signal, Verdict};
 
 /// How often the budget is thought over.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// Requests of a whole window.
+const LATENCIES: u32 = 100;
+/// Waits of a whole window; the shell tells one each 5 ms at most.
+const WAITS: u32 = 40;
 /// What was under way when the budget was halved says nothing of the half.
 const BLIND: Duration = Duration::from_millis(100);
 /// The budget is called held back for so long after it was last halved.
@@ -139,8 +143,8 @@ impl Pace {
         Self {
             options,
             now: Instant(0),
-            latency: Signal::default(),
-            waits: Signal::default(),
+            latency: Signal::new(LATENCIES),
+            waits: Signal::new(WAITS),
             bucket: Bucket::default(),
             law,
             since: Instant(0),
@@ -240,10 +244,11 @@ impl Pace {
         };
         // Nothing is tried on clients before it is known what is usual for them.
         let is_unknown = self.latency.is_unknown() || self.foreground && self.waits.is_unknown();
+        let is_beyond = self.latency.is_beyond() || self.foreground && self.waits.is_beyond();
         match cause {
             // Who has spent nothing is not what clients feel.
             Some(cause) if self.used >= 1.0 => self.halve(cause, used),
-            None if self.held && !is_unknown => self.law.speed_up(self.now),
+            None if self.held && !is_unknown && !is_beyond => self.law.speed_up(self.now),
             _ => self.law.stand_still(took.min(INTERVAL)),
         }
         (self.since, self.spent, self.held, self.foreground) = (self.now, 0.0, false, false);

@@ -1,20 +1,22 @@
 //! One thing that grows when clients wait: its 95th percentile in a window, and what that usually is.
+//!
+//! The percentile of some hundred samples is noisy, and noise must not look like harm: so it is held against the usual
+//! and its usual deviation, as TCP holds a round trip (RFC 6298), and two windows in a row must be beyond.
 
 use super::seconds;
 use crate::time::{Duration, Instant};
 
-/// A window has so many samples, or is this old and has any.
-const SAMPLES_MIN: u32 = 20;
+/// Whatever has a window is this old, if it has any samples at all.
 const WINDOW_MAX: Duration = Duration::from_secs(1);
 /// Fewer tell what is usual, and blame nobody.
 const SAMPLES_FEW: u32 = 4;
-/// High is so many times the usual.
+/// High is so many times the usual, and so many times the usual deviation beyond it.
 const HIGH: f64 = 2.0;
+const DEVIATIONS: f64 = 4.0;
 /// Less than this is never high: nanoseconds.
 const LEAST: f64 = 1e6;
-/// The usual comes down to what is seen in so many seconds, and doubles in no fewer.
-const DOWN: f64 = 1.0;
-const UP: f64 = 10.0;
+/// In so many seconds most of what is seen has been learned. No window counts for more than twice the usual.
+const LEARNED_IN: f64 = 5.0;
 
 /// Four to an octave, from 2^10 to 2^38 ns.
 const BUCKETS: usize = 28 * 4;
@@ -33,20 +35,50 @@ pub(super) enum Verdict {
 pub(super) struct Signal {
     buckets: [u32; BUCKETS],
     count: u32,
+    /// A window of so many samples is whole.
+    whole: u32,
     /// When the window began.
     since: Instant,
     /// The last whole window's 95th percentile, in nanoseconds.
     last: f64,
-    usual: Option<f64>,
+    usual: Option<Usual>,
+    /// Windows that were beyond the limit, one after the other up to now.
+    beyond: u32,
 }
 
-impl Default for Signal {
-    fn default() -> Self {
-        Self { buckets: [0; BUCKETS], count: 0, since: Instant(0), last: 0.0, usual: None }
+/// Learned while background work hardly moves.
+#[derive(Clone, Copy, Debug)]
+struct Usual {
+    /// Nanoseconds.
+    mean: f64,
+    /// The mean distance from that, whichever way; at most the mean itself.
+    deviation: f64,
+}
+
+impl Usual {
+    fn first(seen: f64) -> Self {
+        Self { mean: seen, deviation: seen / 2.0 }
+    }
+
+    fn learn(&mut self, seen: f64, span: Duration) {
+        let share = (seconds(span) / LEARNED_IN).min(1.0);
+        let distance = (seen - self.mean).clamp(-self.mean, self.mean);
+        self.deviation += (distance.abs() - self.deviation) * share;
+        self.mean += distance * share;
+    }
+
+    fn limit(&self) -> f64 {
+        (self.mean * HIGH).max(self.mean + self.deviation * DEVIATIONS).max(LEAST)
     }
 }
 
 impl Signal {
+    /// A window has so many samples, or is [`WINDOW_MAX`] old and has any.
+    pub(super) const fn new(whole: u32) -> Self {
+        let since = Instant(0);
+        Self { buckets: [0; BUCKETS], count: 0, whole, since, last: 0.0, usual: None, beyond: 0 }
+    }
+
     pub(super) fn add(&mut self, span: Duration) {
         self.buckets[bucket(span)] += 1;
         self.count += 1;
@@ -65,27 +97,35 @@ impl Signal {
     /// else its own doing would be learned as usual, and never be high again.
     pub(super) fn judge(&mut self, now: Instant, allowed: Option<Duration>, is_undisturbed: bool) -> Verdict {
         let age = now.since(self.since);
-        if self.count < SAMPLES_MIN && (age < WINDOW_MAX || self.count == 0) {
+        if self.count < self.whole && (age < WINDOW_MAX || self.count == 0) {
             if age >= WINDOW_MAX {
-                self.since = now;
+                // Nobody is there whom it could hurt.
+                (self.since, self.beyond) = (now, 0);
             }
             return Verdict::Unknown;
         }
         let (seen, are_few) = (self.percentile(), self.count < SAMPLES_FEW);
         self.last = seen;
         self.forget_window(now);
-        if self.usual.is_none() && !is_undisturbed && allowed.is_none() {
-            return Verdict::High;
+        let Some(usual) = &mut self.usual else {
+            if is_undisturbed || allowed.is_some() {
+                self.usual = Some(Usual::first(seen));
+                return Verdict::Fine;
+            }
+            return if are_few { Verdict::Unknown } else { Verdict::High };
+        };
+        let limit = allowed.map_or_else(|| usual.limit(), |allowed| allowed.0 as f64);
+        if is_undisturbed {
+            usual.learn(seen, age.min(WINDOW_MAX));
         }
-        let usual = *self.usual.get_or_insert(seen);
-        let limit = allowed.map_or((usual * HIGH).max(LEAST), |allowed| allowed.0 as f64);
-        let span = seconds(age.min(WINDOW_MAX));
-        if seen < usual {
-            self.usual = Some(usual + (seen - usual) * (span / DOWN));
-        } else if is_undisturbed {
-            self.usual = Some(usual * (1.0 + (seen / usual - 1.0).min(1.0) * (span / UP)));
-        }
-        if seen > limit && !are_few { Verdict::High } else { Verdict::Fine }
+        let is_beyond = seen > limit && !are_few;
+        self.beyond = if is_beyond { self.beyond + 1 } else { 0 };
+        if self.beyond >= 2 { Verdict::High } else { Verdict::Fine }
+    }
+
+    /// Was the last window beyond the limit, and none since within it?
+    pub(super) const fn is_beyond(&self) -> bool {
+        self.beyond > 0
     }
 
     /// Is there something to be seen, and nobody knows yet what is usual?
@@ -95,7 +135,8 @@ impl Signal {
 
     /// The last window's, and what is usual.
     pub(super) fn reading(&self) -> [Duration; 2] {
-        [self.last, self.usual.unwrap_or_default()].map(|nanoseconds| Duration(nanoseconds as u64))
+        [self.last, self.usual.map_or(0.0, |usual| usual.mean)]
+            .map(|nanoseconds| Duration(nanoseconds as u64))
     }
 
     /// Of nineteen in twenty, the longest.
@@ -128,10 +169,12 @@ fn longest(at: usize) -> f64 {
 mod tests {
     use super::*;
 
+    const SAMPLES: u32 = 20;
+
     #[test]
     fn a_percentile_is_at_most_a_quarter_above_what_was_seen() {
         for millis in [1, 3, 17, 900, 60_000] {
-            let mut signal = Signal::default();
+            let mut signal = Signal::new(SAMPLES);
             (0..19).for_each(|_| signal.add(Duration::from_millis(millis)));
             signal.add(Duration::from_millis(millis * 3));
             let seen = signal.percentile() / 1e6;
@@ -140,7 +183,7 @@ mod tests {
                 "{millis} ms is taken for {seen} ms"
             );
         }
-        let mut signal = Signal::default();
+        let mut signal = Signal::new(SAMPLES);
         signal.add(Duration::ZERO);
         signal.add(Duration(u64::MAX));
         assert_eq!(signal.count, 2);
@@ -148,7 +191,7 @@ mod tests {
 
     #[test]
     fn few_samples_are_waited_for() {
-        let mut signal = Signal::default();
+        let mut signal = Signal::new(SAMPLES);
         signal.add(Duration::from_millis(1));
         assert_eq!(signal.judge(Instant(0) + Duration::from_millis(900), None, true), Verdict::Unknown);
         assert_eq!(signal.judge(Instant(0) + Duration::from_secs(1), None, true), Verdict::Fine);
@@ -160,12 +203,35 @@ mod tests {
 
     #[test]
     fn what_background_work_does_is_never_taken_as_usual() {
-        let mut signal = Signal::default();
+        let mut signal = Signal::new(SAMPLES);
         for round in 1..50 {
-            (0..SAMPLES_MIN).for_each(|_| signal.add(Duration::from_millis(500)));
+            (0..SAMPLES).for_each(|_| signal.add(Duration::from_millis(500)));
             let now = Instant(0) + Duration::from_millis(50 * round);
             assert_eq!(signal.judge(now, None, false), Verdict::High);
         }
-        assert_eq!(signal.usual, None);
+        assert!(signal.usual.is_none());
+    }
+
+    /// A shard that streamed nothing halved its budget three times a second, since one of its windows in six was beyond
+    /// twice the usual; whoever streamed never left the floor.
+    #[test]
+    fn noise_is_not_harm() {
+        let mut prng = crate::prng::Prng::from_seed(1);
+        let mut signal = Signal::new(100);
+        let mut now = Instant(0);
+        let mut window = |signal: &mut Signal, slower: u64, is_undisturbed| {
+            // One in ten takes three to seven times as long as the others.
+            for _ in 0..100 {
+                let rare = if prng.chance(0.1) { 3 + prng.below(5) } else { 1 };
+                signal.add(Duration::from_micros(slower * rare * (500 + prng.below(200))));
+            }
+            now = now + Duration::from_millis(50);
+            signal.judge(now, None, is_undisturbed)
+        };
+        (0..200).for_each(|_| drop(window(&mut signal, 1, true)));
+        let high = (0..1000).filter(|_| window(&mut signal, 1, false) == Verdict::High).count();
+        assert!(high < 10, "{high} of 1,000 windows, and nothing was the matter");
+        let high = (0..100).filter(|_| window(&mut signal, 5, false) == Verdict::High).count();
+        assert!(high > 90, "{high} of 100 windows in which all took five times as long");
     }
 }

@@ -164,6 +164,9 @@ impl<F: Failpoints> Shard<F> {
         if theirs == self.epoch(partition) || self.failpoints.planted(Bug::AnyEpochIsTaken) {
             return true;
         }
+        if theirs < self.epoch(partition) {
+            self.failpoints.reached(Rare::OlderRefused);
+        }
         self.tell_epoch(connection, request_id, partition, out);
         false
     }

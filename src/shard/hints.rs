@@ -359,7 +359,8 @@ impl<F: Failpoints> Shard<F> {
         if state.is_empty() {
             self.remember_writes(target, place.key);
             self.hints.store.forget(target, place.key);
-        } else if self.hints.store.replace(keeping, state.clone(), 0).is_ok() {
+        } else {
+            self.hints.store.recover(keeping, state.clone());
             self.failpoints.reached(Rare::HintRecovered);
         }
     }

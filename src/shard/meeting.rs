@@ -6,10 +6,13 @@
 //! a member that is bound by no round has noted its new life, since no round can end any more that rests on the
 //! old one; or, if all have lost their records or are bound by its own rounds alone, when all have noted it. A healthy
 //! cluster does that in one exchange. Newcomers begin in the same way.
+//!
+//! Whoever is bound by a round of a node that was removed asks in the same way. When all members work without that node, and
+//! all others have told that their epoch is no later, no raise of its can arrive any more, and its rounds are over.
 
 use std::collections::BTreeMap;
 
-use ringmain_schema::epoch::{Lives, Lost, Met, Standing};
+use ringmain_schema::epoch::{Binding, Lives, Lost, Met, Round, Standing};
 use ringmain_schema::limits::TREE_PARTITIONS_MAX;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::{Frame, Kind};
@@ -17,7 +20,7 @@ use smallvec::SmallVec;
 
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
-use crate::membership::BORN;
+use crate::membership::{BORN, Member};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
@@ -51,11 +54,28 @@ impl<F: Failpoints> Shard<F> {
         all.filter(|&partition| self.is_mine(partition) && !self.is_met(partition))
     }
 
+    /// Is this shard bound by rounds of nodes that are gone for good, as all members know?
+    fn is_bound_by_removed(&self, partition: PartitionId) -> bool {
+        let is_known = self.view.change.as_ref().is_none_or(|change| change.is_known);
+        let mut bindings = self.epochs.bindings(partition).iter();
+        is_known && self.is_met(partition) && bindings.any(|bound| self.is_of_removed(bound))
+    }
+
+    fn is_of_removed(&self, bound: &Binding) -> bool {
+        self.view.member(NodeId(bound.proposer())).is_some_and(Member::is_removed)
+    }
+
+    /// Of which partitions it asks the others.
+    fn asked_about(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        let bound = self.epochs.bound().map(|(partition, _)| partition);
+        let left = bound.filter(move |&partition| self.is_bound_by_removed(partition));
+        let has_lost = self.life() > BORN;
+        self.unmet().take_while(move |_| has_lost).chain(left)
+    }
+
     /// A view was taken, or somebody was met.
     pub(super) fn look_whom_to_meet(&mut self) {
-        let life = self.life();
-        let is_trusted = life <= BORN || self.unmet().next().is_none();
-        let awaited_in = (!is_trusted).then_some(life);
+        let awaited_in = self.asked_about().next().is_some().then_some(self.life());
         let meeting = &mut self.epochs.meeting;
         if meeting.awaited_in != awaited_in {
             *meeting = Meeting { awaited_in, ..Meeting::default() };
@@ -66,16 +86,23 @@ impl<F: Failpoints> Shard<F> {
         if self.next_meeting().is_none_or(|at| at > now.monotonic) {
             return;
         }
+        self.look_whom_to_meet();
+        if self.epochs.meeting.awaited_in.is_none() {
+            return;
+        }
         self.epochs.meeting.next = now.monotonic + ASK_EVERY;
         let mut asked: BTreeMap<LinkId, Vec<u32>> = BTreeMap::new();
-        for partition in self.unmet().collect::<Vec<_>>() {
+        for partition in self.asked_about().collect::<Vec<_>>() {
             for node in self.others() {
                 if let Some(link) = self.link_to(node, partition) {
                     asked.entry(link).or_default().push(partition.0);
                 }
             }
             if self.others().is_empty() {
-                self.on_met(now, partition, self.epoch(partition), out);
+                match self.is_met(partition) {
+                    true => self.let_go_of_removed(partition, out),
+                    false => self.on_met(now, partition, self.epoch(partition), out),
+                }
             }
         }
         let life = self.life();
@@ -163,7 +190,11 @@ impl<F: Failpoints> Shard<F> {
         for &(partition, epoch, standing) in &met.partitions {
             let partition = PartitionId(partition);
             let is_ours = partition.0 < self.trees.partitions() && self.is_mine(partition);
-            if !is_ours || self.is_met(partition) || epoch > EPOCH_MAX {
+            if !is_ours || epoch > EPOCH_MAX {
+                continue;
+            }
+            if self.is_met(partition) {
+                self.on_told_epoch(from, partition, epoch, &others, out);
                 continue;
             }
             let told = self.epochs.meeting.told.entry(partition).or_default();
@@ -182,6 +213,47 @@ impl<F: Failpoints> Shard<F> {
             }
         }
         self.look_whom_to_meet();
+    }
+
+    /// Somebody has told its epoch to a shard that is bound by a round of a node that is gone for good.
+    fn on_told_epoch(
+        &mut self,
+        from: NodeId,
+        partition: PartitionId,
+        epoch: u64,
+        others: &[NodeId],
+        out: &mut Output,
+    ) {
+        if !self.is_bound_by_removed(partition) {
+            return;
+        }
+        let mine = self.epoch(partition);
+        if epoch > mine {
+            // Asked in an epoch that is over, it tells how that was raised.
+            let link = self.link_to(from, partition).and_then(|link| self.links.connection(link));
+            if let Some(connection) = link {
+                let round = Round { partition: partition.0, epoch: mine, round: 0 };
+                let encoder = &mut self.encoder;
+                out.deliver(connection, false, |bytes| round.encode(encoder, Kind::ROUND, 0, bytes));
+            }
+            return;
+        }
+        let told = self.epochs.meeting.told.entry(partition).or_default();
+        told.retain(|(node, _)| *node != from);
+        told.push((from, epoch));
+        if others.iter().all(|node| told.iter().any(|(told, _)| told == node)) {
+            self.let_go_of_removed(partition, out);
+        }
+    }
+
+    /// Rounds of who is gone for good are over.
+    fn let_go_of_removed(&mut self, partition: PartitionId, out: &mut Output) {
+        let bindings = self.epochs.bindings(partition).iter();
+        let left: Vec<Binding> = bindings.filter(|bound| !self.is_of_removed(bound)).copied().collect();
+        self.epochs.known_mut(partition).epoch.bindings = left;
+        self.epochs.meeting.told.remove(&partition);
+        self.failpoints.reached(Rare::RoundOfRemovedEnded);
+        self.record_epoch(partition, out);
     }
 
     /// A node of an older version never promises anything: while it is a member no round can end.

@@ -162,11 +162,6 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let place = self.place(replicate.key);
         let theirs = replicate.partition_epoch;
-        // Who repairs doesn't ask for an answer.
-        let is_handed_over = replicate.repair && !replicate.exchange && request_id != 0;
-        if theirs < self.epoch(place.partition) && is_handed_over {
-            self.failpoints.reached(Rare::OlderHintArrived);
-        }
         if !self.is_current(connection, request_id, place.partition, theirs, out) {
             return;
         }

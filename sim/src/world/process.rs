@@ -62,7 +62,7 @@ pub struct Node {
     pub is_guest: bool,
     /// It and its disk are gone for good.
     pub is_gone: bool,
-    /// Its disk as it was at each start.
+    /// Its disk as it was at each start, if the plan has a use for that.
     images: Vec<Vec<DiskImage>>,
     /// What becomes of its disk before its next start.
     pub(super) next_disk: DiskFate,
@@ -247,8 +247,10 @@ impl World {
         let wall = self.clocks(node).wall;
         self.meddler.set_wall(wall);
         let mut logs = std::mem::take(&mut self.nodes[node].logs);
-        let image = logs.iter().map(ShardLog::image).collect();
-        self.nodes[node].images.push(image);
+        if self.plan.restores_images() {
+            let image = logs.iter().map(ShardLog::image).collect();
+            self.nodes[node].images.push(image);
+        }
         let records: Vec<Vec<Vec<u8>>> = logs.iter_mut().map(ShardLog::reopen).collect();
         self.check_damage(node, &logs);
         self.nodes[node].stable = Stable::of(records.iter().flatten());

@@ -234,7 +234,8 @@ impl<F: Failpoints> Machine for Shard<F> {
         let node = self.next_beat();
         let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
         let departure = self.next_look();
-        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure, epochs];
+        let all =
+            [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure, epochs];
         all.into_iter().flatten().min()
     }
 

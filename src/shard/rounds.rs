@@ -6,8 +6,8 @@
 //! the round from then on, durably, until they hear that the epoch was raised or that the round has ended without.
 //! When all are bound the proposer raises the epoch, and tells it when that can't be undone.
 //!
-//! When to try is a matter of age (a key is the same at two looks) and health; whether it is safe never is. A shard has one round of its own under way, and
-//! is bound by [`ROUNDS_BOUND_MAX`] at most for a partition.
+//! When to try is a matter of age (a key is the same at two looks) and health; whether it is safe never is. A shard has one
+//! round of its own under way, and is bound by [`ROUNDS_BOUND_MAX`] at most for a partition.
 
 use std::collections::BTreeMap;
 

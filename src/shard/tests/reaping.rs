@@ -1,7 +1,9 @@
 //! What was deleted is forgotten when everybody has confirmed it, and not before. Defends P1 and P5.
 
-use ringmain_schema::message::{ErrorCode, Put};
+use ringmain_schema::epoch::{Binding, Epoch};
+use ringmain_schema::message::{Change, ErrorCode, Put, What};
 
+use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{hints, isolate, key_and_nodes};
 use crate::shard::ShardOptions;
@@ -121,4 +123,33 @@ fn an_old_context_does_not_bring_back_a_forgotten_actor() {
     let (mine, counter) = first[0];
     let seen = actors(&cluster).into_iter().find(|(actor, _)| *actor == mine);
     assert_eq!(seen, Some((mine, counter)), "that actor mints no more");
+}
+
+/// What a round binds was bound for good when its proposer was lost and removed: a new owner that had promised took no copies,
+/// so that the ring never settled, and no round could begin that would have ended it.
+#[test]
+fn a_round_of_a_node_that_was_removed_ends_without_it() {
+    let mut cluster = cluster(5, |options| options.reap = None);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let shard = &cluster.shards[&(nodes[0], 0)];
+    let (proposer, name) = (shard.view.me.0, shard.view.myself().name.to_string());
+    let partition = shard.place(&key).partition;
+    for &node in &nodes[1..] {
+        let promised = node == nodes[3] || node == nodes[4];
+        let bindings = vec![Binding::new(proposer, 7, promised)];
+        let bound = Epoch { partition: partition.0, bindings, ..Epoch::default() };
+        cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&bound);
+    }
+    cluster.kill(nodes[0]);
+    cluster.run(Duration::from_secs(5));
+    let is_bound =
+        |cluster: &Cluster| nodes[1..].iter().all(|node| !cluster.shards[&(*node, 0)].takes_hints(partition));
+    assert!(is_bound(&cluster), "nobody can say that the round is over");
+    let remove = Change { what: What::Remove, name: &name, weight: 0, force: true, ..WEIGHT };
+    say(&mut cluster, (nodes[1], 0), remove).unwrap();
+    cluster.run(Duration::from_secs(20));
+    assert!(!is_bound(&cluster));
+    let client = cluster.client((nodes[1], 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(&key, b"eggs") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
 }

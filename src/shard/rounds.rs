@@ -260,7 +260,7 @@ impl<F: Failpoints> Shard<F> {
         out.deliver_to_all(links.into_iter(), |bytes| round.proposal.encode(encoder, 0, bytes));
     }
 
-    /// Be bound by a round, in place of an earlier one of the same proposer: that has ended.
+    /// Be bound by a round.
     fn bind(
         &mut self,
         partition: PartitionId,
@@ -270,7 +270,7 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let bindings = &mut self.epochs.known_mut(partition).epoch.bindings;
-        bindings.retain(|bound| bound.proposer() != proposer.0);
+        debug_assert!(bindings.iter().all(|bound| bound.proposer() != proposer.0), "one of each proposer");
         bindings.push(Binding::new(proposer.0, round, promised));
         self.record_epoch(partition, out);
     }
@@ -319,14 +319,22 @@ impl<F: Failpoints> Shard<F> {
         proposal: &Propose,
     ) -> Option<(u128, bool)> {
         let bindings = self.epochs.bindings(partition);
-        let others = bindings.iter().filter(|bound| bound.proposer() != proposer.0).count();
+        let (its, others): (Vec<_>, Vec<_>) =
+            bindings.iter().partition(|bound| bound.proposer() == proposer.0);
+        // A proposal may come late: taken in place of the one that binds, it would let go of a round that can still end.
+        let is_bound_by_another = its.iter().any(|bound| bound.round() != proposal.round);
         let keeps_hints = self.hints.store.keeps(partition) && !self.ignores_hints();
         // Whoever is bound remembers a life of the proposer that has told of itself: if that comes back from an older
         // disk, it hears so before it has met all.
         let is_of_now = self.view.member(proposer).is_some_and(|member| {
             member.oneself.serving && member.oneself.incarnation.0 == proposal.incarnation
         });
-        if !is_of_now || !self.stands(proposal) || keeps_hints || others >= ROUNDS_BOUND_MAX {
+        if !is_of_now
+            || !self.stands(proposal)
+            || keeps_hints
+            || is_bound_by_another
+            || others.len() >= ROUNDS_BOUND_MAX
+        {
             return None;
         }
         if !self.view.primaries(partition).contains(&self.view.me) {

@@ -39,7 +39,7 @@ pub(super) struct Layout {
     held: PartitionSet,
     /// What it keeps for others has to be handed over before it may leave. True until its shards, working by these rings,
     /// have said otherwise: they may have found hints in their logs.
-    keeps_hints: bool,
+    would_lose: bool,
 }
 
 impl Layout {
@@ -58,7 +58,7 @@ impl Layout {
             is_known: true,
             intended: Vec::new(),
             held,
-            keeps_hints: true,
+            would_lose: true,
         }
     }
 
@@ -110,7 +110,7 @@ impl Layout {
     pub(super) fn recover(&mut self, works: Works, lacking: &[u64]) {
         self.remember(works);
         // What it had streamed for another change doesn't count, as ever.
-        let is_same_change = (works.ring, works.change) == (self.works.ring, self.works.change);
+        let is_same_change = works.is_of(self.works);
         let had = |partition| {
             if is_same_change { self.owns(partition) } else { self.ring.is_primary(self.me, partition) }
         };
@@ -127,16 +127,18 @@ impl Layout {
 
     /// Others remember that this node had come so far.
     pub(super) fn remember(&mut self, works: Works) {
-        if (works.ring, works.change) == (self.works.ring, self.works.change) {
+        if works.is_of(self.works) {
             self.works.step = self.works.step.max(works.step);
         }
     }
 
     /// This node has streamed partitions from all their other owners, working by these rings; if they are old ones,
     /// that is of no use.
-    pub(super) fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) {
-        if (works.ring, works.change) == (self.works.ring, self.works.change) {
-            self.keeps_hints = keeps_hints;
+    pub(super) fn on_progress(&mut self, works: Works, whole: &PartitionSet, would_lose: bool) {
+        if works == self.works {
+            self.would_lose = would_lose;
+        }
+        if works.is_of(self.works) {
             let owned: Vec<_> = whole.iter().filter(|&partition| self.owns(partition)).collect();
             owned.into_iter().for_each(|partition| self.held.insert(partition));
         }
@@ -160,9 +162,10 @@ impl Layout {
                     if self.is_whole(members) || failpoints.planted(Bug::NewcomerCountsAtOnce) =>
                 {
                     self.works.step = Step::Whole;
+                    // A hint may have come before all shards knew of this step; they say so at it, too.
+                    self.would_lose = true;
                 }
-                // A hint may have come before all shards had stated the last step, and none since.
-                (Step::Whole, Some(Step::Whole | Step::Reading)) if self.is_rid_of_hints(members) => {
+                (Step::Whole, Some(Step::Whole | Step::Reading)) if self.may_go(members) => {
                     self.works.step = Step::Reading;
                 }
                 (Step::Reading, Some(Step::Reading)) => {
@@ -184,7 +187,7 @@ impl Layout {
 
     /// Complete for all that it will own, and rid of what it keeps for others if it leaves.
     fn is_whole(&self, members: &Members) -> bool {
-        if !self.is_rid_of_hints(members) {
+        if !self.may_go(members) {
             return false;
         }
         let mut owned =
@@ -192,9 +195,9 @@ impl Layout {
         owned.all(|partition| self.held.contains(partition))
     }
 
-    /// Only who leaves has to be: its hints would go with it.
-    fn is_rid_of_hints(&self, members: &Members) -> bool {
-        !self.keeps_hints || members[&self.me].intent != Intent::Leaving
+    /// Only who leaves has to wait until nothing would be lost with it.
+    fn may_go(&self, members: &Members) -> bool {
+        !self.would_lose || members[&self.me].intent != Intent::Leaving
     }
 
     /// The least step of this change that any member has stated; `None` while not all have stated one.
@@ -202,7 +205,7 @@ impl Layout {
         let mut slowest = Step::Reading;
         for member in confirming(members) {
             let works = member.oneself.works;
-            if (works.ring, works.change) != (self.works.ring, self.works.change) {
+            if !works.is_of(self.works) {
                 return None;
             }
             slowest = slowest.min(works.step);
@@ -241,7 +244,7 @@ impl Layout {
             self.works = Works { ring: self.ring.hash(), change, step };
             self.intended = intended;
             self.is_known = !is_change;
-            self.keeps_hints = true;
+            self.would_lose = true;
             if is_serving {
                 let (ring, me) = (&self.ring, self.me);
                 self.held.retain(|partition| ring.is_primary(me, partition));

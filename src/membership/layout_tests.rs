@@ -51,12 +51,12 @@ impl Cluster {
 
     /// What the shards of a node would do.
     fn work(&mut self, node: usize) {
-        let keeps_hints = self.keeping.contains(&node);
+        let would_lose = self.keeping.contains(&node);
         let node = &mut self.nodes[node];
         let view = node.view();
         node.confirm(view.works);
         if view.is_serving() && view.change.as_ref().is_none_or(|change| change.is_known) {
-            node.on_progress(view.works, &lacking(node).into_iter().collect(), keeps_hints);
+            node.on_progress(view.works, &lacking(node).into_iter().collect(), would_lose);
         }
     }
 

@@ -84,6 +84,13 @@ pub struct Works {
     pub step: Step,
 }
 
+impl Works {
+    /// The same change, however far it has come?
+    pub fn is_of(self, other: Self) -> bool {
+        (self.ring, self.change) == (other.ring, other.change)
+    }
+}
+
 /// What is in force of a member, whatever the operator has wanted since.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Settled {

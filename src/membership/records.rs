@@ -300,11 +300,11 @@ impl<F: Failpoints> Membership<F> {
         self.visible() != before
     }
 
-    /// This node has streamed these partitions from all their other owners, working by these rings, and keeps hints for
-    /// others or none. True if a view made now would differ from the last one.
-    pub fn on_progress(&mut self, works: Works, whole: &PartitionSet, keeps_hints: bool) -> bool {
+    /// This node has streamed these partitions from all their other owners, working by these rings, and would lose
+    /// something if it left now, or not. True if a view made now would differ from the last one.
+    pub fn on_progress(&mut self, works: Works, whole: &PartitionSet, would_lose: bool) -> bool {
         let before = self.visible();
-        self.layout.on_progress(works, whole, keeps_hints);
+        self.layout.on_progress(works, whole, would_lose);
         self.advance();
         self.visible() != before
     }

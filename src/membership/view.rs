@@ -9,7 +9,7 @@ use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
 use crate::ring::Ring;
 
 use super::zones::{Distance, Zones};
-use super::{Member, PartitionSet, Works};
+use super::{Intent, Member, PartitionSet, Step, Works};
 
 /// The ring that the operator wants, on the way to it.
 #[derive(Clone, Debug)]
@@ -81,6 +81,22 @@ impl View {
         let hash = self.ring.hash();
         let mut members = self.members.iter().filter(|member| !member.is_removed());
         self.former.is_none() && members.all(|member| member.oneself.works.ring == hash)
+    }
+
+    /// Has this member handed over all that it had, and everybody all that they were to get? It takes no more requests
+    /// then, so that it is asked nothing when it is removed.
+    pub fn is_going(&self, node: NodeId) -> bool {
+        let is_leaving = || self.member(node).is_some_and(|member| member.intent == Intent::Leaving);
+        self.change.is_some() && self.works.step != Step::Writing && is_leaving() && self.are_all_whole()
+    }
+
+    /// Has everybody come to this step of the change, or on?
+    fn are_all_whole(&self) -> bool {
+        let mut members = self.members.iter().filter(|member| !member.is_removed());
+        members.all(|member| {
+            let works = member.oneself.works;
+            works.is_of(self.works) && works.step != Step::Writing
+        })
     }
 
     /// A member's record.

@@ -232,12 +232,17 @@ impl<F: Failpoints> Machine for Shard<F> {
     }
 
     fn is_drained(&self) -> bool {
-        let unanswered = self.operations.len() - self.counters.operations_lingering as usize;
-        unanswered == 0 && self.relays.is_empty() && self.batches.is_empty()
+        self.has_answered_all()
     }
 }
 
 impl<F: Failpoints> Shard<F> {
+    /// Nobody waits for an answer of this shard.
+    fn has_answered_all(&self) -> bool {
+        let unanswered = self.operations.len() - self.counters.operations_lingering as usize;
+        unanswered == 0 && self.relays.is_empty() && self.batches.is_empty()
+    }
+
     /// Do what is due.
     fn on_time(&mut self, now: Now, out: &mut Output) {
         self.regroup(now, out);

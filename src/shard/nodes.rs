@@ -7,7 +7,7 @@ use ringmain_schema::{Frame, Kind};
 
 use crate::failpoint::Failpoints;
 use crate::id::{ConnectionId, NodeId, ShardId};
-use crate::membership::{GOSSIP_EVERY, Oneself, View};
+use crate::membership::{GOSSIP_EVERY, Oneself, View, Works};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
@@ -25,8 +25,8 @@ pub(super) struct Notices {
     under_way: Vec<bool>,
     /// By sibling: there has been a newer one since.
     behind: Vec<bool>,
-    /// By shard: it keeps hints for others, or has not said yet, so this node can't leave.
-    pub(super) keeps_hints: Vec<bool>,
+    /// By shard: the last step at which it said that nothing would be lost if this node left.
+    pub(super) loses_nothing: Vec<Option<Works>>,
     /// Requests under way count by owners that are no more: they are regrouped before this turn ends.
     pub(super) owners_changed: bool,
     next_beat: Option<Instant>,
@@ -38,7 +38,7 @@ impl Notices {
         Self {
             under_way: none.clone(),
             behind: none,
-            keeps_hints: vec![true; usize::from(shards)],
+            loses_nothing: vec![None; usize::from(shards)],
             owners_changed: false,
             next_beat: None,
         }

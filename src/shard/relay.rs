@@ -128,8 +128,8 @@ impl<F: Failpoints> Shard<F> {
         });
     }
 
-    /// The first node of the preference list that can be reached: a primary, or an owner to be, or, if quorums are
-    /// sloppy, a fallback, which may be this node.
+    /// The first node of the preference list that can be reached and isn't about to go: a primary, or an owner to be, or,
+    /// if quorums are sloppy, a fallback, which may be this node.
     ///
     /// A read goes to a primary of this node's rack if there is one, else of its data centre. Writes go where all others
     /// send theirs: what is written through one coordinator grows fewer siblings.
@@ -140,7 +140,8 @@ impl<F: Failpoints> Shard<F> {
         if is_read {
             owners[..list.primaries.len()].sort_by_key(|&node| self.view.distance(node));
         }
-        owners.into_iter().chain(fallbacks).find_map(|node| {
+        let all = owners.into_iter().chain(fallbacks).filter(|node| !self.view.is_going(*node));
+        all.into_iter().find_map(|node| {
             if node == self.view.me {
                 return Some(Nearest::Here);
             }

@@ -33,6 +33,10 @@ impl<F: Failpoints> Shard<F> {
             let message = "this node is stopping: ask another";
             return self.answer_code(out, origin, ErrorCode::ShuttingDown, message);
         }
+        if self.view.is_going(self.view.me) && frame.header.kind != Kind::CHANGE {
+            let message = "this node leaves the cluster: ask another";
+            return self.answer_code(out, origin, ErrorCode::ShuttingDown, message);
+        }
         match frame.header.kind {
             Kind::MULTI_GET | Kind::MULTI_PUT => {
                 self.counters.batches += 1;

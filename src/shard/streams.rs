@@ -30,8 +30,9 @@ pub struct Progress {
     pub works: Works,
     /// What it has streamed from everybody since, and the view doesn't show yet.
     pub whole: PartitionSet,
-    /// It keeps hints for others, or copies as a former owner: nobody else may have what they hold.
-    pub keeps_hints: bool,
+    /// Hints for others, or copies as a former owner, that nobody else may have; or requests under way, when the node is
+    /// about to go. All of it would go with the node.
+    pub would_lose: bool,
 }
 
 /// What one shard has streamed so far.
@@ -173,8 +174,13 @@ impl<F: Failpoints> Shard<F> {
         Progress {
             works: self.view.works,
             whole: self.streams.whole.clone(),
-            keeps_hints: !self.hints().is_empty() || self.departed().0 > 0,
+            would_lose: !self.hints().is_empty() || self.departed().0 > 0 || self.is_at_work(),
         }
+    }
+
+    /// Once everybody has what this node had, it may not go before it has answered all that it was asked.
+    fn is_at_work(&self) -> bool {
+        self.is_about_to_leave() && !(self.view.is_going(self.view.me) && self.has_answered_all())
     }
 
     /// Does the rest of the cluster, or this node, wait for what the shards have to say?
@@ -187,9 +193,9 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn on_progress(&mut self, from: ShardId, progress: &Progress, out: &mut Output) {
         let Some(membership) = &mut self.membership else { return };
         let before = membership.oneself().clone();
-        self.notices.keeps_hints[usize::from(from.0)] = progress.keeps_hints;
-        let keeps_hints = self.notices.keeps_hints.contains(&true);
-        if membership.on_progress(progress.works, &progress.whole, keeps_hints) {
+        self.notices.loses_nothing[usize::from(from.0)] = (!progress.would_lose).then_some(progress.works);
+        let would_lose = self.notices.loses_nothing.iter().any(|works| *works != Some(progress.works));
+        if membership.on_progress(progress.works, &progress.whole, would_lose) {
             self.on_membership_changed(&before, out);
         }
     }

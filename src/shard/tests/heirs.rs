@@ -141,6 +141,7 @@ fn who_is_about_to_leave_keeps_nothing_for_others() {
         cluster.show(&[0, 1, 2, 3, 4], Some((&staying, step == Step::Reading)));
         let id = cluster.shards[&(leaver, 0)].view().me;
         cluster.show_members(|members| {
+            members.iter_mut().for_each(|member| member.oneself.works.step = Step::Writing);
             members.iter_mut().find(|member| member.node == id).unwrap().intent = Intent::Leaving;
         });
         cluster.show_step(step);
@@ -154,6 +155,48 @@ fn who_is_about_to_leave_keeps_nothing_for_others() {
         }
         assert_eq!(cluster.hints(), usize::from(step == Step::Writing));
     }
+}
+
+/// Nobody acknowledges anything to a node that is removed: of each leave some writes were left in doubt, since the leaver
+/// coordinated up to its last moment.
+#[test]
+fn who_is_going_takes_no_requests_and_answers_those_it_has() {
+    let mut cluster = Cluster::new(6, 1);
+    let (key, nodes, _) = moving(&cluster, 0, false);
+    let (leaver, other) = (nodes[0], nodes[3]);
+    let staying: Vec<usize> = (0..6).filter(|node| *node != leaver).collect();
+    cluster.show(&[0, 1, 2, 3, 4], Some((&staying, false)));
+    let id = cluster.shards[&(leaver, 0)].view().me;
+    cluster.show_members(|members| {
+        members.iter_mut().for_each(|member| member.oneself.works.step = Step::Writing);
+        members.iter_mut().find(|member| member.node == id).unwrap().intent = Intent::Leaving;
+    });
+    cluster.show_step(Step::Whole);
+    let client = cluster.client((leaver, 0));
+    assert!(
+        matches!(cluster.put(client, put(&key, b"milk")), Answer::Stored { .. }),
+        "not all are whole yet"
+    );
+    let others = (0..6).filter(|other| *other != leaver);
+    others.for_each(|other| cluster.cut.extend([(leaver, other), (other, leaver)]));
+    cluster.begin_put(client, put(&key, b"bread"));
+    let works = cluster.shards[&(leaver, 0)].view().works;
+    cluster.show_members(|members| members.iter_mut().for_each(|member| member.oneself.works = works));
+    let would_lose = |cluster: &mut Cluster| {
+        let shard = cluster.shards.get_mut(&(leaver, 0)).unwrap();
+        shard.progress_of_streams().would_lose
+    };
+    assert!(would_lose(&mut cluster), "somebody waits for its answer");
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(2));
+    assert!(!would_lose(&mut cluster));
+    let late = cluster.client((leaver, 0));
+    assert_eq!(cluster.put(late, put(&key, b"eggs")).code(), Some(ErrorCode::ShuttingDown));
+    let elsewhere = cluster.client((other, 0));
+    assert!(
+        matches!(cluster.put(elsewhere, put(&key, b"eggs")), Answer::Stored { .. }),
+        "others don't ask it"
+    );
 }
 
 /// A removed member stays in the ring until the change is settled, and takes nothing any more.

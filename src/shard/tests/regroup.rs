@@ -65,7 +65,7 @@ impl Cluster {
         }
     }
 
-    fn begin_put(&mut self, client: Client, put: Put<'_>) {
+    pub(super) fn begin_put(&mut self, client: Client, put: Put<'_>) {
         let mut bytes = Vec::new();
         put.encode(&mut Encoder::default(), 7, Flags::NONE, &mut bytes);
         self.send(client, &bytes);

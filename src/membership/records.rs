@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringmain_schema::limits::MEMBERS_MAX;
-use ringmain_schema::peer::Gossip;
+use ringmain_schema::peer::{Gossip, MemberRecord};
 
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{ClusterId, Incarnation, NodeId};
@@ -14,10 +14,16 @@ use crate::time::Duration;
 use super::layout::Layout;
 use super::member::{Settled, Works};
 use super::partition_set::PartitionSet;
+use super::trouble::{Trouble, Troubles};
 use super::{Founders, Intent, Member, Oneself, Outcome, Refused, View, Word, node_id};
 
 /// Each node gossips with one random member so often (paper §4.8.1).
 pub const GOSSIP_EVERY: Duration = Duration::from_secs(1);
+
+/// Operators' words are counted, and so are a node's lives. Each second that a node is up it believes so many more of
+/// them: a thousand nodes restarting a hundred times a second all day stay far below, and whoever would have the counters
+/// run out, at 2^48, has to go on for a hundred years.
+const COUNTED_AT_ONCE: u64 = 1 << 16;
 
 /// What a cluster's founders fix for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,8 +63,13 @@ pub struct Membership<F = NoFailpoints> {
     met: BTreeSet<NodeId>,
     /// Who has shown that it knows this node's present incarnation.
     known_by: BTreeSet<NodeId>,
-    /// The greatest version of this node's own record that others remember: (incarnation, heartbeat).
-    remembered: (Incarnation, u64),
+    /// This process, as told from others under the same name; 0 if it doesn't say.
+    life: u64,
+    /// The greatest version of another life of this node that others remember: (incarnation, heartbeat, life).
+    remembered: (Incarnation, u64, u64),
+    troubles: Troubles,
+    /// What counts further than this is not believed yet: it grows with time alone.
+    ceiling: u64,
     /// This node's own disk remembered an earlier life.
     recovered: bool,
     layout: Layout,
@@ -116,7 +127,10 @@ impl<F: Failpoints> Membership<F> {
             founders,
             met: BTreeSet::new(),
             known_by: BTreeSet::new(),
-            remembered: (Incarnation(0), 0),
+            life: 0,
+            remembered: (Incarnation(0), 0, 0),
+            troubles: Troubles::default(),
+            ceiling: COUNTED_AT_ONCE,
             recovered: false,
             layout: Layout::new(options, me, !guest),
             options,
@@ -126,10 +140,20 @@ impl<F: Failpoints> Membership<F> {
         membership
     }
 
+    /// Before anything else: the number that this process has drawn, the same for all of its shards.
+    #[must_use]
+    pub fn with_life(mut self, life: u64) -> Self {
+        self.life = life;
+        self.myself_mut().oneself.life = life;
+        self
+    }
+
     /// Before the node meets anybody: go on from what its own disk remembers, which [`Membership::gossip`] had
     /// told. Its copies are as complete as they were, until somebody remembers a later life of it than the
     /// disk does: then the disk is an old one.
     pub fn recover(&mut self, told: &Gossip) {
+        let counted = told.members.iter().map(greatest_counter).max().unwrap_or(0);
+        self.ceiling = self.ceiling.max(counted.saturating_add(COUNTED_AT_ONCE));
         let mut own = None;
         for told in told.members.iter().filter_map(Member::from_record) {
             if told.node != self.me {
@@ -140,6 +164,7 @@ impl<F: Failpoints> Membership<F> {
                 let oneself = &mut self.myself_mut().oneself;
                 oneself.incarnation = Incarnation(generation);
                 (oneself.heartbeat, oneself.serving) = (0, false);
+                oneself.succeeds = told.oneself.life;
                 self.recovered = true;
                 own = Some(told.oneself);
             }
@@ -165,6 +190,10 @@ impl<F: Failpoints> Membership<F> {
     /// Another second has passed. A life that nobody knows of yet stands still: if others remember more of this
     /// incarnation than its beginning, it was another life, which the disk does not know.
     pub fn beat(&mut self) {
+        if self.is_fenced() {
+            return;
+        }
+        self.ceiling = self.ceiling.saturating_add(COUNTED_AT_ONCE);
         if self.oneself().incarnation == Incarnation(0) || !self.known_by.is_empty() {
             self.myself_mut().oneself.heartbeat += 1;
         }
@@ -181,6 +210,7 @@ impl<F: Failpoints> Membership<F> {
     /// Take an operator's word. Whoever calls this makes a new view, and tells the others at once.
     pub fn change(&mut self, word: &Word) -> Result<Outcome, Refused> {
         let outcome = self.consider(word)?;
+        assert!(!self.is_fenced(), "whoever is fenced serves nobody");
         self.members.extend(outcome.changed.iter().map(|member| (member.node, member.clone())));
         self.advance();
         Ok(outcome)
@@ -205,11 +235,21 @@ impl<F: Failpoints> Membership<F> {
 
     /// `from` told all it knows. True if a view made now would differ from the last one.
     pub fn on_gossip(&mut self, from: NodeId, gossip: &Gossip) -> bool {
-        if self.is_of_another_ring(gossip) {
+        if self.is_fenced() {
             return false;
         }
         let before = self.visible();
-        for told in gossip.members.iter().filter_map(Member::from_record) {
+        if self.is_of_another_ring(gossip) {
+            self.note_other_ring(from, gossip);
+            return self.visible() != before;
+        }
+        // What is not believed yet is told again.
+        let is_believed = |record: &&MemberRecord| {
+            greatest_counter(record) <= self.ceiling || self.failpoints.planted(Bug::GenerationByClock)
+        };
+        let believed: Vec<Member> =
+            gossip.members.iter().filter(is_believed).filter_map(Member::from_record).collect();
+        for told in believed {
             if told.node == self.me {
                 self.on_told_of_myself(from, &told);
             } else {
@@ -217,6 +257,7 @@ impl<F: Failpoints> Membership<F> {
             }
         }
         self.met.insert(from);
+        self.troubles.clear(from);
         self.advance();
         self.visible() != before
     }
@@ -238,13 +279,93 @@ impl<F: Failpoints> Membership<F> {
     }
 
     fn on_told_of_myself(&mut self, from: NodeId, told: &Member) {
-        self.remembered = self.remembered.max((told.oneself.incarnation, told.oneself.heartbeat));
         let mine = &self.members[&self.me].oneself;
-        if mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
+        let told_life = told.oneself.life;
+        // A relay of an older release says nothing of lives.
+        let is_said = told_life != 0 && self.life != 0;
+        let is_other = is_said && told_life != self.life;
+        if !is_other && mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
             self.known_by.insert(from);
+        }
+        if !is_said || is_other {
+            let life = if is_other { told_life } else { 0 };
+            let version = (told.oneself.incarnation, told.oneself.heartbeat, life);
+            self.remembered = self.remembered.max(version);
+        }
+        if is_other && told.oneself.succeeds == self.life {
+            self.on_succeeded(told);
         }
         self.take_intent(told);
         self.layout.remember(told.oneself.works);
+    }
+
+    /// Another process has heard of this one, and has taken a later incarnation under its name. Which of the two is the
+    /// right one nobody here can tell: the others follow the later, so this one stops.
+    fn on_succeeded(&mut self, told: &Member) {
+        let mine = (self.oneself().incarnation, self.life);
+        // Two that have each taken over from the other: the lesser gives way, and the greater takes another incarnation.
+        if (told.oneself.incarnation, told.oneself.life) > mine
+            && !self.failpoints.planted(Bug::CloneAccepted)
+        {
+            self.failpoints.reached(Rare::CloneFenced);
+            let host = &told.oneself.host;
+            let at = format!("{host}:{}", told.oneself.ordinary_port);
+            self.troubles.fence(told.name.to_string(), at);
+            let oneself = &mut self.myself_mut().oneself;
+            oneself.serving = false;
+        }
+    }
+
+    /// Has another process taken this node's name over?
+    pub const fn is_fenced(&self) -> bool {
+        self.troubles.is_fenced()
+    }
+
+    /// Why this node doesn't serve, if it isn't just waiting for others.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let is_told = self.is_fenced() || !self.oneself().serving;
+        self.troubles.first().filter(|_| is_told).cloned()
+    }
+
+    /// `by`, or whoever is at a seed's address if it is not known, has refused to be this node's peer, and said `why`.
+    /// True if a view made now would differ from the last one.
+    pub fn on_refused(&mut self, by: NodeId, address: &str, why: &str) -> bool {
+        if self.oneself().serving {
+            return false;
+        }
+        let before = self.trouble();
+        let by_whom =
+            self.members.get(&by).map_or_else(|| address.to_owned(), |member| member.name.to_string());
+        self.troubles.note(self.known_or_nobody(by), Trouble::Refused { by: by_whom, why: why.to_owned() });
+        self.trouble() != before
+    }
+
+    /// Somebody who calls itself `node` was refused as a peer of this node, which told it `why`. True if a view made now
+    /// would differ from the last one.
+    pub fn on_refusing(&mut self, node: NodeId, why: &str) -> bool {
+        if self.oneself().serving {
+            return false;
+        }
+        let before = self.trouble();
+        let name =
+            self.members.get(&node).map_or_else(|| "somebody".to_owned(), |member| member.name.to_string());
+        self.troubles.note(self.known_or_nobody(node), Trouble::Refusing { name, why: why.to_owned() });
+        self.trouble() != before
+    }
+
+    fn note_other_ring(&mut self, from: NodeId, gossip: &Gossip) {
+        let known = self.members.get(&from);
+        let trouble = Trouble::OtherRing {
+            name: known.map_or_else(|| from.to_string(), |member| member.name.to_string()),
+            theirs: (gossip.partitions, gossip.replicas),
+            ours: (self.options.partitions.count(), self.options.replicas),
+        };
+        self.troubles.note(self.known_or_nobody(from), trouble);
+    }
+
+    /// Troubles are kept by member: strangers share one place.
+    fn known_or_nobody(&self, node: NodeId) -> NodeId {
+        if self.members.contains_key(&node) { node } else { NodeId(0) }
     }
 
     /// The operator's word about this node is the operator's, wherever it comes from.
@@ -258,14 +379,13 @@ impl<F: Failpoints> Membership<F> {
 
     /// Choose an incarnation, begin to serve, go on with a change of the ring: whatever can be done by now.
     fn advance(&mut self) {
+        if self.is_fenced() {
+            return;
+        }
         self.choose_incarnation();
         self.begin_to_serve();
         let is_serving = self.oneself().serving;
         self.layout.follow(&mut self.members, is_serving, &self.failpoints);
-        if self.failpoints.planted(Bug::RemovedReadmitted) {
-            let me = self.me;
-            self.members.retain(|node, member| *node == me || !member.is_removed() || member.settled.in_ring);
-        }
         self.note_lacking();
         if self.members[&self.me].is_removed() && self.oneself().serving {
             self.failpoints.reached(Rare::Fenced);
@@ -312,11 +432,15 @@ impl<F: Failpoints> Membership<F> {
     fn choose_incarnation(&mut self) {
         let oneself = &self.members[&self.me].oneself;
         let mine = (oneself.incarnation, oneself.heartbeat);
+        let (incarnation, heartbeat, life) = self.remembered;
+        // Another life's word counts from the same incarnation on, however little it says.
+        let is_outdone = incarnation > Incarnation(0)
+            && if life == 0 { (incarnation, heartbeat) > mine } else { incarnation >= mine.0 };
         let have_met = self.awaited_founders().all(|node| self.met.contains(&node))
             && (!self.is_guest() || !self.met.is_empty());
-        let chosen = if self.remembered > mine && self.remembered.0 > Incarnation(0) {
+        let chosen = if is_outdone {
             // Others remember a life of which nothing was left behind here, as in `memory` mode or on a lost disk.
-            Incarnation(self.remembered.0.0 + 1)
+            Incarnation(incarnation.0 + 1)
         } else if mine.0 == Incarnation(0) && have_met {
             Incarnation(1)
         } else {
@@ -331,6 +455,9 @@ impl<F: Failpoints> Membership<F> {
         oneself.incarnation = Incarnation(generation);
         oneself.heartbeat = 0;
         oneself.serving = false;
+        if is_outdone {
+            oneself.succeeds = life;
+        }
         if chosen > Incarnation(1) {
             self.layout.lose_all();
         }
@@ -350,6 +477,7 @@ impl<F: Failpoints> Membership<F> {
             let oneself = &mut self.myself_mut().oneself;
             oneself.serving = true;
             oneself.heartbeat += 1;
+            self.troubles.clear_all();
             if self.recovered && self.oneself().complete {
                 self.failpoints.reached(Rare::CameBackWhole);
             }
@@ -371,11 +499,12 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> (Vec<Member>, Works, [bool; 2]) {
+    fn visible(&self) -> (Vec<Member>, Works, [bool; 2], Option<Trouble>) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
         let is_known = self.layout.change().is_some_and(|change| change.is_known);
-        (members, self.layout.works(), [is_known, self.layout.former().is_some()])
+        let flags = [is_known, self.layout.former().is_some()];
+        (members, self.layout.works(), flags, self.trouble())
     }
 
     /// The view as of now.
@@ -383,8 +512,15 @@ impl<F: Failpoints> Membership<F> {
         let members: Vec<_> = self.members.values().cloned().collect();
         let (ring, change) = (self.layout.ring().clone(), self.layout.change());
         let former = self.layout.former().cloned();
-        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change, former)
+        let view = View::new(self.cluster, self.me, members, ring);
+        view.with_change(self.layout.works(), change, former).with_trouble(self.trouble())
     }
+}
+
+/// Of those that only grow by one: in all of a cluster's life they stay small.
+fn greatest_counter(record: &MemberRecord) -> u64 {
+    let settled = record.settled.as_ref().map_or(0, |settled| settled.version);
+    record.intent_version.max(settled).max(record.incarnation)
 }
 
 fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
@@ -394,6 +530,8 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
         oneself: Oneself {
             incarnation: Incarnation(0),
             heartbeat: 0,
+            life: 0,
+            succeeds: 0,
             host: host.clone(),
             ordinary_port: port,
             shard_ports: [].into(),
@@ -572,6 +710,42 @@ pub(super) mod tests {
         a.on_gossip(b.me(), &gossip);
         (0..4).for_each(|_| exchange(&mut a, &mut b));
         assert!(a.view().is_serving() && b.view().is_serving());
+    }
+
+    /// Each word is said to two nodes that have not heard of one another's yet, and again when they have.
+    #[test]
+    fn a_word_that_two_operators_say_is_said_once() {
+        let replace = Word::Replace { old: "b".to_owned(), new: "d".to_owned() };
+        let words = [
+            Word::Join { name: "d".to_owned(), weight: Some(70) },
+            Word::Leave { name: "b".to_owned() },
+            Word::Remove { name: "b".to_owned() },
+            Word::Weight { name: "b".to_owned(), weight: 70 },
+            replace,
+        ];
+        for word in words {
+            let [mut a, mut b, mut c] = born();
+            let mut guest = node("d", &[], true);
+            for _ in 0..3 {
+                [&mut a, &mut b, &mut c].into_iter().for_each(|other| exchange(&mut guest, other));
+            }
+            assert!(!a.change(&word).unwrap().changed.is_empty());
+            assert!(!c.change(&word).unwrap().changed.is_empty());
+            let version = a.change(&word).map(|again| again.changed);
+            assert_eq!(version, Ok(vec![]), "{word:?}: the answer was lost, and it is said again");
+            (0..2).for_each(|_| exchange(&mut a, &mut c));
+            let words = |of: &Membership| -> Vec<_> {
+                let members = of.view().members;
+                members
+                    .into_iter()
+                    .map(|m| (m.name.clone(), m.intent, m.intent_version, m.weight, m.place))
+                    .collect()
+            };
+            assert_eq!(words(&a), words(&c), "{word:?}");
+            for operator in [&mut a, &mut c] {
+                assert_eq!(operator.change(&word).unwrap().changed, [], "{word:?}");
+            }
+        }
     }
 
     /// P13: a name decides the id, so a record can't claim another node's place.

@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 23] = [
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -94,6 +94,13 @@ pub const PLANTED: [Planted; 21] = [
         bug: Bug::AnyClusterIsMine,
         shipped: "13: consul #843",
         breaks: &[Membership, AlwaysWritable, Convergence],
+        seeds: 1_000,
+    },
+    Planted {
+        name: "removed-readmitted",
+        bug: Bug::RemovedReadmitted,
+        shipped: "13, in part: scylla #11217",
+        breaks: &[Membership],
         seeds: 1_000,
     },
     Planted {
@@ -167,6 +174,13 @@ pub const PLANTED: [Planted; 21] = [
         seeds: 500,
     },
     Planted {
+        name: "clone-accepted",
+        bug: Bug::CloneAccepted,
+        shipped: "our own",
+        breaks: &[Membership],
+        seeds: 1_000,
+    },
+    Planted {
         name: "background-starves",
         bug: Bug::BackgroundStarves,
         shipped: "our own",
@@ -191,7 +205,7 @@ pub const PLANTED: [Planted; 21] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 7] = [
+pub const WAITING: [Waiting; 6] = [
     Waiting {
         bug: "6: hints are drained before ownership moves",
         until: "owners that are lost more often while only hints hold a write",
@@ -207,7 +221,6 @@ pub const WAITING: [Waiting; 7] = [
         bug: "11: one torn tail record is assumed (the crash images find it)",
         until: "disks of a run that misdirect writes",
     },
-    Waiting { bug: "13, in part: a removed node is readmitted", until: "removed nodes that come back" },
 ];
 
 /// The bug of this name.

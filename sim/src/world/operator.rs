@@ -33,6 +33,12 @@ impl World {
             return self.heap.plan(self.now + AGAIN, Event::Word(word));
         };
         let word = self.instead(word, &view);
+        // All have heard it. Said again to whoever let the machine in since, it would hide that.
+        if let Word::Remove(node) | Word::Replace(node, _) = word
+            && self.nodes[node].is_back
+        {
+            return;
+        }
         if !self.is_allowed(word, &view) {
             if let Word::Remove(node) | Word::Replace(node, _) = word
                 && self.nodes[node].is_gone
@@ -52,6 +58,7 @@ impl World {
                 return;
             }
             self.lose_for_good(node);
+            self.plan_return(node);
             // The others keep for it what it can't take, until the operator has noticed.
             let rest = (Instant(0) + self.plan.span).since(self.now);
             let unnoticed = Duration(self.prng.below(rest.0.min(NOTICED_WITHIN.0) + 1));
@@ -130,7 +137,6 @@ impl World {
         self.removed.insert(self.id_of(node));
         let machine = &mut self.nodes[node];
         (machine.is_gone, machine.ending) = (true, None);
-        machine.logs.iter_mut().for_each(crate::disk::ShardLog::wipe);
         machine.stable = super::stable::Stable::default();
     }
 
@@ -155,7 +161,7 @@ impl World {
         self.removed.extend(removed);
     }
 
-    fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+    pub(super) fn views(&self) -> impl Iterator<Item = &Arc<View>> {
         let running = self.nodes[..self.plan.machines()].iter().filter_map(|node| node.all_running().first());
         running.map(|running| running.shard.view())
     }

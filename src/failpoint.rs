@@ -237,6 +237,8 @@ pub enum Rare {
     CloneFenced,
     /// A process was turned away, since another under its name was there.
     CloneTurnedAway,
+    /// Two processes under one name both served, and the one that the others had not known was let in to hear of it.
+    ServingCloneLetIn,
     /// A peer had no budget for what it was asked.
     ExchangeRefused,
     /// Background work had to wait, since its budget had been cut for clients.
@@ -245,7 +247,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -281,6 +283,7 @@ impl Rare {
         Self::RemovedRefused,
         Self::CloneFenced,
         Self::CloneTurnedAway,
+        Self::ServingCloneLetIn,
         Self::ExchangeRefused,
         Self::BackgroundHeldBack,
     ];

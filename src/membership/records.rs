@@ -473,7 +473,7 @@ impl<F: Failpoints> Membership<F> {
         let born_together = self.awaited_founders().all(|node| begun(&node) && self.known_by.contains(&node));
         let serves = |node: &NodeId| self.members.get(node).is_some_and(|member| member.oneself.serving);
         let taken_in = self.known_by.iter().any(serves);
-        if taken_in || (born_together && !self.is_guest()) {
+        if taken_in || (born_together && !self.is_guest() && !self.may_be_doubled()) {
             let oneself = &mut self.myself_mut().oneself;
             oneself.serving = true;
             oneself.heartbeat += 1;
@@ -482,6 +482,14 @@ impl<F: Failpoints> Membership<F> {
                 self.failpoints.reached(Rare::CameBackWhole);
             }
         }
+    }
+
+    /// Its disk remembers others that hold copies, and none of them has shown yet that it takes this process for the node:
+    /// the disk may be a copy, and the node run elsewhere. The only founder of a cluster would serve at once.
+    fn may_be_doubled(&self) -> bool {
+        let holds =
+            |member: &Member| member.settled.in_ring && !member.is_removed() && member.node != self.me;
+        self.recovered && self.known_by.is_empty() && self.members.values().any(holds)
     }
 
     /// A founder that was removed before all had met won't come.
@@ -695,6 +703,40 @@ pub(super) mod tests {
         assert!(view.is_serving());
         assert_eq!(view.ring.hash(), a.view().ring.hash());
         assert_eq!(view.members.len(), 4);
+    }
+
+    /// P13: a cluster's only founder waits for nobody, so a copy of its disk served as soon as it was started, and was
+    /// turned away by all whom it called.
+    #[test]
+    fn the_only_founder_restarts_when_another_member_has_known_it() {
+        let mut a = node("a", &[], false);
+        let mut b = node("b", &[], true);
+        (0..3).for_each(|_| exchange(&mut b, &mut a));
+        let alone = a.gossip();
+        a.change(&Word::Join { name: "b".to_owned(), weight: None }).unwrap();
+        for _ in 0..20 {
+            exchange(&mut b, &mut a);
+            for of in [&mut a, &mut b] {
+                let works = of.view().works;
+                of.confirm(works);
+                of.on_progress(works, &PartitionSet::first(8), false);
+            }
+        }
+        assert!(a.view().member(b.me()).unwrap().settled.in_ring);
+
+        let mut again = node("a", &[], false);
+        again.recover(&alone);
+        assert!(again.view().is_serving(), "a guest holds nothing: there is nobody to wait for");
+        let mut again = node("a", &[], false);
+        again.recover(&a.gossip());
+        assert!(!again.view().is_serving());
+        (0..2).for_each(|_| exchange(&mut again, &mut b));
+        assert!(again.view().is_serving() && again.oneself().complete);
+
+        let mut again = node("a", &[], false);
+        again.recover(&a.gossip());
+        again.change(&Word::Remove { name: "b".to_owned() }).unwrap();
+        assert!(again.view().is_serving(), "the operator says that nobody is left");
     }
 
     /// Two had not been born when the third, which had, was removed: they waited for it for ever.

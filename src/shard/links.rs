@@ -280,6 +280,7 @@ impl<F: Failpoints> Shard<F> {
                 shard_ports: Ports::Slice(&oneself.shard_ports),
                 ordinary_port: oneself.ordinary_port,
                 life: oneself.life,
+                serving: oneself.serving,
             },
         };
         let encoder = &mut self.encoder;

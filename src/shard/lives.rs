@@ -18,7 +18,8 @@ const TAKEN_OVER: &str = "another process has taken this node's name over";
 
 impl<F: Failpoints> Shard<F> {
     /// Whoever starts under a name whose process is there is turned away: it has taken nothing over yet, and the other
-    /// goes on undisturbed. One that was taken over from is let in, so that it hears of it.
+    /// goes on undisturbed. One that serves is let in, whatever else it is: turned away it would never hear that it is not
+    /// the only one, and serve on alone. So is one that was taken over from.
     pub(super) fn check_life(&self, now: Now, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
         let (node, life) = (NodeId(hello.peer.node), hello.peer.life);
         let Some(member) = self.view.member(node).filter(|_| hello.role == Role::Peer) else { return Ok(()) };
@@ -27,6 +28,10 @@ impl<F: Failpoints> Shard<F> {
         let is_there = self.links.is_up_with(node, known.life)
             && self.detector.health(now.monotonic, node) == Health::Up;
         if !is_another || !is_there || self.failpoints.planted(Bug::CloneAccepted) {
+            return Ok(());
+        }
+        if hello.peer.serving {
+            self.failpoints.reached(Rare::ServingCloneLetIn);
             return Ok(());
         }
         self.failpoints.reached(Rare::CloneTurnedAway);
@@ -38,16 +43,17 @@ impl<F: Failpoints> Shard<F> {
         Err((ErrorCode::WrongNode, message))
     }
 
-    /// Has the process at the other end been taken over from? It will hear of it; until then nothing that it says counts.
+    /// Is the process at the other end not the one that speaks for the node, as far as is known here? Whoever was taken
+    /// over from will hear of it; until then nothing that it says counts.
     pub(super) fn is_succeeded(&self, link: LinkId) -> bool {
         let Some(member) = self.view.member(link.node) else { return false };
         let (incarnation, life) = self.links.process(link);
         let known = &member.oneself;
         // Another in between may have taken over before the one that is there now. Whoever has just begun shows itself in
-        // gossip before anything else.
+        // gossip before anything else; and of two at the same incarnation one will take a later one.
         ![0, known.life].contains(&life)
             && known.life != 0
-            && (known.succeeds == life || known.incarnation.0 > incarnation)
+            && (known.succeeds == life || known.incarnation.0 >= incarnation)
             && !self.failpoints.planted(Bug::CloneAccepted)
     }
 

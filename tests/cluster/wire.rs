@@ -216,6 +216,7 @@ pub fn encoded(encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Vec<u8> {
 pub const fn hello() -> Hello<'static> {
     const NOBODY: PeerHello<'static> = PeerHello {
         life: 0,
+        serving: false,
         node: 0,
         incarnation: 0,
         shard: 0,

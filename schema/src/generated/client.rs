@@ -425,6 +425,7 @@ impl<'a> Hello<'a> {
   pub const VT_SHARD_PORTS: ::flatbuffers::VOffsetT = 28;
   pub const VT_ORDINARY_PORT: ::flatbuffers::VOffsetT = 30;
   pub const VT_LIFE: ::flatbuffers::VOffsetT = 32;
+  pub const VT_SERVING: ::flatbuffers::VOffsetT = 34;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -450,6 +451,7 @@ impl<'a> Hello<'a> {
     builder.add_shard(args.shard);
     builder.add_protocol_max(args.protocol_max);
     builder.add_protocol_min(args.protocol_min);
+    builder.add_serving(args.serving);
     builder.add_role(args.role);
     builder.finish()
   }
@@ -560,6 +562,13 @@ impl<'a> Hello<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Hello::VT_LIFE, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn serving(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Hello::VT_SERVING, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -583,6 +592,7 @@ impl ::flatbuffers::Verifiable for Hello<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("shard_ports", Self::VT_SHARD_PORTS, false)?
      .visit_field::<u16>("ordinary_port", Self::VT_ORDINARY_PORT, false)?
      .visit_field::<u64>("life", Self::VT_LIFE, false)?
+     .visit_field::<bool>("serving", Self::VT_SERVING, false)?
      .finish();
     Ok(())
   }
@@ -603,6 +613,7 @@ pub struct HelloArgs<'a> {
     pub shard_ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
     pub ordinary_port: u16,
     pub life: u64,
+    pub serving: bool,
 }
 impl<'a> Default for HelloArgs<'a> {
   #[inline]
@@ -623,6 +634,7 @@ impl<'a> Default for HelloArgs<'a> {
       shard_ports: None,
       ordinary_port: 0,
       life: 0,
+      serving: false,
     }
   }
 }
@@ -693,6 +705,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Hello::VT_LIFE, life, 0);
   }
   #[inline]
+  pub fn add_serving(&mut self, serving: bool) {
+    self.fbb_.push_slot::<bool>(Hello::VT_SERVING, serving, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HelloBuilder {
@@ -725,6 +741,7 @@ impl ::core::fmt::Debug for Hello<'_> {
       ds.field("shard_ports", &self.shard_ports());
       ds.field("ordinary_port", &self.ordinary_port());
       ds.field("life", &self.life());
+      ds.field("serving", &self.serving());
       ds.finish()
   }
 }

@@ -48,6 +48,8 @@ pub struct PeerHello<'a> {
     pub ordinary_port: u16,
     /// Drawn anew by each process; 0 from a version that doesn't say.
     pub life: u64,
+    /// This process answers under its name by now, so it has to hear of any other that does.
+    pub serving: bool,
 }
 
 impl<'a> Hello<'a> {
@@ -71,6 +73,7 @@ impl<'a> Hello<'a> {
                 shard_ports: ports(hello.shard_ports()),
                 ordinary_port: hello.ordinary_port(),
                 life: hello.life(),
+                serving: hello.serving(),
             },
         })
     }
@@ -97,6 +100,7 @@ impl<'a> Hello<'a> {
                 shard_ports,
                 ordinary_port: self.peer.ordinary_port,
                 life: self.peer.life,
+                serving: self.peer.serving,
             };
             wire::Hello::create(builder, &arguments)
         });

@@ -107,6 +107,48 @@ fn a_write_under_way_at_a_fenced_process_is_never_acknowledged_by_it() {
     panic!("it was never fenced");
 }
 
+/// The simulator's seed 96 of base 0: a second process took the name over from the first one's copied disk, and lost its
+/// links, and whoever had heard of it. The first started again, succeeded the same life as the second did, and was let in by
+/// others that knew nothing of the second. From then on they turned the second away: it never heard that it was not the
+/// only one, and served on alone.
+#[test]
+fn a_second_process_that_serves_is_let_in_to_hear_that_it_is_not_the_only_one() {
+    for witness_is_back in [false, true] {
+        let mut cluster = Cluster::with_options(3, 1, durable);
+        cluster.cut.extend([(1, 2), (2, 1)]);
+        cluster.kill(0);
+        cluster.run(Duration::from_secs(12));
+        let clone = 3;
+        cluster.cut.extend([(clone, 2), (2, clone)]);
+        assert_eq!(cluster.start_clone(0, true), clone);
+        cluster.run(Duration::from_secs(10));
+        assert!(serves(&cluster, clone), "n1 has taken it in");
+        cluster.kill(1);
+        cluster.cut.extend([(0, clone), (clone, 0)]);
+        cluster.start(0);
+        cluster.run(Duration::from_secs(10));
+        assert!(
+            serves(&cluster, 0) && serves(&cluster, clone),
+            "n2 has taken the first in, and nobody could tell it"
+        );
+
+        cluster.cut.clear();
+        if witness_is_back {
+            cluster.start(1);
+        }
+        cluster.run(Duration::from_secs(20));
+        let [first, second] = [0, clone].map(|process| serves(&cluster, process));
+        assert!(first != second, "one of them serves: {first}, {second}");
+        let fenced = if first { clone } else { 0 };
+        assert!(cluster.shards[&(fenced, 0)].view().is_fenced(), "{}", told(&cluster, fenced));
+        let settled = [0, clone].map(|process| cluster.shards[&(process, 0)].view().incarnation());
+        cluster.run(Duration::from_secs(20));
+        assert_eq!([0, clone].map(|process| cluster.shards[&(process, 0)].view().incarnation()), settled);
+        let client = cluster.client((2, 0));
+        assert_eq!(cluster.put(client, put(b"k", b"v")).code(), None);
+    }
+}
+
 /// The simulator's seed 91 of base 0: a process stood still while a peer's write waited for it and a second one took its
 /// name over. It went on, wrote the state to its log, heard that it was fenced, and acknowledged when the log was synced.
 #[test]

@@ -43,17 +43,18 @@ impl<F: Failpoints> Shard<F> {
         Err((ErrorCode::WrongNode, message))
     }
 
-    /// Is the process at the other end not the one that speaks for the node, as far as is known here? Whoever was taken
-    /// over from will hear of it; until then nothing that it says counts.
+    /// Has the process at the other end been taken over from? It will hear of it; until then nothing that it says counts.
+    /// One at the same incarnation as another may have restarted, and have lost the last that its disk was given: what it
+    /// writes has to reach its peers (the simulator's seed 34 of base 0).
     pub(super) fn is_succeeded(&self, link: LinkId) -> bool {
         let Some(member) = self.view.member(link.node) else { return false };
         let (incarnation, life) = self.links.process(link);
         let known = &member.oneself;
         // Another in between may have taken over before the one that is there now. Whoever has just begun shows itself in
-        // gossip before anything else; and of two at the same incarnation one will take a later one.
+        // gossip before anything else.
         ![0, known.life].contains(&life)
             && known.life != 0
-            && (known.succeeds == life || known.incarnation.0 >= incarnation)
+            && (known.succeeds == life || known.incarnation.0 > incarnation)
             && !self.failpoints.planted(Bug::CloneAccepted)
     }
 

@@ -109,7 +109,7 @@ pub enum Bug {
     FailedReplayIsDone,
     /// scylla #24980: what is kept for a node that owns the key no more is dropped.
     HintsDrainedBeforeMove,
-    /// scylla #11217: a removed node is forgotten when it holds nothing any more, and so is its removal.
+    /// scylla #11217: a removed node that starts again is taken for a member.
     RemovedReadmitted,
 
     /// scylla #4700: the checksum of a record knows nothing of the segment's number.
@@ -143,6 +143,8 @@ pub enum Bug {
     NewcomerCountsAtOnce,
     /// A former owner drops its copies as soon as all work by the new ring, whoever else has them.
     DepartedDropsAtOnce,
+    /// Two processes under one name are both taken for the node.
+    CloneAccepted,
     /// Background work that was once held back for clients is held back for ever.
     BackgroundStarves,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
@@ -231,6 +233,12 @@ pub enum Rare {
     Fenced,
     /// A removed node asked for something before it had heard of it.
     RemovedRefused,
+    /// A process heard that another had taken its name over, and stopped serving.
+    CloneFenced,
+    /// A process was turned away, since another under its name was there.
+    CloneTurnedAway,
+    /// Two processes under one name both served, and the one that the others had not known was let in to hear of it.
+    ServingCloneLetIn,
     /// A peer had no budget for what it was asked.
     ExchangeRefused,
     /// Background work had to wait, since its budget had been cut for clients.
@@ -239,7 +247,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -273,6 +281,9 @@ impl Rare {
         Self::CopiesGivenUp,
         Self::Fenced,
         Self::RemovedRefused,
+        Self::CloneFenced,
+        Self::CloneTurnedAway,
+        Self::ServingCloneLetIn,
         Self::ExchangeRefused,
         Self::BackgroundHeldBack,
     ];

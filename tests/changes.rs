@@ -92,6 +92,8 @@ fn a_dead_member_is_replaced_and_a_weight_is_changed() {
     wait_for_intent(&cluster, "n1", "member", 300);
     let replaced = ask(&cluster, &["replace", "n2", "n3"]);
     assert_eq!(replaced.code, Some(0), "{replaced:?}");
+    let again = ask(&cluster, &["replace", "n2", "n3", "--wait", "20s"]);
+    assert!(again.code == Some(0) && again.stdout.contains("nothing to do"), "{again:?}");
     wait_for_intent(&cluster, "n2", "removed", 100);
     wait_for_intent(&cluster, "n3", "member", 100);
     refused(&cluster, &["join", "n2"], "another name");

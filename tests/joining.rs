@@ -66,4 +66,11 @@ fn founders_of_two_rings_do_not_serve() {
         let wire = Wire::greeted(loopback(port.number()), b"").unwrap();
         assert!(!wire.welcome().serving);
     }
+    for (port, sentence) in ports.iter().zip([
+        "b was started with --partitions 32 --replicas 3, this node with --partitions 64 --replicas 3",
+        "a was started with --partitions 64 --replicas 3, this node with --partitions 32 --replicas 3",
+    ]) {
+        let status = Wire::greeted(loopback(port.number()), b"").unwrap().status();
+        assert!(status.trouble.contains(sentence), "{}", status.trouble);
+    }
 }

@@ -90,5 +90,6 @@ fn canned_welcome() -> Welcome<'static> {
         serving: true,
         partitions: 0,
         replicas: 0,
+        life: 0,
     }
 }

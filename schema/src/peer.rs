@@ -328,6 +328,10 @@ pub struct MemberRecord {
     pub step: u8,
     /// A bit for each partition that it owns and isn't complete for.
     pub lacking: Vec<u64>,
+    /// Drawn anew by each process that starts under its name; 0 from a version that doesn't say.
+    pub life: u64,
+    /// The life that this one has heard of and taken over from; 0 for none.
+    pub succeeds: u64,
 }
 
 /// What the ring makes of a member, as the last finished change left it.
@@ -417,6 +421,8 @@ fn read_record(member: wire::MemberRecord<'_>) -> MemberRecord {
         change: member.change(),
         step: member.step(),
         lacking: member.lacking().map(|words| words.iter().collect()).unwrap_or_default(),
+        life: member.life(),
+        succeeds: member.succeeds(),
     }
 }
 
@@ -457,6 +463,8 @@ fn write_record<'b>(
         change: member.change,
         step: member.step,
         lacking,
+        life: member.life,
+        succeeds: member.succeeds,
     };
     wire::MemberRecord::create(builder, &arguments)
 }

@@ -106,6 +106,8 @@ fn gossip() -> Gossip {
         change: 0,
         step: 0,
         lacking: vec![],
+        life: 0,
+        succeeds: 0,
     };
     Gossip { ring: 3, members: vec![record], partitions: 0, replicas: 0 }
 }

@@ -45,13 +45,17 @@ pub enum Fault {
     PowerLoss,
     /// The operator changes the members.
     Churn,
+    /// A second process starts under a node's name.
+    Clone,
+    /// Removed machines come back.
+    Return,
     /// Inputs wait for shards that have much to do.
     Waits,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 20] = [
+    pub const ALL: [(Self, &str); 22] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -71,6 +75,8 @@ impl Fault {
         (Self::Stranger, "stranger"),
         (Self::PowerLoss, "power-loss"),
         (Self::Churn, "churn"),
+        (Self::Clone, "clone"),
+        (Self::Return, "return"),
         (Self::Waits, "waits"),
     ];
 }

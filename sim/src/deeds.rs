@@ -42,6 +42,11 @@ pub enum Deed {
     },
     /// The operator says something of the members.
     Word(Word),
+    /// A second process starts under a node's name, with a copy of its disk or with none.
+    Clone {
+        /// Whose disk it has, as it was when that last started.
+        copied: bool,
+    },
     /// A disk takes nothing more for a while.
     DiskFull {
         /// Which node's.
@@ -114,6 +119,10 @@ pub fn draw_deeds(plan: &Plan, prng: &mut Prng, cut: &Cut) -> Vec<(usize, Instan
         }
     }
     draw_words(plan, &mut prng.split(), &mut deeds);
+    if plan.clone.is_some() {
+        let mut own = prng.split();
+        deeds.push((some_time(plan, &mut own), Deed::Clone { copied: own.chance(0.5) }));
+    }
     deeds.sort_by_key(|(at, _)| *at);
     let numbered = deeds.into_iter().enumerate().map(|(number, (at, deed))| (number, at, deed));
     numbered.filter(|(number, ..)| !cut.deeds.contains(number)).collect()

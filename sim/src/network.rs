@@ -64,8 +64,8 @@ struct Wire {
     partial: [Vec<u8>; 2],
 }
 
-/// Nodes that a network has room for: seven, and a stranger.
-const NODES_MAX: usize = 10;
+/// Nodes that a network has room for: seven, two spares, a clone and a stranger.
+const NODES_MAX: usize = 11;
 
 /// All wires.
 #[derive(Debug)]

@@ -52,6 +52,10 @@ pub struct Plan {
     pub time_to_live: bool,
     /// A node of another cluster has this cluster's addresses.
     pub stranger: bool,
+    /// A second process starts under this node's name at some time.
+    pub clone: Option<usize>,
+    /// Machines that were removed come back, with their disks or without.
+    pub returns: bool,
     /// All nodes lose power at once when the clients stop.
     pub power_loss: bool,
     /// Shards have much to do, now and then, and inputs wait for them.
@@ -141,6 +145,8 @@ impl Plan {
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),
             time_to_live: seldom(Fault::TimeToLive, 0.25),
+            clone: None,
+            returns: false,
             stranger: seldom(Fault::Stranger, 0.15),
             power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
             waits: false,
@@ -157,16 +163,26 @@ impl Plan {
         if plan.nodes >= 3 && churn.chance(0.3) && !cut.without.contains(&Fault::Churn) {
             plan.spares = 1 + churn.below(2) as usize;
         }
+        let (mut deeds, mut later) = (prng.split(), prng.split());
+        if plan.nodes >= 3 && later.chance(0.15) && !cut.without.contains(&Fault::Clone) {
+            plan.clone = Some(later.below(plan.nodes as u64) as usize);
+        }
+        plan.returns = later.chance(0.7) && !cut.without.contains(&Fault::Return);
         // Drawn apart, so that all else of a seed stays as it was without it.
         let is_cut = cut.without.contains(&Fault::Waits);
         plan.waits = Prng::from_seed(!seed).chance(0.5) && !is_cut;
-        plan.deeds = draw_deeds(&plan, &mut prng.split(), cut);
+        plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
     }
 
     /// All machines of the cluster, the spares after the founders.
     pub const fn machines(&self) -> usize {
         self.nodes + self.spares
+    }
+
+    /// Where the second process under a node's name is, if there is one: behind all machines.
+    pub fn clone_at(&self) -> Option<usize> {
+        self.clone.map(|_| self.machines())
     }
 
     /// How many replicas a key has.
@@ -184,11 +200,11 @@ impl Plan {
         !self.time_to_live && self.jumps_clocks()
     }
 
-    /// Does some disk come back as it was?
+    /// Does some disk come back as it was, or is one copied?
     pub fn restores_images(&self) -> bool {
         let is_restore =
             |deed: &Deed| matches!(deed, Deed::Crash { ending, .. } if ending.disk == DiskFate::OldImage);
-        self.deeds.iter().any(|(.., deed)| is_restore(deed))
+        self.clone.is_some() || self.deeds.iter().any(|(.., deed)| is_restore(deed))
     }
 
     /// Do wall clocks jump in this run?

@@ -38,7 +38,7 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 22] = [
+pub const PLANTED: [Planted; 24] = [
     Planted {
         name: "hints-drained-before-move",
         bug: Bug::HintsDrainedBeforeMove,
@@ -101,6 +101,13 @@ pub const PLANTED: [Planted; 22] = [
         bug: Bug::AnyClusterIsMine,
         shipped: "13: consul #843",
         breaks: &[Membership, AlwaysWritable, Convergence],
+        seeds: 1_000,
+    },
+    Planted {
+        name: "removed-readmitted",
+        bug: Bug::RemovedReadmitted,
+        shipped: "13, in part: scylla #11217",
+        breaks: &[Membership],
         seeds: 1_000,
     },
     Planted {
@@ -174,6 +181,13 @@ pub const PLANTED: [Planted; 22] = [
         seeds: 500,
     },
     Planted {
+        name: "clone-accepted",
+        bug: Bug::CloneAccepted,
+        shipped: "our own",
+        breaks: &[Membership],
+        seeds: 1_000,
+    },
+    Planted {
         name: "background-starves",
         bug: Bug::BackgroundStarves,
         shipped: "our own",
@@ -198,7 +212,7 @@ pub const PLANTED: [Planted; 22] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 6] = [
+pub const WAITING: [Waiting; 5] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
     Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
@@ -210,7 +224,6 @@ pub const WAITING: [Waiting; 6] = [
         bug: "11: one torn tail record is assumed (the crash images find it)",
         until: "disks of a run that misdirect writes",
     },
-    Waiting { bug: "13, in part: a removed node is readmitted", until: "removed nodes that come back" },
 ];
 
 /// The bug of this name.

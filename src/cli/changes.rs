@@ -1,9 +1,10 @@
 //! The commands that change who holds what.
 
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use ringmain_client::{Change, Changed, Client, Error, Move, ShardStatus, Status, What};
+use ringmain_client::{Change, Changed, Client, Error, MemberStatus, Move, ShardStatus, Status, What};
 use serde::Serialize;
 
 use super::Failure;
@@ -13,8 +14,12 @@ use super::arguments::{
 use super::render::json;
 use super::requests::{connected, print, span};
 
-/// With `--wait`, so often is looked how far it is.
+/// With `--wait`, so often is looked how far it is,
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// and so often it is told, if it is not the same any more.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// So many members are named at once.
+const NAMED_MAX: usize = 5;
 
 const NOTHING: Change<'static> =
     Change { what: What::Join, name: "", new_name: "", weight: 0, plan_only: false, force: false };
@@ -73,17 +78,98 @@ fn failure(error: &Error) -> Failure {
 
 /// Until every shard that answers has come to the end of the change.
 async fn wait(client: &Client, word: &Change<'_>, patience: Duration) -> Result<(), Failure> {
+    let mut teller = Teller::default();
     let is_over = async {
-        while !is_over(word, &client.status().await) {
+        loop {
+            let shards = client.status().await;
+            if is_over(word, &shards) {
+                return;
+            }
+            teller.tell(awaited(word, &shards));
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    tokio::time::timeout(patience, is_over).await.map_err(|_| {
-        Failure::failed(
-            "the change was taken, and goes on: it has not come to its end in the time of --wait; `ringmain status` \
-             shows how far it is",
-        )
+    let ended = tokio::time::timeout(patience, is_over).await;
+    teller.end();
+    ended.map_err(|_| {
+        Failure::Failed(format!(
+            "the change was taken, and goes on: it has not come to its end in the time of --wait, since {}; `ringmain \
+             status` shows how far it is",
+            teller.told
+        ))
     })
+}
+
+/// Says on the error output whom the change waits for: in one line that is written anew on a terminal, else in a line
+/// for each news.
+#[derive(Default)]
+struct Teller {
+    told: String,
+    told_at: Option<tokio::time::Instant>,
+}
+
+impl Teller {
+    fn tell(&mut self, awaited: String) {
+        let now = tokio::time::Instant::now();
+        let is_early = self.told_at.is_some_and(|at| now.duration_since(at) < TELL_EVERY);
+        if awaited == self.told || is_early {
+            return;
+        }
+        if io::stderr().is_terminal() {
+            eprint!("\r\x1b[Kwaiting: {awaited}");
+        } else {
+            eprintln!("waiting: {awaited}");
+        }
+        (self.told, self.told_at) = (awaited, Some(now));
+    }
+
+    /// What comes next stands in a line of its own.
+    fn end(&self) {
+        if self.told_at.is_some() && io::stderr().is_terminal() {
+            eprintln!();
+        }
+    }
+}
+
+/// Whom the change waits for, and why.
+fn awaited(word: &Change<'_>, shards: &[ShardStatus]) -> String {
+    let told: Vec<&Status> = shards.iter().filter_map(|shard| shard.status.as_ref().ok()).collect();
+    let Some(first) = told.first() else { return "no node answers".to_owned() };
+    // Whoever is at the change knows most of the others.
+    let knows = told.iter().find(|status| !status.change.is_empty()).unwrap_or(first);
+    let members = knows.members.iter().filter(|member| member.intent != "removed");
+    let mut reasons: Vec<String> = members.filter_map(|member| reason(member, &told)).collect();
+    let behind = told.iter().filter(|status| status.change.is_empty() && !is_as_said(word, status));
+    reasons.extend(behind.map(|status| format!("{} has not heard of it", status.name)));
+    reasons.sort_unstable();
+    reasons.dedup();
+    let more = reasons.len().saturating_sub(NAMED_MAX);
+    reasons.truncate(NAMED_MAX);
+    match (reasons.is_empty(), more) {
+        (true, _) => "all have confirmed, and the last step is being told".to_owned(),
+        (_, 0) => reasons.join("; "),
+        _ => format!("{}; and {more} more", reasons.join("; ")),
+    }
+}
+
+/// Why a member holds the change up, if it does.
+fn reason(member: &MemberStatus, told: &[&Status]) -> Option<String> {
+    let name = &member.name;
+    let others =
+        told.iter().flat_map(|status| status.members.iter()).filter(|other| other.node == member.node);
+    let is_away = others.clone().all(|other| other.state != "self")
+        && others.clone().any(|other| ["suspected", "not met"].contains(&&*other.state));
+    if is_away {
+        return Some(format!("{name} can't be reached, and the change waits until it is back or removed"));
+    }
+    match (&*member.step, member.lacking) {
+        ("not heard", _) => Some(format!("{name} has not confirmed that it knows of the change")),
+        ("writing", 0) => Some(format!("{name} has not confirmed that it has all it will own")),
+        ("writing", 1) => Some(format!("{name} still lacks 1 partition")),
+        ("writing", lacking) => Some(format!("{name} still lacks {lacking} partitions")),
+        ("whole", _) => Some(format!("{name} has not confirmed that it reads from the new owners")),
+        _ => None,
+    }
 }
 
 /// A node that has not heard of the change yet knows other intents; one that works on it says so. Whoever doesn't
@@ -210,7 +296,6 @@ fn warning(word: &Change<'_>, changed: &Changed) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringmain_client::MemberStatus;
 
     fn moved(name: &str, before: u32, after: u32) -> Move {
         Move {
@@ -266,6 +351,8 @@ mod tests {
             weight,
             data_center: String::new(),
             rack: String::new(),
+            step: String::new(),
+            lacking: 0,
         };
         let status = Status {
             node: 1,
@@ -279,8 +366,32 @@ mod tests {
             members: vec![member],
             counters: vec![],
             change: change.to_owned(),
+            trouble: String::new(),
         };
         ShardStatus { address: String::new(), status: Ok(status) }
+    }
+
+    #[test]
+    fn whoever_holds_a_change_up_is_named() {
+        let join = Change { what: What::Join, name: "n4", ..NOTHING };
+        let at = |change: &str, step: &str, lacking, state: &str| {
+            let mut shard = shard("n4", "member", 100, change);
+            let member = &mut shard.status.as_mut().unwrap().members[0];
+            (member.step, member.lacking, member.state) = (step.to_owned(), lacking, state.to_owned());
+            shard
+        };
+        let told = |shards: &[ShardStatus]| awaited(&join, shards);
+        let away = || ShardStatus { address: String::new(), status: Err(Error::Timeout) };
+        assert_eq!(told(&[away()]), "no node answers");
+        assert_eq!(told(&[away(), at("writing", "writing", 12, "up")]), "n4 still lacks 12 partitions");
+        assert!(told(&[at("writing", "not heard", 0, "up")]).contains("n4 has not confirmed that it knows"));
+        assert!(told(&[at("whole", "writing", 0, "up")]).contains("all it will own"));
+        assert!(told(&[at("reading", "whole", 0, "up")]).contains("reads from the new owners"));
+        assert!(told(&[at("writing", "writing", 3, "suspected")]).contains("n4 can't be reached"));
+        assert!(told(&[shard("n4", "guest", 100, "")]).contains("n4 has not heard of it"));
+        let suspected_by_one =
+            [at("writing", "writing", 3, "suspected"), at("writing", "writing", 3, "self")];
+        assert_eq!(told(&suspected_by_one), "n4 still lacks 3 partitions", "it answers for itself");
     }
 
     #[test]

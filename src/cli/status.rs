@@ -41,6 +41,9 @@ struct StatusReport<'a> {
     /// While the ring changes: how far that has come.
     #[serde(skip_serializing_if = "str::is_empty")]
     change: &'a str,
+    /// Why it does not serve, and what to do.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    trouble: &'a str,
     members: Vec<MemberReport<'a>>,
     counters: std::collections::BTreeMap<&'a str, u64>,
 }
@@ -56,6 +59,11 @@ struct MemberReport<'a> {
     weight: u32,
     data_center: &'a str,
     rack: &'a str,
+    /// While the ring changes: what it has confirmed.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    step: &'a str,
+    /// Partitions that it has to be sent.
+    partitions_lacking: u32,
 }
 
 impl<'a> ShardReport<'a> {
@@ -80,6 +88,8 @@ impl<'a> StatusReport<'a> {
             weight: member.weight,
             data_center: &member.data_center,
             rack: &member.rack,
+            step: &member.step,
+            partitions_lacking: member.lacking,
         });
         Self {
             name: &status.name,
@@ -91,6 +101,7 @@ impl<'a> StatusReport<'a> {
             serving: status.serving,
             software: &status.software,
             change: &status.change,
+            trouble: &status.trouble,
             members: members.collect(),
             counters: status.counters.iter().map(|counter| (&*counter.name, counter.value)).collect(),
         }
@@ -106,6 +117,9 @@ fn render_status(shard: &ShardStatus) -> String {
     let serving = if status.serving { "serving" } else { "not serving" };
     let (name, number, shards) = (&status.name, status.shard, status.shards);
     let mut text = format!("{name} shard {number} of {shards} at {}: {serving}\n", shard.address);
+    if !status.trouble.is_empty() {
+        let _ = writeln!(text, "  {}", status.trouble);
+    }
     for member in &status.members {
         let _ = writeln!(text, "  {}", render_member(member));
     }
@@ -129,5 +143,45 @@ fn render_member(member: &MemberStatus) -> String {
     };
     let (name, address, weight) = (&member.name, &member.address, member.weight);
     let (incarnation, state) = (member.incarnation, &member.state);
-    format!("{intent} {name} at {address}, weight {weight}{zone}, incarnation {incarnation}: {state}")
+    let step = match &*member.step {
+        "" => String::new(),
+        "not heard" => ", has not confirmed the change".to_owned(),
+        step => format!(", {step}"),
+    };
+    let lacking = match member.lacking {
+        0 => String::new(),
+        1 => ", lacks 1 partition".to_owned(),
+        count => format!(", lacks {count} partitions"),
+    };
+    format!(
+        "{intent} {name} at {address}, weight {weight}{zone}, incarnation {incarnation}: {state}{step}{lacking}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_a_member_lacks_and_how_far_it_is() {
+        let member = |step: &str, lacking| MemberStatus {
+            node: 1,
+            name: "n4".to_owned(),
+            address: "h:1".to_owned(),
+            incarnation: 2,
+            state: "up".to_owned(),
+            intent: "member".to_owned(),
+            weight: 100,
+            data_center: String::new(),
+            rack: "r1".to_owned(),
+            step: step.to_owned(),
+            lacking,
+        };
+        let before = "member n4 at h:1, weight 100, in rack r1, incarnation 2: up";
+        assert_eq!(render_member(&member("", 0)), before);
+        assert_eq!(render_member(&member("writing", 12)), format!("{before}, writing, lacks 12 partitions"));
+        assert_eq!(render_member(&member("", 1)), format!("{before}, lacks 1 partition"));
+        let unheard = render_member(&member("not heard", 0));
+        assert_eq!(unheard, format!("{before}, has not confirmed the change"));
+    }
 }

@@ -50,6 +50,8 @@ fn record(of: &Membership, name: &str) -> MemberRecord {
         change: 0,
         step: 0,
         lacking: vec![],
+        life: 0,
+        succeeds: 0,
     }
 }
 
@@ -114,6 +116,46 @@ fn weights_and_versions_beyond_all_sense_are_not_believed() {
     }
     hear(&mut node, vec![heaviest]);
     assert_eq!(node.view().ring.members().len(), 4);
+}
+
+/// One record with the greatest version there can be ended all operators' words: none is later, and whoever counted on
+/// was not believed by anybody.
+#[test]
+fn a_version_that_leaves_no_room_does_not_stop_later_words() {
+    for counter in [(1 << 48) - 1, 1 << 48, 1 << 40] {
+        let [mut node, mut other, _] = born();
+        for intent_version in [counter, counter - 1] {
+            let settled = Some(SettledRecord { version: counter, ..record(&node, "c").settled.unwrap() });
+            let told = [
+                MemberRecord { intent_version, ..record(&node, "c") },
+                MemberRecord { settled, ..record(&node, "c") },
+                MemberRecord { incarnation: counter, ..record(&node, "a") },
+            ];
+            told.into_iter().for_each(|record| hear(&mut node, vec![record]));
+        }
+        let said = node.change(&Word::Weight { name: "c".to_owned(), weight: 7 }).unwrap();
+        assert_eq!(said.changed.len(), 1);
+        (0..3).for_each(|_| exchange(&mut node, &mut other));
+        let weight = |of: &Membership| of.view().member(NodeId(id(of, "c"))).unwrap().weight;
+        assert_eq!((weight(&node), weight(&other)), (7, 7));
+        assert!(node.view().is_serving() && node.oneself().complete);
+    }
+}
+
+/// A newcomer that hears of a cluster with a long past believes it, if not in the first second.
+#[test]
+fn many_words_that_were_said_in_truth_are_believed() {
+    let [mut node, mut other, _] = born();
+    let many = MemberRecord { intent_version: 300_000, weight: 7, ..record(&node, "c") };
+    (0..20).for_each(|_| node.beat());
+    hear(&mut node, vec![many]);
+    let weight = |of: &Membership| of.view().member(NodeId(id(of, "c"))).unwrap().weight;
+    assert_eq!(weight(&node), 7);
+    for _ in 0..20 {
+        exchange(&mut node, &mut other);
+        other.beat();
+    }
+    assert_eq!(weight(&other), 7);
 }
 
 /// What is not understood of one member costs nothing that is told of another, or was known of the same one.

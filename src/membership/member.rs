@@ -30,13 +30,17 @@ pub enum Intent {
     Removed,
 }
 
-/// What a member says of itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a member says of itself: in the order in which it wins, the greater of two, whatever else they say.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Oneself {
     /// 0 until it is known; then each beginning is greater than the one before.
     pub incarnation: Incarnation,
     /// Counted up once a second within an incarnation.
     pub heartbeat: u64,
+    /// Drawn anew by each process that starts under the member's name; 0 if it doesn't say (docs/adr/0015).
+    pub life: u64,
+    /// The life that this one has heard of and taken over from; 0 for none.
+    pub succeeds: u64,
     /// Where its ports are.
     pub host: Arc<str>,
     /// The port that its shards share.
@@ -74,7 +78,7 @@ pub enum Step {
 }
 
 /// Which rings a member works by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Works {
     /// The hash of the ring in force.
     pub ring: u64,
@@ -115,7 +119,7 @@ pub struct Member {
     pub node: NodeId,
     /// Its name.
     pub name: Arc<str>,
-    /// Its own half, versioned by (incarnation, heartbeat).
+    /// Its own half, versioned by (incarnation, heartbeat); of two lives at the same the same one wins everywhere.
     pub oneself: Oneself,
     /// The operator's half, versioned by `intent_version`.
     pub intent: Intent,
@@ -138,11 +142,17 @@ impl Member {
     pub fn merge(&mut self, other: &Self, failpoints: &impl Failpoints) -> bool {
         assert_eq!(self.node, other.node, "records of two members don't merge");
         let mut changed = false;
-        let version = |oneself: &Oneself| {
-            let counts = !failpoints.planted(Bug::HeartbeatBeatsIncarnation);
-            (if counts { oneself.incarnation } else { Incarnation(0) }, oneself.heartbeat)
+        let is_newer = if failpoints.planted(Bug::HeartbeatBeatsIncarnation) {
+            other.oneself.heartbeat > self.oneself.heartbeat
+        } else {
+            other.oneself > self.oneself
         };
-        if version(&other.oneself) > version(&self.oneself) {
+        let has_returned = self.is_removed() && other.oneself.incarnation > self.oneself.incarnation;
+        if has_returned && failpoints.planted(Bug::RemovedReadmitted) {
+            (self.intent, self.intent_version) = (Intent::Member, self.intent_version + 1);
+            changed = true;
+        }
+        if is_newer {
             self.oneself = other.oneself.clone();
             changed = true;
         }
@@ -215,6 +225,8 @@ impl Member {
             change: self.oneself.works.change,
             step: self.oneself.works.step as u8,
             lacking: self.oneself.lacking.to_vec(),
+            life: self.oneself.life,
+            succeeds: self.oneself.succeeds,
         }
     }
 
@@ -254,6 +266,8 @@ impl Member {
             oneself: Oneself {
                 incarnation: Incarnation(record.incarnation),
                 heartbeat: record.heartbeat,
+                life: record.life,
+                succeeds: record.succeeds,
                 host: record.host.as_str().into(),
                 ordinary_port: record.ordinary_port,
                 shard_ports: record.shard_ports.as_slice().into(),
@@ -322,6 +336,8 @@ const fn place_of(place: u64, node: u64) -> NodeId {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::failpoint::NoFailpoints;
 
@@ -332,6 +348,8 @@ pub(super) mod tests {
             oneself: Oneself {
                 incarnation: Incarnation(1),
                 heartbeat: 1,
+                life: 11,
+                succeeds: 9,
                 host: "127.0.0.1".into(),
                 ordinary_port: 7400,
                 shard_ports: [7401].into(),
@@ -388,5 +406,41 @@ pub(super) mod tests {
         assert_eq!(forward.oneself.incarnation, Incarnation(2));
         assert_eq!(forward.intent, Intent::Removed);
         assert_eq!((forward.settled.version, forward.settled.weight), (2, 200));
+    }
+
+    /// A record with each half at one of a few versions, and one of two lives.
+    fn any_record() -> impl Strategy<Value = Member> {
+        let own = (0..3u64, 0..3u64, 0..3u64, any::<bool>());
+        let said = (0..3u64, 1..3u32, 0..4usize, 0..3u64, any::<bool>());
+        (own, said).prop_map(
+            |((incarnation, heartbeat, life, serving), (word, weight, intent, settled, in_ring))| {
+                let mut record = member(7);
+                let oneself = &mut record.oneself;
+                (oneself.incarnation, oneself.heartbeat) = (Incarnation(incarnation), heartbeat);
+                (oneself.life, oneself.serving) = (life, serving);
+                (record.intent_version, record.weight) = (word, weight);
+                record.intent = [Intent::Guest, Intent::Member, Intent::Leaving, Intent::Removed][intent];
+                (record.settled.version, record.settled.in_ring) = (settled, in_ring);
+                record
+            },
+        )
+    }
+
+    fn merged(left: &Member, right: &Member) -> Member {
+        let mut merged = left.clone();
+        merged.merge(right, &NoFailpoints);
+        merged
+    }
+
+    proptest! {
+        /// Whatever the order and however often: also of what two processes under one name say.
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(
+            a in any_record(), b in any_record(), c in any_record(),
+        ) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(merged(&a, &a), a);
+        }
     }
 }

@@ -13,6 +13,9 @@
 //! often it had begun before, adds one, and is incomplete from then on: it doesn't say "not found" for what
 //! it may have held.
 //!
+//! **Life.** Each process draws a number at its start, its life. It tells its own words from those of another
+//! process under the same name: of two, the one that the other has taken over from is fenced (docs/adr/0015).
+//!
 //! **Change.** An operator's [`Word`] makes other records; they spread like all records, and the ring follows them.
 //!
 //! **Suspicion** ([`FailureDetector`]) is each shard's own opinion. It changes where requests go, never the
@@ -28,6 +31,7 @@ mod layout_tests;
 mod member;
 mod partition_set;
 mod records;
+mod trouble;
 mod view;
 mod word;
 mod zones;
@@ -37,6 +41,7 @@ pub use detector::{FailureDetector, Health, PATIENCE_MAX, PATIENCE_MIN, PHI_SUSP
 pub use member::{Intent, Member, Oneself, Settled, Step, Works};
 pub use partition_set::PartitionSet;
 pub use records::{GOSSIP_EVERY, Membership, MembershipOptions, Place};
+pub use trouble::Trouble;
 pub use view::{Change, View};
 pub use word::{Outcome, Refused, Word};
 pub use zones::Distance;

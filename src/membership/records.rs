@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringmain_schema::limits::MEMBERS_MAX;
-use ringmain_schema::peer::Gossip;
+use ringmain_schema::peer::{Gossip, MemberRecord};
 
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{ClusterId, Incarnation, NodeId};
@@ -14,10 +14,16 @@ use crate::time::Duration;
 use super::layout::Layout;
 use super::member::{Settled, Works};
 use super::partition_set::PartitionSet;
+use super::trouble::{Trouble, Troubles};
 use super::{Founders, Intent, Member, Oneself, Outcome, Refused, View, Word, node_id};
 
 /// Each node gossips with one random member so often (paper §4.8.1).
 pub const GOSSIP_EVERY: Duration = Duration::from_secs(1);
+
+/// Operators' words are counted, and so are a node's lives. Each second that a node is up it believes so many more of
+/// them: a thousand nodes restarting a hundred times a second all day stay far below, and whoever would have the counters
+/// run out, at 2^48, has to go on for a hundred years.
+const COUNTED_AT_ONCE: u64 = 1 << 16;
 
 /// What a cluster's founders fix for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,8 +63,13 @@ pub struct Membership<F = NoFailpoints> {
     met: BTreeSet<NodeId>,
     /// Who has shown that it knows this node's present incarnation.
     known_by: BTreeSet<NodeId>,
-    /// The greatest version of this node's own record that others remember: (incarnation, heartbeat).
-    remembered: (Incarnation, u64),
+    /// This process, as told from others under the same name; 0 if it doesn't say.
+    life: u64,
+    /// The greatest version of another life of this node that others remember: (incarnation, heartbeat, life).
+    remembered: (Incarnation, u64, u64),
+    troubles: Troubles,
+    /// What counts further than this is not believed yet: it grows with time alone.
+    ceiling: u64,
     /// This node's own disk remembered an earlier life.
     recovered: bool,
     layout: Layout,
@@ -116,7 +127,10 @@ impl<F: Failpoints> Membership<F> {
             founders,
             met: BTreeSet::new(),
             known_by: BTreeSet::new(),
-            remembered: (Incarnation(0), 0),
+            life: 0,
+            remembered: (Incarnation(0), 0, 0),
+            troubles: Troubles::default(),
+            ceiling: COUNTED_AT_ONCE,
             recovered: false,
             layout: Layout::new(options, me, !guest),
             options,
@@ -126,10 +140,20 @@ impl<F: Failpoints> Membership<F> {
         membership
     }
 
+    /// Before anything else: the number that this process has drawn, the same for all of its shards.
+    #[must_use]
+    pub fn with_life(mut self, life: u64) -> Self {
+        self.life = life;
+        self.myself_mut().oneself.life = life;
+        self
+    }
+
     /// Before the node meets anybody: go on from what its own disk remembers, which [`Membership::gossip`] had
     /// told. Its copies are as complete as they were, until somebody remembers a later life of it than the
     /// disk does: then the disk is an old one.
     pub fn recover(&mut self, told: &Gossip) {
+        let counted = told.members.iter().map(greatest_counter).max().unwrap_or(0);
+        self.ceiling = self.ceiling.max(counted.saturating_add(COUNTED_AT_ONCE));
         let mut own = None;
         for told in told.members.iter().filter_map(Member::from_record) {
             if told.node != self.me {
@@ -140,6 +164,7 @@ impl<F: Failpoints> Membership<F> {
                 let oneself = &mut self.myself_mut().oneself;
                 oneself.incarnation = Incarnation(generation);
                 (oneself.heartbeat, oneself.serving) = (0, false);
+                oneself.succeeds = told.oneself.life;
                 self.recovered = true;
                 own = Some(told.oneself);
             }
@@ -165,6 +190,10 @@ impl<F: Failpoints> Membership<F> {
     /// Another second has passed. A life that nobody knows of yet stands still: if others remember more of this
     /// incarnation than its beginning, it was another life, which the disk does not know.
     pub fn beat(&mut self) {
+        if self.is_fenced() {
+            return;
+        }
+        self.ceiling = self.ceiling.saturating_add(COUNTED_AT_ONCE);
         if self.oneself().incarnation == Incarnation(0) || !self.known_by.is_empty() {
             self.myself_mut().oneself.heartbeat += 1;
         }
@@ -181,6 +210,7 @@ impl<F: Failpoints> Membership<F> {
     /// Take an operator's word. Whoever calls this makes a new view, and tells the others at once.
     pub fn change(&mut self, word: &Word) -> Result<Outcome, Refused> {
         let outcome = self.consider(word)?;
+        assert!(!self.is_fenced(), "whoever is fenced serves nobody");
         self.members.extend(outcome.changed.iter().map(|member| (member.node, member.clone())));
         self.advance();
         Ok(outcome)
@@ -205,11 +235,21 @@ impl<F: Failpoints> Membership<F> {
 
     /// `from` told all it knows. True if a view made now would differ from the last one.
     pub fn on_gossip(&mut self, from: NodeId, gossip: &Gossip) -> bool {
-        if self.is_of_another_ring(gossip) {
+        if self.is_fenced() {
             return false;
         }
         let before = self.visible();
-        for told in gossip.members.iter().filter_map(Member::from_record) {
+        if self.is_of_another_ring(gossip) {
+            self.note_other_ring(from, gossip);
+            return self.visible() != before;
+        }
+        // What is not believed yet is told again.
+        let is_believed = |record: &&MemberRecord| {
+            greatest_counter(record) <= self.ceiling || self.failpoints.planted(Bug::GenerationByClock)
+        };
+        let believed: Vec<Member> =
+            gossip.members.iter().filter(is_believed).filter_map(Member::from_record).collect();
+        for told in believed {
             if told.node == self.me {
                 self.on_told_of_myself(from, &told);
             } else {
@@ -217,6 +257,7 @@ impl<F: Failpoints> Membership<F> {
             }
         }
         self.met.insert(from);
+        self.troubles.clear(from);
         self.advance();
         self.visible() != before
     }
@@ -238,13 +279,93 @@ impl<F: Failpoints> Membership<F> {
     }
 
     fn on_told_of_myself(&mut self, from: NodeId, told: &Member) {
-        self.remembered = self.remembered.max((told.oneself.incarnation, told.oneself.heartbeat));
         let mine = &self.members[&self.me].oneself;
-        if mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
+        let told_life = told.oneself.life;
+        // A relay of an older release says nothing of lives.
+        let is_said = told_life != 0 && self.life != 0;
+        let is_other = is_said && told_life != self.life;
+        if !is_other && mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
             self.known_by.insert(from);
+        }
+        if !is_said || is_other {
+            let life = if is_other { told_life } else { 0 };
+            let version = (told.oneself.incarnation, told.oneself.heartbeat, life);
+            self.remembered = self.remembered.max(version);
+        }
+        if is_other && told.oneself.succeeds == self.life {
+            self.on_succeeded(told);
         }
         self.take_intent(told);
         self.layout.remember(told.oneself.works);
+    }
+
+    /// Another process has heard of this one, and has taken a later incarnation under its name. Which of the two is the
+    /// right one nobody here can tell: the others follow the later, so this one stops.
+    fn on_succeeded(&mut self, told: &Member) {
+        let mine = (self.oneself().incarnation, self.life);
+        // Two that have each taken over from the other: the lesser gives way, and the greater takes another incarnation.
+        if (told.oneself.incarnation, told.oneself.life) > mine
+            && !self.failpoints.planted(Bug::CloneAccepted)
+        {
+            self.failpoints.reached(Rare::CloneFenced);
+            let host = &told.oneself.host;
+            let at = format!("{host}:{}", told.oneself.ordinary_port);
+            self.troubles.fence(told.name.to_string(), at);
+            let oneself = &mut self.myself_mut().oneself;
+            oneself.serving = false;
+        }
+    }
+
+    /// Has another process taken this node's name over?
+    pub const fn is_fenced(&self) -> bool {
+        self.troubles.is_fenced()
+    }
+
+    /// Why this node doesn't serve, if it isn't just waiting for others.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let is_told = self.is_fenced() || !self.oneself().serving;
+        self.troubles.first().filter(|_| is_told).cloned()
+    }
+
+    /// `by`, or whoever is at a seed's address if it is not known, has refused to be this node's peer, and said `why`.
+    /// True if a view made now would differ from the last one.
+    pub fn on_refused(&mut self, by: NodeId, address: &str, why: &str) -> bool {
+        if self.oneself().serving {
+            return false;
+        }
+        let before = self.trouble();
+        let by_whom =
+            self.members.get(&by).map_or_else(|| address.to_owned(), |member| member.name.to_string());
+        self.troubles.note(self.known_or_nobody(by), Trouble::Refused { by: by_whom, why: why.to_owned() });
+        self.trouble() != before
+    }
+
+    /// Somebody who calls itself `node` was refused as a peer of this node, which told it `why`. True if a view made now
+    /// would differ from the last one.
+    pub fn on_refusing(&mut self, node: NodeId, why: &str) -> bool {
+        if self.oneself().serving {
+            return false;
+        }
+        let before = self.trouble();
+        let name =
+            self.members.get(&node).map_or_else(|| "somebody".to_owned(), |member| member.name.to_string());
+        self.troubles.note(self.known_or_nobody(node), Trouble::Refusing { name, why: why.to_owned() });
+        self.trouble() != before
+    }
+
+    fn note_other_ring(&mut self, from: NodeId, gossip: &Gossip) {
+        let known = self.members.get(&from);
+        let trouble = Trouble::OtherRing {
+            name: known.map_or_else(|| from.to_string(), |member| member.name.to_string()),
+            theirs: (gossip.partitions, gossip.replicas),
+            ours: (self.options.partitions.count(), self.options.replicas),
+        };
+        self.troubles.note(self.known_or_nobody(from), trouble);
+    }
+
+    /// Troubles are kept by member: strangers share one place.
+    fn known_or_nobody(&self, node: NodeId) -> NodeId {
+        if self.members.contains_key(&node) { node } else { NodeId(0) }
     }
 
     /// The operator's word about this node is the operator's, wherever it comes from.
@@ -258,14 +379,13 @@ impl<F: Failpoints> Membership<F> {
 
     /// Choose an incarnation, begin to serve, go on with a change of the ring: whatever can be done by now.
     fn advance(&mut self) {
+        if self.is_fenced() {
+            return;
+        }
         self.choose_incarnation();
         self.begin_to_serve();
         let is_serving = self.oneself().serving;
         self.layout.follow(&mut self.members, is_serving, &self.failpoints);
-        if self.failpoints.planted(Bug::RemovedReadmitted) {
-            let me = self.me;
-            self.members.retain(|node, member| *node == me || !member.is_removed() || member.settled.in_ring);
-        }
         self.note_lacking();
         if self.members[&self.me].is_removed() && self.oneself().serving {
             self.failpoints.reached(Rare::Fenced);
@@ -312,11 +432,15 @@ impl<F: Failpoints> Membership<F> {
     fn choose_incarnation(&mut self) {
         let oneself = &self.members[&self.me].oneself;
         let mine = (oneself.incarnation, oneself.heartbeat);
+        let (incarnation, heartbeat, life) = self.remembered;
+        // Another life's word counts from the same incarnation on, however little it says.
+        let is_outdone = incarnation > Incarnation(0)
+            && if life == 0 { (incarnation, heartbeat) > mine } else { incarnation >= mine.0 };
         let have_met = self.awaited_founders().all(|node| self.met.contains(&node))
             && (!self.is_guest() || !self.met.is_empty());
-        let chosen = if self.remembered > mine && self.remembered.0 > Incarnation(0) {
+        let chosen = if is_outdone {
             // Others remember a life of which nothing was left behind here, as in `memory` mode or on a lost disk.
-            Incarnation(self.remembered.0.0 + 1)
+            Incarnation(incarnation.0 + 1)
         } else if mine.0 == Incarnation(0) && have_met {
             Incarnation(1)
         } else {
@@ -331,6 +455,9 @@ impl<F: Failpoints> Membership<F> {
         oneself.incarnation = Incarnation(generation);
         oneself.heartbeat = 0;
         oneself.serving = false;
+        if is_outdone {
+            oneself.succeeds = life;
+        }
         if chosen > Incarnation(1) {
             self.layout.lose_all();
         }
@@ -346,14 +473,23 @@ impl<F: Failpoints> Membership<F> {
         let born_together = self.awaited_founders().all(|node| begun(&node) && self.known_by.contains(&node));
         let serves = |node: &NodeId| self.members.get(node).is_some_and(|member| member.oneself.serving);
         let taken_in = self.known_by.iter().any(serves);
-        if taken_in || (born_together && !self.is_guest()) {
+        if taken_in || (born_together && !self.is_guest() && !self.may_be_doubled()) {
             let oneself = &mut self.myself_mut().oneself;
             oneself.serving = true;
             oneself.heartbeat += 1;
+            self.troubles.clear_all();
             if self.recovered && self.oneself().complete {
                 self.failpoints.reached(Rare::CameBackWhole);
             }
         }
+    }
+
+    /// Its disk remembers others that hold copies, and none of them has shown yet that it takes this process for the node:
+    /// the disk may be a copy, and the node run elsewhere. The only founder of a cluster would serve at once.
+    fn may_be_doubled(&self) -> bool {
+        let holds =
+            |member: &Member| member.settled.in_ring && !member.is_removed() && member.node != self.me;
+        self.recovered && self.known_by.is_empty() && self.members.values().any(holds)
     }
 
     /// A founder that was removed before all had met won't come.
@@ -371,11 +507,12 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> (Vec<Member>, Works, [bool; 2]) {
+    fn visible(&self) -> (Vec<Member>, Works, [bool; 2], Option<Trouble>) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
         let is_known = self.layout.change().is_some_and(|change| change.is_known);
-        (members, self.layout.works(), [is_known, self.layout.former().is_some()])
+        let flags = [is_known, self.layout.former().is_some()];
+        (members, self.layout.works(), flags, self.trouble())
     }
 
     /// The view as of now.
@@ -383,8 +520,15 @@ impl<F: Failpoints> Membership<F> {
         let members: Vec<_> = self.members.values().cloned().collect();
         let (ring, change) = (self.layout.ring().clone(), self.layout.change());
         let former = self.layout.former().cloned();
-        View::new(self.cluster, self.me, members, ring).with_change(self.layout.works(), change, former)
+        let view = View::new(self.cluster, self.me, members, ring);
+        view.with_change(self.layout.works(), change, former).with_trouble(self.trouble())
     }
+}
+
+/// Of those that only grow by one: in all of a cluster's life they stay small.
+fn greatest_counter(record: &MemberRecord) -> u64 {
+    let settled = record.settled.as_ref().map_or(0, |settled| settled.version);
+    record.intent_version.max(settled).max(record.incarnation)
 }
 
 fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
@@ -394,6 +538,8 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
         oneself: Oneself {
             incarnation: Incarnation(0),
             heartbeat: 0,
+            life: 0,
+            succeeds: 0,
             host: host.clone(),
             ordinary_port: port,
             shard_ports: [].into(),
@@ -415,203 +561,5 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::membership::{Founder, cluster_id};
-
-    const NAMES: [&str; 3] = ["a", "b", "c"];
-
-    pub(in crate::membership) fn node(name: &str, founders: &[&str], guest: bool) -> Membership {
-        let name: Arc<str> = name.into();
-        let list = founders.iter().zip(1..).map(|(founder, port)| Founder {
-            name: (*founder).into(),
-            host: "h".into(),
-            port,
-        });
-        let founders = Founders::new(list.collect(), &name).unwrap_or_default();
-        let place = Place {
-            host: "h".into(),
-            ordinary_port: 1,
-            shard_ports: [2].into(),
-            weight: 100,
-            data_center: "".into(),
-            rack: "".into(),
-        };
-        let options = MembershipOptions { partitions: Partitions::new(8).unwrap(), replicas: 3 };
-        Membership::new(cluster_id("x", NAMES.into_iter()), &name, place, &founders, guest, options)
-    }
-
-    pub(in crate::membership) fn exchange(left: &mut Membership, right: &mut Membership) {
-        left.beat();
-        right.on_gossip(left.me(), &left.gossip());
-        left.on_gossip(right.me(), &right.gossip());
-    }
-
-    fn born() -> [Membership; 3] {
-        let mut nodes = NAMES.map(|name| node(name, &NAMES, false));
-        for _ in 0..3 {
-            for (one, other) in [(0, 1), (0, 2), (1, 2)] {
-                let [one, other] = nodes.get_disjoint_mut([one, other]).unwrap();
-                exchange(one, other);
-            }
-        }
-        nodes
-    }
-
-    #[test]
-    fn a_cluster_of_one_serves_at_once() {
-        let view = node("a", &[], false).view();
-        assert!(view.is_serving() && view.myself().oneself.complete);
-        assert_eq!((view.incarnation(), view.ring.replicas()), (Incarnation(1), 1));
-    }
-
-    #[test]
-    fn nobody_serves_before_all_founders_have_met() {
-        let mut nodes = NAMES.map(|name| node(name, &NAMES, false));
-        for _ in 0..5 {
-            let [a, b] = nodes.get_disjoint_mut([0, 1]).unwrap();
-            exchange(a, b);
-        }
-        assert!(nodes.iter_mut().all(|node| !node.view().is_serving()));
-        assert_eq!(nodes[0].view().incarnation(), Incarnation(0));
-    }
-
-    #[test]
-    fn founders_that_have_met_serve_complete_and_agree_on_the_ring() {
-        let nodes = born();
-        let views = nodes.each_ref().map(Membership::view);
-        for view in &views {
-            assert!(view.is_serving() && view.myself().oneself.complete);
-            assert_eq!((view.ring.hash(), view.epoch), (views[0].ring.hash(), views[0].epoch));
-            assert_eq!(view.incarnation(), Incarnation(1));
-        }
-    }
-
-    /// P9: a disk that came back as it was when the last life began names the next one like that. Alone for longer than
-    /// that life had lasted, the node took what the others remembered for its own doing, and served as complete.
-    #[test]
-    fn a_node_whose_disk_is_one_life_behind_is_incomplete_however_long_it_was_alone() {
-        let [a, mut b, mut c] = born();
-        let image = a.gossip();
-        let restart = || {
-            let mut again = node("a", &NAMES, false);
-            again.recover(&image);
-            again
-        };
-        let mut lost = restart();
-        (0..3).for_each(|_| [&mut b, &mut c].into_iter().for_each(|other| exchange(&mut lost, other)));
-        assert!(lost.view().is_serving() && lost.oneself().complete);
-
-        let mut again = restart();
-        (0..60).for_each(|_| again.beat());
-        (0..3).for_each(|_| [&mut b, &mut c].into_iter().for_each(|other| exchange(&mut again, other)));
-        assert!(again.view().is_serving() && !again.oneself().complete);
-        assert!(again.oneself().incarnation > lost.oneself().incarnation);
-        assert!(a.view().is_serving(), "as it was before");
-    }
-
-    /// P9: what a node forgot when it stopped must not be reported as absent.
-    #[test]
-    fn a_node_that_comes_back_empty_is_a_new_incarnation_and_incomplete() {
-        let [mut a, mut b, _] = born();
-        let mut again = node("a", &NAMES, false);
-        assert!(!again.view().is_serving());
-        exchange(&mut again, &mut b);
-        exchange(&mut again, &mut b);
-        let view = again.view();
-        assert_eq!(view.incarnation(), Incarnation(2));
-        assert!(view.is_serving() && !view.myself().oneself.complete);
-        // The old life, should it still speak, is outweighed.
-        a.beat();
-        b.on_gossip(a.me(), &a.gossip());
-        assert_eq!(b.view().member(a.me()).unwrap().oneself.incarnation, Incarnation(2));
-    }
-
-    /// A founder that was met, but not by all, and restarted, was remembered by its heartbeat alone; it took that for
-    /// an earlier life of the first incarnation, and so for a birth, and served as complete.
-    #[test]
-    fn a_node_that_restarts_twice_while_another_is_away_is_not_born_again() {
-        let [a, b, mut c] = born();
-        // C is cut off. A and B restart, and meet; then A restarts again.
-        let [mut again_a, mut again_b] = ["a", "b"].map(|name| node(name, &NAMES, false));
-        (0..3).for_each(|_| exchange(&mut again_a, &mut again_b));
-        let mut third_a = node("a", &NAMES, false);
-        (0..60).for_each(|_| exchange(&mut third_a, &mut again_b));
-        for _ in 0..5 {
-            exchange(&mut third_a, &mut c);
-            exchange(&mut again_b, &mut c);
-            exchange(&mut third_a, &mut again_b);
-        }
-        assert!(!third_a.oneself().complete, "A lost all it held, and says its silence means something");
-        assert!(a.view().is_serving() && b.view().is_serving(), "as they were before");
-    }
-
-    #[test]
-    fn a_guest_is_taken_in_by_those_who_serve_and_holds_nothing() {
-        let [mut a, ..] = born();
-        let mut guest = node("d", &[], true);
-        assert!(!guest.view().is_serving());
-        exchange(&mut guest, &mut a);
-        exchange(&mut guest, &mut a);
-        let view = guest.view();
-        assert!(view.is_serving());
-        assert_eq!(view.ring.hash(), a.view().ring.hash());
-        assert_eq!(view.members.len(), 4);
-    }
-
-    /// Two had not been born when the third, which had, was removed: they waited for it for ever.
-    #[test]
-    fn a_founder_that_is_removed_is_not_waited_for() {
-        let [mut a, mut b, _] = NAMES.map(|name| node(name, &NAMES, false));
-        let mut gossip = b.gossip();
-        for record in &mut gossip.members {
-            if record.name == "c" {
-                (record.intent, record.intent_version) = (3, 2);
-            }
-        }
-        a.on_gossip(b.me(), &gossip);
-        (0..4).for_each(|_| exchange(&mut a, &mut b));
-        assert!(a.view().is_serving() && b.view().is_serving());
-    }
-
-    /// P13: a name decides the id, so a record can't claim another node's place.
-    #[test]
-    fn a_record_whose_id_is_not_its_names_is_ignored() {
-        let [mut a, b, _] = born();
-        let mut gossip = b.gossip();
-        gossip.members[0].node = 12345;
-        a.on_gossip(b.me(), &gossip);
-        assert_eq!(a.view().members.len(), 3);
-    }
-
-    /// What a node's own log remembers of it: as complete as it was, and numbered after its last life.
-    #[test]
-    fn a_node_with_a_disk_comes_back_complete() {
-        let [a, mut b, c] = born();
-        let remembered = c.gossip();
-        let mut c = node("c", &NAMES, false);
-        c.recover(&remembered);
-        assert_eq!(c.oneself().incarnation, Incarnation(2));
-        exchange(&mut b, &mut c);
-        exchange(&mut b, &mut c);
-        assert!(c.oneself().complete && c.oneself().serving, "{:?}", c.oneself());
-        assert_eq!(c.oneself().incarnation, Incarnation(2));
-        drop(a);
-    }
-
-    /// A disk that was restored from an old image: the others remember a later life than it does.
-    #[test]
-    fn a_node_with_an_old_disk_says_that_it_lacks_something() {
-        let [_, mut b, mut c] = born();
-        let old = c.gossip();
-        let mut second = node("c", &NAMES, false);
-        second.recover(&old);
-        exchange(&mut b, &mut second);
-        exchange(&mut b, &mut second);
-        c = node("c", &NAMES, false);
-        c.recover(&old);
-        exchange(&mut b, &mut c);
-        exchange(&mut b, &mut c);
-        assert_eq!((c.oneself().incarnation, c.oneself().complete), (Incarnation(3), false));
-    }
-}
+#[path = "records_tests.rs"]
+pub(super) mod tests;

@@ -9,7 +9,7 @@ use crate::id::{ClusterId, Incarnation, NodeId, PartitionId};
 use crate::ring::Ring;
 
 use super::zones::{Distance, Zones};
-use super::{Intent, Member, PartitionSet, Step, Works};
+use super::{Intent, Member, PartitionSet, Step, Trouble, Works};
 
 /// The ring that the operator wants, on the way to it.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct View {
     pub former: Option<Former>,
     /// What this node states when all of its shards work by this view.
     pub works: Works,
+    /// Why this node doesn't serve, if it isn't just waiting for others.
+    pub trouble: Option<Trouble>,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
     pub epoch: u64,
     zones: Zones,
@@ -59,12 +61,41 @@ impl View {
         debug_assert!(members.is_sorted_by(|left, right| left.node < right.node));
         let epoch = epoch(&members, &ring);
         let zones = Zones::new(&members, &ring);
-        Self { cluster, me, members, ring, change: None, former: None, works: Works::default(), epoch, zones }
+        Self {
+            cluster,
+            me,
+            members,
+            ring,
+            change: None,
+            former: None,
+            works: Works::default(),
+            trouble: None,
+            epoch,
+            zones,
+        }
     }
 
     /// The same, with a change of the ring, if there is one.
     pub fn with_change(self, works: Works, change: Option<Change>, former: Option<Former>) -> Self {
         Self { works, change, former, ..self }
+    }
+
+    /// The same, with what keeps the node from serving.
+    pub fn with_trouble(self, trouble: Option<Trouble>) -> Self {
+        Self { trouble, ..self }
+    }
+
+    /// Another process has taken this node's name over: this one has nothing to say to anybody any more.
+    pub const fn is_fenced(&self) -> bool {
+        matches!(self.trouble, Some(Trouble::Fenced { .. }))
+    }
+
+    /// Why requests are not answered now.
+    pub fn why_not_serving(&self) -> String {
+        self.trouble.as_ref().map_or_else(
+            || "this node has not met the others yet, and does not serve: retry, or ask another".to_owned(),
+            ToString::to_string,
+        )
     }
 
     /// Has this node all that was ever acknowledged to it of this partition?

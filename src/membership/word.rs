@@ -137,7 +137,11 @@ impl Known<'_> {
     }
 
     fn replace(&self, old: &str, new: &str) -> Result<Vec<Member>, Refused> {
-        let (old, new) = (self.present(old)?, self.present(new)?);
+        let (old, new) = (self.find(old)?, self.present(new)?);
+        if is_replaced(old, new) {
+            return Ok(vec![]);
+        }
+        let old = self.present(&old.name)?;
         if old.intent == Intent::Guest {
             return Err(Refused::HoldsNothing { name: old.name.to_string() });
         }
@@ -196,6 +200,14 @@ impl Known<'_> {
 
 fn in_range(weight: u32) -> Result<u32, Refused> {
     if (1..=WEIGHT_MAX).contains(&weight) { Ok(weight) } else { Err(Refused::Weight { weight }) }
+}
+
+/// It was said before: the newcomer has the place, and who had it is gone.
+fn is_replaced(old: &Member, new: &Member) -> bool {
+    old.intent == Intent::Removed
+        && new.intent == Intent::Member
+        && new.place == old.place
+        && new.node != old.node
 }
 
 /// The newcomer is to the ring what `of` was.
@@ -287,6 +299,23 @@ mod tests {
         let newcomer = &replace(1, 4).apply(&members).unwrap()[1];
         assert_eq!((newcomer.place, newcomer.weight, &*newcomer.rack), (NodeId(9), 70, "r7"));
         assert_eq!(newcomer.oneself, members[&NodeId(4)].oneself);
+    }
+
+    /// The answer to a word may be lost, and two operators may say the same.
+    #[test]
+    fn a_replacement_said_again_changes_nothing() {
+        let mut members = members();
+        members.values_mut().for_each(|member| member.place = member.node);
+        let changed = replace(1, 4).apply(&members).unwrap();
+        members.extend(changed.into_iter().map(|member| (member.node, member)));
+        assert_eq!(replace(1, 4).apply(&members), Ok(vec![]));
+        // Not even when the newcomer weighs something else by now.
+        let heavier = weight(4, 300).apply(&members).unwrap();
+        members.extend(heavier.into_iter().map(|member| (member.node, member)));
+        assert_eq!(replace(1, 4).apply(&members), Ok(vec![]));
+        assert!(replace(1, 2).apply(&members).is_err(), "it was another that took the place");
+        members.get_mut(&NodeId(4)).unwrap().intent = Intent::Removed;
+        assert!(replace(1, 4).apply(&members).unwrap_err().to_string().contains("removed for good"));
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub(super) struct Appends {
     /// The last one asked for.
     last: u64,
     /// The last one known to be there.
-    durable: u64,
+    pub(super) durable: u64,
+    /// The last one about the members.
+    pub(super) members: u64,
     /// In the order of their records.
     waiting: VecDeque<(u64, Waiter)>,
 }
@@ -66,6 +68,7 @@ impl<F: Failpoints> Shard<F> {
         let Some(membership) = self.membership.as_ref().filter(|_| self.options.durable) else { return };
         let start = out.bytes.len();
         self.appends.last += 1;
+        self.appends.members = self.appends.last;
         membership.gossip().encode(&mut self.encoder, Kind::GOSSIP, 0, &mut out.bytes);
         out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
     }
@@ -123,10 +126,16 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn on_appended(&mut self, now: Now, sequence: u64, out: &mut Output) {
         assert!(sequence <= self.appends.last, "nobody asked for record {sequence}");
         self.appends.durable = self.appends.durable.max(sequence);
+        self.answer_words(out);
         while let Some((_, waiter)) =
             self.appends.waiting.pop_front_if(|(record, _)| *record <= self.appends.durable)
         {
             match waiter {
+                // This process's copy is not the node's any more: neither its own write nor a peer's counts it.
+                Waiter::Operation(_) if self.view.is_fenced() => {}
+                Waiter::Peer { connection, request_id } if self.view.is_fenced() => {
+                    self.refuse_as_fenced(connection, request_id, out);
+                }
                 Waiter::Operation(key) => {
                     self.count_durable(key, self.view.me);
                     self.progress(now, key, false, out);

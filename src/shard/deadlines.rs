@@ -12,6 +12,8 @@ pub(super) enum Due {
     Operation(u64),
     /// A request that was passed on, by its ticket.
     Relay(u64),
+    /// An operator's word whose record is on its way to stable storage, by its number.
+    Word(u64),
     /// The handshake of somebody who called.
     Hello(ConnectionId),
 }

@@ -146,6 +146,8 @@ pub struct Output {
     pub closes: Vec<ConnectionId>,
     /// Records for the log.
     pub appends: Vec<Append>,
+    /// Sentences for whoever runs the node.
+    pub notes: Vec<String>,
 }
 
 /// Some bytes for a connection.
@@ -216,6 +218,7 @@ impl Output {
         self.limits.clear();
         self.closes.clear();
         self.appends.clear();
+        self.notes.clear();
     }
 
     /// Nothing to do?
@@ -226,6 +229,7 @@ impl Output {
             && self.limits.is_empty()
             && self.closes.is_empty()
             && self.appends.is_empty()
+            && self.notes.is_empty()
     }
 
     /// Deliver what `write` appends to the arena.

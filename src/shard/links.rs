@@ -64,6 +64,8 @@ struct Link {
     port: Option<u16>,
     /// The last call to the shard's own port failed: it may have another now.
     try_ordinary: bool,
+    /// The process at the other end when it came up: its incarnation and its life, 0 if it didn't say.
+    process: (u64, u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +118,17 @@ impl Links {
         self.next_tend.filter(|_| !self.all.is_empty())
     }
 
+    /// The process at the other end when the link came up: its incarnation and its life, 0 if it didn't say.
+    pub(super) fn process(&self, link: LinkId) -> (u64, u64) {
+        self.all.get(&link).map_or((0, 0), |link| link.process)
+    }
+
+    /// Is a link to this process of this node up?
+    pub(super) fn is_up_with(&self, node: NodeId, life: u64) -> bool {
+        let mut links = self.all.iter().filter(|(link, _)| link.node == node);
+        links.any(|(_, link)| link.process.1 == life && matches!(link.state, State::Up(_)))
+    }
+
     /// Is any link to this node up?
     fn is_up(&self, node: NodeId) -> bool {
         self.all.iter().any(|(link, state)| link.node == node && matches!(state.state, State::Up(_)))
@@ -124,7 +137,14 @@ impl Links {
 
 impl Link {
     const fn new(state: State) -> Self {
-        Self { state, backoff: BACKOFF_MIN, pinged_at: None, port: None, try_ordinary: false }
+        Self {
+            state,
+            backoff: BACKOFF_MIN,
+            pinged_at: None,
+            port: None,
+            try_ordinary: false,
+            process: (0, 0),
+        }
     }
 }
 
@@ -164,14 +184,13 @@ impl<F: Failpoints> Shard<F> {
         self.links.next_tend = Some(now.monotonic + TEND_EVERY);
         let all: Vec<(LinkId, State, Option<Instant>)> =
             self.links.all.iter().map(|(id, link)| (*id, link.state, link.pinged_at)).collect();
+        let calls = !self.stopping && !self.view.is_fenced();
         for (id, state, pinged_at) in all {
             let beats = pinged_at.is_none_or(|at| now.monotonic.since(at) >= PING_EVERY);
             match state {
-                State::Pausing(until) if until <= now.monotonic && !self.stopping => self.call(id, out),
+                State::Pausing(until) if until <= now.monotonic && calls => self.call(id, out),
                 State::Awaiting(None) => self.await_call(now, id),
-                State::Awaiting(Some(since))
-                    if now.monotonic.since(since) > CALLED_WITHIN && !self.stopping =>
-                {
+                State::Awaiting(Some(since)) if now.monotonic.since(since) > CALLED_WITHIN && calls => {
                     self.failpoints.reached(Rare::CalledByTheGreater);
                     self.call(id, out);
                 }
@@ -214,7 +233,7 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Where to call. `None` for a seed that isn't needed, since its node has been reached.
-    fn address(&self, id: LinkId) -> Option<(Arc<str>, u16)> {
+    pub(super) fn address(&self, id: LinkId) -> Option<(Arc<str>, u16)> {
         if id.node == NodeId(0) {
             let reached = self
                 .links
@@ -260,6 +279,8 @@ impl<F: Failpoints> Shard<F> {
                 target_shard: if id.node == NodeId(0) { 0 } else { id.shard.0 },
                 shard_ports: Ports::Slice(&oneself.shard_ports),
                 ordinary_port: oneself.ordinary_port,
+                life: oneself.life,
+                serving: oneself.serving,
             },
         };
         let encoder = &mut self.encoder;
@@ -309,6 +330,7 @@ impl<F: Failpoints> Shard<F> {
         let Some(welcome) = welcome else {
             // A refusal: wrong cluster, wrong secret, not the node that was meant. Call again later.
             self.counters.frames_refused += 1;
+            self.on_refused(called, frame, out);
             return self.close(now, connection, out);
         };
         let node = NodeId(welcome.node);
@@ -339,13 +361,21 @@ impl<F: Failpoints> Shard<F> {
         }
         let link = LinkId { node, shard: target };
         self.sessions.insert(connection, Session::Peer(link));
-        self.on_link_up(now, link, connection, out);
+        self.on_link_up(now, link, connection, (welcome.incarnation, welcome.life), out);
     }
 
     /// A link stands, whoever called. The newest connection is the link.
-    pub(super) fn on_link_up(&mut self, now: Now, id: LinkId, connection: ConnectionId, out: &mut Output) {
+    pub(super) fn on_link_up(
+        &mut self,
+        now: Now,
+        id: LinkId,
+        connection: ConnectionId,
+        process: (u64, u64),
+        out: &mut Output,
+    ) {
         let link = self.links.all.entry(id).or_insert_with(|| Link::new(State::Awaiting(None)));
         let before = std::mem::replace(&mut link.state, State::Up(connection));
+        link.process = process;
         link.backoff = BACKOFF_MIN;
         link.pinged_at = None;
         link.try_ordinary = false;

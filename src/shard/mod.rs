@@ -26,6 +26,7 @@ mod gets;
 mod hints;
 mod io;
 mod links;
+mod lives;
 mod nodes;
 mod operations;
 mod options;
@@ -61,6 +62,7 @@ use crate::time::{Instant, Now};
 
 use appends::Appends;
 use batch::Batch;
+use changes::Words;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use departed::Departures;
@@ -110,6 +112,7 @@ pub struct Shard<F = NoFailpoints> {
     hints: Hints,
     streams: Streams,
     departures: Departures,
+    words: Words,
     pace: Pace,
     deadlines: Deadlines,
     counters: Counters,
@@ -173,6 +176,7 @@ impl<F: Failpoints> Shard<F> {
             hints: Hints::new(options.hint_bytes_max),
             streams: Streams::default(),
             departures: Departures::default(),
+            words: Words::default(),
             pace: Pace::new(options.pace),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
@@ -240,16 +244,19 @@ impl<F: Failpoints> Shard<F> {
     /// Nobody waits for an answer of this shard.
     fn has_answered_all(&self) -> bool {
         let unanswered = self.operations.len() - self.counters.operations_lingering as usize;
-        unanswered == 0 && self.relays.is_empty() && self.batches.is_empty()
+        let all_told = self.relays.is_empty() && self.batches.is_empty() && self.words.is_empty();
+        unanswered == 0 && all_told
     }
 
     /// Do what is due.
     fn on_time(&mut self, now: Now, out: &mut Output) {
+        self.part_if_fenced(now, out);
         self.regroup(now, out);
         while let Some(due) = self.deadlines.pop(now.monotonic) {
             match due {
                 Due::Operation(key) => self.on_operation_due(now, key, out),
                 Due::Relay(key) => self.on_relay_due(key, out),
+                Due::Word(number) => self.on_word_due(number, out),
                 Due::Hello(connection) => self.on_hello_due(now, connection, out),
             }
         }

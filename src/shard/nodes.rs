@@ -111,6 +111,9 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn on_membership_changed(&mut self, before: &Oneself, out: &mut Output) {
         let Some(membership) = &self.membership else { return };
         let (view, oneself) = (Arc::new(membership.view()), membership.oneself());
+        if view.trouble != self.view.trouble {
+            out.notes.extend(view.trouble.as_ref().map(ToString::to_string));
+        }
         let news = |oneself: &Oneself| (oneself.incarnation, oneself.serving, oneself.works);
         let is_news = news(oneself) != news(before) || view.works != self.view.works;
         self.append_members(out);

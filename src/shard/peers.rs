@@ -57,6 +57,10 @@ impl<F: Failpoints> Shard<F> {
             self.refuse_removed(connection, frame, out);
             return Ok(());
         }
+        if !speaks_of_members && self.is_succeeded(link) {
+            self.refuse_succeeded(connection, frame, out);
+            return Ok(());
+        }
         match frame.header.kind {
             Kind::REPLICATE => {
                 let replicate = Replicate::parse(frame)?;
@@ -233,9 +237,19 @@ impl<F: Failpoints> Shard<F> {
     /// Whoever was removed may hear of it, and do nothing else.
     fn refuse_removed(&mut self, connection: ConnectionId, frame: &Frame<'_>, out: &mut Output) {
         self.failpoints.reached(Rare::RemovedRefused);
+        self.refuse_data(connection, frame, "this node was removed from the cluster for good", out);
+    }
+
+    /// Says why, unless it is an answer, which nobody counts.
+    pub(super) fn refuse_data(
+        &mut self,
+        connection: ConnectionId,
+        frame: &Frame<'_>,
+        message: &str,
+        out: &mut Output,
+    ) {
         self.counters.frames_refused += 1;
         if !frame.header.kind.is_answer() {
-            let message = "this node was removed from the cluster for good";
             let error = ErrorAnswer::new(ErrorCode::NotServing, message);
             let (encoder, request_id) = (&mut self.encoder, frame.header.request_id);
             out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));

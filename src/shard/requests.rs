@@ -64,8 +64,8 @@ impl<F: Failpoints> Shard<F> {
     ) {
         self.pace.on_foreground();
         if !self.view.is_serving() {
-            let message = "this node has not met the others yet, and does not serve: retry, or ask another";
-            return self.answer_code(out, origin, ErrorCode::NotServing, message);
+            let message = self.view.why_not_serving();
+            return self.answer_code(out, origin, ErrorCode::NotServing, &message);
         }
         let result = match frame.header.kind {
             Kind::GET => self.on_get(now, origin, frame, cap, out),

@@ -148,7 +148,9 @@ impl<F: Failpoints> Shard<F> {
                 );
             }
         };
-        if let Err((code, message)) = self.check_hello(&hello) {
+        let checked = self.check_hello(&hello).and_then(|()| self.check_life(now, &hello));
+        if let Err((code, message)) = checked {
+            self.on_refusing(&hello, &message, out);
             return self.hang_up(now, connection, id, &ErrorAnswer::new(code, &message), out);
         }
         self.welcome(connection, id, &hello, out);
@@ -159,7 +161,8 @@ impl<F: Failpoints> Shard<F> {
             let link = LinkId { node: NodeId(hello.peer.node), shard: ShardId(hello.peer.shard) };
             self.sessions.insert(connection, Session::Peer(link));
             out.limits.push((connection, self.options.peer_limits()));
-            self.on_link_up(now, link, connection, out);
+            let process = (hello.peer.incarnation, hello.peer.life);
+            self.on_link_up(now, link, connection, process, out);
         } else {
             // It called the ordinary port, and another shard took it: the welcome tells where to call.
             self.close(now, connection, out);
@@ -198,9 +201,13 @@ impl<F: Failpoints> Shard<F> {
     fn check_peer(&self, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
         let peer = &hello.peer;
         if peer.node == self.view.me.0 {
-            let message = "this node was called by itself, or by a second node of its name: give each a name \
-                           of its own";
-            return Err((ErrorCode::WrongNode, message.to_owned()));
+            let (name, oneself) = (&self.view.myself().name, &self.view.myself().oneself);
+            let message = format!(
+                "this is {name} itself, at {}:{}: give each node a name of its own, and don't list it among its own \
+                 seeds",
+                oneself.host, oneself.ordinary_port
+            );
+            return Err((ErrorCode::WrongNode, message));
         }
         if peer.target_node != 0 && peer.target_node != self.view.me.0 {
             let message =
@@ -230,6 +237,7 @@ impl<F: Failpoints> Shard<F> {
             serving: oneself.serving,
             partitions: self.view.ring.partitions().count(),
             replicas: self.options.replicas,
+            life: oneself.life,
         };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| welcome.encode(encoder, request_id, bytes));

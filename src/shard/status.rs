@@ -44,16 +44,24 @@ impl<F: Failpoints> Shard<F> {
             members: self.view.members.iter().map(|member| self.member_status(now, member)).collect(),
             counters: counters.map(|(name, value)| Counter { name: name.to_owned(), value }).collect(),
             change: self.change_step().to_owned(),
+            trouble: self.view.trouble.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 
     /// How far the ring's change has come here.
     fn change_step(&self) -> &'static str {
-        match (&self.view.change, self.view.works.step) {
-            (None, _) => "",
-            (Some(_), Step::Writing) => "writing",
-            (Some(_), Step::Whole) => "whole",
-            (Some(_), Step::Reading) => "reading",
+        self.view.change.as_ref().map_or("", |_| step_name(self.view.works.step))
+    }
+
+    /// How far a member has come with the change that this node is at, as last heard.
+    fn step_of(&self, member: &Member) -> &'static str {
+        let (theirs, ours) = (member.oneself.works, self.view.works);
+        if self.view.change.is_none() || member.is_removed() {
+            ""
+        } else if (theirs.ring, theirs.change) == (ours.ring, ours.change) {
+            step_name(theirs.step)
+        } else {
+            "not heard"
         }
     }
 
@@ -74,6 +82,8 @@ impl<F: Failpoints> Shard<F> {
             weight: member.weight,
             data_center: member.data_center.to_string(),
             rack: member.rack.to_string(),
+            step: self.step_of(member).to_owned(),
+            lacking: member.oneself.lacking.iter().map(|word| word.count_ones()).sum(),
         }
     }
 
@@ -87,5 +97,13 @@ impl<F: Failpoints> Shard<F> {
         } else {
             "suspected"
         }
+    }
+}
+
+const fn step_name(step: Step) -> &'static str {
+    match step {
+        Step::Writing => "writing",
+        Step::Whole => "whole",
+        Step::Reading => "reading",
     }
 }

@@ -185,6 +185,9 @@ impl<M: Machine> Host<M> {
         for call in output.dials.drain(..) {
             dial(&mut self.names, net, call);
         }
+        for note in output.notes.drain(..) {
+            eprintln!("ringmain: {note}");
+        }
         if let Some(append) = output.appends.last() {
             self.appended = Some(append.sequence);
         }

@@ -89,6 +89,8 @@ struct Plan {
     seeds: Vec<(Arc<str>, u16)>,
     membership: MembershipOptions,
     shard: ShardOptions,
+    /// Of this process: all of its shards say the same.
+    life: u64,
 }
 
 impl Plan {
@@ -127,6 +129,7 @@ impl Plan {
             seeds: config.seeds.iter().map(|seed| (seed.host.as_str().into(), seed.port)).collect(),
             membership: MembershipOptions { partitions, replicas },
             shard: ShardOptions { replicas, ..shard_options(config, secret) },
+            life: clock::seed().max(1),
         })
     }
 
@@ -142,6 +145,7 @@ impl Plan {
         let guest = !self.seeds.is_empty();
         let membership =
             Membership::new(self.cluster, &self.name, place, &self.founders, guest, self.membership);
+        let membership = membership.with_life(self.life);
         let options = ShardOptions { shard: start.shard, ..self.shard.clone() };
         Shard::new(options, membership, &self.seeds, Prng::from_seed(start.seed))
     }

@@ -215,6 +215,8 @@ pub fn encoded(encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Vec<u8> {
 /// Of a client of any cluster.
 pub const fn hello() -> Hello<'static> {
     const NOBODY: PeerHello<'static> = PeerHello {
+        life: 0,
+        serving: false,
         node: 0,
         incarnation: 0,
         shard: 0,

@@ -358,6 +358,7 @@ impl Behaviour {
             serving: true,
             partitions: 0,
             replicas: 0,
+            life: 0,
         };
         welcome.encode(encoder, id, answers);
     }

@@ -207,6 +207,7 @@ async fn every_shard_is_asked_for_its_status() {
         members: Vec::new(),
         counters: Vec::new(),
         change: String::new(),
+        trouble: String::new(),
     };
     let (statuses, ()) = tokio::join!(client.status(), async {
         fakes[0].next().await.answer(|encoder, id, out| status.encode(encoder, id, out));

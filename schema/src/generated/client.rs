@@ -424,6 +424,8 @@ impl<'a> Hello<'a> {
   pub const VT_TARGET_SHARD: ::flatbuffers::VOffsetT = 26;
   pub const VT_SHARD_PORTS: ::flatbuffers::VOffsetT = 28;
   pub const VT_ORDINARY_PORT: ::flatbuffers::VOffsetT = 30;
+  pub const VT_LIFE: ::flatbuffers::VOffsetT = 32;
+  pub const VT_SERVING: ::flatbuffers::VOffsetT = 34;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -435,6 +437,7 @@ impl<'a> Hello<'a> {
     args: &'args HelloArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
     let mut builder = HelloBuilder::new(_fbb);
+    builder.add_life(args.life);
     builder.add_target_node(args.target_node);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
@@ -448,6 +451,7 @@ impl<'a> Hello<'a> {
     builder.add_shard(args.shard);
     builder.add_protocol_max(args.protocol_max);
     builder.add_protocol_min(args.protocol_min);
+    builder.add_serving(args.serving);
     builder.add_role(args.role);
     builder.finish()
   }
@@ -551,6 +555,20 @@ impl<'a> Hello<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u16>(Hello::VT_ORDINARY_PORT, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn life(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Hello::VT_LIFE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn serving(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Hello::VT_SERVING, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -573,6 +591,8 @@ impl ::flatbuffers::Verifiable for Hello<'_> {
      .visit_field::<u16>("target_shard", Self::VT_TARGET_SHARD, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("shard_ports", Self::VT_SHARD_PORTS, false)?
      .visit_field::<u16>("ordinary_port", Self::VT_ORDINARY_PORT, false)?
+     .visit_field::<u64>("life", Self::VT_LIFE, false)?
+     .visit_field::<bool>("serving", Self::VT_SERVING, false)?
      .finish();
     Ok(())
   }
@@ -592,6 +612,8 @@ pub struct HelloArgs<'a> {
     pub target_shard: u16,
     pub shard_ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
     pub ordinary_port: u16,
+    pub life: u64,
+    pub serving: bool,
 }
 impl<'a> Default for HelloArgs<'a> {
   #[inline]
@@ -611,6 +633,8 @@ impl<'a> Default for HelloArgs<'a> {
       target_shard: 0,
       shard_ports: None,
       ordinary_port: 0,
+      life: 0,
+      serving: false,
     }
   }
 }
@@ -677,6 +701,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u16>(Hello::VT_ORDINARY_PORT, ordinary_port, 0);
   }
   #[inline]
+  pub fn add_life(&mut self, life: u64) {
+    self.fbb_.push_slot::<u64>(Hello::VT_LIFE, life, 0);
+  }
+  #[inline]
+  pub fn add_serving(&mut self, serving: bool) {
+    self.fbb_.push_slot::<bool>(Hello::VT_SERVING, serving, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HelloBuilder {
@@ -708,6 +740,8 @@ impl ::core::fmt::Debug for Hello<'_> {
       ds.field("target_shard", &self.target_shard());
       ds.field("shard_ports", &self.shard_ports());
       ds.field("ordinary_port", &self.ordinary_port());
+      ds.field("life", &self.life());
+      ds.field("serving", &self.serving());
       ds.finish()
   }
 }
@@ -740,6 +774,7 @@ impl<'a> Welcome<'a> {
   pub const VT_SERVING: ::flatbuffers::VOffsetT = 24;
   pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 26;
   pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 28;
+  pub const VT_LIFE: ::flatbuffers::VOffsetT = 30;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -751,6 +786,7 @@ impl<'a> Welcome<'a> {
     args: &'args WelcomeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
     let mut builder = WelcomeBuilder::new(_fbb);
+    builder.add_life(args.life);
     builder.add_epoch(args.epoch);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
@@ -859,6 +895,13 @@ impl<'a> Welcome<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Welcome::VT_REPLICAS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn life(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Welcome::VT_LIFE, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Welcome<'_> {
@@ -880,6 +923,7 @@ impl ::flatbuffers::Verifiable for Welcome<'_> {
      .visit_field::<bool>("serving", Self::VT_SERVING, false)?
      .visit_field::<u32>("partitions", Self::VT_PARTITIONS, false)?
      .visit_field::<u8>("replicas", Self::VT_REPLICAS, false)?
+     .visit_field::<u64>("life", Self::VT_LIFE, false)?
      .finish();
     Ok(())
   }
@@ -898,6 +942,7 @@ pub struct WelcomeArgs<'a> {
     pub serving: bool,
     pub partitions: u32,
     pub replicas: u8,
+    pub life: u64,
 }
 impl<'a> Default for WelcomeArgs<'a> {
   #[inline]
@@ -916,6 +961,7 @@ impl<'a> Default for WelcomeArgs<'a> {
       serving: false,
       partitions: 0,
       replicas: 0,
+      life: 0,
     }
   }
 }
@@ -978,6 +1024,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u8>(Welcome::VT_REPLICAS, replicas, 0);
   }
   #[inline]
+  pub fn add_life(&mut self, life: u64) {
+    self.fbb_.push_slot::<u64>(Welcome::VT_LIFE, life, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WelcomeBuilder {
@@ -1008,6 +1058,7 @@ impl ::core::fmt::Debug for Welcome<'_> {
       ds.field("serving", &self.serving());
       ds.field("partitions", &self.partitions());
       ds.field("replicas", &self.replicas());
+      ds.field("life", &self.life());
       ds.finish()
   }
 }
@@ -2856,6 +2907,8 @@ impl<'a> MemberStatus<'a> {
   pub const VT_WEIGHT: ::flatbuffers::VOffsetT = 16;
   pub const VT_DATA_CENTER: ::flatbuffers::VOffsetT = 18;
   pub const VT_RACK: ::flatbuffers::VOffsetT = 20;
+  pub const VT_STEP: ::flatbuffers::VOffsetT = 22;
+  pub const VT_LACKING: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2869,6 +2922,8 @@ impl<'a> MemberStatus<'a> {
     let mut builder = MemberStatusBuilder::new(_fbb);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
+    builder.add_lacking(args.lacking);
+    if let Some(x) = args.step { builder.add_step(x); }
     if let Some(x) = args.rack { builder.add_rack(x); }
     if let Some(x) = args.data_center { builder.add_data_center(x); }
     builder.add_weight(args.weight);
@@ -2943,6 +2998,20 @@ impl<'a> MemberStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MemberStatus::VT_RACK, None)}
   }
+  #[inline]
+  pub fn step(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MemberStatus::VT_STEP, None)}
+  }
+  #[inline]
+  pub fn lacking(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(MemberStatus::VT_LACKING, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberStatus<'_> {
@@ -2960,6 +3029,8 @@ impl ::flatbuffers::Verifiable for MemberStatus<'_> {
      .visit_field::<u32>("weight", Self::VT_WEIGHT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("data_center", Self::VT_DATA_CENTER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("rack", Self::VT_RACK, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("step", Self::VT_STEP, false)?
+     .visit_field::<u32>("lacking", Self::VT_LACKING, false)?
      .finish();
     Ok(())
   }
@@ -2974,6 +3045,8 @@ pub struct MemberStatusArgs<'a> {
     pub weight: u32,
     pub data_center: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub rack: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub step: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub lacking: u32,
 }
 impl<'a> Default for MemberStatusArgs<'a> {
   #[inline]
@@ -2988,6 +3061,8 @@ impl<'a> Default for MemberStatusArgs<'a> {
       weight: 0,
       data_center: None,
       rack: None,
+      step: None,
+      lacking: 0,
     }
   }
 }
@@ -3034,6 +3109,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberStatusBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberStatus::VT_RACK, rack);
   }
   #[inline]
+  pub fn add_step(&mut self, step: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberStatus::VT_STEP, step);
+  }
+  #[inline]
+  pub fn add_lacking(&mut self, lacking: u32) {
+    self.fbb_.push_slot::<u32>(MemberStatus::VT_LACKING, lacking, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberStatusBuilder {
@@ -3060,6 +3143,8 @@ impl ::core::fmt::Debug for MemberStatus<'_> {
       ds.field("weight", &self.weight());
       ds.field("data_center", &self.data_center());
       ds.field("rack", &self.rack());
+      ds.field("step", &self.step());
+      ds.field("lacking", &self.lacking());
       ds.finish()
   }
 }
@@ -3090,6 +3175,7 @@ impl<'a> Status<'a> {
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 20;
   pub const VT_COUNTERS: ::flatbuffers::VOffsetT = 22;
   pub const VT_CHANGE: ::flatbuffers::VOffsetT = 24;
+  pub const VT_TROUBLE: ::flatbuffers::VOffsetT = 26;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3104,6 +3190,7 @@ impl<'a> Status<'a> {
     builder.add_epoch(args.epoch);
     builder.add_cluster(args.cluster);
     builder.add_node(args.node);
+    if let Some(x) = args.trouble { builder.add_trouble(x); }
     if let Some(x) = args.change { builder.add_change(x); }
     if let Some(x) = args.counters { builder.add_counters(x); }
     if let Some(x) = args.members { builder.add_members(x); }
@@ -3193,6 +3280,13 @@ impl<'a> Status<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Status::VT_CHANGE, None)}
   }
+  #[inline]
+  pub fn trouble(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Status::VT_TROUBLE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Status<'_> {
@@ -3212,6 +3306,7 @@ impl ::flatbuffers::Verifiable for Status<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<MemberStatus>>>>("members", Self::VT_MEMBERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Counter>>>>("counters", Self::VT_COUNTERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("change", Self::VT_CHANGE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("trouble", Self::VT_TROUBLE, false)?
      .finish();
     Ok(())
   }
@@ -3228,6 +3323,7 @@ pub struct StatusArgs<'a> {
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MemberStatus<'a>>>>>,
     pub counters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Counter<'a>>>>>,
     pub change: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub trouble: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for StatusArgs<'a> {
   #[inline]
@@ -3244,6 +3340,7 @@ impl<'a> Default for StatusArgs<'a> {
       members: None,
       counters: None,
       change: None,
+      trouble: None,
     }
   }
 }
@@ -3298,6 +3395,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatusBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Status::VT_CHANGE, change);
   }
   #[inline]
+  pub fn add_trouble(&mut self, trouble: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Status::VT_TROUBLE, trouble);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StatusBuilder {
@@ -3326,6 +3427,7 @@ impl ::core::fmt::Debug for Status<'_> {
       ds.field("members", &self.members());
       ds.field("counters", &self.counters());
       ds.field("change", &self.change());
+      ds.field("trouble", &self.trouble());
       ds.finish()
   }
 }

@@ -2701,6 +2701,8 @@ impl<'a> MemberRecord<'a> {
   pub const VT_CHANGE: ::flatbuffers::VOffsetT = 38;
   pub const VT_STEP: ::flatbuffers::VOffsetT = 40;
   pub const VT_LACKING: ::flatbuffers::VOffsetT = 42;
+  pub const VT_LIFE: ::flatbuffers::VOffsetT = 44;
+  pub const VT_SUCCEEDS: ::flatbuffers::VOffsetT = 46;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2712,6 +2714,8 @@ impl<'a> MemberRecord<'a> {
     args: &'args MemberRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<MemberRecord<'bldr>> {
     let mut builder = MemberRecordBuilder::new(_fbb);
+    builder.add_succeeds(args.succeeds);
+    builder.add_life(args.life);
     builder.add_change(args.change);
     builder.add_ring(args.ring);
     builder.add_place(args.place);
@@ -2876,6 +2880,20 @@ impl<'a> MemberRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(MemberRecord::VT_LACKING, None)}
   }
+  #[inline]
+  pub fn life(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_LIFE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn succeeds(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_SUCCEEDS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberRecord<'_> {
@@ -2904,6 +2922,8 @@ impl ::flatbuffers::Verifiable for MemberRecord<'_> {
      .visit_field::<u64>("change", Self::VT_CHANGE, false)?
      .visit_field::<u8>("step", Self::VT_STEP, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("lacking", Self::VT_LACKING, false)?
+     .visit_field::<u64>("life", Self::VT_LIFE, false)?
+     .visit_field::<u64>("succeeds", Self::VT_SUCCEEDS, false)?
      .finish();
     Ok(())
   }
@@ -2929,6 +2949,8 @@ pub struct MemberRecordArgs<'a> {
     pub change: u64,
     pub step: u8,
     pub lacking: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub life: u64,
+    pub succeeds: u64,
 }
 impl<'a> Default for MemberRecordArgs<'a> {
   #[inline]
@@ -2954,6 +2976,8 @@ impl<'a> Default for MemberRecordArgs<'a> {
       change: 0,
       step: 0,
       lacking: None,
+      life: 0,
+      succeeds: 0,
     }
   }
 }
@@ -3044,6 +3068,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberRecordBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberRecord::VT_LACKING, lacking);
   }
   #[inline]
+  pub fn add_life(&mut self, life: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_LIFE, life, 0);
+  }
+  #[inline]
+  pub fn add_succeeds(&mut self, succeeds: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_SUCCEEDS, succeeds, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberRecordBuilder {
@@ -3081,6 +3113,8 @@ impl ::core::fmt::Debug for MemberRecord<'_> {
       ds.field("change", &self.change());
       ds.field("step", &self.step());
       ds.field("lacking", &self.lacking());
+      ds.field("life", &self.life());
+      ds.field("succeeds", &self.succeeds());
       ds.finish()
   }
 }

@@ -46,6 +46,10 @@ pub struct PeerHello<'a> {
     pub shard_ports: Ports<'a>,
     /// The port that the caller's shards share.
     pub ordinary_port: u16,
+    /// Drawn anew by each process; 0 from a version that doesn't say.
+    pub life: u64,
+    /// This process answers under its name by now, so it has to hear of any other that does.
+    pub serving: bool,
 }
 
 impl<'a> Hello<'a> {
@@ -68,6 +72,8 @@ impl<'a> Hello<'a> {
                 target_shard: hello.target_shard(),
                 shard_ports: ports(hello.shard_ports()),
                 ordinary_port: hello.ordinary_port(),
+                life: hello.life(),
+                serving: hello.serving(),
             },
         })
     }
@@ -93,6 +99,8 @@ impl<'a> Hello<'a> {
                 target_shard: self.peer.target_shard,
                 shard_ports,
                 ordinary_port: self.peer.ordinary_port,
+                life: self.peer.life,
+                serving: self.peer.serving,
             };
             wire::Hello::create(builder, &arguments)
         });
@@ -128,6 +136,8 @@ pub struct Welcome<'a> {
     pub partitions: u32,
     /// N, likewise.
     pub replicas: u8,
+    /// Of the answering process; 0 from a version that doesn't say.
+    pub life: u64,
 }
 
 impl<'a> Welcome<'a> {
@@ -148,6 +158,7 @@ impl<'a> Welcome<'a> {
             serving: welcome.serving(),
             partitions: welcome.partitions(),
             replicas: welcome.replicas(),
+            life: welcome.life(),
         })
     }
 
@@ -169,6 +180,7 @@ impl<'a> Welcome<'a> {
                 serving: self.serving,
                 partitions: self.partitions,
                 replicas: self.replicas,
+                life: self.life,
             };
             wire::Welcome::create(builder, &arguments)
         });

@@ -39,6 +39,11 @@ pub struct MemberStatus {
     pub data_center: String,
     /// Its rack; may be empty.
     pub rack: String,
+    /// How far it has come with the ring's change, as last heard: "writing", "whole" or "reading"; "not heard" if it works
+    /// by other rings than whoever says so. Empty while nothing changes.
+    pub step: String,
+    /// Partitions that it owns, or will own, and isn't complete for, as last heard.
+    pub lacking: u32,
 }
 
 /// How one shard is.
@@ -66,6 +71,8 @@ pub struct Status {
     pub counters: Vec<Counter>,
     /// While the ring changes: how far that has come here, in a word. Empty while nothing changes.
     pub change: String,
+    /// Why the node does not serve, and what to do about it. Empty if it serves, or just waits for others.
+    pub trouble: String,
 }
 
 impl Status {
@@ -94,6 +101,7 @@ impl Status {
                 })
                 .collect(),
             change: status.change().unwrap_or_default().to_owned(),
+            trouble: status.trouble().unwrap_or_default().to_owned(),
         })
     }
 
@@ -122,6 +130,7 @@ impl Status {
                 members: Some(builder.create_vector(&members)),
                 counters: Some(builder.create_vector(&counters)),
                 change: (!self.change.is_empty()).then(|| builder.create_string(&self.change)),
+                trouble: (!self.trouble.is_empty()).then(|| builder.create_string(&self.trouble)),
             };
             wire::Status::create(builder, &arguments)
         });
@@ -139,6 +148,8 @@ fn read_member_status(member: wire::MemberStatus<'_>) -> MemberStatus {
         weight: member.weight(),
         data_center: member.data_center().unwrap_or_default().to_owned(),
         rack: member.rack().unwrap_or_default().to_owned(),
+        step: member.step().unwrap_or_default().to_owned(),
+        lacking: member.lacking(),
     }
 }
 
@@ -156,6 +167,8 @@ fn write_member_status<'b>(
         weight: member.weight,
         data_center: Some(builder.create_string(&member.data_center)),
         rack: Some(builder.create_string(&member.rack)),
+        step: (!member.step.is_empty()).then(|| builder.create_string(&member.step)),
+        lacking: member.lacking,
     };
     wire::MemberStatus::create(builder, &arguments)
 }

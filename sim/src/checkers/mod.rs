@@ -140,6 +140,8 @@ pub struct Evidence<'a> {
     pub removed: &'a [NodeId],
     /// Copies of each write that were destroyed: wiped, or replaced by an older image.
     pub destroyed: &'a BTreeMap<Number, u8>,
+    /// When two processes that serve had one name: from when the later one served until one of them was fenced or dead.
+    pub doubled: &'a [(Instant, Instant)],
     /// Deletes that had settled.
     pub settled: &'a [Settled],
     /// What each key was used for.

@@ -4,6 +4,10 @@
 //! What a read has seen is its context. So of each write that was acknowledged before the call, one dot at
 //! least is covered by it, or one of something that replaced it. The reads of a key are gone through in the
 //! order of their calls, and the writes join as they are acknowledged.
+//!
+//! Membership isn't stable while two processes serve under one name (docs/adr/0015): the later one acknowledges for the
+//! node, and the earlier one answers for it until it is fenced. A read that overlaps such a time may miss what the
+//! other has; any other read is judged, however soon after.
 
 use std::collections::BTreeMap;
 
@@ -50,10 +54,19 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         required.into_iter().for_each(|(required, write)| required.writes.push(write));
     }
     keys.values_mut().for_each(|required| required.writes.sort_by_key(|write| (write.at, write.number)));
-    for read in readings(evidence.history).filter(|read| read.operation.fallbacks == 0) {
+    let speaks_of = |read: &Read<'_>| read.operation.fallbacks == 0 && !is_doubled(evidence, read.operation);
+    for read in readings(evidence.history).filter(speaks_of) {
         keys.get_mut(&read.operation.key).map_or(Ok(()), |required| required.check(&read))?;
     }
     Ok(())
+}
+
+/// Did two processes serve under one name at any time of this read?
+fn is_doubled(evidence: &Evidence<'_>, read: &Operation) -> bool {
+    let overlaps = |&(from, until): &(Instant, Instant)| {
+        read.invoked <= until && read.returned.is_none_or(|returned| from <= returned)
+    };
+    evidence.doubled.iter().any(overlaps)
 }
 
 /// A write that must be seen: it was acknowledged, and not all copies that this spoke of were destroyed.
@@ -133,6 +146,8 @@ impl<'a> Required<'a> {
 
 #[cfg(test)]
 mod tests {
+    use ringmain::time::Duration;
+
     use super::*;
     use crate::checkers::sample::Sample;
     use crate::history::{Call, Outcome};
@@ -222,6 +237,44 @@ mod tests {
         assert!(missed(&sample).is_some());
         sample.destroyed.insert(milk, 2);
         assert_eq!(missed(&sample), None);
+    }
+
+    #[test]
+    fn a_read_while_two_processes_serve_under_one_name_may_miss_it() {
+        let mut sample = Sample::new();
+        let milk = sample.stored(&[], (1, 1));
+        let read = sample.got(&[], &[]);
+        let (invoked, returned) = {
+            let read = sample.history.get(read);
+            (read.invoked, read.returned.unwrap())
+        };
+        let shortly = Duration(1);
+        let inside = Instant(invoked.0 + 1);
+        for (from, until) in [
+            (Instant(0), invoked),
+            (returned, returned + shortly),
+            (inside, inside + shortly),
+            (Instant(0), returned + shortly),
+        ] {
+            sample.doubled = vec![(from, until)];
+            assert_eq!(missed(&sample), None, "{from:?} to {until:?}");
+        }
+        for (from, until) in
+            [(Instant(0), Instant(invoked.0 - 1)), (returned + shortly, returned + Duration::from_secs(1))]
+        {
+            sample.doubled = vec![(from, until)];
+            assert_eq!(missed(&sample), Some(vec![milk, read]), "{from:?} to {until:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_while_two_processes_had_one_name_is_seen_later() {
+        let mut sample = Sample::new();
+        let milk = sample.stored(&[], (1, 1));
+        sample.doubled = vec![(Instant(0), sample.history.get(milk).returned.unwrap())];
+        assert_eq!(missed(&sample), None);
+        let read = sample.got(&[], &[]);
+        assert_eq!(missed(&sample), Some(vec![milk, read]));
     }
 
     #[test]

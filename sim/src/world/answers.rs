@@ -56,6 +56,10 @@ impl World {
 
     /// A shard answers something that was asked over this side of a connection.
     pub(super) fn on_answer(&mut self, at: At, side: Side, bytes: &[u8]) {
+        let kind = Header::read(bytes).ok().flatten().map(|header| header.kind);
+        if matches!(kind, Some(Kind::STORED | Kind::REPLICATED)) {
+            self.check_not_fenced(at, "acknowledged a write");
+        }
         if !matches!(self.network.end(side.other()), End::Client(_)) || !self.network.is_open(side) {
             return;
         }

@@ -23,6 +23,7 @@ impl World {
 
     /// A client calls a node at any of its ports. `None` if nobody listens.
     pub(crate) fn connect_client(&mut self, client: usize, node: usize) -> Option<Side> {
+        let node = self.either(node);
         if !self.nodes[node].is_up() {
             return None;
         }
@@ -33,6 +34,13 @@ impl World {
         let side = self.network.connect(End::Client(client), called, opened);
         self.heap.plan(opened, Event::Called(side.other()));
         Some(side)
+    }
+
+    /// Where two processes have one name, clients find the one or the other.
+    fn either(&mut self, node: usize) -> usize {
+        let second =
+            self.plan.clone_at().filter(|&at| self.plan.clone == Some(node) && self.nodes[at].is_up());
+        second.filter(|_| self.prng.chance(0.5)).unwrap_or(node)
     }
 
     pub(crate) fn transmit_from_client(&mut self, side: Side, bytes: Vec<u8>) {

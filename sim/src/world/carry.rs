@@ -81,7 +81,7 @@ impl World {
     }
 
     fn dial(&mut self, from: At, dial: &Dial) {
-        let Some(node) = self.nodes.iter().position(|node| *node.name == *dial.host) else {
+        let Some(node) = self.nodes.iter().position(|node| *node.host == *dial.host) else {
             return self.heap.plan(self.now, Event::DialFailed(from, dial.id));
         };
         let caller = End::Shard { node: from.node, shard: from.shard, life: from.life };

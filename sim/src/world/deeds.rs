@@ -29,6 +29,7 @@ impl World {
             Deed::ClockJump { node, by_us } => self.nodes[node].wall_offset_us += by_us,
             Deed::SyncError { node } => self.set_sync_errors(node, 1.0),
             Deed::Word(word) => self.say(word),
+            Deed::Clone { copied } => self.start_second(copied),
             Deed::DiskFull { node, lasts } => self.nodes[node].full_until = self.now + lasts,
         }
     }

@@ -42,6 +42,8 @@ pub enum Event {
     Deed(usize),
     /// The operator tries to be heard.
     Word(Word),
+    /// A machine that was removed is to come back.
+    Return(usize),
     /// A node's process is to start.
     Start(usize),
     /// A stopping node has had its time.

@@ -8,6 +8,7 @@
 mod answers;
 mod calls;
 mod carry;
+mod clones;
 mod deeds;
 mod departures;
 mod event;
@@ -80,6 +81,8 @@ pub struct World {
     /// Acknowledged deletes that have not settled yet.
     unsettled: Vec<Number>,
     settled: Vec<Settled>,
+    /// When two processes that serve had one name.
+    doubled: clones::Doubled,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -120,6 +123,7 @@ impl World {
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
             settled: Vec::new(),
+            doubled: clones::Doubled::default(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,
@@ -128,7 +132,8 @@ impl World {
             trace,
             plan,
         };
-        (0..world.nodes.len()).for_each(|node| world.start(node));
+        let second = world.plan.clone_at();
+        (0..world.nodes.len()).filter(|node| Some(*node) != second).for_each(|node| world.start(node));
         for number in 0..world.plan.clients {
             let client = Client::at_work(number, &world.plan, world.prng.split());
             world.add_client(client, Instant(0) + Duration::from_secs(3));
@@ -196,6 +201,7 @@ impl World {
             Event::Deed(number) => self.do_deed(number),
             Event::Word(word) => self.say(word),
             Event::Start(node) => self.start(node),
+            Event::Return(node) => self.come_back(node),
             Event::Kill(node, life) => {
                 if self.nodes[node].life == life {
                     self.end(node);
@@ -322,6 +328,7 @@ impl World {
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;
+        self.watch_names(at.node);
         self.plan_tick(at);
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringmain::id::NodeId;
-use ringmain::membership::{Intent, View, Word as MembershipWord, node_id};
+use ringmain::membership::{Intent, Member, View, Word as MembershipWord, node_id};
 use ringmain::shard::Output;
 use ringmain::time::{Duration, Instant};
 
@@ -33,6 +33,12 @@ impl World {
             return self.heap.plan(self.now + AGAIN, Event::Word(word));
         };
         let word = self.instead(word, &view);
+        // All have heard it. Said again to whoever let the machine in since, it would hide that.
+        if let Word::Remove(node) | Word::Replace(node, _) = word
+            && self.nodes[node].is_back
+        {
+            return;
+        }
         if !self.is_allowed(word, &view) {
             if let Word::Remove(node) | Word::Replace(node, _) = word
                 && self.nodes[node].is_gone
@@ -52,6 +58,7 @@ impl World {
                 return;
             }
             self.lose_for_good(node);
+            self.plan_return(node);
             // The others keep for it what it can't take, until the operator has noticed.
             let rest = (Instant(0) + self.plan.span).since(self.now);
             let unnoticed = Duration(self.prng.below(rest.0.min(NOTICED_WITHIN.0) + 1));
@@ -136,7 +143,6 @@ impl World {
         self.removed.insert(self.id_of(node));
         let machine = &mut self.nodes[node];
         (machine.is_gone, machine.ending) = (true, None);
-        machine.logs.iter_mut().for_each(crate::disk::ShardLog::wipe);
         machine.stable = super::stable::Stable::default();
     }
 
@@ -150,18 +156,20 @@ impl World {
         (0..self.plan.machines()).filter(is_present).collect()
     }
 
-    /// Removal is final: whom any node ever took for removed is so for good.
+    /// Removal is final: who is removed in the eyes of all who are up is so for good. Before that the word may be lost with
+    /// those who have heard it, and then nobody knows of it who acted on it.
     pub(super) fn note_removed(&mut self) {
-        let removed: Vec<NodeId> = self
-            .views()
-            .flat_map(|view| {
-                view.members.iter().filter(|member| member.is_removed()).map(|member| member.node)
-            })
-            .collect();
+        let is_removed = |view: &View, node| view.member(node).is_some_and(Member::is_removed);
+        let by_all = |node: &NodeId| {
+            let others = self.views().filter(|view| view.me != *node && !is_removed(view, view.me));
+            let mut others = others.peekable();
+            others.peek().is_some() && others.all(|view| is_removed(view, *node))
+        };
+        let removed: Vec<NodeId> = self.members().into_iter().filter(by_all).collect();
         self.removed.extend(removed);
     }
 
-    fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+    pub(super) fn views(&self) -> impl Iterator<Item = &Arc<View>> {
         let running = self.nodes[..self.plan.machines()].iter().filter_map(|node| node.all_running().first());
         running.map(|running| running.shard.view())
     }

@@ -11,6 +11,7 @@ use ringmain::shard::{Input, Machine, Output, Record, Shard, ShardOptions};
 use ringmain::storage::log::Geometry;
 use ringmain::time::{Duration, Instant};
 use ringmain_schema::peer::Gossip;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::carry::{FIRST_PORT, ORDINARY_PORT};
 use super::once::Known;
@@ -33,7 +34,7 @@ pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
 const FOUNDERS_MAX: usize = 7;
 /// Of a segment of a log: small, so that a run fills several.
-const SEGMENT_BYTES: u32 = 128 << 10;
+const SEGMENT_BYTES: u32 = 512 << 10;
 /// Room for a run's records many times over: a full disk is a deed of its own.
 const SEGMENTS: u32 = 1 << 10;
 /// A node's monotonic clock says this when its machine has just started.
@@ -42,8 +43,10 @@ const MONOTONIC_START: Duration = Duration::from_secs(1);
 /// A machine with a disk, and sometimes a process.
 #[derive(Debug)]
 pub struct Node {
-    /// Its name and its address.
+    /// Its name.
     pub name: Arc<str>,
+    /// Its address: its name, unless that is another's too.
+    pub host: Arc<str>,
     /// How many shards it has.
     pub shards: u16,
     /// Counts its processes.
@@ -58,10 +61,12 @@ pub struct Node {
     pub is_stranger: bool,
     /// It finds the cluster by seeds, and holds nothing until the operator lets it join.
     pub is_guest: bool,
-    /// It and its disk are gone for good.
+    /// It and its disk are lost to the cluster for good.
     pub is_gone: bool,
+    /// Though it is, it has come back.
+    pub(super) is_back: bool,
     /// Its disk as it was at each start, if the plan has a use for that.
-    images: Vec<Vec<DiskImage>>,
+    pub(super) images: Vec<Vec<DiskImage>>,
     /// What becomes of its disk before its next start.
     pub(super) next_disk: DiskFate,
     /// How its process is about to end.
@@ -100,6 +105,7 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
     let geometry = Geometry::new(SEGMENT_BYTES, SEGMENTS).expect("both are within their limits");
     let mut node = |name: &str, shards: u16, is_stranger, is_guest| Node {
         name: name.into(),
+        host: name.into(),
         shards,
         life: 0,
         wall_offset_us: prng.below(100_000) as i64 - 50_000,
@@ -108,6 +114,7 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
         is_stranger,
         is_guest,
         is_gone: false,
+        is_back: false,
         images: Vec::new(),
         next_disk: DiskFate::Kept,
         ending: None,
@@ -124,6 +131,9 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
         NAMES[..plan.nodes].iter().map(|name| node(name, plan.shards, false, false)).collect();
     let spares = NAMES[FOUNDERS_MAX..].iter().take(plan.spares);
     nodes.extend(spares.map(|name| node(name, plan.shards, false, true)));
+    if let Some(of) = plan.clone {
+        nodes.push(Node { host: "second".into(), ..node(NAMES[of], plan.shards, false, false) });
+    }
     if plan.stranger {
         nodes.push(node("stranger", 1, true, true));
     }
@@ -182,19 +192,19 @@ impl World {
         if self.nodes[node].is_guest {
             return Founders::default();
         }
-        let list = self.nodes.iter().filter(|other| !other.is_guest);
+        let list = self.nodes[..self.plan.nodes].iter();
         let list = list.map(|other| Founder {
             name: other.name.clone(),
-            host: other.name.clone(),
+            host: other.host.clone(),
             port: ORDINARY_PORT,
         });
         Founders::new(list.collect(), me).expect("names and addresses differ")
     }
 
     fn membership(&self, node: usize, remembered: Option<&Gossip>) -> Membership<Meddler> {
-        let Node { name, shards, is_stranger, is_guest, .. } = &self.nodes[node];
+        let Node { name, host, shards, is_stranger, is_guest, life, .. } = &self.nodes[node];
         let place = Place {
-            host: name.clone(),
+            host: host.clone(),
             ordinary_port: ORDINARY_PORT,
             shard_ports: (0..*shards).map(|shard| FIRST_PORT + shard).collect(),
             weight: ringmain::ring::WEIGHT_ORDINARY,
@@ -211,6 +221,9 @@ impl World {
         let meddler = self.meddler.clone();
         let mut membership =
             Membership::with_failpoints(cluster, name, place, &founders, *is_guest, options, meddler);
+        // As good as drawn: never the same for two processes, and in no order.
+        let drawn = xxh3_64_with_seed(&life.to_le_bytes(), node as u64 ^ self.plan.seed).max(1);
+        membership = membership.with_life(drawn);
         if let Some(remembered) = remembered {
             membership.recover(remembered);
         }
@@ -233,7 +246,8 @@ impl World {
 
     /// A node's process starts from what its disk holds.
     pub(super) fn start(&mut self, node: usize) {
-        if self.nodes[node].is_up() || self.nodes[node].is_gone {
+        let machine = &self.nodes[node];
+        if machine.is_up() || (machine.is_gone && !machine.is_back) {
             return;
         }
         let kept = self.prepare_disk(node);
@@ -340,6 +354,7 @@ impl World {
         self.nodes[node].running.clear();
         self.nodes[node].held.clear();
         self.nodes[node].paused_until = None;
+        self.watch_names(node);
         let mut prng = self.prng.split();
         self.nodes[node].logs.iter_mut().for_each(|log| log.crash(&mut prng));
         let is_mine = |end: End| matches!(end, End::Shard { node: n, life: l, .. } if (n, l) == (node, life));

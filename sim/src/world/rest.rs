@@ -35,7 +35,9 @@ impl World {
         self.stop_faults();
         let rested = end + if self.plan.spares > 0 { RECOVERY_OF_RING } else { RECOVERY };
         self.run_until(rested);
+        let rested = self.settle_names(rested);
         self.note_removed();
+        self.check_removed_are_out();
         self.inspect();
         self.run_until(rested + INSPECTION);
         if self.plan.anti_entropy {
@@ -92,6 +94,7 @@ impl World {
         let (copies, opinions) = (self.copies(&primaries), self.opinions());
         let strays = self.strays();
         let (settled, replicas) = (self.settled(), self.plan.replicas());
+        let doubled = self.doubled.until(self.now);
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
@@ -101,6 +104,7 @@ impl World {
             members: &members,
             removed: &removed,
             destroyed: &self.destroyed,
+            doubled: &doubled,
             settled: &settled,
             applications: &self.plan.keys,
             replicas,

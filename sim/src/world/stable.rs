@@ -93,7 +93,10 @@ impl World {
         let Some(write) = operation.acknowledged() else { return };
         let key = operation.key;
         // Fallbacks count too: what they keep for a primary is on their own disks.
-        let holders = (0..self.plan.machines()).filter(|node| self.has_stable(*node, number)).count();
+        // So does a second process under a node's name, where that has taken it over.
+        let machines = (0..self.plan.machines()).chain(self.plan.clone_at());
+        let here = machines.filter(|&node| !self.nodes[node].is_gone);
+        let holders = here.filter(|node| self.has_stable(*node, number)).count();
         let destroyed = self.destroyed.get(&number).copied().unwrap_or(0);
         if holders + usize::from(destroyed) < usize::from(write) {
             let sentence = format!(

@@ -27,6 +27,7 @@ impl World {
     /// Enter what the core has just minted into the dot log.
     pub(super) fn log_minted(&mut self, at: At) {
         for mint in self.meddler.take_minted() {
+            self.check_not_fenced(at, "minted a version");
             let Some(key) = key_of(&mint.key) else { continue };
             let Some(operation) = operation_of(mint.operation, mint.value.as_deref()) else { continue };
             let tombstone = mint.value.is_none();
@@ -226,6 +227,10 @@ impl World {
 
     /// All primaries have seen the delete on stable storage, and nobody keeps a hint that has not.
     fn has_settled(&self, delete: Number) -> bool {
+        if self.plan.clone_at().is_some_and(|second| self.nodes[second].is_up()) {
+            // Who is the node, and whose copies count, is not settled.
+            return false;
+        }
         let key = self.history.get(delete).key;
         let dots = self.dots.of_operation(delete);
         let covers = |state: &Siblings<bytes::Bytes>| dots.iter().any(|dot| is_covered(state.clock(), *dot));

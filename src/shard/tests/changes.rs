@@ -4,6 +4,8 @@ use ringmain_schema::message::{Change, Changed, ErrorAnswer, ErrorCode, What};
 use ringmain_schema::{Encoder, Frame, Kind};
 
 use super::cluster::{Answer, At, Cluster, get, put};
+use crate::shard::ShardOptions;
+use crate::shard::io::Machine;
 use crate::time::Duration;
 
 const WEIGHT: Change<'static> =
@@ -114,4 +116,72 @@ fn nonsense_is_a_bad_request() {
     let client = cluster.client((0, 0));
     cluster.put(client, put(b"k", b"v"));
     assert_eq!(cluster.get(client, get(b"k")).values(), [b"v"]);
+}
+
+/// Whoever hears that a word was taken counts on it; if the node died then, nobody would have said so.
+#[test]
+fn a_word_is_answered_when_its_record_is_on_stable_storage() {
+    fn durable(options: &mut ShardOptions) {
+        options.durable = true;
+    }
+    let mut cluster = Cluster::with_options(3, 2, durable);
+    cluster.unsynced.insert(0);
+    let mut bytes = Vec::new();
+    WEIGHT.encode(&mut Encoder::default(), 9, &mut bytes);
+    // The second says the same again, by another shard: it has to wait for the record of the first.
+    let clients = [cluster.client((0, 0)), cluster.client((0, 1))];
+    for client in clients {
+        cluster.send(client, &bytes);
+    }
+    cluster.run(Duration::from_millis(300));
+    assert_eq!(weights(&cluster), [50; 6], "all know it, and work by it");
+    assert!(clients.iter().all(|client| cluster.receive(*client).is_none()));
+    assert!(!cluster.shards[&(0, 0)].is_drained(), "it owes two answers");
+    cluster.sync(0);
+    cluster.run(Duration::from_millis(10));
+    for (client, applied) in clients.into_iter().zip([true, false]) {
+        let answer = cluster.receive(client).expect("it is durable");
+        let changed = Changed::parse(&Frame::split(&answer, answer.len()).unwrap().unwrap()).unwrap();
+        assert_eq!(changed.applied, applied);
+    }
+
+    // A disk that takes nothing more: the client is told that it can't be sure.
+    cluster.unsynced.insert(0);
+    let mut bytes = Vec::new();
+    Change { weight: 70, ..WEIGHT }.encode(&mut Encoder::default(), 9, &mut bytes);
+    cluster.send(clients[0], &bytes);
+    assert_eq!(cluster.answer(clients[0]).code(), Some(ErrorCode::MaybeApplied));
+    cluster.sync(0);
+    let again = say(&mut cluster, (1, 0), Change { weight: 70, ..WEIGHT }).unwrap();
+    assert!(!again.applied && again.version == 0, "said again, it does no harm");
+    cluster.nobody_owes_an_answer();
+}
+
+/// Founders that were configured apart: each names the other, and both values.
+#[test]
+fn founders_that_differ_say_in_what() {
+    let serving = |cluster: &Cluster| cluster.shards.values().any(|shard| shard.view().is_serving());
+    let told = |cluster: &Cluster, node: usize| {
+        let notes = cluster.notes.iter().filter(|(by, _)| *by == node);
+        notes.map(|(_, note)| note.clone()).collect::<Vec<_>>().join("\n")
+    };
+    let cluster = Cluster::founded_apart(2, |node| (b"", if node == 0 { 16 } else { 32 }, 3));
+    assert!(!serving(&cluster));
+    for (node, sentence) in [
+        (0, "n1 was started with --partitions 32 --replicas 3, this node with --partitions 16 --replicas 3"),
+        (1, "n0 was started with --partitions 16 --replicas 3, this node with --partitions 32 --replicas 3"),
+    ] {
+        let told = told(&cluster, node);
+        assert!(told.contains(sentence) && told.lines().count() == 1, "{told}");
+    }
+
+    let cluster = Cluster::founded_apart(2, |node| (b"", 16, if node == 0 { 2 } else { 3 }));
+    assert!(!serving(&cluster) && told(&cluster, 1).contains("--replicas 2, this node with"));
+
+    let cluster = Cluster::founded_apart(2, |node| (if node == 0 { b"one" } else { b"two" }, 16, 3));
+    assert!(!serving(&cluster));
+    let both = [told(&cluster, 0), told(&cluster, 1)];
+    assert!(both.iter().all(|told| told.contains("the secret is not this cluster's")), "{both:?}");
+    assert!(both.iter().any(|told| told.contains(" refuses this node")), "{both:?}");
+    assert!(both.iter().any(|told| told.contains("this node refuses n")), "{both:?}");
 }

@@ -35,6 +35,9 @@ enum Event {
 pub(super) struct Cluster {
     pub(super) shards: BTreeMap<At, Shard>,
     names: Vec<String>,
+    /// Where each process is: of a clone, elsewhere than its name says.
+    hosts: Vec<String>,
+    founders: usize,
     shards_each: u16,
     /// What each shard appended, in all its lives.
     logs: BTreeMap<At, Vec<Vec<u8>>>,
@@ -57,8 +60,12 @@ pub(super) struct Cluster {
     /// These nodes are of a version that doesn't know frames of this kind.
     pub(super) older: BTreeSet<(usize, Kind)>,
     /// The last record of each shard that isn't synced.
-    pending: BTreeMap<At, u64>,
+    pub(super) pending: BTreeMap<At, u64>,
     pub(super) now: Now,
+    /// Secret, Q and N of each node, where they are to differ.
+    founded: fn(usize) -> (&'static [u8], u32, u8),
+    /// What each process has said to whoever runs it.
+    pub(super) notes: Vec<(usize, String)>,
     next_connection: u64,
     next_client: usize,
     starts: u64,
@@ -123,6 +130,8 @@ impl Cluster {
         let mut cluster = Self {
             shards: BTreeMap::new(),
             names: (0..nodes).map(|node| format!("n{node}")).collect(),
+            hosts: (0..nodes).map(|node| format!("n{node}")).collect(),
+            founders: nodes,
             shards_each,
             logs: BTreeMap::new(),
             options,
@@ -138,6 +147,8 @@ impl Cluster {
             older: BTreeSet::new(),
             pending: BTreeMap::new(),
             now: Now { monotonic: Instant(1), wall: WallTime(1_000_000) },
+            founded: |_| (b"", 16, 3),
+            notes: Vec::new(),
             next_connection: 0,
             next_client: 0,
             starts: 0,
@@ -147,28 +158,44 @@ impl Cluster {
         cluster
     }
 
+    /// Founders that were given secrets, Q and N of their own.
+    pub(super) fn founded_apart(nodes: usize, founded: fn(usize) -> (&'static [u8], u32, u8)) -> Self {
+        let mut cluster = Self::new(nodes, 1);
+        (0..nodes).for_each(|node| cluster.kill(node));
+        cluster.run(Duration::from_secs(1));
+        (cluster.logs, cluster.notes, cluster.founded) = (BTreeMap::new(), Vec::new(), founded);
+        (0..nodes).for_each(|node| cluster.start(node));
+        cluster.run(Duration::from_secs(10));
+        cluster
+    }
+
     pub(super) fn start(&mut self, node: usize) {
-        let cluster = cluster_id("test", self.names.iter().map(String::as_str));
+        let founders = &self.names[..self.founders];
+        let cluster = cluster_id("test", founders.iter().map(String::as_str));
         let name: Arc<str> = self.names[node].as_str().into();
-        let list = self.names.iter().map(|name| Founder {
+        let list = founders.iter().map(|name| Founder {
             name: name.as_str().into(),
             host: name.as_str().into(),
             port: 1,
         });
         let founders = Founders::new(list.collect(), &name).unwrap();
+        self.starts += 1;
+        let life = 1000 + self.starts;
         for shard in 0..self.shards_each {
             let ports: Vec<u16> = (0..self.shards_each).map(|shard| 100 + shard).collect();
             let place = NodePlace {
-                host: name.clone(),
+                host: self.hosts[node].as_str().into(),
                 ordinary_port: 1,
                 shard_ports: ports.into(),
                 weight: 100,
                 data_center: self.places[node].0.as_str().into(),
                 rack: self.places[node].1.as_str().into(),
             };
-            let partitions = Partitions::new(16).unwrap();
-            let membership = MembershipOptions { partitions, replicas: 3 };
-            let mut membership = Membership::new(cluster, &name, place, &founders, false, membership);
+            let (secret, partitions, replicas) = (self.founded)(node);
+            let partitions = Partitions::new(partitions).unwrap();
+            let membership = MembershipOptions { partitions, replicas };
+            let mut membership =
+                Membership::new(cluster, &name, place, &founders, false, membership).with_life(life);
             let records = |shard| self.logs.get(&(node, shard)).cloned().unwrap_or_default();
             let remembered = records(0).into_iter().rev().find_map(|record| match Record::parse(&record) {
                 Ok(Record::Members(members)) => Some(members),
@@ -179,6 +206,7 @@ impl Cluster {
             }
             let mut options = ShardOptions::single("test");
             (options.shard, options.shards) = (ShardId(shard), self.shards_each);
+            (options.secret, options.replicas) = (secret.into(), replicas);
             (self.options)(&mut options);
             self.starts += 1;
             let prng = Prng::from_seed(self.starts);
@@ -192,6 +220,21 @@ impl Cluster {
             }
             self.shards.insert((node, shard), started);
         }
+    }
+
+    /// A second process under this node's name, elsewhere, with a copy of its disk or without one: which it is.
+    pub(super) fn start_clone(&mut self, of: usize, copied: bool) -> usize {
+        let clone = self.names.len();
+        self.names.push(self.names[of].clone());
+        self.hosts.push(format!("clone{clone}"));
+        self.places.push(self.places[of].clone());
+        if copied {
+            let logs: Vec<_> =
+                self.logs.iter().filter(|(at, _)| at.0 == of).map(|(at, log)| (at.1, log.clone())).collect();
+            self.logs.extend(logs.into_iter().map(|(shard, log)| ((clone, shard), log)));
+        }
+        self.start(clone);
+        clone
     }
 
     /// As SIGKILL does: the others' connections break, nothing of it is left.
@@ -274,10 +317,12 @@ impl Cluster {
             let sequence = append.sequence;
             if self.unsynced.contains(&at.0) {
                 self.pending.insert(at, sequence);
+                self.notes.extend(out.notes.drain(..).map(|note| (at.0, note)));
                 return self.carry_out(at, out);
             }
             shard.handle(self.now, Input::Appended { sequence }, &mut out);
         }
+        self.notes.extend(out.notes.drain(..).map(|note| (at.0, note)));
         self.carry_out(at, out);
     }
 
@@ -332,7 +377,7 @@ impl Cluster {
     }
 
     fn dial(&mut self, from: At, dial: &Dial) {
-        let node = self.names.iter().position(|name| **name == *dial.host).unwrap();
+        let node = self.hosts.iter().position(|name| **name == *dial.host).unwrap();
         // The kernel picks a shard for a call to the ordinary port: the last one, to be awkward.
         let shard = if dial.port == 1 { self.shards_each - 1 } else { dial.port - 100 };
         let to = (node, shard);

@@ -6,6 +6,7 @@ mod cluster;
 mod departed;
 mod fallbacks;
 mod heirs;
+mod lives;
 mod regroup;
 mod stories;
 mod suspicion;

@@ -106,6 +106,8 @@ fn gossip_with_impossible_counters_is_ignored() {
         change: 0,
         step: 0,
         lacking: vec![],
+        life: 0,
+        succeeds: 0,
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();

@@ -1,0 +1,173 @@
+//! Machines that should not be there: a second process under a node's name, and removed machines that come back.
+//!
+//! P13: a removed or cloned identity is fenced. Which of two processes is the node is decided by the core; the operator
+//! stops the second one when the faults are over, and starts the first again if that was fenced.
+
+use ringmain::id::NodeId;
+use ringmain::time::{Duration, Instant};
+
+use super::{At, Event, World};
+use crate::checkers::{Promise, Violation};
+use crate::disk::ShardLog;
+
+/// When nothing befalls anybody any more, a name stays with one process for so long.
+const STILL: Duration = Duration::from_secs(5);
+/// The first process has so long until it serves again.
+const RECOVERY: Duration = Duration::from_secs(20);
+/// A removed machine comes back within this time.
+const RETURN_WITHIN: Duration = Duration::from_secs(20);
+/// Or looks again whether it may.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// When two processes that serve had one name.
+#[derive(Debug, Default)]
+pub(super) struct Doubled {
+    since: Option<Instant>,
+    over: Vec<(Instant, Instant)>,
+}
+
+impl Doubled {
+    fn note(&mut self, now: Instant, is_doubled: bool) {
+        if is_doubled {
+            self.since.get_or_insert(now);
+        } else if let Some(since) = self.since.take() {
+            self.over.push((since, now));
+        }
+    }
+
+    /// Each time of it until now: from when, until when.
+    pub(super) fn until(&self, now: Instant) -> Vec<(Instant, Instant)> {
+        let lasts = self.since.map(|since| (since, now));
+        self.over.iter().copied().chain(lasts).collect()
+    }
+}
+
+impl World {
+    /// This node's process has changed: do two serve under its name now? One that was turned away never does, and one
+    /// that is fenced does no more.
+    pub(super) fn watch_names(&mut self, node: usize) {
+        let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return };
+        if ![first, second].contains(&node) {
+            return;
+        }
+        let serves = |node: usize| {
+            let mut shards = self.nodes[node].all_running().iter().map(|running| running.shard.view());
+            shards.any(|view| view.is_serving() && !view.is_fenced())
+        };
+        let is_doubled = serves(first) && serves(second);
+        self.doubled.note(self.now, is_doubled);
+    }
+
+    /// A second process starts under a node's name, unless that is lost anyway.
+    pub(super) fn start_second(&mut self, copied: bool) {
+        let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return };
+        // An old disk shows what was deleted until somebody repairs it.
+        let is_allowed = (!copied || self.plan.converges()) && self.may_destroy(first);
+        if self.nodes[first].is_gone || self.nodes[second].is_up() || !is_allowed {
+            return;
+        }
+        if copied && let Some(images) = self.nodes[first].images.last().cloned() {
+            self.nodes[second].logs.iter_mut().zip(&images).for_each(|(log, image)| log.restore(image));
+        }
+        self.start(second);
+    }
+
+    /// The faults are over, and some time has passed: a name has one process that serves under it. Then the operator
+    /// stops the second one for good, and starts the first again if that is fenced. Returns when all is at rest.
+    pub(super) fn settle_names(&mut self, rested: Instant) -> Instant {
+        let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return rested };
+        if !self.nodes[second].is_up() || self.violation.is_some() {
+            return rested;
+        }
+        let before = self.incarnation_of(first);
+        self.run_until(rested + STILL);
+        if self.violation.is_some() {
+            return self.now;
+        }
+        let both = self.serves(first) && self.serves(second);
+        if both || self.incarnation_of(first) != before {
+            let name = &self.nodes[first].name;
+            self.break_membership(format!(
+                "two processes under the name {name} take the node from one another"
+            ));
+            return self.now;
+        }
+        self.count_destroyed(second);
+        self.kill(second);
+        let is_fenced = |running: &super::process::Running| running.shard.view().is_fenced();
+        if self.nodes[first].all_running().iter().any(is_fenced) {
+            if !self.plan.durable {
+                self.count_destroyed(first);
+            }
+            self.kill(first);
+            self.start(first);
+        }
+        self.run_until(self.now + RECOVERY);
+        self.now
+    }
+
+    /// The greatest incarnation that anybody knows of a node.
+    fn incarnation_of(&self, node: usize) -> u64 {
+        let id = self.id_of(node);
+        let members = self.views().filter_map(|view| view.member(id));
+        members.map(|member| member.oneself.incarnation.0).max().unwrap_or(0)
+    }
+
+    fn serves(&self, node: usize) -> bool {
+        self.nodes[node].all_running().first().is_some_and(|running| running.shard.view().is_serving())
+    }
+
+    /// Whoever has heard that another took its name over says nothing in that name any more.
+    pub(super) fn check_not_fenced(&mut self, at: At, deed: &str) {
+        if self.nodes[at.node].running(at.shard).shard.view().is_fenced() {
+            let name = &self.nodes[at.node].name;
+            self.break_membership(format!("a process of the name {name} that was fenced {deed}"));
+        }
+    }
+
+    /// A machine that the operator has removed comes back some time: with its disk, or with another one.
+    pub(super) fn plan_return(&mut self, node: usize) {
+        if !self.plan.returns {
+            return;
+        }
+        if self.prng.chance(0.5) {
+            self.nodes[node].logs.iter_mut().for_each(ShardLog::wipe);
+        }
+        let after = Duration(self.prng.below(RETURN_WITHIN.0));
+        self.heap.plan(self.now + after, Event::Return(node));
+    }
+
+    /// Not before all who are up have heard that it was removed: until then it would be a member like any other.
+    pub(super) fn come_back(&mut self, node: usize) {
+        let id = self.id_of(node);
+        let counts = |member: &ringmain::membership::Member| !member.is_removed();
+        let is_known = self.views().all(|view| !view.member(id).is_some_and(counts));
+        if is_known && self.removal_is_settled(id) {
+            self.nodes[node].is_back = true;
+            self.start(node);
+        } else if self.now.since(Instant(0)) < self.plan.span {
+            self.heap.plan(self.now + LOOK_AGAIN, Event::Return(node));
+        }
+    }
+
+    /// Somebody who serves works by a ring without it.
+    fn removal_is_settled(&self, id: NodeId) -> bool {
+        self.views()
+            .any(|view| view.is_serving() && view.ring.members().iter().all(|member| member.node != id))
+    }
+
+    /// At rest no machine that was removed serves, however it came back.
+    pub(super) fn check_removed_are_out(&mut self) {
+        for node in 0..self.plan.machines() {
+            if self.nodes[node].is_back && self.serves(node) {
+                let name = &self.nodes[node].name;
+                self.break_membership(format!("{name} was removed, came back, and serves"));
+            }
+        }
+    }
+
+    fn break_membership(&mut self, sentence: String) {
+        let (promise, operations) = (Promise::Membership, Vec::new());
+        self.violation.get_or_insert(Violation { promise, key: None, sentence, operations });
+    }
+}

@@ -1,5 +1,7 @@
 //! What is done to the cluster, as far as the promises allow it.
 
+use ringmain::id::NodeId;
+use ringmain::membership::{Member, View};
 use ringmain::shard::Machine;
 use ringmain::time::{Duration, Instant};
 
@@ -45,7 +47,7 @@ impl World {
         if !self.nodes[node].is_up() || self.nodes[node].ending.is_some() || self.nodes[node].is_gone {
             return;
         }
-        if !self.plan.durable && !self.may_destroy(node) {
+        if !self.plan.durable && !(self.may_destroy(node) && self.are_removals_known_without(node)) {
             // In memory mode every crash destroys copies: this one would be one too many.
             return self.pause(node, end.down);
         }
@@ -59,6 +61,23 @@ impl World {
         }
     }
 
+    /// Does somebody else who serves know who has been removed? A cluster that has forgotten all of it takes its founders'
+    /// list for true, and only its operator could tell it better.
+    fn are_removals_known_without(&self, node: usize) -> bool {
+        let is_removed = |view: &View, id: NodeId| view.member(id).is_some_and(Member::is_removed);
+        let known: Vec<NodeId> = self
+            .removed
+            .iter()
+            .copied()
+            .filter(|&id| self.views().any(|view| is_removed(view, id)))
+            .collect();
+        let others = self.present().into_iter().filter(|&other| other != node);
+        let others = others.map(|other| &self.nodes[other]).filter(|other| other.ending.is_none());
+        let views: Vec<_> = others.filter_map(|other| other.all_running().first()).collect();
+        let mut views = views.iter().map(|running| running.shard.view()).filter(|view| view.is_serving());
+        known.is_empty() || views.any(|view| known.iter().all(|&id| is_removed(view, id)))
+    }
+
     /// The end of a process, and what becomes of its disk.
     pub(super) fn end(&mut self, node: usize) {
         let Some(ending) = self.nodes[node].ending.take() else { return };
@@ -66,7 +85,9 @@ impl World {
         // An old disk shows what was deleted until somebody repairs it.
         let repairs = fate != DiskFate::OldImage || self.plan.converges();
         if fate != DiskFate::Kept {
-            if repairs && self.may_destroy(node) {
+            // Of two that end at once in memory mode the first leaves the second.
+            let is_known = !self.plan.durable || self.are_removals_known_without(node);
+            if repairs && is_known && self.may_destroy(node) {
                 self.count_destroyed(node);
             } else {
                 debug_assert!(self.plan.durable, "nothing was minted since this was allowed");

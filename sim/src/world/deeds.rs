@@ -47,7 +47,8 @@ impl World {
         if !self.nodes[node].is_up() || self.nodes[node].ending.is_some() || self.nodes[node].is_gone {
             return;
         }
-        if !self.plan.durable && !(self.may_destroy(node) && self.are_removals_known_without(node)) {
+        let may_lose_all = self.may_destroy(node) && self.are_removals_known_without(node);
+        if !self.plan.durable && !may_lose_all {
             // In memory mode every crash destroys copies: this one would be one too many.
             return self.pause(node, end.down);
         }

@@ -69,6 +69,8 @@ impl World {
         if copied && let Some(images) = self.nodes[first].images.last().cloned() {
             self.nodes[second].logs.iter_mut().zip(&images).for_each(|(log, image)| log.restore(image));
         }
+        // If it is the first that will be fenced, what it has is gone with it until it is started again.
+        self.count_destroyed(first);
         self.start(second);
     }
 

@@ -94,8 +94,8 @@ impl World {
         let view = machine.all_running().first()?.shard.view().clone();
         let is_member = view.myself().intent == Intent::Member;
         let is_lost = matches!(word, Word::Remove(lost) | Word::Replace(lost, _) if self.nodes[lost].is_gone);
-        (is_member && (view.is_serving() || is_lost) && !machine.is_paused() && machine.ending.is_none())
-            .then_some((node, view))
+        let hears = !machine.is_paused() && machine.ending.is_none() && !view.is_fenced();
+        (is_member && hears && (view.is_serving() || is_lost)).then_some((node, view))
     }
 
     /// If the spare that was to take a lost machine's place has become a member meanwhile, that place is dropped.

@@ -56,6 +56,20 @@ impl World {
         };
         let is_doubled = serves(first) && serves(second);
         self.doubled.note(self.now, is_doubled);
+        if self.is_fenced(node) {
+            self.count_gone(node);
+        }
+    }
+
+    fn is_fenced(&self, node: usize) -> bool {
+        self.nodes[node].all_running().iter().any(|running| running.shard.view().is_fenced())
+    }
+
+    /// What a fenced process has is gone with it until it is started again, if that ever happens.
+    fn count_gone(&mut self, node: usize) {
+        if self.fenced.insert((node, self.nodes[node].life)) {
+            self.count_destroyed(node);
+        }
     }
 
     /// A second process starts under a node's name, unless that is lost anyway.
@@ -69,8 +83,6 @@ impl World {
         if copied && let Some(images) = self.nodes[first].images.last().cloned() {
             self.nodes[second].logs.iter_mut().zip(&images).for_each(|(log, image)| log.restore(image));
         }
-        // If it is the first that will be fenced, what it has is gone with it until it is started again.
-        self.count_destroyed(first);
         self.start(second);
     }
 
@@ -94,13 +106,9 @@ impl World {
             ));
             return self.now;
         }
-        self.count_destroyed(second);
+        self.count_gone(second);
         self.kill(second);
-        let is_fenced = |running: &super::process::Running| running.shard.view().is_fenced();
-        if self.nodes[first].all_running().iter().any(is_fenced) {
-            if !self.plan.durable {
-                self.count_destroyed(first);
-            }
+        if self.is_fenced(first) {
             self.kill(first);
             self.start(first);
         }

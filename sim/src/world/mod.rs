@@ -83,6 +83,8 @@ pub struct World {
     settled: Vec<Settled>,
     /// When two processes that serve had one name.
     doubled: clones::Doubled,
+    /// The processes, by node and life, that were fenced.
+    fenced: BTreeSet<(usize, u32)>,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -124,6 +126,7 @@ impl World {
             unsettled: Vec::new(),
             settled: Vec::new(),
             doubled: clones::Doubled::default(),
+            fenced: BTreeSet::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,

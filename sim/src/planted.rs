@@ -38,7 +38,14 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 22] = [
+    Planted {
+        name: "compaction-drops-tombstones",
+        bug: Bug::CompactionDropsTombstones,
+        shipped: "3: bitcask #82",
+        breaks: &[NoResurrection, Durability, HonestContext, Overlap],
+        seeds: 1_000,
+    },
     Planted {
         name: "hints-forgotten-at-restart",
         bug: Bug::HintsForgottenAtRestart,
@@ -191,13 +198,12 @@ pub const PLANTED: [Planted; 21] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 7] = [
+pub const WAITING: [Waiting; 6] = [
     Waiting {
         bug: "6: hints are drained before ownership moves",
         until: "owners that are lost more often while only hints hold a write",
     },
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
-    Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
     Waiting {
         bug: "8: segment ids from the monotonic clock (the crash images find it)",

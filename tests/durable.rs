@@ -251,7 +251,8 @@ fn a_directory_that_can_not_be_used_is_refused_in_one_sentence() {
         let arguments = ["serve", "--pin=false", &listen, &name, &data];
         let shards =
             if more.iter().any(|one| one.starts_with("--shards")) { &[][..] } else { &["--shards=1"] };
-        run(&[&arguments[..], &SMALL, shards, more].concat())
+        let small = if more.iter().any(|one| one.starts_with("--value")) { &[][..] } else { &SMALL };
+        run(&[&arguments[..], small, shards, more].concat())
     };
     let refused = |ended: Ended, words: &str| {
         assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -69,6 +69,7 @@ impl<M: Machine> ShardLoop<M> {
                 self.doorbell.wake_up();
             }
         }
+        self.host.stop_log();
         self.host.settle_log();
         self.finish_log();
         self.net.shut(clock::monotonic() + LINGER);

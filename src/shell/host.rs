@@ -156,7 +156,14 @@ impl<M: Machine> Host<M> {
         self.log.as_ref().is_some_and(Log::is_busy)
     }
 
-    /// Have all records synced that are written.
+    /// The log begins nothing more that can wait for the next start.
+    pub(super) fn stop_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.stop();
+        }
+    }
+
+    /// Have all records synced.
     pub(super) fn settle_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.settle();

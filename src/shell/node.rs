@@ -76,7 +76,11 @@ pub fn serve_node(config: &Config, ready: impl FnOnce(&Server)) -> Result<(), No
         ready(server);
     };
     let data = Data::open(config, plan.cluster, &plan.name).map_err(StartError::from)?;
-    Ok(serve_logged(&options, move |start| plan.shard(&start, data.as_deref()), ready)?)
+    // The directory is locked until the last shard has left.
+    let kept = data.clone();
+    let served = serve_logged(&options, move |start| plan.shard(&start, data.as_deref()), ready);
+    drop(kept);
+    Ok(served?)
 }
 
 /// What all shards of a node are made from.

@@ -89,6 +89,7 @@ pub(super) struct Log {
     room_again: Option<Instant>,
     has_room: bool,
     is_behind: bool,
+    is_stopping: bool,
     now: Instant,
 }
 
@@ -148,6 +149,7 @@ impl Log {
             room_again: None,
             has_room: true,
             is_behind: false,
+            is_stopping: false,
             now: Instant(0),
         })
     }
@@ -215,8 +217,8 @@ impl Log {
     /// When it wants to go on by itself.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         // What is on its way wakes the shard when it ends.
-        let own = [self.sync_by, self.mark_by].into_iter().flatten().filter(|_| !self.is_under_way());
-        own.chain(self.room_again).min()
+        let all = [self.sync_by, self.mark_by, self.room_again];
+        all.into_iter().flatten().filter(|_| !self.is_under_way()).min()
     }
 
     /// The end of a turn: begin what can be begun.
@@ -234,10 +236,15 @@ impl Log {
         self.write_mark(net);
     }
 
-    /// Before the end: have all that was written synced, whatever `sync` says.
-    pub(super) fn settle(&mut self) {
+    /// The end is near: begin nothing that can wait for the next start.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
         self.mark_by = self.mark_by.map(|_| self.now);
-        if self.writer.durable() < self.writer.last() {
+    }
+
+    /// Have all that was appended synced, whatever `sync` says.
+    pub(super) fn settle(&mut self) {
+        if self.writer.durable() < self.writer.last() || !self.waiting.records.is_empty() {
             self.sync_by = Some(self.now);
         }
     }
@@ -309,6 +316,7 @@ impl Log {
     /// Go on with a compaction, or look for one that is worth it.
     fn compact(&mut self) {
         match self.compaction {
+            _ if self.is_stopping => {}
             None if self.choose_at <= self.now => {
                 self.choose_at = self.now + CHOOSE_EVERY;
                 let chosen = self.liveness.choose(&self.table, !self.has_room);
@@ -471,6 +479,10 @@ impl Log {
         self.table.on_persisted();
         if let Some(segment) = self.change.take().and_then(|change| change.granted) {
             self.writer.add_segment(&self.table, segment);
+            if self.sync == Sync::Never {
+                // The segment before it can be sealed only when it is durable.
+                self.sync_by = Some(self.now);
+            }
         }
     }
 

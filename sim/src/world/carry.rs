@@ -15,6 +15,8 @@ use crate::network::{End, Side};
 const BETWEEN_SHARDS: Duration = Duration::from_micros(10);
 /// A group of records takes so long to stable storage, and up to as much again.
 const SYNC: Duration = Duration::from_micros(300);
+/// A full disk is tried again so often.
+const FULL_AGAIN: Duration = Duration::from_millis(100);
 /// The port that all shards of a node share, and the first of their own.
 pub(super) const ORDINARY_PORT: u16 = 1;
 pub(super) const FIRST_PORT: u16 = 100;
@@ -130,7 +132,9 @@ impl World {
     fn plan_sync(&mut self, at: At) {
         let full_until = self.nodes[at.node].full_until;
         let takes = SYNC + Duration(self.prng.below(SYNC.0));
-        self.heap.plan(self.now.max(full_until) + takes, Event::Sync(at));
+        // A full disk is tried again and again: there may be room sooner.
+        let again = full_until.min(self.now + FULL_AGAIN).max(self.now);
+        self.heap.plan(again + takes, Event::Sync(at));
     }
 
     /// All that was appended so far goes to stable storage in one sync.

@@ -322,16 +322,20 @@ impl Log {
                 let chosen = self.liveness.choose(&self.table, !self.has_room);
                 self.compaction = chosen.map(|(segment, range)| Compaction::Chosen(segment, range));
             }
-            Some(Compaction::Copied(segment, through)) if self.writer.durable() >= through => {
-                if self.change.is_none() {
-                    self.compaction = None;
-                    self.liveness.on_released(segment);
-                    self.table.release(segment);
-                    self.persist(None);
-                }
+            Some(Compaction::Copied(segment, through))
+                if self.writer.durable() >= through && self.change.is_none() =>
+            {
+                self.compaction = None;
+                self.liveness.on_released(segment);
+                self.table.release(segment);
+                self.persist(None);
             }
             // What was copied must be durable, whatever is said to be enough otherwise.
-            Some(Compaction::Copied(..)) if self.sync == Sync::Never => self.sync_by = Some(self.now),
+            Some(Compaction::Copied(_, through))
+                if self.sync == Sync::Never && self.writer.durable() < through =>
+            {
+                self.sync_by = Some(self.now);
+            }
             _ => {}
         }
     }

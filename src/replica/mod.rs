@@ -86,6 +86,8 @@ pub type Replaced = SmallVec<[OperationId; 1]>;
 pub struct Replica<F = NoFailpoints> {
     index: Index,
     minter: Minter<F>,
+    /// Records of the log that cover nothing any more, since they were last taken.
+    dead: Vec<u64>,
 }
 
 impl Replica {
@@ -98,7 +100,8 @@ impl Replica {
 impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
-        Self { index: Index::new(partitions), minter: Minter::new(actor_id, state_bytes_max, failpoints) }
+        let minter = Minter::new(actor_id, state_bytes_max, failpoints);
+        Self { index: Index::new(partitions), minter, dead: Vec::new() }
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
@@ -114,11 +117,11 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
-        let minter = &mut self.minter;
+        let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
             let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own)?;
             if applied != Applied::Before {
-                entry.appended = appended;
+                cover(entry, appended, dead);
             }
             Ok(applied)
         })
@@ -151,7 +154,7 @@ impl<F: Failpoints> Replica<F> {
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
     /// will cover it, if so.
     pub fn merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>, appended: u64) -> bool {
-        let Minter { superseded, failpoints, .. } = &mut self.minter;
+        let (Minter { superseded, failpoints, .. }, dead) = (&mut self.minter, &mut self.dead);
         self.index.update(place.partition, place.token, place.key, |entry| {
             if !entry.state.would_change(theirs) {
                 return false;
@@ -164,15 +167,16 @@ impl<F: Failpoints> Replica<F> {
             if F::WATCHED {
                 watch_merge(&mut entry.state, theirs, &*failpoints);
             }
-            entry.appended = appended;
+            cover(entry, appended, dead);
             true
         })
     }
 
     /// Another log record is about to cover a key's state, with more than the last one; false if there is no state.
     pub fn cover(&mut self, place: Place<'_>, appended: u64) -> bool {
+        let dead = &mut self.dead;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            entry.appended = appended;
+            cover(entry, appended, dead);
             !entry.state.is_empty()
         })
     }
@@ -184,6 +188,8 @@ impl<F: Failpoints> Replica<F> {
 
     /// These copies are the owners' now, and none is here any more.
     pub fn give_up(&mut self, partition: PartitionId) {
+        let records = self.index.partition(partition).map(|entry| entry.appended);
+        self.dead.extend(records.filter(|record| *record != 0));
         self.index.clear(partition);
     }
 
@@ -202,9 +208,32 @@ impl<F: Failpoints> Replica<F> {
         self.index.take_changes()
     }
 
+    /// Writes that others have replaced, as far as they are remembered, the oldest first.
+    pub fn replaced(&self) -> impl Iterator<Item = OperationId> {
+        self.minter.superseded.iter()
+    }
+
+    /// This record of the log covers no key.
+    pub fn note_dead(&mut self, record: u64) {
+        self.dead.push(record);
+    }
+
+    /// Records of the log that cover no key any more, since the last call.
+    pub fn take_dead(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.dead.drain(..)
+    }
+
     /// The copies themselves, to be looked at.
     pub const fn index(&self) -> &Index {
         &self.index
+    }
+}
+
+/// This record covers the entry from now on, and the one before it nothing.
+fn cover(entry: &mut Entry, appended: u64, dead: &mut Vec<u64>) {
+    let before = std::mem::replace(&mut entry.appended, appended);
+    if before != 0 {
+        dead.push(before);
     }
 }
 

@@ -30,6 +30,11 @@ impl Superseded {
             && self.known.find(hash(operation), |known| *known == operation).is_some()
     }
 
+    /// All that are remembered, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = OperationId> {
+        self.order.iter().copied()
+    }
+
     /// These versions are about to be replaced, here or at whoever told of it. True if any of them was news.
     pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>) -> bool {
         let mut is_news = false;

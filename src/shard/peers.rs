@@ -158,6 +158,13 @@ impl<F: Failpoints> Shard<F> {
         if !self.holds(place) {
             return self.refuse_peer(connection, request_id, out);
         }
+        if let Some(message) = self.log_refusal() {
+            let error = ErrorAnswer::new(ErrorCode::Unavailable, message);
+            let encoder = &mut self.encoder;
+            return out.deliver(connection, true, |bytes| {
+                error.encode(encoder, request_id, Flags::NONE, bytes);
+            });
+        }
         let Ok(state) = state_from_wire(&replicate.state) else {
             return self.refuse_peer(connection, request_id, out);
         };

@@ -34,7 +34,7 @@ pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
 const FOUNDERS_MAX: usize = 7;
 /// Of a segment of a log: small, so that a run fills several.
-const SEGMENT_BYTES: u32 = 32 << 10;
+const SEGMENT_BYTES: u32 = 512 << 10;
 /// Room for a run's records many times over: a full disk is a deed of its own.
 const SEGMENTS: u32 = 1 << 10;
 /// A node's monotonic clock says this when its machine has just started.

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
+use crate::storage::log::Range;
 use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
@@ -119,7 +120,7 @@ impl<F: Failpoints> Replica<F> {
     ) -> Result<Applied, Refused> {
         let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own)?;
+            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own, appended)?;
             if applied != Applied::Before {
                 cover(entry, appended, dead);
             }
@@ -137,8 +138,9 @@ impl<F: Failpoints> Replica<F> {
         state: &mut Siblings<Bytes>,
         last: Option<Actor>,
         write: Write<'_>,
+        appended: u64,
     ) -> Result<Applied, Refused> {
-        self.minter.apply(now, key, state, write, Record::Anothers(last))
+        self.minter.apply(now, key, state, write, Record::Anothers(last), appended)
     }
 
     /// Was this write applied here, or elsewhere as far as is known, and replaced since?
@@ -146,9 +148,10 @@ impl<F: Failpoints> Replica<F> {
         self.minter.superseded.contains(operation)
     }
 
-    /// Another replica has replaced what these writes had left; true if that was news.
-    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) -> bool {
-        self.minter.superseded.remember(replaced)
+    /// Another replica has replaced what these writes had left; true if that was news. `record` is that of the log which
+    /// says so, or will.
+    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>, record: u64) -> bool {
+        self.minter.superseded.remember(replaced, record)
     }
 
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
@@ -162,7 +165,9 @@ impl<F: Failpoints> Replica<F> {
             if F::WATCHED && expires_by(&entry.state, theirs) {
                 failpoints.reached(Rare::ExpiredElsewhere);
             }
-            superseded.remember(entry.state.replaced_in(theirs).map(|version| version.operation));
+            // The record of before has the versions, and this one lacks them.
+            let gone = entry.state.replaced_in(theirs).map(|version| version.operation);
+            superseded.remember(gone, entry.appended);
             entry.state.merge(theirs);
             if F::WATCHED {
                 watch_merge(&mut entry.state, theirs, &*failpoints);
@@ -208,9 +213,10 @@ impl<F: Failpoints> Replica<F> {
         self.index.take_changes()
     }
 
-    /// Writes that others have replaced, as far as they are remembered, the oldest first.
-    pub fn replaced(&self) -> impl Iterator<Item = OperationId> {
-        self.minter.superseded.iter()
+    /// Writes that others have replaced, as far as only these records of the log say so, the oldest first: from now on the
+    /// one of this sequence does, the next `per_record` of them are in the one after that, and so on.
+    pub fn move_replaced(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {
+        self.minter.superseded.move_to(record, per_record, from)
     }
 
     /// This record of the log covers no key.

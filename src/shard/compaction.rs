@@ -4,14 +4,15 @@
 //! (`appended`); what is covered by a record of the range is appended again, as it is now, under a new sequence. When all was
 //! looked at, the range is told as compacted, and may go once the last of the new records is durable. A tombstone is a
 //! state like another. What says that something is gone is not copied: its segment goes only when nothing older is left
-//! ([`Liveness`](crate::storage::log::Liveness)). Names of replaced writes are written once more, whichever record held them.
+//! ([`Liveness`](crate::storage::log::Liveness)). Names of replaced writes are written once more if a restart would have learned
+//! them from a record of the range.
 //!
 //! A crash at any moment leaves the old records, or both: states merge, so it does no harm that they are there twice.
 
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
-use crate::id::{NodeId, OperationId, PartitionId};
+use crate::id::{NodeId, PartitionId};
 use crate::pace::Claimant;
 use crate::storage::log::Range;
 use crate::time::{Duration, Instant, Now};
@@ -123,11 +124,10 @@ impl<F: Failpoints> Shard<F> {
         if range.contains(self.appends.members) {
             self.append_members(out);
         }
-        let names: Vec<WireOperation> = self
-            .replica
-            .replaced()
-            .map(|OperationId { client, sequence }| WireOperation::new(client, sequence))
-            .collect();
+        // All in one turn: their records are the next, and no other comes between.
+        let names = self.replica.move_replaced(self.next_append(), NAMES_PER_RECORD, range);
+        let names: Vec<WireOperation> =
+            names.iter().map(|name| WireOperation::new(name.client, name.sequence)).collect();
         for names in names.chunks(NAMES_PER_RECORD) {
             let sequence = self.take_append();
             let record = ReplicateWriter {
@@ -143,7 +143,7 @@ impl<F: Failpoints> Shard<F> {
             let start = out.bytes.len();
             record.encode(&mut self.encoder, 0, &mut out.bytes);
             out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: false });
-            // The next compaction writes them again, whichever record holds them.
+            // No key's, and not counted: they are few.
             out.dead.push(sequence);
         }
         self.failpoints.reached(Rare::Compacted);

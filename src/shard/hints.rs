@@ -131,7 +131,9 @@ impl<F: Failpoints> Shard<F> {
             .collect();
         let is_news = self.hints.store.keep(keeping, state, self.next_append())?;
         // A retry of what this state has replaced may come here while no primary can be reached.
-        let are_news = self.replica.remember_replaced(gone.into_iter().chain(replaced_by(replicate)));
+        let are_news = self
+            .replica
+            .remember_replaced(gone.into_iter().chain(replaced_by(replicate)), self.next_append());
         if is_news {
             self.counters.hints_kept += 1;
         }
@@ -159,7 +161,8 @@ impl<F: Failpoints> Shard<F> {
     /// here all the same: a retry of one is not a new write.
     fn remember_writes(&mut self, target: NodeId, key: &[u8]) {
         if let Some(hint) = self.hints.store.find(target, key) {
-            self.replica.remember_replaced(hint.state.versions().iter().map(|version| version.operation));
+            let writes = hint.state.versions().iter().map(|version| version.operation);
+            self.replica.remember_replaced(writes, hint.appended);
         }
     }
 

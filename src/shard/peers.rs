@@ -170,7 +170,7 @@ impl<F: Failpoints> Shard<F> {
         };
         self.counters.replicated_in += 1;
         // A repair may have brought the state before its write did: then the names are news by themselves.
-        let are_news = self.replica.remember_replaced(replaced_by(replicate));
+        let are_news = self.replica.remember_replaced(replaced_by(replicate), self.next_append());
         let is_news = self.replica.merge(place, &state, self.next_append());
         if is_news || (are_news && self.replica.cover(place, self.next_append())) {
             let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();

@@ -81,7 +81,7 @@ impl<F: Failpoints> Shard<F> {
     pub fn recover(&mut self, key: &Replicate<'_>, sequence: u64) -> Result<(), BadRecord> {
         if key.key.is_empty() {
             // Only the names of writes that were replaced, which any record may hold.
-            self.replica.remember_replaced(replaced_by(key));
+            self.replica.remember_replaced(replaced_by(key), sequence);
             self.replica.note_dead(sequence);
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl<F: Failpoints> Shard<F> {
         if self.is_mine(place.partition) {
             let state =
                 state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
-            self.replica.remember_replaced(replaced_by(key));
+            self.replica.remember_replaced(replaced_by(key), sequence);
             if key.hint_for == 0 {
                 if !self.replica.merge(place, &state, sequence) && sequence != 0 {
                     // The later record covers it too, and the segment of the earlier may go.

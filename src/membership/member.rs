@@ -147,8 +147,9 @@ impl Member {
         } else {
             other.oneself > self.oneself
         };
-        let has_returned = self.is_removed() && other.oneself.incarnation > self.oneself.incarnation;
-        if has_returned && failpoints.planted(Bug::RemovedReadmitted) {
+        let is_final = !failpoints.planted(Bug::RemovedReadmitted);
+        let is_another = other.oneself.life != self.oneself.life;
+        if !is_final && self.is_removed() && !other.is_removed() && is_another {
             (self.intent, self.intent_version) = (Intent::Member, self.intent_version + 1);
             changed = true;
         }
@@ -156,7 +157,7 @@ impl Member {
             self.oneself = other.oneself.clone();
             changed = true;
         }
-        if other.word() > self.word() {
+        if other.word(is_final) > self.word(is_final) {
             self.intent = other.intent;
             self.intent_version = other.intent_version;
             self.weight = other.weight;
@@ -172,10 +173,10 @@ impl Member {
         changed
     }
 
-    /// The operator's half, in the order in which it wins: removal is final, then the later word, and of two
+    /// The operator's half, in the order in which it wins: removal `is_final`, then the later word, and of two
     /// words at once (two operators) the same one everywhere.
-    fn word(&self) -> (bool, u64, Intent, u32, &str, &str, NodeId) {
-        let removed = self.intent == Intent::Removed;
+    fn word(&self, is_final: bool) -> (bool, u64, Intent, u32, &str, &str, NodeId) {
+        let removed = is_final && self.intent == Intent::Removed;
         let (center, rack) = (&self.data_center, &self.rack);
         (removed, self.intent_version, self.intent, self.weight, center, rack, self.place)
     }

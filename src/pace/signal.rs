@@ -107,16 +107,16 @@ impl Signal {
         let (seen, are_few) = (self.percentile(), self.count < SAMPLES_FEW);
         self.last = seen;
         self.forget_window(now);
-        let Some(usual) = &mut self.usual else {
-            if is_undisturbed || allowed.is_some() {
-                self.usual = Some(Usual::first(seen));
-                return Verdict::Fine;
-            }
-            return if are_few { Verdict::Unknown } else { Verdict::High };
+        let limit = match (allowed, &self.usual) {
+            (Some(allowed), _) => allowed.0 as f64,
+            (None, Some(usual)) => usual.limit(),
+            (None, None) if is_undisturbed => f64::INFINITY,
+            (None, None) => return if are_few { Verdict::Unknown } else { Verdict::High },
         };
-        let limit = allowed.map_or_else(|| usual.limit(), |allowed| allowed.0 as f64);
-        if is_undisturbed {
-            usual.learn(seen, age.min(WINDOW_MAX));
+        match &mut self.usual {
+            Some(usual) if is_undisturbed => usual.learn(seen, age.min(WINDOW_MAX)),
+            Some(_) => {}
+            None => self.usual = Some(Usual::first(seen)),
         }
         let is_beyond = seen > limit && !are_few;
         self.beyond = if is_beyond { self.beyond + 1 } else { 0 };
@@ -210,6 +210,18 @@ mod tests {
             assert_eq!(signal.judge(now, None, false), Verdict::High);
         }
         assert!(signal.usual.is_none());
+    }
+
+    #[test]
+    fn an_objective_holds_from_the_first_window() {
+        let mut signal = Signal::new(SAMPLES);
+        let mut verdicts = (1..=3).map(|round| {
+            (0..SAMPLES).for_each(|_| signal.add(Duration::from_millis(500)));
+            let now = Instant(0) + Duration::from_millis(50 * round);
+            signal.judge(now, Some(Duration::from_millis(20)), false)
+        });
+        assert_eq!(verdicts.next(), Some(Verdict::Fine), "one window may be noise");
+        assert!(verdicts.all(|verdict| verdict == Verdict::High));
     }
 
     /// A shard that streamed nothing halved its budget three times a second, since one of its windows in six was beyond

@@ -140,8 +140,8 @@ impl<F: Failpoints> Shard<F> {
         if is_read {
             owners[..list.primaries.len()].sort_by_key(|&node| self.view.distance(node));
         }
-        let all = owners.into_iter().chain(fallbacks).filter(|node| !self.view.is_going(*node));
-        all.into_iter().find_map(|node| {
+        let mut all = owners.into_iter().chain(fallbacks).filter(|node| !self.view.is_going(*node));
+        all.find_map(|node| {
             if node == self.view.me {
                 return Some(Nearest::Here);
             }

@@ -19,7 +19,7 @@ const RETURN_WITHIN: Duration = Duration::from_secs(20);
 /// Or looks again whether it may.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// When two processes that serve had one name.
+/// When a second process served under the name of a node that had not given it up.
 #[derive(Debug, Default)]
 pub(super) struct Doubled {
     since: Option<Instant>,
@@ -43,8 +43,8 @@ impl Doubled {
 }
 
 impl World {
-    /// This node's process has changed: do two serve under its name now? One that was turned away never does, and one
-    /// that is fenced does no more.
+    /// This node's process has changed: does a second one serve under its name now? One that was turned away never does,
+    /// and one that is fenced does no more.
     pub(super) fn watch_names(&mut self, node: usize) {
         let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return };
         if ![first, second].contains(&node) {
@@ -54,7 +54,8 @@ impl World {
             let mut shards = self.nodes[node].all_running().iter().map(|running| running.shard.view());
             shards.any(|view| view.is_serving() && !view.is_fenced())
         };
-        let is_doubled = serves(first) && serves(second);
+        // The first holds copies that the second, from an older disk, may lack: down or up, until it is fenced or lost.
+        let is_doubled = serves(second) && !self.nodes[first].is_gone && !self.is_fenced(first);
         self.doubled.note(self.now, is_doubled);
         if self.is_fenced(node) {
             self.count_gone(node);

@@ -44,6 +44,10 @@ impl World {
                 && self.nodes[node].is_gone
             {
                 self.heap.plan(self.now + REPEAT, Event::Word(word));
+                // Whoever has forgotten the removal may have forgotten who joined before it, too.
+                if let Some(spare) = self.spare(&view) {
+                    self.heap.plan(self.now, Event::Word(Word::Join(spare)));
+                }
             }
             return;
         }
@@ -93,7 +97,11 @@ impl World {
         let machine = &self.nodes[node];
         let view = machine.all_running().first()?.shard.view().clone();
         let is_member = view.myself().intent == Intent::Member;
-        let is_lost = matches!(word, Word::Remove(lost) | Word::Replace(lost, _) if self.nodes[lost].is_gone);
+        let is_lost = match word {
+            Word::Remove(lost) | Word::Replace(lost, _) => self.nodes[lost].is_gone,
+            Word::Join(_) => self.nodes.iter().any(|node| node.is_gone),
+            Word::Leave(_) | Word::Weight(..) => false,
+        };
         let hears = !machine.is_paused() && machine.ending.is_none() && !view.is_fenced();
         (is_member && hears && (view.is_serving() || is_lost)).then_some((node, view))
     }
@@ -106,6 +114,13 @@ impl World {
             }
             word => word,
         }
+    }
+
+    /// A machine that runs and could join.
+    fn spare(&self, view: &View) -> Option<usize> {
+        let is_guest =
+            |node: usize| view.member(self.id_of(node)).is_some_and(|member| member.intent == Intent::Guest);
+        (0..self.plan.machines()).find(|&node| self.nodes[node].is_up() && is_guest(node))
     }
 
     fn is_spare(&self, node: usize, view: &View) -> bool {

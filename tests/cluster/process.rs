@@ -115,9 +115,49 @@ impl Process {
         ended.unwrap()
     }
 
+    /// What it is doing, for whoever wonders why it doesn't answer: where its threads are and the time that they have used,
+    /// who waits to be accepted, and what its rings wait for.
+    fn doings(&self) -> String {
+        let process = format!("/proc/{}", self.child.id());
+        let read = |path: String| std::fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
+        let mut doings = format!("server {} has not ended:\n", self.child.id());
+        for thread in entries(&format!("{process}/task")) {
+            let [name, waits_in, call, times] =
+                ["comm", "wchan", "syscall", "schedstat"].map(|file| read(format!("{thread}/{file}")));
+            let lines = [name, waits_in, call, times].map(|text| text.trim().to_owned());
+            doings += &format!(
+                "thread {}, {:?}: {}\n",
+                lines[0],
+                state(&format!("{thread}/stat")),
+                lines[1..].join(", ")
+            );
+        }
+        // State 0A listens: its `rx_queue` are those who wait to be accepted.
+        let sockets = read(format!("{process}/net/tcp"));
+        sockets.lines().filter(|line| line.contains(" 0A ")).for_each(|line| doings += &format!("{line}\n"));
+        for descriptor in entries(&format!("{process}/fd")) {
+            let is_of = |kind: &str| {
+                std::fs::read_link(&descriptor).is_ok_and(|link| link.to_string_lossy().contains(kind))
+            };
+            if is_of("io_uring") || is_of("eventfd") {
+                let number = descriptor.rsplit('/').next().unwrap();
+                let info = read(format!("{process}/fdinfo/{number}"));
+                let info = info.lines().filter(|line| !line.starts_with("  ")).take(40);
+                doings += &format!("descriptor {number}: {}\n", info.collect::<Vec<_>>().join("; "));
+            }
+        }
+        doings
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
+}
+
+/// The paths in a directory.
+fn entries(path: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path().display().to_string()).collect()
 }
 
 /// The state of a process or thread, by its `stat` file: the letter behind the name, which may hold anything.
@@ -127,6 +167,9 @@ fn state(path: &str) -> Option<char> {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() && self.is_running() {
+            eprintln!("{}", self.doings());
+        }
         let _ = self.child.kill();
         let status = self.child.wait();
         if std::thread::panicking() {

@@ -6,9 +6,10 @@
 //! order of their calls, and the writes join as they are acknowledged.
 //!
 //! Membership isn't stable while a second process serves under a node's name (docs/adr/0015): the later one acknowledges
-//! for the node, and the earlier one answers for it until it is fenced, or is down. A read that overlaps such a time may
-//! miss what the other has; any other read is judged, however soon after. Of a write that overlaps one, an acknowledgement may be that of
-//! the process that is fenced later, whose copies are gone with it until it is started again: it counts one fewer.
+//! for the node, and the earlier one answers for it until it is fenced or dead. A read that overlaps such a time may miss
+//! what the other has; any other read is judged, however soon after. Of a write that overlaps one, an acknowledgement may
+//! be that of the process that is fenced later, whose copies are gone with it until it is started again: it counts one
+//! fewer.
 
 use std::collections::BTreeMap;
 

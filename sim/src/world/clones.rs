@@ -54,8 +54,8 @@ impl World {
             let mut shards = self.nodes[node].all_running().iter().map(|running| running.shard.view());
             shards.any(|view| view.is_serving() && !view.is_fenced())
         };
-        // The first holds copies that the second, from an older disk, may lack: down or up, until it is fenced or lost.
-        let is_doubled = serves(second) && !self.nodes[first].is_gone && !self.is_fenced(first);
+        // The first may hold what the second lacks as long as it runs, whether it serves already or not.
+        let is_doubled = serves(second) && self.nodes[first].is_up() && !self.is_fenced(first);
         self.doubled.note(self.now, is_doubled);
         if self.is_fenced(node) {
             self.count_gone(node);

@@ -7,6 +7,7 @@
 mod cluster;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Port, Wire, encoded, get, put, run};
@@ -295,4 +296,32 @@ async fn a_node_that_comes_back_empty_does_not_deny_what_it_forgot() {
         }
         assert!(!returned.get("never put").await.unwrap().is_found());
     }
+}
+
+/// Stopped and continued under load, as by a debugger, or by a machine that pauses, a node goes on each time. One that was
+/// stopped while its executor was about to look for tasks slept for ever: one stop of 76 did that.
+#[test]
+fn a_node_that_was_stopped_under_load_goes_on() {
+    const ROUNDS: u64 = 40;
+    let mut cluster = Cluster::start(1, 1, &[]);
+    let (address, is_over) = (cluster.address(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    Wire::greeted(address, &[]).unwrap();
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            std::thread::sleep(Duration::from_millis(10));
+            cluster.process(0).pause();
+            // Longer than the time that glommio gives a task.
+            std::thread::sleep(Duration::from_millis(110));
+            cluster.process(0).resume();
+            let stored = cluster.greeted(0).ask(&put(round, b"key", b"value"));
+            assert_eq!(stored.code(), None, "round {round}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }

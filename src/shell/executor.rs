@@ -4,10 +4,10 @@
 //! ring for each neighbour that got something. Load makes batches; nothing waits for one.
 //!
 //! **Going to sleep**, in exactly this order: a turn that found nothing to do, so that everything is submitted
-//! and an `enter` has yielded no completion; raise `asleep`; fence; look at every inbox; sleep. The sleep is
-//! one read of the doorbell's eventfd through the executor: always awaited to its end, never dropped, never
-//! under a timeout. A dropped read would take the next ring with it. Timers wake the shard through the network
-//! ring, which rings the doorbell.
+//! and an `enter` has yielded no completion and left no work; raise `asleep`; fence; look at every inbox; sleep.
+//! The sleep is one read of the doorbell's eventfd through the executor: always awaited to its end, never dropped,
+//! never under a timeout. A dropped read would take the next ring with it. Timers wake the shard through the network
+//! ring, which rings the doorbell. A shard that has work never yields: it is alone in its executor.
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
@@ -58,9 +58,7 @@ impl<M: Machine> ShardLoop<M> {
         // The machine hears of the time once, so that it can start what needs no cause.
         self.host.take(&mut self.net, Input::Tick);
         while !self.is_over() {
-            if self.turn() {
-                glommio::yield_if_needed().await;
-            } else if !self.spins() && self.may_sleep() {
+            if !self.turn() && !self.spins() && self.may_sleep() {
                 bell.read_at(0, 8).await.expect("an eventfd can always be read");
                 self.turned_at = None;
                 self.doorbell.wake_up();

@@ -140,12 +140,9 @@ impl Net {
         }
     }
 
-    /// Nothing is queued that the kernel or the machine hasn't been told of.
+    /// Nothing is queued that the kernel or the machine hasn't been told of, and the kernel has nothing to do.
     pub(super) fn is_idle(&mut self) -> bool {
-        self.events.is_empty()
-            && self.dirty.is_empty()
-            && self.relieved.is_empty()
-            && !self.ring.has_unsubmitted()
+        self.events.is_empty() && self.dirty.is_empty() && self.relieved.is_empty() && !self.ring.has_work()
     }
 
     /// Everything that was delivered has left.

@@ -4,8 +4,9 @@
 //! busy shard is never interrupted. The shard's doorbell is registered with the ring: the kernel rings it
 //! whenever it queues work while there was none. Those notifications are never switched off.
 //!
-//! One `enter` may do only part of the work that is queued (newer kernels stop after 20 pieces), so before
-//! sleeping a shard enters until that yields nothing more.
+//! One `enter` may do only part of the work that is queued (newer kernels stop after 20 pieces), and the doorbell isn't rung
+//! for the rest; nor has each piece a completion. So before sleeping a shard enters until that yields nothing more, and
+//! the kernel says that it has no work left ([`Ring::has_work`], `TASKRUN_FLAG`).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -55,6 +56,7 @@ impl Ring {
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
@@ -124,9 +126,10 @@ impl Ring {
         }));
     }
 
-    /// Is anything queued that the kernel hasn't been told of?
-    pub(super) fn has_unsubmitted(&mut self) -> bool {
-        !self.ring.submission().is_empty()
+    /// Is anything queued that the kernel hasn't been told of, or has it work that an `enter` would do?
+    pub(super) fn has_work(&mut self) -> bool {
+        let submission = self.ring.submission();
+        !submission.is_empty() || submission.taskrun()
     }
 
     /// Have a completion arrive at `when` at the latest. It may come early: a timer that is no longer wanted

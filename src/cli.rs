@@ -10,11 +10,12 @@ mod requests;
 mod status;
 
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use ringmain::config::{Config, ConfigError, ServeArguments};
-use ringmain::shell::Server;
+use ringmain::shell::{Server, Verdict};
 
 use arguments::{Arguments, Command};
 
@@ -52,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Remove(remove) => changes::remove(&remove),
         Command::Replace(replace) => changes::replace(&replace),
         Command::Weight(weight) => changes::weight(&weight),
+        Command::Verify(arguments) => verify(&arguments.directory),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +66,16 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Look at a data directory that no node uses, and say what is wrong where.
+fn verify(directory: &Path) -> Result<(), Failure> {
+    let verdicts = ringmain::shell::verify(directory).map_err(Failure::failed)?;
+    verdicts.iter().for_each(|verdict| println!("{verdict}"));
+    if verdicts.iter().all(Verdict::is_sound) {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("{} is damaged: see above", directory.display())))
 }
 
 fn serve(arguments: ServeArguments) -> Result<(), Failure> {

@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ringmain_schema::limits::{HANDSHAKE_BYTES_MAX, MEMBERS_MAX, META_BYTES_MAX, WEIGHT_MAX};
+use ringmain_schema::limits::{
+    HANDSHAKE_BYTES_MAX, MEMBERS_MAX, META_BYTES_MAX, WEIGHT_MAX, state_bytes_max,
+};
 
 use crate::time::Duration;
 
@@ -24,7 +26,7 @@ mod text;
 pub use cores::allowed as cores_allowed;
 pub use error::ConfigError;
 pub use settings::{ServeArguments, Settings};
-pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span};
+pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span, Sync};
 
 /// Copies of a key.
 const REPLICAS_MAX: u8 = 8;
@@ -38,6 +40,14 @@ const VALUE_BYTES_LIMIT: u64 = 256 << 20;
 /// Of the least that background work may do in a second: more than a shard can.
 const BACKGROUND_BYTES_LIMIT: u64 = 1 << 30;
 const REQUESTS_IN_FLIGHT_LIMIT: u32 = 65_536;
+/// Whatever the largest value is.
+const SEGMENT_BYTES_LEAST: u64 = 32 << 20;
+/// What a log takes.
+pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+/// Segments are whole multiples of this.
+pub const SEGMENT_BYTES_UNIT: u32 = 4096;
+/// What a segment holds beside its largest record: its header, the group's and the record's.
+const SEGMENT_BYTES_BESIDE: u64 = 64 << 10;
 const SPIN_US_MAX: u32 = 1_000_000;
 /// The secret shares the handshake's frame with a list of ports.
 const SECRET_BYTES_MAX: usize = HANDSHAKE_BYTES_MAX / 4;
@@ -104,6 +114,14 @@ pub struct Config {
     pub background_bytes_min: u32,
     /// Where values are kept.
     pub mode: Mode,
+    /// The directory of the log; there is one in durable mode alone.
+    pub data: Option<String>,
+    /// When a record of the log counts.
+    pub sync: Sync,
+    /// Of a new log's segments: whole sectors of 4 KiB, from what holds the largest record to 1 GiB.
+    pub segment_bytes: u32,
+    /// Take over a copied or moved data directory.
+    pub adopt: bool,
     /// For how long an idle shard looks for work before it sleeps.
     pub spin_us: u32,
     /// Stop when standard input ends.
@@ -120,7 +138,7 @@ impl Config {
             None => Settings::default(),
         };
         let config = Self::from_settings(arguments.settings.or(file), cores)?;
-        Ok(Self { stop_with_stdin: arguments.stop_with_stdin, ..config })
+        Ok(Self { stop_with_stdin: arguments.stop_with_stdin, adopt: arguments.adopt, ..config })
     }
 
     /// Fill in defaults, read the secret, and check, for a process that may use so many `cores`.
@@ -168,7 +186,11 @@ impl Config {
                 background_bytes_min,
                 BACKGROUND_BYTES_LIMIT,
             )?,
-            mode: settings.mode.unwrap_or(Mode::Memory),
+            mode: settings.mode.unwrap_or(if settings.data.is_some() { Mode::Durable } else { Mode::Memory }),
+            data: settings.data,
+            sync: settings.sync.unwrap_or(Sync::Always),
+            segment_bytes: 0,
+            adopt: false,
             spin_us: settings.spin_us.unwrap_or(0),
             stop_with_stdin: false,
             listen,
@@ -176,6 +198,7 @@ impl Config {
             name,
             members,
         };
+        let config = Self { segment_bytes: config.checked_segment(settings.segment_bytes)?, ..config };
         config.check_names()?;
         config.check_members()?;
         config.check_shards(cores)?;
@@ -235,6 +258,9 @@ impl Config {
             background_latency: Some(Span(self.background_latency)),
             background_bytes_min: Some(ByteSize(u64::from(self.background_bytes_min))),
             mode: Some(self.mode),
+            data: self.data.clone(),
+            sync: Some(self.sync),
+            segment_bytes: Some(ByteSize(self.segment_bytes.into())),
             spin_us: Some(self.spin_us),
         };
         let mut text =
@@ -243,6 +269,29 @@ impl Config {
             text.push_str("# secret: set, not shown\n");
         }
         text
+    }
+
+    /// The size of a segment that holds the largest record, and whether there is a place for it.
+    fn checked_segment(&self, given: Option<ByteSize>) -> Result<u32, ConfigError> {
+        match (self.mode, &self.data) {
+            (Mode::Durable, None) => return Err(ConfigError::DataMissing),
+            (Mode::Memory, Some(_)) => return Err(ConfigError::DataInMemory),
+            _ => {}
+        }
+        let largest = state_bytes_max(self.value_bytes_max) as u64 + SEGMENT_BYTES_BESIDE;
+        let limit = u64::from(SEGMENT_BYTES_MAX);
+        let bytes =
+            given.map_or(largest.next_multiple_of(1 << 20).clamp(SEGMENT_BYTES_LEAST, limit), |size| size.0);
+        if self.mode == Mode::Memory {
+            return Ok(u32::try_from(bytes).unwrap_or(SEGMENT_BYTES_MAX));
+        }
+        let is_whole = bytes.is_multiple_of(SEGMENT_BYTES_UNIT.into());
+        if is_whole && (largest..=limit).contains(&bytes) {
+            return Ok(bytes as u32);
+        }
+        let [value, min, max] =
+            [bytes, largest.next_multiple_of(1 << 10), limit].map(|bytes| ByteSize(bytes).to_string());
+        Err(ConfigError::Segment { value, min, max })
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {

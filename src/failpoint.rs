@@ -112,6 +112,9 @@ pub enum Bug {
     /// scylla #11217: a removed node that starts again is taken for a member.
     RemovedReadmitted,
 
+    /// bitcask #82: what compaction finds deleted is dropped, though older values of it lie elsewhere.
+    CompactionDropsTombstones,
+
     /// scylla #4700: the checksum of a record knows nothing of the segment's number.
     NoGenerationInChecksum,
     /// scylla #3847: what is damaged is skipped, and nobody hears of it.
@@ -243,11 +246,15 @@ pub enum Rare {
     ExchangeRefused,
     /// Background work had to wait, since its budget had been cut for clients.
     BackgroundHeldBack,
+    /// A shard's log took nothing new for a while.
+    LogRefuses,
+    /// What was needed of old records of a log was appended anew.
+    Compacted,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -286,6 +293,8 @@ impl Rare {
         Self::ServingCloneLetIn,
         Self::ExchangeRefused,
         Self::BackgroundHeldBack,
+        Self::LogRefuses,
+        Self::Compacted,
     ];
 }
 

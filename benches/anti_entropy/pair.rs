@@ -85,7 +85,7 @@ impl Pair {
 
     fn recover(&mut self, place: usize, record: &[u8]) {
         let Ok(Record::Key(key)) = Record::parse(record) else { unreachable!("a key's record") };
-        self.shards[place].recover(&key).expect("it was written by a shard");
+        self.shards[place].recover(&key, 0).expect("it was written by a shard");
     }
 
     /// Do both hold the same?

@@ -38,13 +38,20 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 24] = [
+pub const PLANTED: [Planted; 25] = [
     Planted {
         name: "hints-drained-before-move",
         bug: Bug::HintsDrainedBeforeMove,
-        shipped: "6: scylla #24980",
+        shipped: "6: scylla #25980",
         breaks: &[Durability, Convergence, Overlap],
         seeds: 2_000,
+    },
+    Planted {
+        name: "compaction-drops-tombstones",
+        bug: Bug::CompactionDropsTombstones,
+        shipped: "3: bitcask #82",
+        breaks: &[NoResurrection, Durability, HonestContext, Overlap],
+        seeds: 1_000,
     },
     Planted {
         name: "hints-forgotten-at-restart",
@@ -212,9 +219,8 @@ pub const PLANTED: [Planted; 24] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 5] = [
+pub const WAITING: [Waiting; 4] = [
     Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
-    Waiting { bug: "3: partial compaction drops tombstones", until: "compaction of the log" },
     Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
     Waiting {
         bug: "8: segment ids from the monotonic clock (the crash images find it)",

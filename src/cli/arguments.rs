@@ -34,6 +34,8 @@ pub(super) enum Command {
     Replace(ReplaceArguments),
     /// Give a member more or less to hold
     Weight(WeightArguments),
+    /// Check a data directory while no node uses it, and say what is wrong where; nothing is changed
+    Verify(VerifyArguments),
 }
 
 /// Whom to ask, and for how long.
@@ -250,6 +252,12 @@ pub(super) struct WeightArguments {
     pub(super) manner: Manner,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct VerifyArguments {
+    /// What a node was started with as --data
+    pub(super) directory: std::path::PathBuf,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +292,8 @@ mod tests {
     #[test]
     fn mistakes_are_refused_with_a_sentence() {
         for (line, words) in [
-            ("ringmain serve --mode durable", "in a later version"),
+            ("ringmain serve --mode disk", "use 'memory' or 'durable'"),
+            ("ringmain serve --sync often", "says not when to sync"),
             ("ringmain serve --listen 7400", "is not HOST:PORT"),
             ("ringmain serve --secret x", "--secret"),
             ("ringmain serve --check --print-config", "cannot be used with"),

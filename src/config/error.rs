@@ -75,6 +75,15 @@ pub enum ConfigError {
         "{setting} is {value}, but there are {replicas} replicas: use 1 to {replicas}, or 0 for a majority"
     )]
     Quorum { setting: &'static str, value: u8, replicas: u8 },
+    #[error("mode is 'durable', and there is no data directory: give one with --data DIR")]
+    DataMissing,
+    #[error("mode is 'memory', and a data directory is given: leave one of them out")]
+    DataInMemory,
+    #[error(
+        "segment_bytes is {value}: use a multiple of 4KiB from {min}, which eight of the largest values need (see \
+         value_bytes_max), to {max}"
+    )]
+    Segment { value: String, min: String, max: String },
     #[error("partitions is {0}: use a power of two from 1 to 65536, such as 1024")]
     Partitions(u32),
     #[error(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::text::{ByteSize, Founder, HostPort, Mode, Secret, Span};
+use super::text::{ByteSize, Founder, HostPort, Mode, Secret, Span, Sync};
 
 /// Arguments of `ringmain serve`.
 #[derive(Args, Clone, Default, Debug)]
@@ -25,6 +25,10 @@ pub struct ServeArguments {
     /// Exit when standard input ends: for nodes that must not outlive whoever started them
     #[arg(long, hide = true)]
     pub stop_with_stdin: bool,
+
+    /// Take over a data directory that was copied or moved here: its original must be gone for good, or two nodes would be one
+    #[arg(long)]
+    pub adopt: bool,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would take a comment for the command's description")]
@@ -141,9 +145,25 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES")]
     pub background_bytes_min: Option<ByteSize>,
 
-    /// Where values are kept [default: memory]
+    /// Where values are kept: 'memory', or 'durable', which is in memory and in a log on the disk [default: durable if there is
+    /// a data directory, else memory]
     #[arg(long)]
     pub mode: Option<Mode>,
+
+    /// The directory of this node's log; made if it isn't there. On a disk with O_DIRECT, and of no other node
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+
+    /// When a write counts as kept here: 'always' is when the disk has synced it, and it outlives a power cut; a time such as
+    /// 100ms is when it is written, and a power cut loses what was written since the last sync, at most so long ago; 'never' is
+    /// when it is written, and a power cut loses what the device has not kept [default: always]
+    #[arg(long, value_name = "WHEN")]
+    pub sync: Option<Sync>,
+
+    /// The log is cut into segments of this size, which is fixed when it is created. The largest key must fit into one
+    /// [default: for eight of the largest values, and at least 32MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub segment_bytes: Option<ByteSize>,
 
     /// Microseconds for which an idle shard looks for work before it sleeps [default: 0]
     #[arg(long, value_name = "MICROSECONDS")]
@@ -183,6 +203,9 @@ impl Settings {
             background_latency,
             background_bytes_min,
             mode,
+            data,
+            sync,
+            segment_bytes,
             spin_us,
         } = self;
         // One secret, wherever it comes from: a file named by an argument replaces the one in the settings.
@@ -215,6 +238,9 @@ impl Settings {
             background_latency: background_latency.or(file.background_latency),
             background_bytes_min: background_bytes_min.or(file.background_bytes_min),
             mode: mode.or(file.mode),
+            data: data.or(file.data),
+            sync: sync.or(file.sync),
+            segment_bytes: segment_bytes.or(file.segment_bytes),
             spin_us: spin_us.or(file.spin_us),
         }
     }

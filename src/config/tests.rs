@@ -62,7 +62,10 @@ anti_entropy = "2s"
 hint_bytes_max = "1MiB"
 background_latency = "5ms"
 background_bytes_min = "2MiB"
-mode = "memory"
+mode = "durable"
+data = "some/where"
+sync = "100ms"
+segment_bytes = "2MiB"
 spin_us = 20
 "#;
 
@@ -106,7 +109,8 @@ fn a_wrong_value_is_told_with_its_line() {
         ("\ntimeout = '50'", "is not a span of time"),
         ("\ntimeout = 50", "is not a span of time"),
         ("\nvalue_bytes_max = '8MB'", "is not a size"),
-        ("\nmode = 'durable'", "in a later version"),
+        ("\nmode = 'disk'", "use 'memory' or 'durable'"),
+        ("\nsync = 'often'", "'always', 'never', or a time"),
         ("\nlisten = '7400'", "is not HOST:PORT"),
         ("\nshards = 'two'", "invalid type"),
         ("\nread = 256", "256"),
@@ -116,6 +120,22 @@ fn a_wrong_value_is_told_with_its_line() {
         assert_eq!(line, 2, "{text}: {reason}");
         assert!(reason.contains(words) && !reason.contains('\n'), "{text}: {reason}");
     }
+}
+
+#[test]
+fn a_data_directory_makes_it_durable() {
+    let config = from_toml("data = 'some/where'").unwrap();
+    assert_eq!(
+        (config.mode, config.sync, config.data.as_deref()),
+        (Mode::Durable, Sync::Always, Some("some/where"))
+    );
+    assert_eq!(config.segment_bytes, 66 << 20, "eight values of 8 MiB, and what goes with them");
+    assert_eq!(from_toml("data = 'd'\nvalue_bytes_max = '1MiB'").unwrap().segment_bytes, 32 << 20);
+    let refused = |text| from_toml(text).unwrap_err().to_string();
+    assert!(refused("mode = 'durable'").contains("--data DIR"));
+    assert!(refused("mode = 'memory'\ndata = 'd'").contains("leave one of them out"));
+    assert!(refused("data = 'd'\nsegment_bytes = '1MiB'").contains("from 66624KiB"));
+    assert!(refused("data = 'd'\nsegment_bytes = '100000001B'").contains("a multiple of 4KiB"));
 }
 
 #[test]

@@ -39,6 +39,20 @@ pub struct ByteSize(pub u64);
 pub enum Mode {
     /// In memory only: a restart destroys the node's copies.
     Memory,
+    /// In memory, and in a log on the disk from which a restart recovers.
+    Durable,
+}
+
+/// When a write that this node logs counts as kept: `always`, `never`, or a span of time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// When the disk has said that it is on stable storage: it outlives a power cut.
+    Always,
+    /// When it is written, and it is synced within this time: the end of the process loses nothing, a power cut at most
+    /// that.
+    Interval(Duration),
+    /// When it is written: the end of the process loses nothing, a power cut whatever the device holds in its cache.
+    Never,
 }
 
 /// What the members of a cluster must know to be let in. It is never shown, not even to a debugger's print.
@@ -198,17 +212,43 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "memory" => Ok(Self::Memory),
-            "durable" => {
-                Err("'durable' comes with the log, in a later version: until then use mode 'memory'".into())
-            }
-            other => Err(format!("'{other}' is not a mode: use 'memory'")),
+            "durable" => Ok(Self::Durable),
+            other => Err(format!("'{other}' is not a mode: use 'memory' or 'durable'")),
         }
     }
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("memory")
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Durable => "durable",
+        })
+    }
+}
+
+impl FromStr for Sync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let interval = |text: &str| text.parse().ok().filter(|span: &Span| span.0 != Duration::ZERO);
+        match text {
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            other => interval(other).map(|span| Self::Interval(span.0)).ok_or_else(|| {
+                format!("'{other}' says not when to sync: use 'always', 'never', or a time such as 100ms")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Sync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always => f.write_str("always"),
+            Self::Never => f.write_str("never"),
+            Self::Interval(interval) => Span(*interval).fmt(f),
+        }
     }
 }
 
@@ -272,7 +312,7 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(HostPort, Founder, Span, ByteSize, Mode);
+serde_as_text!(HostPort, Founder, Span, ByteSize, Mode, Sync);
 
 #[cfg(test)]
 mod tests {
@@ -332,10 +372,11 @@ mod tests {
     }
 
     #[test]
-    fn durable_mode_says_when_it_comes() {
-        reads_as_it_prints::<Mode>(&["memory"]);
-        is_refused::<Mode>(&["durable"], "in a later version");
-        is_refused::<Mode>(&["disk"], "use 'memory'");
+    fn modes_and_syncs() {
+        reads_as_it_prints::<Mode>(&["memory", "durable"]);
+        is_refused::<Mode>(&["disk"], "use 'memory' or 'durable'");
+        reads_as_it_prints::<Sync>(&["always", "never", "100ms", "2s"]);
+        is_refused::<Sync>(&["", "sometimes", "0ms", "0", "10"], "use 'always', 'never', or a time");
     }
 
     #[test]

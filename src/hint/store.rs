@@ -52,6 +52,8 @@ pub struct HintStore {
     /// Bytes for each target.
     bytes_max: usize,
     last_version: u64,
+    /// Records of the log that cover nothing any more, since they were last taken.
+    dead: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +67,13 @@ struct Target {
 impl HintStore {
     /// At most so many bytes for each target, 0 for none at all.
     pub const fn new(bytes_max: usize) -> Self {
-        Self { targets: BTreeMap::new(), minters: BTreeMap::new(), bytes_max, last_version: 0 }
+        Self {
+            targets: BTreeMap::new(),
+            minters: BTreeMap::new(),
+            bytes_max,
+            last_version: 0,
+            dead: Vec::new(),
+        }
     }
 
     /// Nothing is kept for anybody.
@@ -116,8 +124,8 @@ impl HintStore {
     }
 
     /// The log has kept this. There may be more than has room since the limit was lowered, but W was counted on it.
-    pub fn recover(&mut self, keeping: Keeping<'_>, state: Siblings<Bytes>) {
-        self.put(keeping, state, 0);
+    pub fn recover(&mut self, keeping: Keeping<'_>, state: Siblings<Bytes>, appended: u64) {
+        self.put(keeping, state, appended);
     }
 
     fn put(&mut self, keeping: Keeping<'_>, state: Siblings<Bytes>, appended: u64) {
@@ -127,7 +135,8 @@ impl HintStore {
         let hint = Hint { partition, state, appended, version: self.last_version, held_by: SmallVec::new() };
         let kept = self.targets.entry(target).or_default();
         kept.bytes = bytes;
-        kept.hints.insert(key.into(), hint);
+        let before = kept.hints.insert(key.into(), hint);
+        self.dead.extend(before.map(|before| before.appended).filter(|record| *record != 0));
     }
 
     /// What is kept of a key for this target.
@@ -177,12 +186,35 @@ impl HintStore {
     pub fn forget(&mut self, target: NodeId, key: &[u8]) {
         let Some(kept) = self.targets.get_mut(&target) else { return };
         if let Some(hint) = kept.hints.remove(key) {
+            self.dead.extend(Some(hint.appended).filter(|record| *record != 0));
             kept.bytes -= hint_bytes(key, &hint.state);
             self.minters.remove(key);
         }
         if kept.hints.is_empty() {
             self.targets.remove(&target);
         }
+    }
+
+    /// Another record of the log is about to cover a hint.
+    pub fn cover(&mut self, target: NodeId, key: &[u8], appended: u64) {
+        let hint = self.targets.get_mut(&target).and_then(|target| target.hints.get_mut(key));
+        if let Some(hint) = hint {
+            let before = std::mem::replace(&mut hint.appended, appended);
+            self.dead.extend(Some(before).filter(|record| *record != 0));
+        }
+    }
+
+    /// The hints that these records of the log cover.
+    pub fn covered_by(&self, first: u64, last: u64) -> impl Iterator<Item = (NodeId, Box<[u8]>)> {
+        let all =
+            self.targets.iter().flat_map(|(node, target)| target.hints.iter().map(|hint| (*node, hint)));
+        let covered = all.filter(move |(_, (_, hint))| (first..=last).contains(&hint.appended));
+        covered.map(|(node, (key, _))| (node, key.clone()))
+    }
+
+    /// Records of the log that cover no hint any more, since the last call.
+    pub fn take_dead(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.dead.drain(..)
     }
 
     /// For whom there is something, how many keys and how many bytes.
@@ -285,8 +317,8 @@ mod tests {
     #[test]
     fn what_was_kept_outlives_a_lower_limit() {
         let mut store = HintStore::new(HINT_BYTES + 5);
-        store.recover(keeping(A, b"k"), state(1, b"milk"));
-        store.recover(keeping(A, b"l"), state(1, b"milk"));
+        store.recover(keeping(A, b"k"), state(1, b"milk"), 1);
+        store.recover(keeping(A, b"l"), state(1, b"milk"), 2);
         assert!(store.find(A, b"k").is_some() && store.find(A, b"l").is_some());
         assert_eq!(
             store.keep(keeping(A, b"m"), &state(1, b""), 1),

@@ -177,6 +177,13 @@ impl<F: Failpoints> Membership<F> {
         }
     }
 
+    /// Some of this node's records were damaged: it holds what could be read, and counts for nothing until it has
+    /// streamed the rest from its peers.
+    pub fn lose_records(&mut self) {
+        self.layout.lose_all();
+        self.advance();
+    }
+
     /// Who this node is.
     pub const fn me(&self) -> NodeId {
         self.me

@@ -54,18 +54,21 @@ pub enum Claimant {
     Serving,
     /// Rounds of anti-entropy.
     AntiEntropy,
+    /// Records of the log that are appended anew, so that old ones can go.
+    Compaction,
 }
 
 impl Claimant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Handoff, Self::Streaming, Self::Serving, Self::AntiEntropy];
+    pub const ALL: [Self; 5] =
+        [Self::Handoff, Self::Streaming, Self::Serving, Self::AntiEntropy, Self::Compaction];
 
     /// Its share beside those of others who claim at the same time. What W was counted on goes home first; anti-entropy
     /// mostly finds nothing.
     const fn weight(self) -> u32 {
         match self {
             Self::Handoff => 4,
-            Self::Streaming | Self::Serving => 2,
+            Self::Streaming | Self::Serving | Self::Compaction => 2,
             Self::AntiEntropy => 1,
         }
     }

@@ -22,7 +22,7 @@ struct Model {
     load: f64,
     /// Who has work that never ends.
     wants: Vec<Claimant>,
-    done: [f64; 4],
+    done: [f64; Claimant::ALL.len()],
     /// Of all requests, in milliseconds.
     latencies: Vec<f64>,
 }
@@ -36,7 +36,7 @@ impl Model {
             base: 300e-6,
             load,
             wants: wants.to_vec(),
-            done: [0.0; 4],
+            done: [0.0; Claimant::ALL.len()],
             latencies: Vec::new(),
         }
     }

@@ -53,7 +53,7 @@ impl<F: Failpoints> Minter<F> {
         }
     }
 
-    /// Apply a write to a key's state, unless it was applied before.
+    /// Apply a write to a key's state, unless it was applied before. `appended` is the log record that will say so.
     pub(super) fn apply(
         &mut self,
         now: Now,
@@ -61,6 +61,7 @@ impl<F: Failpoints> Minter<F> {
         state: &mut Siblings<Bytes>,
         write: Write<'_>,
         record: Record,
+        appended: u64,
     ) -> Result<Applied, Refused> {
         if self.superseded.contains(write.operation) {
             self.failpoints.reached(Rare::RetryFoundItselfReplaced);
@@ -89,7 +90,7 @@ impl<F: Failpoints> Minter<F> {
         let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
         let replaced: Replaced =
             gone.map(|version| version.operation).filter(|name| *name != OperationId::NONE).collect();
-        self.superseded.remember(replaced.iter().copied());
+        self.superseded.remember(replaced.iter().copied(), appended);
         let value = write.value.map(|value| cut(value, &self.failpoints));
         let content = value.map_or(Content::Tombstone, |value| Content::Value(Bytes::copy_from_slice(value)));
         let expiry = write.expiry.filter(|_| write.value.is_some());

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
+use crate::storage::log::Range;
 use crate::storage::{Change, Entry, Index};
 use crate::time::{Now, WallTime};
 
@@ -86,6 +87,8 @@ pub type Replaced = SmallVec<[OperationId; 1]>;
 pub struct Replica<F = NoFailpoints> {
     index: Index,
     minter: Minter<F>,
+    /// Records of the log that cover nothing any more, since they were last taken.
+    dead: Vec<u64>,
 }
 
 impl Replica {
@@ -98,7 +101,8 @@ impl Replica {
 impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
-        Self { index: Index::new(partitions), minter: Minter::new(actor_id, state_bytes_max, failpoints) }
+        let minter = Minter::new(actor_id, state_bytes_max, failpoints);
+        Self { index: Index::new(partitions), minter, dead: Vec::new() }
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
@@ -114,11 +118,11 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
-        let minter = &mut self.minter;
+        let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own)?;
+            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own, appended)?;
             if applied != Applied::Before {
-                entry.appended = appended;
+                cover(entry, appended, dead);
             }
             Ok(applied)
         })
@@ -134,8 +138,9 @@ impl<F: Failpoints> Replica<F> {
         state: &mut Siblings<Bytes>,
         last: Option<Actor>,
         write: Write<'_>,
+        appended: u64,
     ) -> Result<Applied, Refused> {
-        self.minter.apply(now, key, state, write, Record::Anothers(last))
+        self.minter.apply(now, key, state, write, Record::Anothers(last), appended)
     }
 
     /// Was this write applied here, or elsewhere as far as is known, and replaced since?
@@ -143,15 +148,16 @@ impl<F: Failpoints> Replica<F> {
         self.minter.superseded.contains(operation)
     }
 
-    /// Another replica has replaced what these writes had left; true if that was news.
-    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>) -> bool {
-        self.minter.superseded.remember(replaced)
+    /// Another replica has replaced what these writes had left; true if that was news. `record` is that of the log which
+    /// says so, or will.
+    pub fn remember_replaced(&mut self, replaced: impl Iterator<Item = OperationId>, record: u64) -> bool {
+        self.minter.superseded.remember(replaced, record)
     }
 
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
     /// will cover it, if so.
     pub fn merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>, appended: u64) -> bool {
-        let Minter { superseded, failpoints, .. } = &mut self.minter;
+        let (Minter { superseded, failpoints, .. }, dead) = (&mut self.minter, &mut self.dead);
         self.index.update(place.partition, place.token, place.key, |entry| {
             if !entry.state.would_change(theirs) {
                 return false;
@@ -159,20 +165,23 @@ impl<F: Failpoints> Replica<F> {
             if F::WATCHED && expires_by(&entry.state, theirs) {
                 failpoints.reached(Rare::ExpiredElsewhere);
             }
-            superseded.remember(entry.state.replaced_in(theirs).map(|version| version.operation));
+            // The record of before has the versions, and this one lacks them.
+            let gone = entry.state.replaced_in(theirs).map(|version| version.operation);
+            superseded.remember(gone, entry.appended);
             entry.state.merge(theirs);
             if F::WATCHED {
                 watch_merge(&mut entry.state, theirs, &*failpoints);
             }
-            entry.appended = appended;
+            cover(entry, appended, dead);
             true
         })
     }
 
     /// Another log record is about to cover a key's state, with more than the last one; false if there is no state.
     pub fn cover(&mut self, place: Place<'_>, appended: u64) -> bool {
+        let dead = &mut self.dead;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            entry.appended = appended;
+            cover(entry, appended, dead);
             !entry.state.is_empty()
         })
     }
@@ -184,6 +193,8 @@ impl<F: Failpoints> Replica<F> {
 
     /// These copies are the owners' now, and none is here any more.
     pub fn give_up(&mut self, partition: PartitionId) {
+        let records = self.index.partition(partition).map(|entry| entry.appended);
+        self.dead.extend(records.filter(|record| *record != 0));
         self.index.clear(partition);
     }
 
@@ -202,9 +213,33 @@ impl<F: Failpoints> Replica<F> {
         self.index.take_changes()
     }
 
+    /// Writes that others have replaced, as far as only these records of the log say so, the oldest first: from now on the
+    /// one of this sequence does, the next `per_record` of them are in the one after that, and so on.
+    pub fn move_replaced(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {
+        self.minter.superseded.move_to(record, per_record, from)
+    }
+
+    /// This record of the log covers no key.
+    pub fn note_dead(&mut self, record: u64) {
+        self.dead.push(record);
+    }
+
+    /// Records of the log that cover no key any more, since the last call.
+    pub fn take_dead(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.dead.drain(..)
+    }
+
     /// The copies themselves, to be looked at.
     pub const fn index(&self) -> &Index {
         &self.index
+    }
+}
+
+/// This record covers the entry from now on, and the one before it nothing.
+fn cover(entry: &mut Entry, appended: u64, dead: &mut Vec<u64>) {
+    let before = std::mem::replace(&mut entry.appended, appended);
+    if before != 0 {
+        dead.push(before);
     }
 }
 

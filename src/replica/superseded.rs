@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 
 use crate::id::OperationId;
+use crate::storage::log::Range;
 
 /// Replaced writes that a shard remembers, the newest ones. Clients retry within a request's deadline, so
 /// at ten thousand overwrites a second a shard remembers six times the longest default deadline.
@@ -14,7 +15,8 @@ pub const SUPERSEDED_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Superseded {
     known: HashTable<OperationId>,
-    order: VecDeque<OperationId>,
+    /// With the record of the log from which a restart would learn it; 0 if there is no log.
+    order: VecDeque<(OperationId, u64)>,
     limit: usize,
 }
 
@@ -30,27 +32,39 @@ impl Superseded {
             && self.known.find(hash(operation), |known| *known == operation).is_some()
     }
 
-    /// These versions are about to be replaced, here or at whoever told of it. True if any of them was news.
-    pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>) -> bool {
+    /// Those that a restart would learn from these records, the oldest first: from now on it will from the one of this
+    /// sequence, the next `per_record` of them from the one after that, and so on.
+    pub fn move_to(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {
+        let mut moved = Vec::new();
+        for (operation, home) in self.order.iter_mut().filter(|(_, home)| from.contains(*home)) {
+            *home = record + (moved.len() / per_record) as u64;
+            moved.push(*operation);
+        }
+        moved
+    }
+
+    /// These versions are about to be replaced, here or at whoever told of it, and a restart will learn it from this record
+    /// of the log. True if any of them was news.
+    pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>, record: u64) -> bool {
         let mut is_news = false;
         for operation in gone {
             if operation != OperationId::NONE && !self.contains(operation) {
-                self.add(operation);
+                self.add(operation, record);
                 is_news = true;
             }
         }
         is_news
     }
 
-    fn add(&mut self, operation: OperationId) {
+    fn add(&mut self, operation: OperationId, record: u64) {
         if self.order.len() == self.limit
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, _)) = self.order.pop_front()
             && let Ok(slot) = self.known.find_entry(hash(oldest), |known| *known == oldest)
         {
             slot.remove();
         }
         self.known.insert_unique(hash(operation), operation, |known| hash(*known));
-        self.order.push_back(operation);
+        self.order.push_back((operation, record));
     }
 }
 
@@ -67,9 +81,24 @@ mod tests {
     fn the_oldest_is_forgotten_first() {
         let operation = |sequence| OperationId { client: 1, sequence };
         let mut superseded = Superseded::new(3);
-        (1..=4).for_each(|sequence| superseded.add(operation(sequence)));
+        (1..=4).for_each(|sequence| superseded.add(operation(sequence), sequence));
         let known: Vec<_> = (1..=4).filter(|&sequence| superseded.contains(operation(sequence))).collect();
         assert_eq!(known, [2, 3, 4]);
         assert!(!superseded.contains(OperationId::NONE));
+    }
+
+    #[test]
+    fn what_is_moved_is_at_home_in_the_new_record() {
+        let operation = |sequence| OperationId { client: 1, sequence };
+        let mut superseded = Superseded::new(3);
+        (1..=3).for_each(|sequence| superseded.add(operation(sequence), 10 * sequence));
+        assert_eq!(superseded.move_to(40, 1, Range { first: 15, last: 25 }), [operation(2)]);
+        assert_eq!(superseded.move_to(50, 1, Range { first: 15, last: 25 }), []);
+        assert_eq!(superseded.move_to(50, 1, Range { first: 30, last: 40 }), [operation(2), operation(3)]);
+        assert_eq!(
+            superseded.move_to(60, 1, Range { first: 51, last: 51 }),
+            [operation(3)],
+            "it was in the second"
+        );
     }
 }

@@ -1,17 +1,21 @@
 //! Records on their way to the log, and who waits for them.
+//!
+//! Sequences are the log's own: they go on from one life to the next. What the log can't take now ([`LogState`]) is
+//! refused before anything is changed: clients are told so, and peers look for somebody else. Reads go on. What the
+//! shard must append all the same (who the members are, hints that are gone) is little, and waits.
 
 use std::collections::VecDeque;
 
 use ringmain_schema::Kind;
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
-use crate::failpoint::{Bug, Failpoints};
+use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::ConnectionId;
 use crate::replica::{Place, state_writer};
 use crate::time::Now;
 
 use super::Shard;
-use super::io::{Append, Output};
+use super::io::{Append, LogState, Output};
 
 /// Records on their way to stable storage, and who waits for them.
 #[derive(Debug, Default)]
@@ -20,10 +24,19 @@ pub(super) struct Appends {
     last: u64,
     /// The last one known to be there.
     pub(super) durable: u64,
-    /// The last one about the members.
-    pub(super) members: u64,
     /// In the order of their records.
     waiting: VecDeque<(u64, Waiter)>,
+    log: LogState,
+    /// The last record about members; 0 if there is none.
+    pub(super) members: u64,
+}
+
+impl Appends {
+    /// All up to here was there before this life.
+    pub(super) const fn begin_after(&mut self, sequence: u64) {
+        self.last = sequence;
+        self.durable = sequence;
+    }
 }
 
 /// Who waits for a record.
@@ -60,7 +73,11 @@ impl<F: Failpoints> Shard<F> {
         };
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);
-        out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
+        out.appends.push(Append {
+            sequence: self.appends.last,
+            record: start..out.bytes.len(),
+            is_marker: false,
+        });
     }
 
     /// Write what this node knows of the members to the log, if there is one: who it was, and who they are.
@@ -68,9 +85,40 @@ impl<F: Failpoints> Shard<F> {
         let Some(membership) = self.membership.as_ref().filter(|_| self.options.durable) else { return };
         let start = out.bytes.len();
         self.appends.last += 1;
-        self.appends.members = self.appends.last;
         membership.gossip().encode(&mut self.encoder, Kind::GOSSIP, 0, &mut out.bytes);
-        out.appends.push(Append { sequence: self.appends.last, record: start..out.bytes.len() });
+        let sequence = self.appends.last;
+        out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: false });
+        let before = std::mem::replace(&mut self.appends.members, sequence);
+        out.dead.extend(Some(before).filter(|before| *before != 0));
+    }
+
+    /// The log takes records, or takes none for now.
+    pub(super) fn on_log(&mut self, state: LogState) {
+        self.appends.log = state;
+        if state != LogState::Open {
+            self.failpoints.reached(Rare::LogRefuses);
+        }
+    }
+
+    /// What the log takes.
+    pub(super) const fn log_state(&self) -> LogState {
+        self.appends.log
+    }
+
+    /// Why nothing new may be written now.
+    pub(super) const fn log_refusal(&self) -> Option<&'static str> {
+        match self.appends.log {
+            LogState::Open => None,
+            LogState::Full => Some(
+                "this node's disk, or its log, is full: nothing was written; free some room, or ask another node",
+            ),
+            LogState::Behind => Some(
+                "this node's disk does not keep up: nothing was written; retry later, or ask another node",
+            ),
+            LogState::Failed => Some(
+                "this node's log has failed to write or to sync: nothing was written; look at its disk and restart it",
+            ),
+        }
     }
 
     /// The next append has begun: its number.

@@ -74,7 +74,9 @@ impl<F: Failpoints> Shard<F> {
     ) -> Result<Option<WireOperations>, Refused> {
         let mut state = known;
         let last = self.hints.store.minter(keeping.key);
-        let applied = self.replica.coordinate_for_another(now, keeping.key, &mut state, last, write)?;
+        let record = self.next_append();
+        let applied =
+            self.replica.coordinate_for_another(now, keeping.key, &mut state, last, write, record)?;
         let (replaced, actor) = match &applied {
             Applied::Now { replaced, actor } => (Some(on_the_wire(replaced)), Some(*actor)),
             Applied::Before => (None, None),

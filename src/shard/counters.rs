@@ -30,6 +30,8 @@ pub(super) struct Counters {
     pub(super) hints_handed_over: u64,
     /// Of which this node was an owner once.
     pub(super) partitions_given_up: u64,
+    /// Segments of the log whose live records were appended anew.
+    pub(super) compactions: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -40,7 +42,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 27] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 28] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -65,6 +67,7 @@ impl Counters {
             ("hints_declined", self.hints_declined),
             ("hints_handed_over", self.hints_handed_over),
             ("partitions_given_up", self.partitions_given_up),
+            ("compactions", self.compactions),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

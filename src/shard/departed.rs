@@ -280,7 +280,7 @@ impl<F: Failpoints> Shard<F> {
         // A retry of a write that was applied here finds its version until nobody retries it any more; and whatever was
         // acknowledged of these copies is on stable storage before the record that ends them.
         let (began, last) = self.departures.began?;
-        if now < began + self.options.budget_max || !self.is_durable(last) {
+        if self.log_refusal().is_some() || now < began + self.options.budget_max || !self.is_durable(last) {
             return None;
         }
         let mut held = kept.filter(|(partition, kept)| self.is_held(**partition, &kept.held_by)).peekable();
@@ -314,7 +314,7 @@ impl<F: Failpoints> Shard<F> {
             let sequence = self.take_append();
             let start = out.bytes.len();
             GivenUp { partition: partition.0 }.encode(&mut self.encoder, &mut out.bytes);
-            out.appends.push(Append { sequence, record: start..out.bytes.len() });
+            out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: true });
             self.departures.on_record.push_back((sequence, partition));
         }
     }

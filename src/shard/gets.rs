@@ -188,7 +188,10 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let place = operation.place();
-        if self.role(place.partition) == Role::Primary && self.merge_here(place, quorum.merged(), out) {
+        if self.role(place.partition) == Role::Primary
+            && self.log_refusal().is_none()
+            && self.merge_here(place, quorum.merged(), out)
+        {
             self.failpoints.reached(Rare::CoordinatorRepaired);
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);

@@ -119,7 +119,7 @@ impl<F: Failpoints> Shard<F> {
         replicate: &Replicate<'_>,
         out: &mut Output,
     ) -> Result<(), Full> {
-        if self.is_about_to_leave() {
+        if self.is_about_to_leave() || self.log_refusal().is_some() {
             return Err(Full);
         }
         let keeping = Keeping { target, key: place.key, partition: place.partition };
@@ -131,7 +131,9 @@ impl<F: Failpoints> Shard<F> {
             .collect();
         let is_news = self.hints.store.keep(keeping, state, self.next_append())?;
         // A retry of what this state has replaced may come here while no primary can be reached.
-        let are_news = self.replica.remember_replaced(gone.into_iter().chain(replaced_by(replicate)));
+        let are_news = self
+            .replica
+            .remember_replaced(gone.into_iter().chain(replaced_by(replicate)), self.next_append());
         if is_news {
             self.counters.hints_kept += 1;
         }
@@ -159,7 +161,8 @@ impl<F: Failpoints> Shard<F> {
     /// here all the same: a retry of one is not a new write.
     fn remember_writes(&mut self, target: NodeId, key: &[u8]) {
         if let Some(hint) = self.hints.store.find(target, key) {
-            self.replica.remember_replaced(hint.state.versions().iter().map(|version| version.operation));
+            let writes = hint.state.versions().iter().map(|version| version.operation);
+            self.replica.remember_replaced(writes, hint.appended);
         }
     }
 
@@ -193,7 +196,8 @@ impl<F: Failpoints> Shard<F> {
         };
         let start = out.bytes.len();
         record.encode(&mut self.encoder, 0, &mut out.bytes);
-        out.appends.push(Append { sequence, record: start..out.bytes.len() });
+        let is_marker = self.hints.store.find(target, place.key).is_none();
+        out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker });
     }
 
     /// Hand over what waits, as far as the budget goes: to each who should have it and can be reached, in turn.
@@ -273,6 +277,9 @@ impl<F: Failpoints> Shard<F> {
 
     /// What is kept for another is this node's own to hold now.
     fn take_over(&mut self, target: NodeId, place: Place<'_>, version: u64, out: &mut Output) {
+        if self.log_refusal().is_some() {
+            return;
+        }
         let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
             return;
         };
@@ -343,7 +350,13 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// From the log, before the first input.
-    pub(super) fn recover_hint(&mut self, place: Place<'_>, target: NodeId, state: &Siblings<bytes::Bytes>) {
+    pub(super) fn recover_hint(
+        &mut self,
+        place: Place<'_>,
+        target: NodeId,
+        state: &Siblings<bytes::Bytes>,
+        sequence: u64,
+    ) {
         if self.failpoints.planted(Bug::HintsForgottenAtRestart) {
             return;
         }
@@ -352,7 +365,7 @@ impl<F: Failpoints> Shard<F> {
             self.remember_writes(target, place.key);
             self.hints.store.forget(target, place.key);
         } else {
-            self.hints.store.recover(keeping, state.clone());
+            self.hints.store.recover(keeping, state.clone(), sequence);
             self.failpoints.reached(Rare::HintRecovered);
         }
     }

@@ -12,6 +12,7 @@ use ringmain_schema::{Frame, FrameError};
 use super::streams::Progress;
 use crate::id::{ConnectionId, ShardId};
 use crate::membership::View;
+use crate::storage::log::Range as Sequences;
 use crate::time::{Duration, Instant, Now};
 
 /// Requests that one shard may have unanswered at one sibling. A ring between two shards has room for this
@@ -84,9 +85,13 @@ pub enum Input<'a> {
     },
     /// An append asked for by [`Output::appends`] is on stable storage.
     Appended {
-        /// The highest sequence that is; all before it are too.
+        /// The highest sequence that is, of those that were asked for; all before it are too.
         sequence: u64,
     },
+    /// What the log takes has changed.
+    Log(LogState),
+    /// Append anew what is still needed of these records: [`Output::compacted`] tells the end. One range after the other.
+    Compact(Sequences),
     /// Of what came since the last of these, something waited so long for the shard's turn, and nothing longer. Whoever runs
     /// the shard says so now and then while there is work, and need not.
     Waited {
@@ -97,6 +102,20 @@ pub enum Input<'a> {
     Tick,
     /// Take no new requests; answer those accepted.
     Stop,
+}
+
+/// What a shard's log takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogState {
+    /// Whatever comes.
+    #[default]
+    Open,
+    /// There is no room: only what must be appended.
+    Full,
+    /// More waits to be written than may.
+    Behind,
+    /// Nothing any more, until the next start: a write or a sync has failed.
+    Failed,
 }
 
 /// What shards of one node tell each other.
@@ -148,6 +167,10 @@ pub struct Output {
     pub appends: Vec<Append>,
     /// Sentences for whoever runs the node.
     pub notes: Vec<String>,
+    /// Records of the log that later ones cover, by their sequences; some may be among `appends`.
+    pub dead: Vec<u64>,
+    /// What [`Input::Compact`] asked for is appended.
+    pub compacted: Option<Compacted>,
 }
 
 /// Some bytes for a connection.
@@ -203,6 +226,17 @@ pub struct Append {
     pub sequence: u64,
     /// A range of [`Output::bytes`] that holds the record.
     pub record: Range<usize>,
+    /// It says that something is gone, which earlier records told: it is needed while any of these is there.
+    pub is_marker: bool,
+}
+
+/// Nothing of these records is needed any more,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Compacted {
+    /// which were named;
+    pub range: Sequences,
+    /// once all up to this one are durable.
+    pub through: u64,
 }
 
 impl Output {
@@ -219,6 +253,8 @@ impl Output {
         self.closes.clear();
         self.appends.clear();
         self.notes.clear();
+        self.dead.clear();
+        self.compacted = None;
     }
 
     /// Nothing to do?
@@ -230,6 +266,8 @@ impl Output {
             && self.closes.is_empty()
             && self.appends.is_empty()
             && self.notes.is_empty()
+            && self.dead.is_empty()
+            && self.compacted.is_none()
     }
 
     /// Deliver what `write` appends to the arena.

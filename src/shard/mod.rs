@@ -17,6 +17,7 @@ mod appends;
 mod applying;
 mod batch;
 mod changes;
+mod compaction;
 mod counters;
 mod deadlines;
 mod departed;
@@ -63,6 +64,7 @@ use crate::time::{Instant, Now};
 use appends::Appends;
 use batch::Batch;
 use changes::Words;
+use compaction::Compaction;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use departed::Departures;
@@ -77,8 +79,8 @@ use streams::Streams;
 use table::{Table, Tag};
 
 pub use io::{
-    Append, ConnectionLimits, Delivery, Dial, DialId, Input, Machine, Output, Piece, SIBLING_NOTICES_MAX,
-    SIBLING_REQUESTS_MAX, SIBLING_RING_SLOTS, SiblingMessage,
+    Append, Compacted, ConnectionLimits, Delivery, Dial, DialId, Input, LogState, Machine, Output, Piece,
+    SIBLING_NOTICES_MAX, SIBLING_REQUESTS_MAX, SIBLING_RING_SLOTS, SiblingMessage,
 };
 pub use options::ShardOptions;
 pub use recovery::{BadRecord, Record};
@@ -102,6 +104,7 @@ pub struct Shard<F = NoFailpoints> {
     trees: Trees,
     exchanges: Exchanges,
     appends: Appends,
+    compaction: Compaction,
     sessions: BTreeMap<ConnectionId, Session>,
     links: Links,
     operations: Table<Operation>,
@@ -167,6 +170,7 @@ impl<F: Failpoints> Shard<F> {
             detector: FailureDetector::default(),
             prng,
             appends: Appends::default(),
+            compaction: Compaction::default(),
             sessions: BTreeMap::new(),
             links: Links::new(if is_first { seeds } else { &[] }),
             operations: Table::new(options.operations_max, Tag::Operations),
@@ -220,18 +224,23 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Closed { connection } => self.on_closed(now, connection, out),
             Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
             Input::Appended { sequence } => self.on_appended(now, sequence, out),
+            Input::Log(state) => self.on_log(state),
+            Input::Compact(range) => self.on_compact(now, range),
             Input::Waited { longest } => self.pace.on_waited(longest),
             Input::Tick => {}
             Input::Stop => self.stopping = true,
         }
         self.on_time(now, out);
+        out.dead.extend(self.replica.take_dead());
+        out.dead.extend(self.hints.store.take_dead());
     }
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
         let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
-        let departure = self.next_look();
-        let all = [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure];
+        let (departure, compaction) = (self.next_look(), self.next_compaction());
+        let all =
+            [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure, compaction];
         all.into_iter().flatten().min()
     }
 
@@ -266,6 +275,7 @@ impl<F: Failpoints> Shard<F> {
         self.keep_trees();
         self.tend_exchange(now, out);
         self.tend_departures(now, out);
+        self.tend_compaction(now, out);
         self.tell_own_progress(out);
     }
 }

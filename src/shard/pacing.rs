@@ -30,10 +30,11 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// The controller's figures, as status shows them: rates are bytes' worth a second.
-    pub(super) fn pace_gauges(&self) -> [(&'static str, u64); 18] {
+    pub(super) fn pace_gauges(&self) -> [(&'static str, u64); 20] {
         let Reading { rate, used, latency, waits, held_back_by, halvings } = self.pace.reading();
         let by = |cause| u64::from(held_back_by == Some(cause));
-        let [handoff, streaming, serving, comparing] = Claimant::ALL.map(|one| self.pace.spent_by(one));
+        let [handoff, streaming, serving, comparing, compaction] =
+            Claimant::ALL.map(|one| self.pace.spent_by(one));
         [
             ("background_budget_bytes_per_second", rate),
             ("background_used_bytes_per_second", used),
@@ -53,6 +54,8 @@ impl<F: Failpoints> Shard<F> {
             ("background_serving_keys", serving[1]),
             ("background_anti_entropy_bytes", comparing[0]),
             ("background_anti_entropy_keys", comparing[1]),
+            ("background_compaction_bytes", compaction[0]),
+            ("background_compaction_keys", compaction[1]),
         ]
     }
 }

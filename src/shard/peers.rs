@@ -158,12 +158,19 @@ impl<F: Failpoints> Shard<F> {
         if !self.holds(place) {
             return self.refuse_peer(connection, request_id, out);
         }
+        if let Some(message) = self.log_refusal() {
+            let error = ErrorAnswer::new(ErrorCode::Unavailable, message);
+            let encoder = &mut self.encoder;
+            return out.deliver(connection, true, |bytes| {
+                error.encode(encoder, request_id, Flags::NONE, bytes);
+            });
+        }
         let Ok(state) = state_from_wire(&replicate.state) else {
             return self.refuse_peer(connection, request_id, out);
         };
         self.counters.replicated_in += 1;
         // A repair may have brought the state before its write did: then the names are news by themselves.
-        let are_news = self.replica.remember_replaced(replaced_by(replicate));
+        let are_news = self.replica.remember_replaced(replaced_by(replicate), self.next_append());
         let is_news = self.replica.merge(place, &state, self.next_append());
         if is_news || (are_news && self.replica.cover(place, self.next_append())) {
             let replaced: SmallVec<[_; 1]> = replicate.replaced().copied().collect();

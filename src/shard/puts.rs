@@ -41,6 +41,9 @@ impl<F: Failpoints> Shard<F> {
         budget: Duration,
         out: &mut Output,
     ) {
+        if let Some(message) = self.log_refusal() {
+            return self.answer_code(out, origin, ErrorCode::Unavailable, message);
+        }
         let owners: Nodes = self.owners(place.partition).iter().collect();
         let role = self.role(place.partition);
         self.note_standing_in(role);

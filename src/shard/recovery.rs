@@ -1,10 +1,13 @@
 //! A shard's way back: from the records that its log has kept to the state that they cover.
 //!
 //! A log holds three kinds of records: the state of a key, that the copies of a partition were given up, and what shard 0
-//! knew of the members. Whoever runs the shard reads them in the order in which they were appended: first the last one
-//! about members, which says who the node was ([`Membership::recover`](crate::membership::Membership::recover)), then,
-//! once the shard stands, each key's ([`Shard::recover`]) and each partition's ([`Shard::recover_given_up`]). What the first tick of a new life appends must be on stable
+//! knew of the members. Whoever runs the shard reads them in the order in which they were appended, with their sequences:
+//! each key's ([`Shard::recover`]) and each partition's ([`Shard::recover_given_up`]). Then it says how far the log
+//! goes ([`Shard::recovered_through`]) and who the node was: the last record about members, which is shard 0's, is for all
+//! shards ([`Membership::recover`], [`Shard::remember`]). What the first tick of a new life appends must be on stable
 //! storage before the ports open: the next life is numbered after it.
+
+use std::sync::Arc;
 
 use ringmain_schema::departure::GivenUp;
 use ringmain_schema::peer::{Gossip, Replicate};
@@ -13,6 +16,7 @@ use thiserror::Error;
 
 use crate::failpoint::Failpoints;
 use crate::id::{NodeId, PartitionId};
+use crate::membership::Membership;
 use crate::replica::state_from_wire;
 
 use super::Shard;
@@ -56,20 +60,44 @@ impl<'a> Record<'a> {
     }
 }
 
+impl Record<'_> {
+    /// Does it say that something is gone, which earlier records told? It is needed while any of these is there.
+    pub fn is_marker(&self) -> bool {
+        match self {
+            Self::Members(_) => false,
+            Self::Key(key) => {
+                key.hint_for != 0
+                    && key.state.versions().next().is_none()
+                    && key.state.clock().next().is_none()
+            }
+            Self::GivenUp(_) => true,
+        }
+    }
+}
+
 impl<F: Failpoints> Shard<F> {
-    /// Before the first input: take a key's state back. A key that another shard of this node owns, since their
-    /// number has changed, is left to it.
-    pub fn recover(&mut self, key: &Replicate<'_>) -> Result<(), BadRecord> {
+    /// Before the first input: take a key's state back, from the record of this sequence. A key that another shard of this
+    /// node owns, since their number has changed, is left to it.
+    pub fn recover(&mut self, key: &Replicate<'_>, sequence: u64) -> Result<(), BadRecord> {
+        if key.key.is_empty() {
+            // Only the names of writes that were replaced, which any record may hold.
+            self.replica.remember_replaced(replaced_by(key), sequence);
+            self.replica.note_dead(sequence);
+            return Ok(());
+        }
         let place = self.place(key.key);
         if self.is_mine(place.partition) {
             let state =
                 state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
-            self.replica.remember_replaced(replaced_by(key));
+            self.replica.remember_replaced(replaced_by(key), sequence);
             if key.hint_for == 0 {
-                self.replica.merge(place, &state, 0);
+                if !self.replica.merge(place, &state, sequence) && sequence != 0 {
+                    // The later record covers it too, and the segment of the earlier may go.
+                    self.replica.cover(place, sequence);
+                }
                 self.keep_trees();
             } else {
-                self.recover_hint(place, NodeId(key.hint_for), &state);
+                self.recover_hint(place, NodeId(key.hint_for), &state, sequence);
             }
         }
         Ok(())
@@ -80,5 +108,31 @@ impl<F: Failpoints> Shard<F> {
         if partition.0 < self.view.ring.partitions().count() && self.is_mine(partition) {
             self.forget_copies(partition);
         }
+    }
+
+    /// Before the first input: this record says who the members are.
+    pub fn recover_members(&mut self, sequence: u64) -> Option<u64> {
+        let before = std::mem::replace(&mut self.appends.members, sequence);
+        Some(before).filter(|before| *before != 0)
+    }
+
+    /// Before the first input: the records that what was recovered since the last call covers.
+    pub fn take_dead(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.replica.take_dead().chain(self.hints.store.take_dead())
+    }
+
+    /// Before the first input: the log holds records up to this sequence, and all of them are durable. The first append is
+    /// the next.
+    pub const fn recovered_through(&mut self, sequence: u64) {
+        self.appends.begin_after(sequence);
+    }
+
+    /// Before the first input: this is what the node knew of the members.
+    pub fn remember(&mut self, membership: Membership<F>) {
+        self.view = Arc::new(membership.view());
+        if self.membership.is_some() {
+            self.membership = Some(membership);
+        }
+        self.want_links();
     }
 }

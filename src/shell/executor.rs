@@ -53,10 +53,13 @@ impl<M: Machine> ShardLoop<M> {
         let bell = unsafe { BufferedFile::from_raw_fd(bell) };
         // Dropped first, so that a panic ends the process before anything that the kernel uses is dropped.
         let _whole = WholeOrNothing(self.shard);
-        self.net.accept();
         self.begin();
-        // The machine hears of the time once, so that it can start what needs no cause.
+        // The machine hears of the time once, so that it can start what needs no cause. What it appends is on stable storage
+        // before anybody is let in.
         self.host.take(&mut self.net, Input::Tick);
+        self.host.settle_log();
+        self.finish_log();
+        self.net.accept();
         while !self.is_over() {
             if !self.turn() && !self.spins() && self.may_sleep() {
                 bell.read_at(0, 8).await.expect("an eventfd can always be read");
@@ -64,7 +67,19 @@ impl<M: Machine> ShardLoop<M> {
                 self.doorbell.wake_up();
             }
         }
+        self.host.stop_log();
+        self.host.settle_log();
+        self.finish_log();
         self.net.shut(clock::monotonic() + LINGER);
+    }
+
+    /// Go on until the log has nothing on its way.
+    fn finish_log(&mut self) {
+        self.host.write_log(&mut self.net);
+        while self.host.is_logging() {
+            self.net.wait();
+            self.turn();
+        }
     }
 
     /// One turn. Tells whether there was anything to do.
@@ -78,6 +93,7 @@ impl<M: Machine> ShardLoop<M> {
         let mut any = net.poll(now, |net| host.take_events(net));
         any |= host.take_siblings(net);
         any |= host.take_the_rest(net);
+        any |= host.write_log(net);
         host.ring_siblings();
         net.flush();
         self.take_stop();

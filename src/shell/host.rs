@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::log::Log;
 use super::mesh::Mesh;
 use super::names::Names;
 use super::net::{Event, Filled, HandedIn, Net};
 use crate::id::{ConnectionId, ShardId};
-use crate::shard::{Dial, Input, Machine, Output, SiblingMessage};
+use crate::shard::{Dial, Input, LogState, Machine, Output, SiblingMessage};
 use crate::time::{Duration, Instant, Now};
 
 /// Small requests can have large answers: with so many bytes of them waiting, they are carried out before the
@@ -30,15 +31,19 @@ pub(super) struct Host<M> {
     /// The longest that inputs have waited since the machine was told, and when that was.
     longest_wait: Duration,
     waits_told: Instant,
-    /// The last append that the machine asked for and wasn't told of. In memory mode there is no log, and a
-    /// record is as durable as it will get.
+    /// In durable mode.
+    log: Option<Log>,
+    /// What the machine was last told of it.
+    log_state: LogState,
+    /// The last append that the machine asked for and wasn't told of, if there is no log: then a record is as durable as it
+    /// will get.
     appended: Option<u64>,
     /// Reused by [`Host::take_siblings`].
     messages: Vec<(ShardId, SiblingMessage)>,
 }
 
 impl<M: Machine> Host<M> {
-    pub(super) fn new(machine: M, mesh: Mesh<SiblingMessage>, names: Names) -> Self {
+    pub(super) fn new(machine: M, log: Option<Log>, mesh: Mesh<SiblingMessage>, names: Names) -> Self {
         Self {
             machine,
             output: Output::default(),
@@ -47,6 +52,8 @@ impl<M: Machine> Host<M> {
             now: Now::default(),
             longest_wait: Duration::ZERO,
             waits_told: Instant(0),
+            log,
+            log_state: LogState::Open,
             appended: None,
             messages: Vec::new(),
         }
@@ -81,6 +88,9 @@ impl<M: Machine> Host<M> {
                 Event::Opened { connection, dial } => self.take(net, Input::Opened { connection, dial }),
                 Event::DialFailed { dial } => self.take(net, Input::DialFailed { dial }),
                 Event::Closed { connection } => self.take(net, Input::Closed { connection }),
+                Event::Disk { step, result } => {
+                    self.log.as_mut().expect("only a log has steps").on_done(step, result);
+                }
             }
         }
     }
@@ -110,7 +120,7 @@ impl<M: Machine> Host<M> {
             self.read(net, connection, None);
             any = true;
         }
-        while let Some(sequence) = self.appended.take() {
+        while let Some(sequence) = self.take_appended() {
             self.take(net, Input::Appended { sequence });
             any = true;
         }
@@ -120,6 +130,44 @@ impl<M: Machine> Host<M> {
         }
         self.take_events(net);
         any
+    }
+
+    fn take_appended(&mut self) -> Option<u64> {
+        self.log.as_mut().map_or_else(|| self.appended.take(), Log::take_acknowledged)
+    }
+
+    /// The turn's records go to the log. Tells whether the machine was told of anything.
+    pub(super) fn write_log(&mut self, net: &mut Net) -> bool {
+        let Some(log) = &mut self.log else { return false };
+        log.work(self.now.monotonic, net);
+        let (state, compaction) = (log.state(), log.take_compaction());
+        let is_news = std::mem::replace(&mut self.log_state, state) != state;
+        if is_news {
+            self.take(net, Input::Log(state));
+        }
+        if let Some(range) = compaction {
+            self.take(net, Input::Compact(range));
+        }
+        is_news || compaction.is_some()
+    }
+
+    /// Records are on their way to the log, or about to be.
+    pub(super) fn is_logging(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::is_busy)
+    }
+
+    /// The log begins nothing more that can wait for the next start.
+    pub(super) fn stop_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.stop();
+        }
+    }
+
+    /// Have all records synced.
+    pub(super) fn settle_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.settle();
+        }
     }
 
     /// Wake the siblings that were sent something.
@@ -133,7 +181,7 @@ impl<M: Machine> Host<M> {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.machine.next_timeout()
+        self.machine.next_timeout().into_iter().chain(self.log.as_ref().and_then(Log::next_timeout)).min()
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -188,8 +236,17 @@ impl<M: Machine> Host<M> {
         for note in output.notes.drain(..) {
             eprintln!("ringmain: {note}");
         }
-        if let Some(append) = output.appends.last() {
-            self.appended = Some(append.sequence);
+        match &mut self.log {
+            Some(log) => {
+                for append in output.appends.drain(..) {
+                    log.append(&append, &output.bytes[append.record.clone()]);
+                }
+                log.on_dead(&mut output.dead);
+                if let Some(compacted) = output.compacted.take() {
+                    log.on_compacted(compacted);
+                }
+            }
+            None => self.appended = output.appends.last().map(|append| append.sequence).or(self.appended),
         }
         output.clear();
     }

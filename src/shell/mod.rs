@@ -7,6 +7,7 @@
 //! - [`doorbell`], [`mesh`]: how shards wake and talk to each other;
 //! - `net`: connections, on an io_uring of the shard's own;
 //! - `executor`, `host`: the loop of a shard, and what it does with inputs and outputs;
+//! - `log`: a shard's records on the disk, in durable mode;
 //! - `names`: host names, looked up off the shard's thread;
 //! - `start`, `stop`, `probe`, `trial`, `signals`: a node's life.
 //!
@@ -23,17 +24,20 @@ mod clock;
 pub mod doorbell;
 mod executor;
 mod host;
+mod log;
 pub mod mesh;
 mod names;
 mod net;
 mod node;
 mod probe;
+mod recovered;
 mod signals;
 mod sockets;
 mod start;
 mod stop;
 mod trial;
 
+pub use log::{DataError, Verdict, verify};
 pub use node::{NodeError, SOFTWARE, serve_node};
 pub use probe::StartError;
 pub use signals::serve;

@@ -11,8 +11,10 @@ use ringmain_schema::{Encoder, Frame, Kind};
 use thiserror::Error;
 
 use super::clock;
+use super::log::Log;
 use super::probe::StartError;
-use super::signals::serve;
+use super::recovered::Data;
+use super::signals::serve_logged;
 use super::start::{Placement, Server, ShardStart, ShellOptions};
 use crate::config::{Config, ConfigError, HostPort};
 use crate::id::ClusterId;
@@ -73,7 +75,12 @@ pub fn serve_node(config: &Config, ready: impl FnOnce(&Server)) -> Result<(), No
         }
         ready(server);
     };
-    Ok(serve(&options, move |start| plan.shard(&start), ready)?)
+    let data = Data::open(config, plan.cluster, &plan.name).map_err(StartError::from)?;
+    // The directory is locked until the last shard has left.
+    let kept = data.clone();
+    let served = serve_logged(&options, move |start| plan.shard(&start, data.as_deref()), ready);
+    drop(kept);
+    Ok(served?)
 }
 
 /// What all shards of a node are made from.
@@ -133,7 +140,8 @@ impl Plan {
         })
     }
 
-    fn shard(&self, start: &ShardStart) -> Shard {
+    /// A shard, as its log has left it, if it has one.
+    fn shard(&self, start: &ShardStart, data: Option<&Data>) -> Result<(Shard, Option<Log>), StartError> {
         let place = Place {
             host: self.host.clone(),
             ordinary_port: start.ports.ordinary,
@@ -143,11 +151,16 @@ impl Plan {
             rack: self.rack.clone(),
         };
         let guest = !self.seeds.is_empty();
-        let membership =
-            Membership::new(self.cluster, &self.name, place, &self.founders, guest, self.membership);
-        let membership = membership.with_life(self.life);
-        let options = ShardOptions { shard: start.shard, ..self.shard.clone() };
-        Shard::new(options, membership, &self.seeds, Prng::from_seed(start.seed))
+        let membership = || {
+            let place = place.clone();
+            Membership::new(self.cluster, &self.name, place, &self.founders, guest, self.membership)
+                .with_life(self.life)
+        };
+        let options = ShardOptions { shard: start.shard, durable: data.is_some(), ..self.shard.clone() };
+        let mut shard = Shard::new(options, membership(), &self.seeds, Prng::from_seed(start.seed));
+        let log =
+            data.map(|data| data.recover(start.shard, &mut shard, membership, &start.stop)).transpose()?;
+        Ok((shard, log))
     }
 }
 

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use super::log::DataError;
+
 /// The oldest kernel with all that the network ring needs.
 const KERNEL_MIN: (u32, u32) = (6, 1);
 
@@ -90,6 +92,9 @@ pub enum StartError {
     /// Signals can't be listened to.
     #[error("can't listen for signals: {0}")]
     Signals(io::Error),
+    /// The data directory, or a log in it.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// Something else about the rings.
     #[error("can't set up a shard's rings: {0}")]
     Rings(io::Error),

@@ -3,8 +3,9 @@
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::log::Log;
 use super::probe::StartError;
-use super::start::{Server, ShardStart, ShellOptions, start};
+use super::start::{Server, ShardStart, ShellOptions, start_logged};
 use crate::shard::Machine;
 
 /// What the shell says of a process that a second signal ended.
@@ -17,9 +18,22 @@ where
     M: Machine + 'static,
     F: Fn(ShardStart) -> M + Send + Clone + 'static,
 {
+    serve_logged(options, move |start| Ok((make(start), None)), ready)
+}
+
+/// The same, for machines that come with a log, or fail to.
+pub(super) fn serve_logged<M, F>(
+    options: &ShellOptions,
+    make: F,
+    ready: impl FnOnce(&Server),
+) -> Result<(), StartError>
+where
+    M: Machine + 'static,
+    F: Fn(ShardStart) -> Result<(M, Option<Log>), StartError> + Send + Clone + 'static,
+{
     // Before the start, so that a signal during it isn't lost.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Signals)?;
-    let server = start(options, make)?;
+    let server = start_logged(options, make)?;
     ready(&server);
     let stopper = server.stopper();
     let listening = std::thread::Builder::new().name("signals".into()).spawn(move || {

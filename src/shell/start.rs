@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use super::doorbell::Doorbell;
 use super::executor::{ShardLoop, WholeOrNothing};
 use super::host::Host;
+use super::log::{DataError, Log};
 use super::mesh::Mesh;
 use super::names::Names;
 use super::net::Net;
@@ -89,6 +90,8 @@ pub struct ShardStart {
     pub now: Now,
     /// From the kernel's randomness; another one for each shard.
     pub seed: u64,
+    /// Another shard may fail meanwhile.
+    pub(super) stop: Stop,
 }
 
 /// A node that serves.
@@ -144,6 +147,15 @@ where
     M: Machine + 'static,
     F: Fn(ShardStart) -> M + Send + Clone + 'static,
 {
+    start_logged(options, move |start| Ok((make(start), None)))
+}
+
+/// The same, for machines that come with a log, or fail to.
+pub(super) fn start_logged<M, F>(options: &ShellOptions, make: F) -> Result<Server, StartError>
+where
+    M: Machine + 'static,
+    F: Fn(ShardStart) -> Result<(M, Option<Log>), StartError> + Send + Clone + 'static,
+{
     probe::machine(options.shards)?;
     let cores = cores_for(options)?;
     let (ports, listeners) = bind(options)?;
@@ -172,7 +184,11 @@ where
             unsent_bytes_max: options.unsent_bytes_max,
         };
         let (make, ports, report) = (make.clone(), ports.clone(), report.clone());
-        let make = move || make(ShardStart { shard, ports, now: clock::now(), seed: clock::seed() });
+        let for_shard = stop.clone();
+        let make = move || {
+            let (now, seed, stop) = (clock::now(), clock::seed(), for_shard);
+            make(ShardStart { shard, ports, now, seed, stop })
+        };
         let thread = std::thread::Builder::new().name(format!("shard-{place}"));
         match thread.spawn(move || seat.run(make, &report)) {
             Ok(thread) => server.threads.push(thread),
@@ -199,7 +215,17 @@ impl Server {
         // A shard reports once, or takes the process with it.
         match reports.iter().take(self.threads.len()).find_map(Result::err) {
             None => Ok(self),
-            Some(error) => Err(self.abandon(error)),
+            Some(error) => {
+                let error = self.abandon(error);
+                // One that gave up because another failed leaves it to that one to say why.
+                let is_cause = |error: &StartError| !matches!(error, StartError::Data(DataError::Another));
+                Err(reports
+                    .try_iter()
+                    .filter_map(Result::err)
+                    .chain([error])
+                    .find(is_cause)
+                    .expect("there is a cause"))
+            }
         }
     }
 }
@@ -269,6 +295,9 @@ fn bind_one(host: IpAddr, port: u16, shared: bool) -> Result<(OwnedFd, u16), Sta
     bound.map_err(|reason| StartError::of_listening(address, reason))
 }
 
+/// A machine, and its log if it has one.
+type Made<M> = Result<(M, Option<Log>), StartError>;
+
 /// What a shard's thread takes with it.
 struct Seat {
     shard: ShardId,
@@ -288,7 +317,7 @@ impl Seat {
     /// The thread of a shard.
     fn run<M: Machine + 'static>(
         self,
-        make: impl FnOnce() -> M + 'static,
+        make: impl FnOnce() -> Made<M> + 'static,
         report: &SyncSender<Result<(), StartError>>,
     ) {
         let (stop, place) = (self.stop.clone(), usize::from(self.shard.0));
@@ -305,7 +334,7 @@ impl Seat {
 
     async fn serve<M: Machine>(
         self,
-        make: impl FnOnce() -> M,
+        make: impl FnOnce() -> Made<M>,
         report: SyncSender<Result<(), StartError>>,
     ) -> Result<(), StartError> {
         // The first park of an executor is slow; no client is to wait for it.
@@ -317,8 +346,8 @@ impl Seat {
     }
 
     /// Make the machine, open the ports, and set up the network.
-    fn open<M: Machine>(self, make: impl FnOnce() -> M) -> Result<ShardLoop<M>, StartError> {
-        let machine = make();
+    fn open<M: Machine>(self, make: impl FnOnce() -> Made<M>) -> Result<ShardLoop<M>, StartError> {
+        let (machine, log) = make()?;
         for listener in &self.listeners {
             let address = || SocketAddr::new(self.host, sockets::port_of(listener).unwrap_or(0));
             sockets::listen(listener).map_err(|reason| StartError::of_listening(address(), reason))?;
@@ -328,7 +357,7 @@ impl Seat {
         let bell = self.doorbell.duplicate().map_err(StartError::Rings)?;
         Ok(ShardLoop {
             shard: self.shard,
-            host: Host::new(machine, self.mesh, Names::new(self.doorbell.clone())),
+            host: Host::new(machine, log, self.mesh, Names::new(self.doorbell.clone())),
             doorbell: self.doorbell,
             bell: Some(bell),
             net,

@@ -176,13 +176,40 @@ impl Cluster {
         self.process(node).kill();
     }
 
-    /// Start it again with the same arguments: it has forgotten everything. Waits until all serve.
+    /// Start it again with the same arguments: without a data directory it has forgotten everything. Waits until all serve.
     pub fn restart(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         node.process.kill();
         node.process = Process::start(&node.arguments);
         node.is_killed = false;
         self.wait_until_whole();
+    }
+
+    /// End all nodes at once, as a power cut would.
+    pub fn kill_all(&mut self) {
+        self.nodes.iter().for_each(|node| node.process.kill_soon());
+        (0..self.nodes.len()).for_each(|node| self.kill(node));
+    }
+
+    /// Start all nodes that were killed, with the same arguments, and wait until all serve.
+    pub fn restart_all(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.is_killed) {
+            node.process = Process::start(&node.arguments);
+            node.is_killed = false;
+        }
+        self.wait_until_whole();
+    }
+
+    /// Start a killed node with one more argument, and wait until all serve.
+    pub fn restart_with(&mut self, node: usize, more: &str) {
+        self.nodes[node].arguments.push(more.to_owned());
+        self.restart(node);
+        self.nodes[node].arguments.pop();
+    }
+
+    /// What a node is started with.
+    pub fn arguments(&self, node: usize) -> Vec<&str> {
+        self.nodes[node].arguments.iter().map(String::as_str).collect()
     }
 
     /// Let nothing pass between two nodes. What they send stays on its way; their connections stay up until

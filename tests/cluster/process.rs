@@ -74,6 +74,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Send it `SIGKILL`, and don't wait for its end.
+    pub fn kill_soon(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Stop it where it is. Its threads stop one by one, a little after the signal.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

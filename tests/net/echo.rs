@@ -216,6 +216,7 @@ impl Machine for Echo {
                 assert!(self.open.contains(&connection), "frames come from open connections");
                 self.on_frame(connection, &frame, output);
             }
+            Input::Log(_) | Input::Compact(_) => {}
             Input::Garbled { connection, error } => {
                 counts.garbled.fetch_add(1, Ordering::Relaxed);
                 let text = frame(Kind::ERROR, 0, error.to_string().as_bytes());

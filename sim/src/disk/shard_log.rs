@@ -1,5 +1,6 @@
 //! One shard's log: the machines of the product, over a simulated disk.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 
@@ -7,8 +8,8 @@ use ringmain::failpoint::Failpoints;
 use ringmain::id::{ClusterId, NodeId, ShardId};
 use ringmain::prng::Prng;
 use ringmain::storage::log::{
-    Found, Geometry, Identity, Manifest, Opened, Opening, Purpose, Recovered, Recovery, Refused, Report,
-    Slot, Step, Target, Write,
+    Found, Geometry, Identity, Liveness, Manifest, Opened, Opening, Purpose, Range, Recovered, Recovery,
+    Refusal, Refused, Report, Segment, Slot, Step, Target, Write,
 };
 
 use super::{Disk, DiskFaults, DiskImage, Injected};
@@ -27,10 +28,20 @@ pub struct ShardLog<F> {
     geometry: Geometry,
     /// `None` while it is closed.
     opened: Option<Opened<F>>,
-    /// Appended, and in no group yet.
-    waiting: Vec<Vec<u8>>,
+    /// Appended, and in no group yet; some are markers.
+    waiting: Vec<(Vec<u8>, bool)>,
+    /// What of each segment is needed.
+    liveness: Liveness,
+    /// What the last opening found, and nobody has said yet what it is.
+    found: VecDeque<Found>,
+    /// Covered by records that may not be written out yet.
+    dead: Vec<u64>,
+    /// A segment that is being compacted, and the record up to which its copies go, once they are there.
+    compacting: Option<(Segment, Option<u64>)>,
     /// What the last opening found.
     report: Report,
+    /// Why the last opening emptied the disk.
+    refusal: Option<Refusal>,
     failpoints: F,
     /// Draws the log's secret.
     prng: Prng,
@@ -58,10 +69,26 @@ impl<F: Failpoints> ShardLog<F> {
         let buffer = vec![0; geometry.segment_bytes().max(geometry.manifest_bytes())];
         let image = vec![0; geometry.manifest_bytes()];
         let (waiting, report) = (Vec::new(), Report::default());
-        Self { disk, geometry, opened: None, waiting, report, failpoints, prng, buffer, image }
+        let refusal = None;
+        Self {
+            disk,
+            geometry,
+            opened: None,
+            waiting,
+            liveness: Liveness::default(),
+            found: VecDeque::new(),
+            dead: Vec::new(),
+            compacting: None,
+            report,
+            refusal,
+            failpoints,
+            prng,
+            buffer,
+            image,
+        }
     }
 
-    /// Add a record, to go out with the next group; its position.
+    /// Add a record, to go out with the next group; its position. A marker says that something is gone.
     ///
     /// # Errors
     ///
@@ -70,11 +97,11 @@ impl<F: Failpoints> ShardLog<F> {
     /// # Panics
     ///
     /// If the log is closed.
-    pub fn append(&mut self, record: &[u8]) -> Result<u64, LogError> {
+    pub fn append(&mut self, record: &[u8], is_marker: bool) -> Result<u64, LogError> {
         if self.opened().writer.is_poisoned() {
             return Err(LogError::Poisoned);
         }
-        self.waiting.push(record.to_vec());
+        self.waiting.push((record.to_vec(), is_marker));
         Ok(self.last())
     }
 
@@ -91,7 +118,7 @@ impl<F: Failpoints> ShardLog<F> {
             }
             self.reserve()?;
             let opened = self.opened.as_mut().expect("a log is reopened after a crash, a wipe or a restore");
-            let records: Vec<&[u8]> = self.waiting.iter().map(Vec::as_slice).collect();
+            let records: Vec<&[u8]> = self.waiting.iter().map(|(record, _)| record.as_slice()).collect();
             let mut placed = Vec::new();
             let written = match opened.writer.append(&records, &mut self.buffer, &mut placed) {
                 Ok(written) => written,
@@ -102,8 +129,11 @@ impl<F: Failpoints> ShardLog<F> {
                 opened.writer.on_failed();
                 return Err(LogError::Sync);
             }
-            self.waiting.drain(..written.records);
+            for (found, (_, is_marker)) in placed.iter().zip(self.waiting.drain(..written.records)) {
+                self.liveness.on_record(found, is_marker);
+            }
         }
+        self.bury();
         Ok(())
     }
 
@@ -132,6 +162,8 @@ impl<F: Failpoints> ShardLog<F> {
         while let Some((segment, range)) = opened.writer.take_sealed() {
             opened.table.seal(segment, range, false);
         }
+        self.release()?;
+        let opened = self.opened.as_mut().expect("it was open before");
         // Nothing else is to be written now.
         if let Some(mark) = opened.writer.mark(&mut self.buffer) {
             // A mark that can't be written says nothing, and that is all.
@@ -146,24 +178,30 @@ impl<F: Failpoints> ShardLog<F> {
         self.close();
     }
 
-    /// Find out what is left and open the log; the records, in order. All of them are durable.
+    /// Find out what is left and open the log; the records, in order, with their positions. All of them are durable.
     ///
-    /// A disk on which neither manifest can be read is emptied, as an operator would.
+    /// A disk on which neither manifest can be read is emptied, as an operator would: see [`ShardLog::refusal`].
     ///
     /// # Panics
     ///
     /// If there is no room to open it.
-    pub fn reopen(&mut self) -> Vec<Vec<u8>> {
+    pub fn reopen(&mut self) -> Vec<(u64, Vec<u8>)> {
         self.close();
+        self.refusal = None;
         let bytes = self.read();
-        let Some(recovered) = self.recover(&bytes) else {
-            self.wipe();
-            return self.reopen();
+        let (found, recovered) = match self.recover(&bytes) {
+            Ok(recovered) => recovered,
+            Err(refusal) => {
+                self.wipe();
+                let nothing = self.reopen();
+                self.refusal = Some(refusal);
+                return nothing;
+            }
         };
-        let (found, recovered) = recovered;
         let stands = found.iter().chain(&recovered.tail);
-        let records =
-            stands.map(|found| self.slot(&bytes, found.segment.slot)[found.payload()].to_vec()).collect();
+        let records = stands
+            .map(|found| (found.sequence, self.slot(&bytes, found.segment.slot)[found.payload()].to_vec()))
+            .collect();
         self.report = recovered.report.clone();
         // A start that fails is made again: what comes of it is a matter for the crash images.
         let faults = self.disk.faults();
@@ -181,8 +219,56 @@ impl<F: Failpoints> ShardLog<F> {
             }
         }
         self.disk.set_faults(faults);
-        self.opened = Some(opening.finish());
+        let opened = opening.finish();
+        self.found = found.into_iter().chain(opened.moved.iter().copied()).collect();
+        self.opened = Some(opened);
         records
+    }
+
+    /// The next record that the last opening found is a marker or not, and covers these.
+    pub fn on_recovered(&mut self, is_marker: bool, covered: impl Iterator<Item = u64>) {
+        let found = self.found.pop_front().expect("one was found for each record");
+        self.liveness.on_record(&found, is_marker);
+        covered.for_each(|position| self.liveness.on_dead(position));
+    }
+
+    /// Later records cover these.
+    pub fn on_dead(&mut self, positions: impl Iterator<Item = u64>) {
+        self.dead.extend(positions);
+        self.bury();
+    }
+
+    /// What is worth a compaction now, if anything: then it is under way until [`ShardLog::on_compacted`].
+    pub fn begin_compaction(&mut self) -> Option<Range> {
+        let opened = self.opened.as_ref().filter(|_| self.compacting.is_none())?;
+        let (segment, range) = self.liveness.choose(&opened.table, false)?;
+        self.compacting = Some((segment, None));
+        Some(range)
+    }
+
+    /// All that was needed of it is appended anew: once the records up to this position are durable, it goes.
+    pub fn on_compacted(&mut self, through: u64) {
+        if let Some((_, copied)) = &mut self.compacting {
+            *copied = Some(through);
+        }
+    }
+
+    /// Let a compacted segment go, when its copies are durable.
+    fn release(&mut self) -> Result<(), LogError> {
+        let Some((segment, Some(through))) = self.compacting else { return Ok(()) };
+        if self.durable() < through {
+            return Ok(());
+        }
+        self.compacting = None;
+        self.liveness.on_released(segment);
+        self.opened.as_mut().expect("what is durable is open").table.release(segment);
+        self.persist()
+    }
+
+    fn bury(&mut self) {
+        let written = self.opened.as_ref().map_or(0, |opened| opened.writer.last());
+        let dead = self.dead.extract_if(.., |position| *position <= written);
+        dead.for_each(|position| self.liveness.on_dead(position));
     }
 
     /// The highest durable position, 0 if there is none.
@@ -203,6 +289,11 @@ impl<F: Failpoints> ShardLog<F> {
     /// What the last opening found.
     pub fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// Why the last opening could not read what was there, and emptied the disk; never, unless something was corrupted.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// A new disk in place of the old, empty. Closes the log.
@@ -243,6 +334,10 @@ impl<F: Failpoints> ShardLog<F> {
     fn close(&mut self) {
         self.opened = None;
         self.waiting.clear();
+        self.liveness = Liveness::default();
+        self.found.clear();
+        self.dead.clear();
+        self.compacting = None;
     }
 
     /// The next segment, when it is time. A full log gets none.
@@ -251,8 +346,18 @@ impl<F: Failpoints> ShardLog<F> {
         if !opened.writer.wants_segment() {
             return Ok(());
         }
-        let Ok(segment) = opened.table.reserve(Purpose::Append) else { return Ok(()) };
+        let purpose = if self.compacting.is_some() { Purpose::Compact } else { Purpose::Append };
+        let Ok(segment) = opened.table.reserve(purpose) else { return Ok(()) };
         opened.table.list(segment);
+        self.persist()?;
+        let opened = self.opened.as_mut().expect("it was open before");
+        opened.writer.add_segment(&opened.table, segment);
+        Ok(())
+    }
+
+    /// Write the next version of the manifest.
+    fn persist(&mut self) -> Result<(), LogError> {
+        let opened = self.opened.as_mut().expect("a log is reopened after a crash, a wipe or a restore");
         opened.table.begin_persist(opened.writer.durable(), &mut self.image);
         for step in opened.table.persist_steps() {
             let done = match step {
@@ -265,7 +370,6 @@ impl<F: Failpoints> ShardLog<F> {
             }
         }
         opened.table.on_persisted();
-        opened.writer.add_segment(&opened.table, segment);
         Ok(())
     }
 
@@ -276,12 +380,12 @@ impl<F: Failpoints> ShardLog<F> {
         bytes
     }
 
-    fn recover(&mut self, bytes: &[u8]) -> Option<(Vec<Found>, Recovered)> {
+    fn recover(&mut self, bytes: &[u8]) -> Result<(Vec<Found>, Recovered), Refusal> {
         let manifest_bytes = self.geometry.manifest_bytes();
         let (copies, slots) = bytes.split_at(2 * manifest_bytes);
         let (first, second) = copies.split_at(manifest_bytes);
         let has_segments = slots.iter().any(|byte| *byte != 0);
-        let manifest = Manifest::choose([first, second], &OWNER, has_segments).ok()?;
+        let manifest = Manifest::choose([first, second], &OWNER, has_segments)?;
         let manifest = manifest.unwrap_or_else(|| Manifest::new(OWNER, self.geometry, self.prng.next_u64()));
         let mut recovery = Recovery::new(manifest, self.failpoints.clone());
         let mut found = Vec::new();
@@ -289,7 +393,7 @@ impl<F: Failpoints> ShardLog<F> {
             recovery.feed(segment, self.slot(bytes, segment.slot), &mut found);
         }
         let recovered = recovery.settle(&mut found);
-        Some((found, recovered))
+        Ok((found, recovered))
     }
 
     fn slot<'a>(&self, bytes: &'a [u8], slot: Slot) -> &'a [u8] {

@@ -1,7 +1,7 @@
 //! The log: what was synced is there, nothing is invented, and there is never a hole.
 
 use proptest::prelude::*;
-use ringmain::failpoint::NoFailpoints;
+use ringmain::failpoint::{Failpoints, NoFailpoints};
 use ringmain::prng::Prng;
 use ringmain::storage::log::Geometry;
 
@@ -9,11 +9,18 @@ use super::{DiskFaults, LogError, SECTOR_BYTES, ShardLog};
 
 const SEGMENT_BYTES: usize = 16 * SECTOR_BYTES;
 
+/// What is left, without positions: they follow one another.
+fn reopen<F: Failpoints>(log: &mut ShardLog<F>) -> Vec<Vec<u8>> {
+    let records = log.reopen();
+    assert!(records.is_sorted_by(|(one, _), (next, _)| one + 1 == *next));
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
 /// Open, and on a good disk so far.
 fn log(slots: u32, faults: DiskFaults) -> ShardLog<NoFailpoints> {
     let geometry = Geometry::new(SEGMENT_BYTES as u32, slots).unwrap();
     let mut log = ShardLog::new(geometry, faults, Prng::from_seed(1), NoFailpoints);
-    assert_eq!(log.reopen(), [b""; 0]);
+    assert_eq!(reopen(&mut log), [b""; 0]);
     log
 }
 
@@ -29,11 +36,11 @@ fn sync_error() -> DiskFaults {
 fn positions_count_from_1_and_a_sync_says_how_far() {
     let mut log = log(64, torn(1.0));
     assert_eq!(log.sync(), Ok(0));
-    assert_eq!(log.append(b"first"), Ok(1));
-    assert_eq!(log.append(b""), Ok(2));
+    assert_eq!(log.append(b"first", false), Ok(1));
+    assert_eq!(log.append(b"", false), Ok(2));
     assert_eq!((log.last(), log.durable()), (2, 0));
     assert_eq!(log.sync(), Ok(2));
-    assert_eq!(log.append(b"third"), Ok(3));
+    assert_eq!(log.append(b"third", false), Ok(3));
     assert_eq!((log.last(), log.durable()), (3, 2));
 }
 
@@ -41,15 +48,15 @@ fn positions_count_from_1_and_a_sync_says_how_far() {
 fn a_crash_that_tears_everything_leaves_what_was_synced() {
     for seed in 0..200 {
         let mut log = log(64, torn(1.0));
-        log.append(b"kept").unwrap();
+        log.append(b"kept", false).unwrap();
         log.sync().unwrap();
         // It reaches into its sector's last atom, which a torn one lacks for certain.
-        log.append(&[b'l'; SECTOR_BYTES - 100]).unwrap();
+        log.append(&[b'l'; SECTOR_BYTES - 100], false).unwrap();
         log.write_out().unwrap();
         log.crash(&mut Prng::from_seed(seed));
-        assert_eq!(log.reopen(), [b"kept"]);
+        assert_eq!(reopen(&mut log), [b"kept"]);
         assert!(log.report().is_clean(), "{}", log.report());
-        assert_eq!(log.append(b"next"), Ok(2));
+        assert_eq!(log.append(b"next", false), Ok(2));
     }
 }
 
@@ -60,11 +67,11 @@ fn every_prefix_may_survive_a_crash() {
     for seed in 0..1000 {
         let mut log = log(64, torn(0.5));
         for record in 0..3 {
-            log.append(&[record; SECTOR_BYTES]).unwrap();
+            log.append(&[record; SECTOR_BYTES], false).unwrap();
             log.write_out().unwrap();
         }
         log.crash(&mut Prng::from_seed(seed));
-        survived[log.reopen().len()] += 1;
+        survived[reopen(&mut log).len()] += 1;
         assert_eq!(log.durable(), log.last(), "all that survived is durable");
     }
     assert!(survived.iter().all(|&count| count > 20), "{survived:?}");
@@ -73,19 +80,19 @@ fn every_prefix_may_survive_a_crash() {
 #[test]
 fn a_failed_sync_poisons_the_log_until_it_is_reopened() {
     let mut log = log(64, DiskFaults::default());
-    log.append(b"kept").unwrap();
+    log.append(b"kept", false).unwrap();
     log.sync().unwrap();
-    log.append(b"in doubt").unwrap();
+    log.append(b"in doubt", false).unwrap();
     log.set_faults(sync_error());
     assert_eq!(log.sync(), Err(LogError::Sync));
     assert!(log.is_poisoned());
     log.set_faults(torn(1.0));
-    assert_eq!(log.append(b"refused"), Err(LogError::Poisoned));
+    assert_eq!(log.append(b"refused", false), Err(LogError::Poisoned));
     assert_eq!(log.sync(), Err(LogError::Poisoned), "a sync that would succeed says nothing");
     assert_eq!(log.durable(), 1);
     log.crash(&mut Prng::from_seed(1));
-    assert_eq!(log.reopen(), [b"kept"]);
-    assert_eq!(log.append(b"next"), Ok(2));
+    assert_eq!(reopen(&mut log), [b"kept"]);
+    assert_eq!(log.append(b"next", false), Ok(2));
 }
 
 /// The process restarts, the machine doesn't: what a failed sync gave up can be read, and no later sync covers it. So it
@@ -94,14 +101,14 @@ fn a_failed_sync_poisons_the_log_until_it_is_reopened() {
 fn what_a_failed_sync_gave_up_is_written_again_at_the_next_start() {
     for seed in 0..100 {
         let mut log = log(64, DiskFaults::default());
-        log.append(b"in doubt").unwrap();
+        log.append(b"in doubt", false).unwrap();
         log.set_faults(sync_error());
         log.sync().unwrap_err();
-        assert_eq!(log.reopen(), [b"in doubt"]);
+        assert_eq!(reopen(&mut log), [b"in doubt"]);
         assert_eq!((log.last(), log.durable()), (1, 1));
         log.set_faults(torn(1.0));
         log.crash(&mut Prng::from_seed(seed));
-        assert_eq!(log.reopen(), [b"in doubt"]);
+        assert_eq!(reopen(&mut log), [b"in doubt"]);
     }
 }
 
@@ -110,36 +117,36 @@ fn a_full_log_refuses_and_loses_nothing() {
     let mut log = log(4, torn(1.0));
     // Two of four segments are for appends.
     for _ in 0..2 {
-        log.append(&[1; SEGMENT_BYTES - SECTOR_BYTES - 100]).unwrap();
+        log.append(&[1; SEGMENT_BYTES - SECTOR_BYTES - 100], false).unwrap();
         assert_eq!(log.write_out(), Ok(()));
     }
-    log.append(&[2; SEGMENT_BYTES - SECTOR_BYTES - 100]).unwrap();
+    log.append(&[2; SEGMENT_BYTES - SECTOR_BYTES - 100], false).unwrap();
     assert_eq!((log.write_out(), log.sync()), (Err(LogError::Full), Err(LogError::Full)));
     assert!(!log.is_poisoned());
     log.crash(&mut Prng::from_seed(1));
-    log.reopen();
+    reopen(&mut log);
     assert!(log.last() <= 2);
 }
 
 #[test]
 fn an_older_image_takes_the_log_back() {
     let mut log = log(64, torn(1.0));
-    log.append(b"old").unwrap();
+    log.append(b"old", false).unwrap();
     log.sync().unwrap();
-    log.append(b"unsynced").unwrap();
+    log.append(b"unsynced", false).unwrap();
     log.write_out().unwrap();
     let image = log.image();
-    log.append(b"new").unwrap();
+    log.append(b"new", false).unwrap();
     log.sync().unwrap();
     log.restore(&image);
-    assert_eq!(log.reopen(), [b"old"]);
-    assert_eq!(log.append(b"other"), Ok(2));
+    assert_eq!(reopen(&mut log), [b"old"]);
+    assert_eq!(log.append(b"other", false), Ok(2));
     log.sync().unwrap();
     log.crash(&mut Prng::from_seed(1));
     log.wipe();
     assert_eq!(log.durable(), 0);
-    assert_eq!(log.reopen(), [b""; 0]);
-    assert_eq!(log.append(b"fresh"), Ok(1));
+    assert_eq!(reopen(&mut log), [b""; 0]);
+    assert_eq!(log.append(b"fresh", false), Ok(1));
 }
 
 #[test]
@@ -147,7 +154,7 @@ fn an_older_image_takes_the_log_back() {
 fn a_crashed_log_is_reopened_first() {
     let mut log = log(64, DiskFaults::default());
     log.crash(&mut Prng::from_seed(1));
-    let _ = log.append(b"too soon");
+    let _ = log.append(b"too soon", false);
 }
 
 #[derive(Clone, Debug)]
@@ -214,7 +221,7 @@ proptest! {
                     // Its first byte is its own, so that none is taken for another.
                     let mut record = vec![byte; len];
                     record.iter_mut().take(1).for_each(|first| *first = number as u8);
-                    match log.append(&record) {
+                    match log.append(&record, false) {
                         Ok(position) => {
                             model.records.push(record);
                             prop_assert_eq!(position, model.records.len() as u64);
@@ -232,10 +239,10 @@ proptest! {
                 },
                 Step::Crash => {
                     log.crash(&mut prng);
-                    model.recover(&log.reopen());
+                    model.recover(&reopen(&mut log));
                     prop_assert!(log.report().is_clean(), "{}", log.report());
                 }
-                Step::Restart => model.recover(&log.reopen()),
+                Step::Restart => model.recover(&reopen(&mut log)),
                 Step::Image => {
                     // An image holds what a sync of another's has made durable too.
                     image = log.image();
@@ -244,13 +251,13 @@ proptest! {
                 Step::Restore => {
                     log.restore(&image);
                     model = imaged.clone();
-                    model.recover(&log.reopen());
+                    model.recover(&reopen(&mut log));
                     (image, imaged) = (log.image(), model.clone());
                 }
                 Step::Wipe => {
                     log.wipe();
                     model = Model::default();
-                    prop_assert_eq!(log.reopen().len(), 0);
+                    prop_assert_eq!(reopen(&mut log).len(), 0);
                 }
             }
             prop_assert_eq!(log.durable(), model.durable as u64);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ringmain::id::ConnectionId;
-use ringmain::shard::{Append, Dial, Output, Piece};
+use ringmain::shard::{Append, Dial, Input, LogState, Output, Piece};
 use ringmain::time::Duration;
 use ringmain_schema::Frame;
 use ringmain_schema::frame::Header;
@@ -15,6 +15,8 @@ use crate::network::{End, Side};
 const BETWEEN_SHARDS: Duration = Duration::from_micros(10);
 /// A group of records takes so long to stable storage, and up to as much again.
 const SYNC: Duration = Duration::from_micros(300);
+/// A full disk is tried again so often.
+const FULL_AGAIN: Duration = Duration::from_millis(100);
 /// The port that all shards of a node share, and the first of their own.
 pub(super) const ORDINARY_PORT: u16 = 1;
 pub(super) const FIRST_PORT: u16 = 100;
@@ -49,6 +51,11 @@ impl World {
             }
             // What doesn't fit now, or can't be written any more, is for the sync to see.
             let _ = self.nodes[at.node].logs[usize::from(at.shard)].write_out();
+        }
+        let log = &mut self.nodes[at.node].logs[usize::from(at.shard)];
+        log.on_dead(out.dead.drain(..));
+        if let Some(compacted) = out.compacted.take() {
+            log.on_compacted(compacted.through);
         }
         for connection in out.closes.drain(..) {
             self.close(at, connection);
@@ -110,7 +117,7 @@ impl World {
         let record = &bytes[append.record.clone()];
         self.witness_record(record);
         let node = &mut self.nodes[at.node];
-        let Ok(position) = node.logs[usize::from(at.shard)].append(record) else {
+        let Ok(position) = node.logs[usize::from(at.shard)].append(record, append.is_marker) else {
             // A log that could not sync takes nothing more until the node restarts.
             return;
         };
@@ -125,27 +132,39 @@ impl World {
     fn plan_sync(&mut self, at: At) {
         let full_until = self.nodes[at.node].full_until;
         let takes = SYNC + Duration(self.prng.below(SYNC.0));
-        self.heap.plan(self.now.max(full_until) + takes, Event::Sync(at));
+        // A full disk is tried again and again: there may be room sooner.
+        let again = full_until.min(self.now + FULL_AGAIN).max(self.now);
+        self.heap.plan(again + takes, Event::Sync(at));
     }
 
     /// All that was appended so far goes to stable storage in one sync.
     pub(super) fn sync(&mut self, at: At) {
-        if self.nodes[at.node].full_until > self.now {
-            return self.plan_sync(at);
-        }
+        let is_full = self.nodes[at.node].full_until > self.now;
         let node = &mut self.nodes[at.node];
-        let synced = node.logs[usize::from(at.shard)].sync();
+        let synced = if is_full { Err(LogError::Full) } else { node.logs[usize::from(at.shard)].sync() };
         if synced == Err(LogError::Full) {
-            return self.plan_sync(at);
+            self.plan_sync(at);
+            return self.refuse(at, LogState::Full);
         }
-        let running = node.running(at.shard);
-        running.syncing = false;
+        node.running(at.shard).syncing = false;
         // After a failed sync nothing is acknowledged until the node restarts.
-        let Ok(position) = synced else { return };
-        let sequence = position - running.base;
-        node.stable.on_sync(at.shard, position);
-        node.known.on_sync(at.shard, position);
-        self.handle(at, ringmain::shard::Input::Appended { sequence });
+        let Ok(sequence) = synced else { return self.refuse(at, LogState::Failed) };
+        node.stable.on_sync(at.shard, sequence);
+        node.known.on_sync(at.shard, sequence);
+        if std::mem::take(&mut node.running(at.shard).refused) {
+            self.handle(at, Input::Log(LogState::Open));
+        }
+        self.handle(at, Input::Appended { sequence });
+        if let Some(range) = self.nodes[at.node].logs[usize::from(at.shard)].begin_compaction() {
+            self.handle(at, Input::Compact(range));
+        }
+    }
+
+    /// The log takes nothing now: its shard hears it once.
+    fn refuse(&mut self, at: At, state: LogState) {
+        if !std::mem::replace(&mut self.nodes[at.node].running(at.shard).refused, true) {
+            self.handle(at, Input::Log(state));
+        }
     }
 
     /// A shard closes a connection once what it delivered has left.

@@ -91,8 +91,8 @@ pub struct Node {
 pub(super) struct Running {
     /// The very shard of the server.
     pub shard: Shard<Meddler>,
-    /// Records in its log when it started: its first append is the next.
-    pub base: u64,
+    /// Its log takes nothing, and it knows.
+    pub refused: bool,
     /// A sync is under way.
     pub syncing: bool,
     /// The tick that was planned for it.
@@ -262,16 +262,17 @@ impl World {
             let image = logs.iter().map(ShardLog::image).collect();
             self.nodes[node].images.push(image);
         }
-        let records: Vec<Vec<Vec<u8>>> = logs.iter_mut().map(ShardLog::reopen).collect();
+        let records: Vec<Vec<(u64, Vec<u8>)>> = logs.iter_mut().map(ShardLog::reopen).collect();
         self.check_damage(node, &logs);
-        self.nodes[node].stable = Stable::of(records.iter().flatten());
-        self.nodes[node].known.restart(kept && self.plan.durable, records.iter().flatten());
-        let remembered = records[0].iter().rev().find_map(|record| match Record::parse(record) {
+        let all = || records.iter().flatten().map(|(_, record)| record);
+        self.nodes[node].stable = Stable::of(all());
+        self.nodes[node].known.restart(kept && self.plan.durable, all());
+        let remembered = records[0].iter().rev().find_map(|(_, record)| match Record::parse(record) {
             Ok(Record::Members(members)) => Some(members),
             _ => None,
         });
         for (shard, records) in (0..).zip(&records) {
-            let membership = self.membership(node, remembered.as_ref());
+            let membership = self.membership(node, None);
             let options = self.shard_options(node, shard);
             let (prng, meddler) = (self.prng.split(), self.meddler.clone());
             // The stranger takes this cluster's addresses for its own cluster's.
@@ -281,17 +282,24 @@ impl World {
                 Vec::new()
             };
             let mut started = Shard::with_failpoints(options, membership, &seeds, prng, meddler);
-            for record in records {
-                match Record::parse(record) {
-                    Ok(Record::Key(key)) => {
-                        started.recover(&key).expect("a log keeps what it was given");
+            for (sequence, record) in records {
+                let record = Record::parse(record).expect("a log keeps what it was given");
+                let is_marker = record.is_marker();
+                let mut before = None;
+                match record {
+                    Record::Key(key) => {
+                        started.recover(&key, *sequence).expect("a log keeps what it was given");
                     }
-                    Ok(Record::GivenUp(partition)) => started.recover_given_up(partition),
-                    _ => {}
+                    Record::GivenUp(partition) => started.recover_given_up(partition),
+                    Record::Members(_) => before = started.recover_members(*sequence),
                 }
+                logs[usize::from(shard)].on_recovered(is_marker, started.take_dead().chain(before));
             }
-            let base = logs[usize::from(shard)].last();
-            let running = Running { shard: started, base, syncing: false, tick_at: None };
+            started.recovered_through(logs[usize::from(shard)].last());
+            if let Some(remembered) = &remembered {
+                started.remember(self.membership(node, Some(remembered)));
+            }
+            let running = Running { shard: started, refused: false, syncing: false, tick_at: None };
             self.nodes[node].running.push(running);
         }
         self.nodes[node].logs = logs;
@@ -300,8 +308,10 @@ impl World {
 
     /// A crash tears what was not synced, and a log tells that from damage.
     fn check_damage(&mut self, node: usize, logs: &[ShardLog<Meddler>]) {
-        let Some(log) = logs.iter().find(|log| !log.report().is_clean()) else { return };
-        let sentence = format!("node {node} was told of damage where there was none: {}", log.report());
+        let refused = logs.iter().find_map(ShardLog::refusal).map(ToString::to_string);
+        let damaged = || logs.iter().find(|log| !log.report().is_clean()).map(|log| log.report().to_string());
+        let Some(told) = refused.or_else(damaged) else { return };
+        let sentence = format!("node {node} was told of damage where there was none: {told}");
         let (promise, operations) = (Promise::Durability, Vec::new());
         self.violation.get_or_insert(Violation { promise, key: None, sentence, operations });
     }
@@ -318,7 +328,7 @@ impl World {
             running.syncing = true;
             self.carry_out(at, &mut out);
             let log = &mut self.nodes[node].logs[usize::from(shard)];
-            if log.last() > self.nodes[node].running[usize::from(shard)].base {
+            if log.last() > log.durable() {
                 self.sync(at);
             }
             self.nodes[node].running(shard).syncing = false;

@@ -78,7 +78,7 @@ pub(crate) fn merge(
 fn turn<T>(scope: &Scope, id: u64, node: &mut Node, act: impl FnOnce(&mut Replica) -> T) -> T {
     let mut replica = Replica::new(1, id, STATE_BYTES_MAX);
     replica.merge(KEY, &node.copy, 0);
-    replica.remember_replaced(node.replaced.iter().map(Request::operation));
+    replica.remember_replaced(node.replaced.iter().map(Request::operation), 0);
     let result = act(&mut replica);
     let copy = replica.read(Now::default(), KEY).map(|entry| entry.state.clone()).unwrap_or_default();
     if scope.has(Ask::Retry) {

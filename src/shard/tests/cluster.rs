@@ -211,13 +211,15 @@ impl Cluster {
             self.starts += 1;
             let prng = Prng::from_seed(self.starts);
             let mut started = Shard::new(options, membership, &[], prng);
-            for record in records(shard) {
-                match Record::parse(&record).unwrap() {
-                    Record::Key(key) => started.recover(&key).unwrap(),
+            let records = records(shard);
+            for (sequence, record) in (1..).zip(&records) {
+                match Record::parse(record).unwrap() {
+                    Record::Key(key) => started.recover(&key, sequence).unwrap(),
                     Record::GivenUp(partition) => started.recover_given_up(partition),
                     Record::Members(_) => {}
                 }
             }
+            started.recovered_through(records.len() as u64);
             self.shards.insert((node, shard), started);
         }
     }

@@ -30,11 +30,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use io_uring::squeue;
+
 use self::buffers::BufferPool;
 use self::listener::Listener;
 use self::ring::{Completion, Ring};
 use self::table::Table;
-use self::token::Operation;
+use self::token::{Operation, loose_token};
 use super::doorbell::Doorbell;
 use crate::id::ConnectionId;
 use crate::shard::DialId;
@@ -62,6 +64,8 @@ pub(super) enum Event {
     Received { connection: ConnectionId, filled: Filled },
     /// A connection that was opened is gone; no event of it follows.
     Closed { connection: ConnectionId },
+    /// A step of the log has ended: bytes, or an error number if negative.
+    Disk { step: usize, result: i32 },
 }
 
 pub(super) struct Net {
@@ -128,6 +132,34 @@ impl Net {
         any
     }
 
+    /// Queue a step of the shard's log; [`Event::Disk`] tells its end.
+    ///
+    /// # Safety
+    ///
+    /// What `entry` points to, and the file, stay as they are until then.
+    pub(super) unsafe fn push_disk(&mut self, entry: squeue::Entry, step: usize) {
+        // SAFETY: as this function's own contract.
+        unsafe { self.ring.push(&entry.user_data(loose_token(Operation::Disk, step))) };
+    }
+
+    /// Queue two steps, of which the second begins when the first has ended well, and else is cancelled.
+    ///
+    /// # Safety
+    ///
+    /// As [`Net::push_disk`].
+    pub(super) unsafe fn push_disk_pair(&mut self, entries: [squeue::Entry; 2], steps: [usize; 2]) {
+        let [first, second] = entries;
+        let [first_token, second_token] = steps.map(|step| loose_token(Operation::Disk, step));
+        let first = first.flags(squeue::Flags::IO_LINK).user_data(first_token);
+        // SAFETY: as this function's own contract.
+        unsafe { self.ring.push_pair(&[first, second.user_data(second_token)]) };
+    }
+
+    /// Hand the kernel what is queued, and wait until something ends.
+    pub(super) fn wait(&mut self) {
+        self.ring.enter_and_wait();
+    }
+
     /// The next event.
     pub(super) fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -161,6 +193,10 @@ impl Net {
             Operation::Connect => self.on_connect(connection, completion),
             Operation::Timer => self.ring.timer_fired(),
             Operation::Aside => {}
+            Operation::Disk => {
+                let (step, result) = (connection.0 as usize, completion.result);
+                self.events.push_back(Event::Disk { step, result });
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Operation {
     Timer = 4,
     /// A cancellation, or a change of the timer: its own outcome doesn't matter.
     Aside = 5,
+    /// On the shard's log; the step's number takes the slot's place.
+    Disk = 6,
 }
 
 /// User data of an operation.
@@ -50,6 +52,7 @@ pub(super) fn parse(user_data: u64) -> Option<(Operation, ConnectionId)> {
         3 => Operation::Connect,
         4 => Operation::Timer,
         5 => Operation::Aside,
+        6 => Operation::Disk,
         _ => return None,
     };
     Some((operation, ConnectionId(user_data >> OPERATION_BITS)))
@@ -75,7 +78,7 @@ mod tests {
         let connection = connection_id(SLOTS_MAX - 1, (1 << 36) - 1);
         assert_eq!(slot_of(connection), (SLOTS_MAX - 1, (1 << 36) - 1));
         let operations = [Operation::Accept, Operation::Receive, Operation::Send, Operation::Connect];
-        for operation in operations.into_iter().chain([Operation::Timer, Operation::Aside]) {
+        for operation in operations.into_iter().chain([Operation::Timer, Operation::Aside, Operation::Disk]) {
             assert_eq!(parse(token(operation, connection)), Some((operation, connection)));
         }
         assert_eq!(parse(15), None);

@@ -136,6 +136,15 @@ impl Manifest {
         Ok(Some(*chosen))
     }
 
+    /// Whose log the copies are of, as far as either can be read. Whoever may open it knows that already; this is for who only
+    /// looks at it.
+    pub fn owner(copies: [&[u8]; 2]) -> Option<Identity> {
+        copies.into_iter().find_map(|copy| match Self::decode(copy) {
+            Copy::Whole(manifest) => Some(manifest.identity),
+            _ => None,
+        })
+    }
+
     /// Write it to the beginning of `into`, with zeros up to a whole copy's end.
     ///
     /// # Panics
@@ -221,7 +230,8 @@ impl Manifest {
                     1 <= sealed.first && sealed.first <= sealed.last && sealed.last <= self.sealed_through
                 });
                 let is_placed = slot.0 < self.geometry.slots_max() && slots.insert(slot);
-                is_in_range && is_placed && numbers.insert(id)
+                let is_numbered = id.0 < self.next_segment;
+                is_in_range && is_placed && is_numbered && numbers.insert(id)
             })
     }
 }

@@ -4,7 +4,7 @@
 //! which slot holds which segment. The records of a turn go out as one group of whole sectors, and one sync makes
 //! them durable ([`Writer`]). After a crash [`Recovery`] reads the segments and says which records stand, where
 //! something is damaged, and where the log was cut; [`Opening`] makes that verdict durable before anything new is
-//! written. [`SegmentTable`] knows which slots are free and which segments are worth compacting. `docs/storage.md`
+//! written. [`SegmentTable`] knows which slots are free, [`Liveness`] which segments are worth compacting. `docs/storage.md`
 //! draws all of it in bytes, and says what can't be told from what.
 //!
 //! What the room promises: what a sync covered is there after any crash. A torn tail is cut, however many records
@@ -17,6 +17,7 @@
 //! machines say what to write where; whoever runs them hands in buffers, aligned as the device wants them.
 
 mod format;
+mod liveness;
 mod manifest;
 mod opening;
 mod recovery;
@@ -29,6 +30,7 @@ mod tests;
 mod writer;
 
 pub use format::RECORD_BYTES_OVERHEAD;
+pub use liveness::Liveness;
 pub use manifest::{Entry, Manifest, Refusal};
 pub use opening::{Opened, Opening, OpeningError};
 pub use recovery::{Found, Recovered, Recovery};

@@ -1,4 +1,4 @@
-//! Which slots are free, which segments hold what, and which are worth compacting.
+//! Which slots are free, and which segments hold what.
 //!
 //! What is durable decides: a segment is written only after a manifest that lists it is, and a slot is used again only
 //! after one that doesn't list its old segment is. [`SegmentTable::begin_persist`] and [`SegmentTable::on_persisted`] stand
@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::failpoint::{Failpoints, NoFailpoints};
+use crate::failpoint::{Bug, Failpoints, NoFailpoints};
 
 use super::manifest::{Entry, Manifest, first_copy};
 use super::stamp::{Identity, Stamp};
@@ -39,20 +39,13 @@ enum State {
     Reserved(SegmentId),
     /// Listed by the manifest of this version and later ones.
     Listed {
-        row: Row,
+        entry: Entry,
         since: u64,
     },
     /// Not listed any more from this version on; free when that is durable.
     Leaving {
         since: u64,
     },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    entry: Entry,
-    /// Bytes of records that the index still points to.
-    live_bytes: u64,
 }
 
 /// What a segment is for.
@@ -64,6 +57,17 @@ pub enum Purpose {
     Compact,
     /// The first segment of a start.
     Open,
+}
+
+impl Purpose {
+    /// Slots that must stay free.
+    pub const fn kept(self) -> u32 {
+        match self {
+            Self::Append => KEPT_SLOTS,
+            Self::Compact => KEPT_SLOTS - 1,
+            Self::Open => 0,
+        }
+    }
 }
 
 /// No slot is left.
@@ -92,8 +96,8 @@ impl<F: Failpoints> SegmentTable<F> {
             failpoints,
         };
         for entry in &manifest.entries {
-            let row = Row { entry: *entry, live_bytes: 0 };
-            table.slots[entry.segment.slot.0 as usize] = State::Listed { row, since: manifest.version };
+            let listed = State::Listed { entry: *entry, since: manifest.version };
+            table.slots[entry.segment.slot.0 as usize] = listed;
         }
         table
     }
@@ -106,13 +110,7 @@ impl<F: Failpoints> SegmentTable<F> {
     /// [`NoRoom`], if no slot is left for this purpose.
     pub fn reserve(&mut self, purpose: Purpose) -> Result<Segment, NoRoom> {
         let slots_max = self.geometry.slots_max();
-        let taken = self.slots.iter().filter(|state| !matches!(state, State::Free)).count() as u32;
-        let kept = match purpose {
-            Purpose::Append => KEPT_SLOTS,
-            Purpose::Compact => KEPT_SLOTS - 1,
-            Purpose::Open => 0,
-        };
-        if taken + kept >= slots_max {
+        if self.taken() + purpose.kept() >= slots_max {
             return Err(NoRoom { slots_max });
         }
         let free = self.slots.iter().position(|state| matches!(state, State::Free));
@@ -139,7 +137,7 @@ impl<F: Failpoints> SegmentTable<F> {
             "only a reserved segment is listed"
         );
         let entry = Entry { segment, sealed: None, is_damaged: false };
-        *state = State::Listed { row: Row { entry, live_bytes: 0 }, since };
+        *state = State::Listed { entry, since };
     }
 
     /// All that a segment holds is durable, and nothing more will be written to it.
@@ -149,7 +147,7 @@ impl<F: Failpoints> SegmentTable<F> {
     /// If it isn't listed.
     pub fn seal(&mut self, segment: Segment, range: Range, is_damaged: bool) {
         self.sealed_through = self.sealed_through.max(range.last);
-        let entry = &mut self.row(segment).expect("what is sealed is listed").entry;
+        let entry = self.entry(segment).expect("what is sealed is listed");
         entry.sealed = Some(range);
         entry.is_damaged |= is_damaged;
     }
@@ -162,7 +160,7 @@ impl<F: Failpoints> SegmentTable<F> {
     /// If it isn't listed.
     pub fn release(&mut self, segment: Segment) {
         let since = self.next_version();
-        assert!(self.row(segment).is_some(), "what is released is listed");
+        assert!(self.listed(segment).is_some(), "what is released is listed");
         self.slots[segment.slot.0 as usize] = State::Leaving { since };
     }
 
@@ -209,32 +207,22 @@ impl<F: Failpoints> SegmentTable<F> {
     pub fn is_granted(&self, segment: Segment) -> bool {
         let durable = if self.is_persisting { self.version - 1 } else { self.version };
         let state = self.slots.get(segment.slot.0 as usize);
-        matches!(state, Some(State::Listed { row, since }) if row.entry.segment == segment && *since <= durable)
+        matches!(state, Some(State::Listed { entry, since }) if entry.segment == segment && *since <= durable)
     }
 
-    /// The index points to a record of so many bytes in this segment.
-    pub fn on_live(&mut self, segment: Segment, bytes: usize) {
-        if let Some(row) = self.row(segment) {
-            row.live_bytes += bytes as u64;
-        }
+    /// Is all that it holds durable, and nothing more written to it?
+    pub fn is_sealed(&self, segment: Segment) -> bool {
+        self.listed(segment).is_some_and(|entry| entry.sealed.is_some())
     }
 
-    /// The index points no more to a record of so many bytes in this segment.
-    pub fn on_dead(&mut self, segment: Segment, bytes: usize) {
-        if let Some(row) = self.row(segment) {
-            debug_assert!(row.live_bytes >= bytes as u64, "a record dies once");
-            row.live_bytes = row.live_bytes.saturating_sub(bytes as u64);
-        }
+    /// Was some of it damaged when the log was opened?
+    pub fn is_damaged(&self, segment: Segment) -> bool {
+        self.listed(segment).is_some_and(|entry| entry.is_damaged)
     }
 
-    /// The segment to compact next, if one is worth it: sealed, and damaged or with less than `ratio_max` of its bytes live.
-    /// Damaged ones first, whose reports end with them; then the emptiest. `0.0 <= ratio_max <= 1.0`
-    pub fn compaction(&self, ratio_max: f64) -> Option<Segment> {
-        let live_max = ratio_max * self.geometry.segment_bytes() as f64;
-        let is_worth_it = |row: &&Row| row.entry.is_damaged || (row.live_bytes as f64) < live_max;
-        let sealed = self.rows().filter(|row| row.entry.sealed.is_some());
-        let best = sealed.filter(is_worth_it).min_by_key(|row| (!row.entry.is_damaged, row.live_bytes));
-        best.map(|row| row.entry.segment)
+    /// Slots that are in use, or about to be, or not free yet.
+    pub fn taken(&self) -> u32 {
+        self.slots.iter().filter(|state| !matches!(state, State::Free)).count() as u32
     }
 
     /// How large it is.
@@ -244,12 +232,17 @@ impl<F: Failpoints> SegmentTable<F> {
 
     /// Segments that are listed.
     pub fn len(&self) -> usize {
-        self.rows().count()
+        self.entries().count()
     }
 
     /// No segment is listed?
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Later segments have higher numbers, unless a mistake is planted.
+    pub(super) fn counts_numbers(&self) -> bool {
+        !self.failpoints.planted(Bug::SegmentIdByClock)
     }
 
     /// What seeds the checksums of a segment.
@@ -270,7 +263,7 @@ impl<F: Failpoints> SegmentTable<F> {
             next_segment: self.next_segment,
             sealed_through: self.sealed_through,
             durable,
-            entries: self.rows().map(|row| row.entry).collect(),
+            entries: self.entries().copied().collect(),
         }
     }
 
@@ -279,16 +272,23 @@ impl<F: Failpoints> SegmentTable<F> {
         self.version + 1
     }
 
-    fn rows(&self) -> impl Iterator<Item = &Row> {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.slots.iter().filter_map(|state| match state {
-            State::Listed { row, .. } => Some(row),
+            State::Listed { entry, .. } => Some(entry),
             _ => None,
         })
     }
 
-    fn row(&mut self, segment: Segment) -> Option<&mut Row> {
+    fn listed(&self, segment: Segment) -> Option<&Entry> {
+        match self.slots.get(segment.slot.0 as usize)? {
+            State::Listed { entry, .. } if entry.segment == segment => Some(entry),
+            _ => None,
+        }
+    }
+
+    fn entry(&mut self, segment: Segment) -> Option<&mut Entry> {
         match self.slots.get_mut(segment.slot.0 as usize)? {
-            State::Listed { row, .. } if row.entry.segment == segment => Some(row),
+            State::Listed { entry, .. } if entry.segment == segment => Some(entry),
             _ => None,
         }
     }

@@ -246,7 +246,10 @@ fn damage_is_told_with_its_place_and_what_lies_beyond_is_there() {
     // It is told again until the segment is compacted, which comes first.
     let opened = disk.open(8);
     assert_eq!(disk.recover(8).1.report.missing(), 2);
-    assert_eq!(opened.table.compaction(0.0), Some(found[0].segment));
+    let mut liveness = Liveness::default();
+    found.iter().for_each(|one| liveness.on_record(one, false));
+    let chosen = liveness.choose(&opened.table, false).map(|(segment, _)| segment);
+    assert_eq!(chosen, Some(found[0].segment));
 }
 
 /// Of a log that must not be opened: one sentence, and nothing changed.
@@ -298,26 +301,6 @@ fn a_slot_is_free_once_a_durable_manifest_says_so() {
     let again = opened.table.reserve(Purpose::Compact).unwrap();
     assert_eq!((again.slot, again.id), (first.slot, SegmentId(other.id.0 + 1)));
     assert!(!opened.table.is_granted(again), "it is reserved, and no manifest lists it");
-}
-
-/// The emptiest sealed segment comes first, and one that is full enough not at all.
-#[test]
-fn compaction_takes_the_emptiest() {
-    let mut disk = Disk::default();
-    let mut opened = disk.open(8);
-    disk.append(&mut opened, &[&[1; 15_000], &[2; 15_000], &[3; 15_000]]).unwrap();
-    sync(&mut opened);
-    let mut sealed = Vec::new();
-    while let Some((segment, range)) = opened.writer.take_sealed() {
-        opened.table.seal(segment, range, false);
-        opened.table.on_live(segment, 15_000);
-        sealed.push(segment);
-    }
-    assert_eq!((sealed.len(), opened.table.compaction(0.5)), (2, None));
-    opened.table.on_dead(sealed[1], 5_000);
-    assert_eq!(opened.table.compaction(0.5), Some(sealed[1]));
-    opened.table.on_dead(sealed[0], 5_001);
-    assert_eq!(opened.table.compaction(0.5), Some(sealed[0]));
 }
 
 #[test]

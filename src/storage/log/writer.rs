@@ -122,6 +122,12 @@ impl<F: Failpoints> Writer<F> {
 
     /// The same while the log is being opened: what is written counts only once the segment is listed.
     pub(super) fn add_reserved(&mut self, table: &SegmentTable<F>, segment: Segment) {
+        let before = self.next.back().map(|(segment, _)| segment.id);
+        let before = before.or(self.active.as_ref().map(|active| active.segment.id));
+        assert!(
+            !table.counts_numbers() || before.is_none_or(|before| before < segment.id),
+            "segments are written in the order of their numbers"
+        );
         self.next.push_back((segment, table.stamp(segment.id)));
         self.lacks_segment = false;
     }

@@ -1,0 +1,110 @@
+//! Looking at a data directory that no node uses: what a start would find, and nothing changed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::directory::{DataDirectory, DataError, of};
+use super::disk::Buffer;
+use super::recovery::Files;
+use crate::failpoint::NoFailpoints;
+use crate::id::{ClusterId, NodeId, ShardId};
+use crate::shard::Record;
+use crate::storage::log::{Found, Identity, Manifest, Recovery, Refusal, Report, Segment};
+
+/// What was found of one shard's log.
+#[derive(Debug)]
+pub struct Verdict {
+    directory: PathBuf,
+    found: Result<Verified, Refusal>,
+}
+
+#[derive(Debug)]
+struct Verified {
+    /// `None` if the log was never created.
+    owner: Option<Identity>,
+    report: Report,
+    /// Records that are whole and say nothing that this version understands, with why.
+    strange: Vec<(u64, String)>,
+}
+
+impl Verdict {
+    /// Would a node start from it, and lack nothing?
+    pub fn is_sound(&self) -> bool {
+        self.found.as_ref().is_ok_and(|found| found.report.is_clean() && found.strange.is_empty())
+    }
+}
+
+/// Check the logs of all shards in a data directory.
+///
+/// # Errors
+///
+/// If it can't be read, or a node uses it.
+pub fn verify(path: &Path) -> Result<Vec<Verdict>, DataError> {
+    let directory = DataDirectory::look_at(path)?;
+    let shards = directory.shards_found().map_err(of(path))?;
+    (0..shards).map(|shard| verify_one(directory.of_shard(ShardId(shard as u16)))).collect()
+}
+
+fn verify_one(directory: PathBuf) -> Result<Verdict, DataError> {
+    let mut files = Files::look_at(&directory)?;
+    let (copies, has_segments) = files.read_manifests().map_err(of(&directory))?;
+    let copies = [&copies[0][..], &copies[1][..]];
+    let nobody = Identity { cluster: ClusterId(0), node: NodeId(0), shard: ShardId(0), home: 0 };
+    let owner = Manifest::owner(copies);
+    let manifest = match Manifest::choose(copies, &owner.unwrap_or(nobody), has_segments) {
+        Ok(Some(manifest)) => manifest,
+        Ok(None) => {
+            let found = Ok(Verified { owner: None, report: Report::default(), strange: Vec::new() });
+            return Ok(Verdict { directory, found });
+        }
+        Err(refusal) => return Ok(Verdict { directory, found: Err(refusal) }),
+    };
+    files.geometry = manifest.geometry;
+    let (report, strange) = read(&files, manifest).map_err(of(&directory))?;
+    Ok(Verdict { directory, found: Ok(Verified { owner, report, strange }) })
+}
+
+fn read(files: &Files, manifest: Manifest) -> std::io::Result<(Report, Vec<(u64, String)>)> {
+    let mut recovery = Recovery::new(manifest, NoFailpoints);
+    let segments: Vec<Segment> = recovery.segments().collect();
+    let (mut found, mut strange, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    let mut records = 0;
+    let mut look_at = |one: &Found, bytes: &[u8]| {
+        if let Err(error) = Record::parse(&bytes[one.payload()]) {
+            strange.push((one.sequence, error.to_string()));
+        }
+    };
+    let is_open: Vec<Segment> = recovery.open_segments().collect();
+    for segment in segments {
+        let mut bytes = Buffer::new(files.geometry.segment_bytes());
+        let length = files.read_slot(segment.slot, &mut bytes)?;
+        recovery.feed(segment, &bytes[..length], &mut found);
+        if is_open.contains(&segment) {
+            open.push(bytes);
+        } else {
+            records += found.len() as u64;
+            found.drain(..).for_each(|one| look_at(&one, &bytes));
+        }
+    }
+    let recovered = recovery.settle(&mut found);
+    for one in found.iter().chain(&recovered.tail) {
+        let at = is_open.iter().position(|segment| *segment == one.segment);
+        look_at(one, &open[at.expect("what is left was read last")]);
+    }
+    let mut report = recovered.report;
+    report.records += records;
+    Ok((report, strange))
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.directory.display())?;
+        let Verified { owner, report, strange } = match &self.found {
+            Ok(verified) => verified,
+            Err(refusal) => return write!(f, "{refusal}"),
+        };
+        let Some(Identity { cluster, node, shard, .. }) = owner else { return f.write_str("no log yet") };
+        write!(f, "shard {} of node {node} in cluster {cluster}: {report}", shard.0)?;
+        strange.iter().try_for_each(|(sequence, error)| write!(f, "\nrecord {sequence}: {error}"))
+    }
+}

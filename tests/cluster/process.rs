@@ -147,7 +147,9 @@ impl Process {
             if is_of("io_uring") || is_of("eventfd") {
                 let number = descriptor.rsplit('/').next().unwrap();
                 let info = read(format!("{process}/fdinfo/{number}"));
-                let info = info.lines().filter(|line| !line.starts_with("  ")).take(40);
+                // Rings list their operations, and then what they wait for: `op=22` reads, `op=13` accepts.
+                let info =
+                    info.lines().filter(|line| !line.starts_with("  ") || line.contains("op=")).take(60);
                 doings += &format!("descriptor {number}: {}\n", info.collect::<Vec<_>>().join("; "));
             }
         }

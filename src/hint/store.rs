@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::causality::{Actor, Content, Siblings};
-use crate::id::{NodeId, PartitionId};
+use crate::id::{NodeId, OperationId, PartitionId};
 
 /// What a hint costs beside its key and values: the entry of a tree, its clock and its versions.
 const HINT_BYTES: usize = 200;
@@ -151,6 +151,12 @@ impl HintStore {
             known.merge(&hint.state);
         }
         known
+    }
+
+    /// The record of a state that holds this write, kept for whomever. What is kept for another may have replaced it.
+    pub fn record_of(&self, key: &[u8], operation: OperationId) -> Option<u64> {
+        let mut kept = self.targets.values().filter_map(|target| target.hints.get(key));
+        kept.find(|hint| hint.state.contains_operation(operation).is_some()).map(|hint| hint.appended)
     }
 
     /// Who may mint on for this key, in a state that holds all that is kept of it.

@@ -43,10 +43,18 @@ impl<F: Failpoints> Shard<F> {
         if self.hints.store.is_empty() {
             return;
         }
+        let held = self.hints.store.record_of(place.key, operation);
+        if held.is_none() && !self.replica.has_replaced(operation) {
+            return;
+        }
         let kept = self.hints.store.known(place.key);
-        let is_there = kept.contains_operation(operation).is_some() || self.replica.has_replaced(operation);
-        if is_there && !kept.is_empty() {
+        if !kept.is_empty() {
             self.merge_here(place, &kept, out);
+        }
+        let own =
+            self.replica.index().find(place.partition, place.token, place.key).map(|entry| &entry.state);
+        if own.is_none_or(|own| own.contains_operation(operation).is_none()) {
+            self.replica.remember_replaced(std::iter::once(operation), held.unwrap_or(0));
         }
     }
 
@@ -54,11 +62,18 @@ impl<F: Failpoints> Shard<F> {
     /// copy, if it owned the key when it applied this very write or one that replaced it.
     pub(super) fn known_of(&mut self, now: Now, place: Place<'_>, operation: OperationId) -> Siblings<Bytes> {
         let mut known = self.kept(now, place);
+        let mut held = self.hints.store.record_of(place.key, operation);
         let has_replaced = self.replica.has_replaced(operation);
-        if let Some(entry) = self.replica.read(now, place)
-            && (has_replaced || entry.state.contains_operation(operation).is_some())
-        {
-            known.merge(&entry.state);
+        if let Some(entry) = self.replica.read(now, place) {
+            let is_own = entry.state.contains_operation(operation).is_some();
+            if is_own || has_replaced {
+                known.merge(&entry.state);
+            }
+            held = held.or(is_own.then_some(entry.appended));
+        }
+        // One of these states holds the write, and another may have replaced it.
+        if let Some(record) = held.filter(|_| known.contains_operation(operation).is_none()) {
+            self.replica.remember_replaced(std::iter::once(operation), record);
         }
         known
     }

@@ -66,19 +66,31 @@ impl World {
         self.nodes[node].all_running().iter().any(|running| running.shard.view().is_fenced())
     }
 
-    /// What a fenced process has is gone with it until it is started again, if that ever happens.
+    /// What a process has whose place another takes is gone with it until it is started again, if that ever happens.
     fn count_gone(&mut self, node: usize) {
         if self.fenced.insert((node, self.nodes[node].life)) {
             self.count_destroyed(node);
         }
     }
 
-    /// A second process starts under a node's name, unless that is lost anyway.
+    /// The first process is about to die beside a second one, which may take its place then: as if it came back with
+    /// another disk.
+    pub(super) fn count_if_doubled(&mut self, node: usize) {
+        if let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at())
+            && node == first
+            && self.nodes[second].is_up()
+        {
+            self.count_gone(first);
+        }
+    }
+
+    /// A second process starts under the name of a node that is up.
     pub(super) fn start_second(&mut self, copied: bool) {
         let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return };
         // An old disk shows what was deleted until somebody repairs it.
         let is_allowed = (!copied || self.plan.converges()) && self.may_destroy(first);
-        if self.nodes[first].is_gone || self.nodes[second].is_up() || !is_allowed {
+        // A machine that is down is replaced under its name by its crash: with another disk, or with an old one.
+        if !self.nodes[first].is_up() || self.nodes[second].is_up() || !is_allowed {
             return;
         }
         if copied && let Some(images) = self.nodes[first].images.last().cloned() {

@@ -360,6 +360,7 @@ impl World {
         if !self.nodes[node].is_up() {
             return;
         }
+        self.count_if_doubled(node);
         let life = self.nodes[node].life;
         self.nodes[node].running.clear();
         self.nodes[node].held.clear();

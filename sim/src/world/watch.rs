@@ -58,10 +58,15 @@ impl World {
                 Some((Promise::ConcurrentSiblings, "did not replace all that its client had seen"))
             }
             // A fallback overwrites what it keeps for others, whatever it has of its own from when it was an owner.
+            // What its retry has left elsewhere may have come in the same moment: it is the same write.
             Sent::Overwrite => self
                 .state_at(minted.node, key)
                 .filter(|_| self.owns(minted.node, key))
-                .is_some_and(|state| state.versions().iter().any(|version| version.dot != dot))
+                .is_some_and(|state| {
+                    state.versions().iter().any(|version| {
+                        version.dot != dot && operation_of(version.operation, None) != Some(minted.operation)
+                    })
+                })
                 .then_some((Promise::ConcurrentSiblings, "was to replace all there was, and did not")),
             Sent::Context(_) => None,
         };

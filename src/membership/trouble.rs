@@ -79,9 +79,13 @@ impl Troubles {
     }
 
     /// `member` must be one, or nobody, so that the table stays as small as that of the members. Of several it is the one
-    /// that says most, so that two nodes which refuse each other in turn don't say so in turn.
+    /// that says most, so that two nodes which refuse each other in turn don't say so in turn; and of those that are refused
+    /// here the first, as a stranger can give ever new reasons for it.
     pub(super) fn note(&mut self, member: NodeId, trouble: Trouble) {
-        if self.by_member.get(&member).is_none_or(|known| known.rank() <= trouble.rank()) {
+        let is_told = matches!(trouble, Trouble::Refusing { .. });
+        let outweighs =
+            |known: &Trouble| known.rank() < trouble.rank() || known.rank() == trouble.rank() && !is_told;
+        if self.by_member.get(&member).is_none_or(outweighs) {
             self.by_member.insert(member, trouble.cut());
         }
     }
@@ -124,6 +128,19 @@ mod tests {
 
     fn refused(why: &str) -> Trouble {
         Trouble::Refused { by: "n2".to_owned(), why: why.to_owned() }
+    }
+
+    /// A stranger had a node that did not serve yet write to its log and to its error output as often as it called.
+    #[test]
+    fn a_stranger_is_told_of_once() {
+        let mut troubles = Troubles::default();
+        let refusing = |why: &str| Trouble::Refusing { name: String::new(), why: why.to_owned() };
+        ["protocol 7", "protocol 8", "another cluster"]
+            .iter()
+            .for_each(|why| troubles.note(NodeId(0), refusing(why)));
+        assert_eq!(troubles.first(), Some(&refusing("protocol 7")));
+        troubles.note(NodeId(0), refused("no"));
+        assert_eq!(troubles.first(), Some(&refused("no")));
     }
 
     #[test]

@@ -125,6 +125,27 @@ impl Layout {
             .unwrap_or_default();
     }
 
+    /// What the change that this node reads by will settle, whatever is wanted by now.
+    pub(super) fn bound(&self) -> &[(NodeId, Settled)] {
+        let is_bound = self.is_changing() && self.works.step == Step::Reading;
+        if is_bound { &self.intended } else { &[] }
+    }
+
+    /// This node read by such a change in an earlier life, and goes on with it. To be called before it follows the records of
+    /// that time. What they don't lead to is none of this ring's.
+    pub(super) fn rebind(&mut self, members: &Members, works: Works, bound: Vec<(NodeId, Settled)>) {
+        let in_force = members.values().map(|member| (member.node, &member.settled));
+        let ring = self.make(&ring_members(in_force.filter(|(_, settled)| settled.in_ring)));
+        let settled = bound.iter().map(|(node, settled)| (*node, settled));
+        let next = self.make(&ring_members(settled.filter(|(_, settled)| settled.in_ring)));
+        if works.step == Step::Reading
+            && (works.ring, works.change) == (ring.hash(), change_id(&next, &bound))
+        {
+            (self.ring, self.next, self.works, self.intended) = (ring, next, works, bound);
+            self.is_known = false;
+        }
+    }
+
     /// Others remember that this node had come so far.
     pub(super) fn remember(&mut self, works: Works) {
         if works.is_of(self.works) {

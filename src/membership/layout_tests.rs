@@ -404,6 +404,39 @@ fn who_restarts_bound_to_a_change_stays_with_it() {
     assert!(cluster.nodes.iter().all(|node| node.view().change.is_none()), "{:?}", cluster.steps());
 }
 
+/// A member that was away while the others began to read by a change came back to hear that the newcomer was to leave again:
+/// it took it that nothing was to be changed, retired the newcomer, and the others waited for it for ever (the simulator's
+/// seed 9203000000124).
+#[test]
+fn a_newcomer_that_is_to_leave_again_takes_a_change_of_its_own() {
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.works = false;
+    cluster.say(0, d, Intent::Member);
+    let step = |cluster: &Cluster, node: usize| {
+        let works = cluster.nodes[node].oneself().works;
+        (works.ring != works.change).then_some(works.step)
+    };
+    for _ in 0..4 {
+        cluster.run(1);
+        (0..3).for_each(|node| cluster.work(node));
+        let works = cluster.nodes[d].view().works;
+        cluster.nodes[d].confirm(works);
+    }
+    cluster.run(1);
+    assert_eq!((step(&cluster, 2), step(&cluster, d)), (Some(Step::Whole), Some(Step::Writing)));
+    cluster.away = vec![2];
+    cluster.works = true;
+    cluster.run(6);
+    assert_eq!(step(&cluster, 0), Some(Step::Reading));
+    cluster.say(0, d, Intent::Leaving);
+    cluster.run(2);
+    cluster.away.clear();
+    cluster.run(20);
+    assert!(cluster.nodes.iter().all(|node| node.view().change.is_none()), "{:?}", cluster.steps());
+    assert!(cluster.is_settled(&[0, 1, 2]));
+}
+
 #[test]
 fn two_replacements_for_one_place_do_not_share_it() {
     let mut cluster = Cluster::born();

@@ -17,7 +17,7 @@ const PORT_IS: &str = "serving on ";
 
 /// Not a test: the child.
 #[test]
-#[ignore = "run by the tests of this file, in a process of its own"]
+#[ignore = "run by the tests of this file, in a process of its own: cargo test --test net process"]
 fn child() {
     let limit = std::env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok());
     // One shard lets callers in by the order of their calls, as the test reads.

@@ -332,6 +332,8 @@ pub struct MemberRecord {
     pub life: u64,
     /// The life that this one has heard of and taken over from; 0 for none.
     pub succeeds: u64,
+    /// In logs alone: what the change that the node reads by will make of it.
+    pub bound: Option<SettledRecord>,
 }
 
 /// What the ring makes of a member, as the last finished change left it.
@@ -367,7 +369,7 @@ pub struct Gossip {
 impl Gossip {
     /// From a frame of kind `GOSSIP` or `GOSSIPED`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
-        let tables_max = 2 * MEMBERS_MAX + 1;
+        let tables_max = 3 * MEMBERS_MAX + 1;
         let gossip = verified::<wire::Gossip<'_>>(frame, "Gossip", tables_max)?;
         let members = gossip.members();
         Ok(Self {
@@ -409,20 +411,26 @@ fn read_record(member: wire::MemberRecord<'_>) -> MemberRecord {
         complete: member.complete(),
         serving: member.serving(),
         place: member.place(),
-        settled: member.settled().map(|settled| SettledRecord {
-            version: settled.version(),
-            in_ring: settled.in_ring(),
-            weight: settled.weight(),
-            data_center: text(settled.data_center()),
-            rack: text(settled.rack()),
-            place: settled.place(),
-        }),
+        settled: member.settled().map(read_settled),
         ring: member.ring(),
         change: member.change(),
         step: member.step(),
         lacking: member.lacking().map(|words| words.iter().collect()).unwrap_or_default(),
         life: member.life(),
         succeeds: member.succeeds(),
+        bound: member.bound().map(read_settled),
+    }
+}
+
+fn read_settled(settled: wire::Settled<'_>) -> SettledRecord {
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    SettledRecord {
+        version: settled.version(),
+        in_ring: settled.in_ring(),
+        weight: settled.weight(),
+        data_center: text(settled.data_center()),
+        rack: text(settled.rack()),
+        place: settled.place(),
     }
 }
 
@@ -430,17 +438,8 @@ fn write_record<'b>(
     builder: &mut FlatBufferBuilder<'b>,
     member: &MemberRecord,
 ) -> WIPOffset<wire::MemberRecord<'b>> {
-    let settled = member.settled.as_ref().map(|settled| {
-        let arguments = wire::SettledArgs {
-            version: settled.version,
-            in_ring: settled.in_ring,
-            weight: settled.weight,
-            data_center: Some(builder.create_string(&settled.data_center)),
-            rack: Some(builder.create_string(&settled.rack)),
-            place: settled.place,
-        };
-        wire::Settled::create(builder, &arguments)
-    });
+    let [settled, bound] = [&member.settled, &member.bound]
+        .map(|settled| settled.as_ref().map(|settled| write_settled(builder, settled)));
     let lacking = (!member.lacking.is_empty()).then(|| builder.create_vector(&member.lacking));
     let arguments = wire::MemberRecordArgs {
         node: member.node,
@@ -465,6 +464,22 @@ fn write_record<'b>(
         lacking,
         life: member.life,
         succeeds: member.succeeds,
+        bound,
     };
     wire::MemberRecord::create(builder, &arguments)
+}
+
+fn write_settled<'b>(
+    builder: &mut FlatBufferBuilder<'b>,
+    settled: &SettledRecord,
+) -> WIPOffset<wire::Settled<'b>> {
+    let arguments = wire::SettledArgs {
+        version: settled.version,
+        in_ring: settled.in_ring,
+        weight: settled.weight,
+        data_center: Some(builder.create_string(&settled.data_center)),
+        rack: Some(builder.create_string(&settled.rack)),
+        place: settled.place,
+    };
+    wire::Settled::create(builder, &arguments)
 }

@@ -108,6 +108,7 @@ fn gossip() -> Gossip {
         lacking: vec![],
         life: 0,
         succeeds: 0,
+        bound: None,
     };
     Gossip { ring: 3, members: vec![record], partitions: 0, replicas: 0 }
 }

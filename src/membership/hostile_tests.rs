@@ -52,6 +52,7 @@ fn record(of: &Membership, name: &str) -> MemberRecord {
         lacking: vec![],
         life: 0,
         succeeds: 0,
+        bound: None,
     }
 }
 

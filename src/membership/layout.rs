@@ -125,6 +125,27 @@ impl Layout {
             .unwrap_or_default();
     }
 
+    /// What the change that this node reads by will settle, whatever is wanted by now.
+    pub(super) fn bound(&self) -> &[(NodeId, Settled)] {
+        let is_bound = self.is_changing() && self.works.step == Step::Reading;
+        if is_bound { &self.intended } else { &[] }
+    }
+
+    /// This node read by such a change in an earlier life, and goes on with it. To be called before it follows the records of
+    /// that time. What they don't lead to is none of this ring's.
+    pub(super) fn rebind(&mut self, members: &Members, works: Works, bound: Vec<(NodeId, Settled)>) {
+        let in_force = members.values().map(|member| (member.node, &member.settled));
+        let ring = self.make(&ring_members(in_force.filter(|(_, settled)| settled.in_ring)));
+        let settled = bound.iter().map(|(node, settled)| (*node, settled));
+        let next = self.make(&ring_members(settled.filter(|(_, settled)| settled.in_ring)));
+        if works.step == Step::Reading
+            && (works.ring, works.change) == (ring.hash(), change_id(&next, &bound))
+        {
+            (self.ring, self.next, self.works, self.intended) = (ring, next, works, bound);
+            self.is_known = false;
+        }
+    }
+
     /// Others remember that this node had come so far.
     pub(super) fn remember(&mut self, works: Works) {
         if works.is_of(self.works) {
@@ -225,15 +246,14 @@ impl Layout {
         if confirming(members).all(|member| member.oneself.works.ring == hash) {
             self.former = None;
         }
-        let is_settled = self.works.ring != self.ring.hash();
-        if !is_settled && self.is_bound(members) {
+        if self.works.ring == hash && !self.is_settled(members) && self.is_bound(members) {
             return;
         }
         let intended: Vec<_> = members.values().map(|member| (member.node, member.intended())).collect();
         let wanted = intended.iter().map(|(node, settled)| (*node, settled));
         let wanted = ring_members(wanted.filter(|(_, settled)| settled.in_ring));
-        let is_change = wanted != in_force;
-        if !is_change {
+        let is_change = wanted != in_force || members.values().any(is_taken_back);
+        if wanted == in_force {
             self.next = self.ring.clone();
         } else if self.next.members() != wanted {
             self.next = self.make(&wanted);
@@ -262,6 +282,14 @@ impl Layout {
         self.is_changing() && self.works.step == Step::Reading && !confirming(members).any(has_left)
     }
 
+    /// Is all in force that this change was to bring? It may have brought no other ring.
+    fn is_settled(&self, members: &Members) -> bool {
+        let is_in_force = |(node, intended): &(NodeId, Settled)| {
+            members.get(node).is_none_or(|member| member.settled >= *intended)
+        };
+        self.is_changing() && self.intended.iter().all(is_in_force)
+    }
+
     fn settle(&self, members: &mut Members) {
         for (node, intended) in &self.intended {
             if let Some(member) = members.get_mut(node)
@@ -282,10 +310,18 @@ fn confirming(members: &Members) -> impl Iterator<Item = &Member> {
     members.values().filter(|member| !member.is_removed())
 }
 
+/// It was to join, and is to leave before it has. Some may have begun to work by the ring with it, so it takes a change of its
+/// own to be sure that nobody does any more, though the ring is the same after it.
+fn is_taken_back(member: &Member) -> bool {
+    member.intent == Intent::Leaving
+        && !member.settled.in_ring
+        && member.settled.version < member.intent_version
+}
+
 /// Whoever was leaving and holds nothing any more is gone for good.
 fn retire_leavers(members: &mut Members) {
     for member in members.values_mut() {
-        if member.intent == Intent::Leaving && !member.settled.in_ring {
+        if member.intent == Intent::Leaving && !member.settled.in_ring && !is_taken_back(member) {
             member.intent = Intent::Removed;
             member.intent_version += 1;
         }

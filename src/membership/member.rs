@@ -228,6 +228,7 @@ impl Member {
             lacking: self.oneself.lacking.to_vec(),
             life: self.oneself.life,
             succeeds: self.oneself.succeeds,
+            bound: None,
         }
     }
 
@@ -308,7 +309,7 @@ impl Settled {
         RingMember { node, weight: self.weight.max(1), zone, place: self.place }
     }
 
-    fn to_record(&self) -> SettledRecord {
+    pub(super) fn to_record(&self) -> SettledRecord {
         SettledRecord {
             version: self.version,
             in_ring: self.in_ring,
@@ -319,7 +320,7 @@ impl Settled {
         }
     }
 
-    fn from_record(record: &SettledRecord, node: u64) -> Option<Self> {
+    pub(super) fn from_record(record: &SettledRecord, node: u64) -> Option<Self> {
         (record.weight > 0).then(|| Self {
             version: record.version,
             in_ring: record.in_ring,

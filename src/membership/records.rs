@@ -148,7 +148,7 @@ impl<F: Failpoints> Membership<F> {
         self
     }
 
-    /// Before the node meets anybody: go on from what its own disk remembers, which [`Membership::gossip`] had
+    /// Before the node meets anybody: go on from what its own disk remembers, which [`Membership::to_log`] had
     /// told. Its copies are as complete as they were, until somebody remembers a later life of it than the
     /// disk does: then the disk is an old one.
     pub fn recover(&mut self, told: &Gossip) {
@@ -168,6 +168,13 @@ impl<F: Failpoints> Membership<F> {
                 self.recovered = true;
                 own = Some(told.oneself);
             }
+        }
+        if let Some(own) = &own {
+            let bound = told.members.iter().filter_map(|member| {
+                let settled = Settled::from_record(member.bound.as_ref()?, member.node)?;
+                Some((NodeId(member.node), settled))
+            });
+            self.layout.rebind(&self.members, own.works, bound.collect());
         }
         self.advance();
         if let Some(own) = own {
@@ -231,6 +238,17 @@ impl<F: Failpoints> Membership<F> {
             partitions: self.options.partitions.count(),
             replicas: self.options.replicas,
         }
+    }
+
+    /// The same for this node's own log, and what it is bound to ([`Membership::recover`]).
+    pub fn to_log(&self) -> Gossip {
+        let mut records = self.gossip();
+        for (node, settled) in self.layout.bound() {
+            if let Some(member) = records.members.iter_mut().find(|member| member.node == node.0) {
+                member.bound = Some(settled.to_record());
+            }
+        }
+        records
     }
 
     /// Was this told by a node that makes another ring of the same members? It isn't to be believed, nor to be met.

@@ -85,7 +85,7 @@ impl<F: Failpoints> Shard<F> {
         let Some(membership) = self.membership.as_ref().filter(|_| self.options.durable) else { return };
         let start = out.bytes.len();
         self.appends.last += 1;
-        membership.gossip().encode(&mut self.encoder, Kind::GOSSIP, 0, &mut out.bytes);
+        membership.to_log().encode(&mut self.encoder, Kind::GOSSIP, 0, &mut out.bytes);
         let sequence = self.appends.last;
         out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: false });
         let before = std::mem::replace(&mut self.appends.members, sequence);

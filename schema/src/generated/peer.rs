@@ -2703,6 +2703,7 @@ impl<'a> MemberRecord<'a> {
   pub const VT_LACKING: ::flatbuffers::VOffsetT = 42;
   pub const VT_LIFE: ::flatbuffers::VOffsetT = 44;
   pub const VT_SUCCEEDS: ::flatbuffers::VOffsetT = 46;
+  pub const VT_BOUND: ::flatbuffers::VOffsetT = 48;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2723,6 +2724,7 @@ impl<'a> MemberRecord<'a> {
     builder.add_heartbeat(args.heartbeat);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
+    if let Some(x) = args.bound { builder.add_bound(x); }
     if let Some(x) = args.lacking { builder.add_lacking(x); }
     if let Some(x) = args.settled { builder.add_settled(x); }
     if let Some(x) = args.rack { builder.add_rack(x); }
@@ -2894,6 +2896,13 @@ impl<'a> MemberRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(MemberRecord::VT_SUCCEEDS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn bound(&self) -> Option<Settled<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Settled>>(MemberRecord::VT_BOUND, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberRecord<'_> {
@@ -2924,6 +2933,7 @@ impl ::flatbuffers::Verifiable for MemberRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("lacking", Self::VT_LACKING, false)?
      .visit_field::<u64>("life", Self::VT_LIFE, false)?
      .visit_field::<u64>("succeeds", Self::VT_SUCCEEDS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Settled>>("bound", Self::VT_BOUND, false)?
      .finish();
     Ok(())
   }
@@ -2951,6 +2961,7 @@ pub struct MemberRecordArgs<'a> {
     pub lacking: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
     pub life: u64,
     pub succeeds: u64,
+    pub bound: Option<::flatbuffers::WIPOffset<Settled<'a>>>,
 }
 impl<'a> Default for MemberRecordArgs<'a> {
   #[inline]
@@ -2978,6 +2989,7 @@ impl<'a> Default for MemberRecordArgs<'a> {
       lacking: None,
       life: 0,
       succeeds: 0,
+      bound: None,
     }
   }
 }
@@ -3076,6 +3088,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberRecordBuilder<'a, 'b, A
     self.fbb_.push_slot::<u64>(MemberRecord::VT_SUCCEEDS, succeeds, 0);
   }
   #[inline]
+  pub fn add_bound(&mut self, bound: ::flatbuffers::WIPOffset<Settled<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Settled>>(MemberRecord::VT_BOUND, bound);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberRecordBuilder {
@@ -3115,6 +3131,7 @@ impl ::core::fmt::Debug for MemberRecord<'_> {
       ds.field("lacking", &self.lacking());
       ds.field("life", &self.life());
       ds.field("succeeds", &self.succeeds());
+      ds.field("bound", &self.bound());
       ds.finish()
   }
 }

@@ -108,6 +108,7 @@ fn gossip_with_impossible_counters_is_ignored() {
         lacking: vec![],
         life: 0,
         succeeds: 0,
+        bound: None,
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();

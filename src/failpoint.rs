@@ -240,6 +240,8 @@ pub enum Rare {
     CloneFenced,
     /// A process was turned away, since another under its name was there.
     CloneTurnedAway,
+    /// A process that was turned away heard that the other had been there since it began: its records are old.
+    OutdatedBesideAnother,
     /// Two processes under one name both served, and the one that the others had not known was let in to hear of it.
     ServingCloneLetIn,
     /// A peer had no budget for what it was asked.
@@ -254,7 +256,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -290,6 +292,7 @@ impl Rare {
         Self::RemovedRefused,
         Self::CloneFenced,
         Self::CloneTurnedAway,
+        Self::OutdatedBesideAnother,
         Self::ServingCloneLetIn,
         Self::ExchangeRefused,
         Self::BackgroundHeldBack,

@@ -332,8 +332,21 @@ pub struct MemberRecord {
     pub life: u64,
     /// The life that this one has heard of and taken over from; 0 for none.
     pub succeeds: u64,
+    /// The latest life that was heard of and is neither this one nor the one that it succeeds.
+    pub earlier: Option<Life>,
     /// In logs alone: what the change that the node reads by will make of it.
     pub bound: Option<SettledRecord>,
+    /// In the node's own log alone: the lives that its records have gone through, the oldest first.
+    pub line: Vec<Life>,
+}
+
+/// A process under a node's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Life {
+    /// Which of its node's.
+    pub incarnation: u64,
+    /// What it had drawn.
+    pub life: u64,
 }
 
 /// What the ring makes of a member, as the last finished change left it.
@@ -418,8 +431,14 @@ fn read_record(member: wire::MemberRecord<'_>) -> MemberRecord {
         lacking: member.lacking().map(|words| words.iter().collect()).unwrap_or_default(),
         life: member.life(),
         succeeds: member.succeeds(),
+        earlier: member.earlier().map(read_life),
         bound: member.bound().map(read_settled),
+        line: member.line().map(|line| line.iter().map(read_life).collect()).unwrap_or_default(),
     }
+}
+
+fn read_life(life: &wire::Life) -> Life {
+    Life { incarnation: life.incarnation(), life: life.life() }
 }
 
 fn read_settled(settled: wire::Settled<'_>) -> SettledRecord {
@@ -440,6 +459,10 @@ fn write_record<'b>(
 ) -> WIPOffset<wire::MemberRecord<'b>> {
     let [settled, bound] = [&member.settled, &member.bound]
         .map(|settled| settled.as_ref().map(|settled| write_settled(builder, settled)));
+    let write_life = |life: &Life| wire::Life::new(life.incarnation, life.life);
+    let earlier = member.earlier.as_ref().map(write_life);
+    let line: Vec<_> = member.line.iter().map(write_life).collect();
+    let line = (!line.is_empty()).then(|| builder.create_vector(&line));
     let lacking = (!member.lacking.is_empty()).then(|| builder.create_vector(&member.lacking));
     let arguments = wire::MemberRecordArgs {
         node: member.node,
@@ -464,7 +487,9 @@ fn write_record<'b>(
         lacking,
         life: member.life,
         succeeds: member.succeeds,
+        earlier: earlier.as_ref(),
         bound,
+        line,
     };
     wire::MemberRecord::create(builder, &arguments)
 }

@@ -108,7 +108,9 @@ fn gossip() -> Gossip {
         lacking: vec![],
         life: 0,
         succeeds: 0,
+        earlier: None,
         bound: None,
+        line: vec![],
     };
     Gossip { ring: 3, members: vec![record], partitions: 0, replicas: 0 }
 }

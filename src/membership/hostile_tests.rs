@@ -52,7 +52,9 @@ fn record(of: &Membership, name: &str) -> MemberRecord {
         lacking: vec![],
         life: 0,
         succeeds: 0,
+        earlier: None,
         bound: None,
+        line: vec![],
     }
 }
 

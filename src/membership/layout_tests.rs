@@ -197,6 +197,43 @@ fn who_leaves_hands_over_and_is_removed() {
     assert!(!cluster.nodes[0].view().is_serving(), "it is fenced");
 }
 
+/// A leaver that reads by the change may be removed at any time. When a member had restarted empty meanwhile it took requests
+/// again, and some of them were in doubt when it was removed.
+#[test]
+fn who_has_gone_takes_no_requests_again() {
+    let mut prng = crate::prng::Prng::from_seed(7);
+    let mut cluster = Cluster::born();
+    let d = cluster.guest("d");
+    cluster.say(1, d, Intent::Member);
+    cluster.run(10);
+    assert!(cluster.is_settled(&[0, 1, 2, d]));
+    cluster.say(2, 0, Intent::Leaving);
+    cluster.works = false;
+    let leaver = cluster.nodes[0].me();
+    let reads = |cluster: &Cluster| {
+        let view = cluster.nodes[0].view();
+        view.change.is_some_and(|change| change.is_read)
+    };
+    while !reads(&cluster) {
+        let [left, right] = [prng.below(4) as usize, prng.below(4) as usize];
+        if left == right {
+            cluster.work(left);
+        } else {
+            let [one, other] = cluster.nodes.get_disjoint_mut([left, right]).unwrap();
+            exchange(one, other);
+        }
+    }
+    assert!(cluster.nodes[0].view().is_going(leaver));
+    cluster.nodes[1] = node("b", &FOUNDERS, false);
+    for other in [2, 0, 2, 0] {
+        let [one, other] = cluster.nodes.get_disjoint_mut([1, other]).unwrap();
+        exchange(one, other);
+    }
+    let begins_anew = cluster.nodes[0].view().member(cluster.nodes[1].me()).unwrap().oneself.incarnation;
+    assert!(begins_anew.0 > 1 && reads(&cluster));
+    assert!(cluster.nodes[0].view().is_going(leaver));
+}
+
 /// A hint that came between its saying that it keeps none and its stating so would have gone with it.
 #[test]
 fn who_leaves_keeps_no_hints_when_it_is_read_by() {

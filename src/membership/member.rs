@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ringmain_schema::peer::{MemberRecord, SettledRecord};
+use ringmain_schema::peer::{Life, MemberRecord, SettledRecord};
+use smallvec::SmallVec;
 
 use crate::failpoint::{Bug, Failpoints};
 use crate::id::{Incarnation, NodeId, PartitionId};
@@ -121,6 +122,9 @@ pub struct Member {
     pub name: Arc<str>,
     /// Its own half, versioned by (incarnation, heartbeat); of two lives at the same the same one wins everywhere.
     pub oneself: Oneself,
+    /// The latest life that was heard of and is neither that one nor the one that it succeeds. If it is none of those that the
+    /// member's records have gone through, they are old ones: it has to hear of it, whichever incarnation it has itself.
+    pub earlier: Option<Life>,
     /// The operator's half, versioned by `intent_version`.
     pub intent: Intent,
     /// Counts the operator's words about this member; 0 for a founder of which nothing was heard yet.
@@ -153,10 +157,16 @@ impl Member {
             (self.intent, self.intent_version) = (Intent::Member, self.intent_version + 1);
             changed = true;
         }
+        let lives = [self.life(), other.life()].into_iter().chain(self.earlier).chain(other.earlier);
+        let lives: SmallVec<[Life; 4]> = lives.collect();
         if is_newer {
             self.oneself = other.oneself.clone();
             changed = true;
         }
+        let own = [0, self.oneself.life, self.oneself.succeeds];
+        let earlier = lives.into_iter().filter(|life| !own.contains(&life.life)).max();
+        changed |= self.earlier != earlier;
+        self.earlier = earlier;
         if other.word(is_final) > self.word(is_final) {
             self.intent = other.intent;
             self.intent_version = other.intent_version;
@@ -171,6 +181,10 @@ impl Member {
             changed = true;
         }
         changed
+    }
+
+    const fn life(&self) -> Life {
+        Life { incarnation: self.oneself.incarnation.0, life: self.oneself.life }
     }
 
     /// The operator's half, in the order in which it wins: removal `is_final`, then the later word, and of two
@@ -228,7 +242,9 @@ impl Member {
             lacking: self.oneself.lacking.to_vec(),
             life: self.oneself.life,
             succeeds: self.oneself.succeeds,
+            earlier: self.earlier,
             bound: None,
+            line: vec![],
         }
     }
 
@@ -236,7 +252,9 @@ impl Member {
     pub fn from_record(record: &MemberRecord) -> Option<Self> {
         let settled = record.settled.as_ref();
         let settled_version = settled.map_or(0, |settled| settled.version);
-        let counters = [record.incarnation, record.heartbeat, record.intent_version, settled_version];
+        let earlier = record.earlier.map_or(0, |life| life.incarnation);
+        let counters =
+            [record.incarnation, record.heartbeat, record.intent_version, settled_version, earlier];
         let none = String::new();
         let [center, rack] = settled.map_or([&none; 2], |settled| [&settled.data_center, &settled.rack]);
         let texts = [&record.name, &record.host, &record.data_center, &record.rack, center, rack];
@@ -284,6 +302,7 @@ impl Member {
             data_center: record.data_center.as_str().into(),
             rack: record.rack.as_str().into(),
             place: place_of(record.place, record.node),
+            earlier: record.earlier,
             settled: Settled::unknown(),
         };
         // A version that doesn't know of changes has none under way.
@@ -366,6 +385,7 @@ pub(super) mod tests {
             data_center: "a".into(),
             rack: "b".into(),
             place: NodeId(3),
+            earlier: Some(Life { incarnation: 1, life: 10 }),
             settled: Settled::unknown(),
         };
         member.settled = Settled { weight: 50, ..member.intended() };

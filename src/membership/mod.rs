@@ -28,6 +28,10 @@ mod hostile_tests;
 mod layout;
 #[cfg(test)]
 mod layout_tests;
+mod line;
+mod lives;
+#[cfg(test)]
+mod lives_tests;
 mod member;
 mod partition_set;
 mod records;

@@ -12,6 +12,7 @@ use crate::ring::Partitions;
 use crate::time::Duration;
 
 use super::layout::Layout;
+use super::lives::Lives;
 use super::member::{Settled, Works};
 use super::partition_set::PartitionSet;
 use super::trouble::{Trouble, Troubles};
@@ -55,26 +56,23 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Membership<F = NoFailpoints> {
     cluster: ClusterId,
-    me: NodeId,
-    members: BTreeMap<NodeId, Member>,
+    pub(super) me: NodeId,
+    pub(super) members: BTreeMap<NodeId, Member>,
     /// Those who must have met before this node serves, itself excepted.
-    founders: BTreeSet<NodeId>,
+    pub(super) founders: BTreeSet<NodeId>,
     /// Who has gossiped with this node since it started.
-    met: BTreeSet<NodeId>,
+    pub(super) met: BTreeSet<NodeId>,
     /// Who has shown that it knows this node's present incarnation.
-    known_by: BTreeSet<NodeId>,
-    /// This process, as told from others under the same name; 0 if it doesn't say.
-    life: u64,
-    /// The greatest version of another life of this node that others remember: (incarnation, heartbeat, life).
-    remembered: (Incarnation, u64, u64),
-    troubles: Troubles,
+    pub(super) known_by: BTreeSet<NodeId>,
+    pub(super) lives: Lives,
+    pub(super) troubles: Troubles,
     /// What counts further than this is not believed yet: it grows with time alone.
     ceiling: u64,
     /// This node's own disk remembered an earlier life.
-    recovered: bool,
-    layout: Layout,
+    pub(super) recovered: bool,
+    pub(super) layout: Layout,
     options: MembershipOptions,
-    failpoints: F,
+    pub(super) failpoints: F,
 }
 
 impl Membership {
@@ -127,8 +125,7 @@ impl<F: Failpoints> Membership<F> {
             founders,
             met: BTreeSet::new(),
             known_by: BTreeSet::new(),
-            life: 0,
-            remembered: (Incarnation(0), 0, 0),
+            lives: Lives::default(),
             troubles: Troubles::default(),
             ceiling: COUNTED_AT_ONCE,
             recovered: false,
@@ -143,7 +140,7 @@ impl<F: Failpoints> Membership<F> {
     /// Before anything else: the number that this process has drawn, the same for all of its shards.
     #[must_use]
     pub fn with_life(mut self, life: u64) -> Self {
-        self.life = life;
+        self.lives.own = life;
         self.myself_mut().oneself.life = life;
         self
     }
@@ -170,6 +167,7 @@ impl<F: Failpoints> Membership<F> {
             }
         }
         if let Some(own) = &own {
+            self.recover_line(told, own);
             let bound = told.members.iter().filter_map(|member| {
                 let settled = Settled::from_record(member.bound.as_ref()?, member.node)?;
                 Some((NodeId(member.node), settled))
@@ -208,6 +206,7 @@ impl<F: Failpoints> Membership<F> {
             return;
         }
         self.ceiling = self.ceiling.saturating_add(COUNTED_AT_ONCE);
+        self.lives.beat();
         if self.oneself().incarnation == Incarnation(0) || !self.known_by.is_empty() {
             self.myself_mut().oneself.heartbeat += 1;
         }
@@ -230,19 +229,28 @@ impl<F: Failpoints> Membership<F> {
         Ok(outcome)
     }
 
-    /// What to tell another member: all records.
+    /// What to tell another member: all records, but nothing of itself while it is turned away. It would take the place of
+    /// the process that is there.
     pub fn gossip(&self) -> Gossip {
+        let is_told = |member: &&Member| member.node != self.me || !self.lives.is_turned_away();
+        self.records(is_told)
+    }
+
+    fn records(&self, is_told: impl Fn(&&Member) -> bool) -> Gossip {
         Gossip {
             ring: self.layout.ring().hash(),
-            members: self.members.values().map(Member::to_record).collect(),
+            members: self.members.values().filter(is_told).map(Member::to_record).collect(),
             partitions: self.options.partitions.count(),
             replicas: self.options.replicas,
         }
     }
 
-    /// The same for this node's own log, and what it is bound to ([`Membership::recover`]).
+    /// All records for this node's own log, what it is bound to and what it comes from ([`Membership::recover`]).
     pub fn to_log(&self) -> Gossip {
-        let mut records = self.gossip();
+        let mut records = self.records(|_| true);
+        if let Some(own) = records.members.iter_mut().find(|member| member.node == self.me.0) {
+            own.line = self.lives.line.to_log();
+        }
         for (node, settled) in self.layout.bound() {
             if let Some(member) = records.members.iter_mut().find(|member| member.node == node.0) {
                 member.bound = Some(settled.to_record());
@@ -282,6 +290,7 @@ impl<F: Failpoints> Membership<F> {
             }
         }
         self.met.insert(from);
+        self.lives.on_taken_in(from);
         self.troubles.clear(from);
         self.advance();
         self.visible() != before
@@ -301,49 +310,6 @@ impl<F: Failpoints> Membership<F> {
         let belongs =
             told.node == node_id(self.cluster, &told.name) || self.failpoints.planted(Bug::AnyClusterIsMine);
         belongs && self.failpoints.accepts_generation(told.oneself.incarnation.0)
-    }
-
-    fn on_told_of_myself(&mut self, from: NodeId, told: &Member) {
-        let mine = &self.members[&self.me].oneself;
-        let told_life = told.oneself.life;
-        // A relay of an older release says nothing of lives.
-        let is_said = told_life != 0 && self.life != 0;
-        let is_other = is_said && told_life != self.life;
-        if !is_other && mine.incarnation == told.oneself.incarnation && mine.incarnation > Incarnation(0) {
-            self.known_by.insert(from);
-        }
-        if !is_said || is_other {
-            let life = if is_other { told_life } else { 0 };
-            let version = (told.oneself.incarnation, told.oneself.heartbeat, life);
-            self.remembered = self.remembered.max(version);
-        }
-        if is_other && told.oneself.succeeds == self.life {
-            self.on_succeeded(told);
-        }
-        self.take_intent(told);
-        self.layout.remember(told.oneself.works);
-    }
-
-    /// Another process has heard of this one, and has taken a later incarnation under its name. Which of the two is the
-    /// right one nobody here can tell: the others follow the later, so this one stops.
-    fn on_succeeded(&mut self, told: &Member) {
-        let mine = (self.oneself().incarnation, self.life);
-        // Two that have each taken over from the other: the lesser gives way, and the greater takes another incarnation.
-        if (told.oneself.incarnation, told.oneself.life) > mine
-            && !self.failpoints.planted(Bug::CloneAccepted)
-        {
-            self.failpoints.reached(Rare::CloneFenced);
-            let host = &told.oneself.host;
-            let at = format!("{host}:{}", told.oneself.ordinary_port);
-            self.troubles.fence(told.name.to_string(), at);
-            let oneself = &mut self.myself_mut().oneself;
-            oneself.serving = false;
-        }
-    }
-
-    /// Has another process taken this node's name over?
-    pub const fn is_fenced(&self) -> bool {
-        self.troubles.is_fenced()
     }
 
     /// Why this node doesn't serve, if it isn't just waiting for others.
@@ -389,12 +355,12 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// Troubles are kept by member: strangers share one place.
-    fn known_or_nobody(&self, node: NodeId) -> NodeId {
+    pub(super) fn known_or_nobody(&self, node: NodeId) -> NodeId {
         if self.members.contains_key(&node) { node } else { NodeId(0) }
     }
 
     /// The operator's word about this node is the operator's, wherever it comes from.
-    fn take_intent(&mut self, told: &Member) {
+    pub(super) fn take_intent(&mut self, told: &Member) {
         let own = self.members[&self.me].oneself.clone();
         let failpoints = self.failpoints.clone();
         let myself = self.myself_mut();
@@ -403,7 +369,7 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// Choose an incarnation, begin to serve, go on with a change of the ring: whatever can be done by now.
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         if self.is_fenced() {
             return;
         }
@@ -419,7 +385,7 @@ impl<F: Failpoints> Membership<F> {
         }
     }
 
-    fn note_lacking(&mut self) {
+    pub(super) fn note_lacking(&mut self) {
         let mut lacking = self.layout.lacking();
         if self.failpoints.planted(Bug::NewcomerCountsAtOnce) {
             lacking = PartitionSet::default();
@@ -454,80 +420,11 @@ impl<F: Failpoints> Membership<F> {
         self.visible() != before
     }
 
-    fn choose_incarnation(&mut self) {
-        let oneself = &self.members[&self.me].oneself;
-        let mine = (oneself.incarnation, oneself.heartbeat);
-        let (incarnation, heartbeat, life) = self.remembered;
-        // Another life's word counts from the same incarnation on, however little it says.
-        let is_outdone = incarnation > Incarnation(0)
-            && if life == 0 { (incarnation, heartbeat) > mine } else { incarnation >= mine.0 };
-        let have_met = self.awaited_founders().all(|node| self.met.contains(&node))
-            && (!self.is_guest() || !self.met.is_empty());
-        let chosen = if is_outdone {
-            // Others remember a life of which nothing was left behind here, as in `memory` mode or on a lost disk.
-            Incarnation(incarnation.0 + 1)
-        } else if mine.0 == Incarnation(0) && have_met {
-            Incarnation(1)
-        } else {
-            return;
-        };
-        if mine.0 > Incarnation(0) || chosen > Incarnation(1) {
-            self.failpoints.reached(if self.recovered { Rare::CameBackOlder } else { Rare::CameBackEmpty });
-        }
-        self.known_by.clear();
-        let generation = self.failpoints.generation(chosen.0);
-        let oneself = &mut self.myself_mut().oneself;
-        oneself.incarnation = Incarnation(generation);
-        oneself.heartbeat = 0;
-        oneself.serving = false;
-        if is_outdone {
-            oneself.succeeds = life;
-        }
-        if chosen > Incarnation(1) {
-            self.layout.lose_all();
-        }
-    }
-
-    fn begin_to_serve(&mut self) {
-        let oneself = &self.members[&self.me].oneself;
-        let is_removed = self.members[&self.me].is_removed();
-        if oneself.serving || oneself.incarnation == Incarnation(0) || is_removed {
-            return;
-        }
-        let begun = |node: &NodeId| self.members[node].oneself.incarnation > Incarnation(0);
-        let born_together = self.awaited_founders().all(|node| begun(&node) && self.known_by.contains(&node));
-        let serves = |node: &NodeId| self.members.get(node).is_some_and(|member| member.oneself.serving);
-        let taken_in = self.known_by.iter().any(serves);
-        if taken_in || (born_together && !self.is_guest() && !self.may_be_doubled()) {
-            let oneself = &mut self.myself_mut().oneself;
-            oneself.serving = true;
-            oneself.heartbeat += 1;
-            self.troubles.clear_all();
-            if self.recovered && self.oneself().complete {
-                self.failpoints.reached(Rare::CameBackWhole);
-            }
-        }
-    }
-
-    /// Its disk remembers others that hold copies, and none of them has shown yet that it takes this process for the node:
-    /// the disk may be a copy, and the node run elsewhere. The only founder of a cluster would serve at once.
-    fn may_be_doubled(&self) -> bool {
-        let holds =
-            |member: &Member| member.settled.in_ring && !member.is_removed() && member.node != self.me;
-        self.recovered && self.known_by.is_empty() && self.members.values().any(holds)
-    }
-
-    /// A founder that was removed before all had met won't come.
-    fn awaited_founders(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let is_removed = |node: &NodeId| self.members.get(node).is_some_and(Member::is_removed);
-        self.founders.iter().copied().filter(move |node| !is_removed(node))
-    }
-
-    fn is_guest(&self) -> bool {
+    pub(super) fn is_guest(&self) -> bool {
         self.members[&self.me].intent == Intent::Guest
     }
 
-    fn myself_mut(&mut self) -> &mut Member {
+    pub(super) fn myself_mut(&mut self) -> &mut Member {
         self.members.get_mut(&self.me).expect("a node is among its own records")
     }
 
@@ -553,7 +450,8 @@ impl<F: Failpoints> Membership<F> {
 /// Of those that only grow by one: in all of a cluster's life they stay small.
 fn greatest_counter(record: &MemberRecord) -> u64 {
     let settled = record.settled.as_ref().map_or(0, |settled| settled.version);
-    record.intent_version.max(settled).max(record.incarnation)
+    let earlier = record.earlier.map_or(0, |life| life.incarnation);
+    record.intent_version.max(settled).max(record.incarnation).max(earlier)
 }
 
 fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
@@ -573,6 +471,7 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
             works: Works::default(),
             lacking: [].into(),
         },
+        earlier: None,
         intent: Intent::Member,
         intent_version: 0,
         weight: crate::ring::WEIGHT_ORDINARY,

@@ -75,7 +75,7 @@ impl Troubles {
     }
 
     pub(super) fn fence(&mut self, name: String, at: String) {
-        self.fence = Some(Trouble::Fenced { name, at });
+        self.fence = Some(Trouble::Fenced { name, at }.cut());
     }
 
     /// `member` must be one, or nobody, so that the table stays as small as that of the members. Of several it is the one
@@ -113,10 +113,14 @@ impl Trouble {
 
     /// What somebody else has said may be long, and may try to write on the operator's terminal.
     fn cut(mut self) -> Self {
-        if let Self::Refused { by: name, why } | Self::Refusing { name, why } = &mut self {
-            for text in [name, why] {
-                *text = text.chars().filter(|letter| !letter.is_control()).take(WHY_CHARS_MAX).collect();
-            }
+        let cut = |text: &mut String| {
+            *text = text.chars().filter(|letter| !letter.is_control()).take(WHY_CHARS_MAX).collect();
+        };
+        match &mut self {
+            Self::Fenced { name, at: other }
+            | Self::Refused { by: name, why: other }
+            | Self::Refusing { name, why: other } => [name, other].into_iter().for_each(cut),
+            Self::OtherRing { name, .. } => cut(name),
         }
         self
     }
@@ -175,8 +179,16 @@ mod tests {
     #[test]
     fn what_others_say_is_cut_and_cannot_command_a_terminal() {
         let mut troubles = Troubles::default();
-        troubles.note(NodeId(0), refused(&"\u{1b}[2J\n".repeat(1000)));
-        let told = troubles.first().unwrap().to_string();
-        assert!(told.len() < 400 && !told.contains(char::is_control), "{told}");
+        let hostile = "\u{1b}[2J\n".repeat(1000);
+        troubles.note(NodeId(0), refused(&hostile));
+        let mut told = vec![troubles.first().unwrap().to_string()];
+        troubles
+            .note(NodeId(0), Trouble::OtherRing { name: hostile.clone(), theirs: (64, 3), ours: (128, 2) });
+        told.push(troubles.first().unwrap().to_string());
+        troubles.fence(hostile.clone(), hostile);
+        told.push(troubles.first().unwrap().to_string());
+        for sentence in told {
+            assert!(sentence.len() < 1200 && !sentence.contains(char::is_control), "{sentence}");
+        }
     }
 }

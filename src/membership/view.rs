@@ -118,7 +118,10 @@ impl View {
     /// then, so that it is asked nothing when it is removed.
     pub fn is_going(&self, node: NodeId) -> bool {
         let is_leaving = || self.member(node).is_some_and(|member| member.intent == Intent::Leaving);
-        self.change.is_some() && self.works.step != Step::Writing && is_leaving() && self.are_all_whole()
+        let is_under_way = self.change.is_some() && self.works.step != Step::Writing;
+        // Who has come to read by the change is on its way out, even if a member has to begin anew since.
+        let has_gone = || node == self.me && self.works.step == Step::Reading;
+        is_under_way && is_leaving() && (has_gone() || self.are_all_whole())
     }
 
     /// Has everybody come to this step of the change, or on?

@@ -115,8 +115,8 @@ impl Signal {
         };
         match &mut self.usual {
             Some(usual) if is_undisturbed => usual.learn(seen, age.min(WINDOW_MAX)),
-            Some(_) => {}
-            None => self.usual = Some(Usual::first(seen)),
+            None if is_undisturbed => self.usual = Some(Usual::first(seen)),
+            _ => {}
         }
         let is_beyond = seen > limit && !are_few;
         self.beyond = if is_beyond { self.beyond + 1 } else { 0 };

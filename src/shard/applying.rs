@@ -53,8 +53,10 @@ impl<F: Failpoints> Shard<F> {
         }
         let own =
             self.replica.index().find(place.partition, place.token, place.key).map(|entry| &entry.state);
-        if own.is_none_or(|own| own.contains_operation(operation).is_none()) {
-            self.replica.remember_replaced(std::iter::once(operation), held.unwrap_or(0));
+        if let Some(held) = held
+            && own.is_none_or(|own| own.contains_operation(operation).is_none())
+        {
+            self.replica.remember_replaced(std::iter::once(operation), held);
         }
     }
 

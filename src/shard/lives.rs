@@ -6,21 +6,35 @@ use ringmain_schema::{Flags, Frame};
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId};
 use crate::membership::Health;
-use crate::time::Now;
+use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
 use super::sessions::Session;
 
+/// Why somebody is not taken for a client or a peer.
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    /// Since the other process of its name was last heard of.
+    pub(super) silence_ms: u32,
+}
+
+impl Refusal {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), silence_ms: 0 }
+    }
+}
+
 /// What either side of such a link says.
-const TAKEN_OVER: &str = "another process has taken this node's name over";
+pub(super) const TAKEN_OVER: &str = "another process has taken this node's name over";
 
 impl<F: Failpoints> Shard<F> {
     /// Whoever starts under a name whose process is there is turned away: it has taken nothing over yet, and the other
     /// goes on undisturbed. One that serves is let in, whatever else it is: turned away it would never hear that it is not
     /// the only one, and serve on alone. So is one that was taken over from.
-    pub(super) fn check_life(&self, now: Now, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
+    pub(super) fn check_life(&self, now: Now, hello: &Hello<'_>) -> Result<(), Refusal> {
         let (node, life) = (NodeId(hello.peer.node), hello.peer.life);
         let Some(member) = self.view.member(node).filter(|_| hello.role == Role::Peer) else { return Ok(()) };
         let known = &member.oneself;
@@ -40,7 +54,10 @@ impl<F: Failpoints> Shard<F> {
             "{name} runs at {host}:{port}, and a second process of that name is turned away while it is there: give \
              this one a name of its own, or stop that one first"
         );
-        Err((ErrorCode::WrongNode, message))
+        let since_heard = self.detector.since_heard(now.monotonic, node);
+        let silence_ms =
+            since_heard.map_or(u32::MAX, |silence| (silence.0 / 1_000_000).min(u32::MAX.into()) as u32);
+        Err(Refusal { code: ErrorCode::NameTaken, message, silence_ms })
     }
 
     /// Has the process at the other end been taken over from? It will hear of it; until then nothing that it says counts.
@@ -93,7 +110,11 @@ impl<F: Failpoints> Shard<F> {
         let address = format!("{host}:{port}");
         let Some(membership) = &mut self.membership else { return };
         let before = membership.oneself().clone();
-        if membership.on_refused(called.node, &address, error.message) {
+        let is_outdated = error.code == ErrorCode::NameTaken && {
+            let silence = Duration::from_millis(error.silence_ms.into());
+            membership.on_turned_away(called.node, silence)
+        };
+        if membership.on_refused(called.node, &address, error.message) || is_outdated {
             self.on_membership_changed(&before, out);
         }
     }

@@ -53,12 +53,17 @@ impl<F: Failpoints> Shard<F> {
         let node = link.node;
         let request_id = frame.header.request_id;
         let speaks_of_members = matches!(frame.header.kind, Kind::GOSSIP | Kind::GOSSIPED);
-        if !speaks_of_members && self.view.member(node).is_some_and(Member::is_removed) {
-            self.refuse_removed(connection, frame, out);
-            return Ok(());
-        }
-        if !speaks_of_members && self.is_succeeded(link) {
-            self.refuse_succeeded(connection, frame, out);
+        let is_removed = self.view.member(node).is_some_and(Member::is_removed);
+        if !speaks_of_members && (is_removed || self.is_succeeded(link)) {
+            if is_removed {
+                self.refuse_removed(connection, frame, out);
+            } else {
+                self.refuse_succeeded(connection, frame, out);
+            }
+            // What it answers counts for nothing, and somebody else is asked at once. Pings are numbered on their own.
+            if frame.header.kind.is_answer() && frame.header.kind != Kind::PONG {
+                self.on_refusal(now, link, frame, out);
+            }
             return Ok(());
         }
         match frame.header.kind {
@@ -121,11 +126,7 @@ impl<F: Failpoints> Shard<F> {
             | Kind::HELD => self.on_tree_frame(now, connection, link, frame, out)?,
             kind if kind.is_answer() => {
                 // An error may answer a replication or a read; anything else, something that was passed on.
-                self.count_failure(request_id, node);
-                self.on_not_handed_over(request_id);
-                self.stand_in(now, request_id, Missing::Lost, out);
-                self.progress(now, request_id, false, out);
-                self.on_exchange_refused(now, link, frame);
+                self.on_refusal(now, link, frame, out);
                 self.on_peer_answered(link, request_id, frame, out);
             }
             kind => {
@@ -136,6 +137,16 @@ impl<F: Failpoints> Shard<F> {
             }
         }
         Ok(())
+    }
+
+    /// What this node had asked of a peer itself was refused.
+    fn on_refusal(&mut self, now: Now, link: LinkId, frame: &Frame<'_>, out: &mut Output) {
+        let request_id = frame.header.request_id;
+        self.count_failure(request_id, link.node);
+        self.on_not_handed_over(request_id);
+        self.stand_in(now, request_id, Missing::Lost, out);
+        self.progress(now, request_id, false, out);
+        self.on_exchange_refused(now, link, frame);
     }
 
     /// How many states other nodes have sent that this one took.

@@ -17,6 +17,7 @@ use super::answer::Origin;
 use super::deadlines::Due;
 use super::io::{Output, SIBLING_REQUESTS_MAX, SiblingMessage};
 use super::links::LinkId;
+use super::lives::TAKEN_OVER;
 use super::operations::Nodes;
 
 /// Between nodes a request is passed on at most so often: more means that they disagree about the ring.
@@ -201,6 +202,10 @@ impl<F: Failpoints> Shard<F> {
         }
         let Some(relay) = self.relays.remove(ticket) else { return };
         self.deadlines.remove(relay.deadline, Due::Relay(ticket));
+        if self.view.is_fenced() {
+            // The sibling had not heard of it yet.
+            return self.give_up(out, &relay, ErrorCode::NotServing, TAKEN_OVER);
+        }
         self.answer(out, relay.origin, |_, id, _, bytes| frame.relay(id, Flags::FORWARDED, bytes));
     }
 

@@ -13,6 +13,7 @@ use super::answer::Origin;
 use super::deadlines::Due;
 use super::io::Output;
 use super::links::LinkId;
+use super::lives::Refusal;
 
 /// Whoever calls must say who it is within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -149,9 +150,10 @@ impl<F: Failpoints> Shard<F> {
             }
         };
         let checked = self.check_hello(&hello).and_then(|()| self.check_life(now, &hello));
-        if let Err((code, message)) = checked {
+        if let Err(Refusal { code, message, silence_ms }) = checked {
             self.on_refusing(&hello, &message, out);
-            return self.hang_up(now, connection, id, &ErrorAnswer::new(code, &message), out);
+            let why = ErrorAnswer { silence_ms, ..ErrorAnswer::new(code, &message) };
+            return self.hang_up(now, connection, id, &why, out);
         }
         self.welcome(connection, id, &hello, out);
         if hello.role == Role::Client {
@@ -169,18 +171,18 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    fn check_hello(&self, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
+    fn check_hello(&self, hello: &Hello<'_>) -> Result<(), Refusal> {
         if hello.protocol_min > PROTOCOL_MAX || hello.protocol_max < PROTOCOL_MIN {
             let message = format!(
                 "this node speaks protocol versions {PROTOCOL_MIN} to {PROTOCOL_MAX}, not {} to {}: use a \
                  client or node of a matching release",
                 hello.protocol_min, hello.protocol_max
             );
-            return Err((ErrorCode::VersionMismatch, message));
+            return Err(Refusal::new(ErrorCode::VersionMismatch, message));
         }
         if !same_secret(hello.secret, &self.options.secret) {
             let message = "the secret is not this cluster's: configure the same one on both ends";
-            return Err((ErrorCode::Unauthorized, message.to_owned()));
+            return Err(Refusal::new(ErrorCode::Unauthorized, message));
         }
         let anonymous = hello.role == Role::Client && hello.cluster == 0;
         let foreign = hello.cluster != self.view.cluster.0 && !self.failpoints.planted(Bug::AnyClusterIsMine);
@@ -189,16 +191,16 @@ impl<F: Failpoints> Shard<F> {
                 "this is cluster {}, not {:016x}: check the address, and the cluster's name and initial members",
                 self.view.cluster, hello.cluster
             );
-            return Err((ErrorCode::WrongCluster, message));
+            return Err(Refusal::new(ErrorCode::WrongCluster, message));
         }
         match hello.role {
             Role::Client => Ok(()),
             Role::Peer => self.check_peer(hello),
-            _ => Err((ErrorCode::BadRequest, "a hello comes from a client or a peer".to_owned())),
+            _ => Err(Refusal::new(ErrorCode::BadRequest, "a hello comes from a client or a peer")),
         }
     }
 
-    fn check_peer(&self, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
+    fn check_peer(&self, hello: &Hello<'_>) -> Result<(), Refusal> {
         let peer = &hello.peer;
         if peer.node == self.view.me.0 {
             let (name, oneself) = (&self.view.myself().name, &self.view.myself().oneself);
@@ -207,15 +209,15 @@ impl<F: Failpoints> Shard<F> {
                  seeds",
                 oneself.host, oneself.ordinary_port
             );
-            return Err((ErrorCode::WrongNode, message));
+            return Err(Refusal::new(ErrorCode::WrongNode, message));
         }
         if peer.target_node != 0 && peer.target_node != self.view.me.0 {
             let message =
                 format!("this is node {}, not {:016x}: check the addresses", self.view.me, peer.target_node);
-            return Err((ErrorCode::WrongNode, message));
+            return Err(Refusal::new(ErrorCode::WrongNode, message));
         }
         if peer.node == 0 || peer.shards == 0 || peer.shard >= peer.shards {
-            return Err((ErrorCode::BadRequest, "a peer must say which node and shard it is".to_owned()));
+            return Err(Refusal::new(ErrorCode::BadRequest, "a peer must say which node and shard it is"));
         }
         Ok(())
     }

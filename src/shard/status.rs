@@ -58,7 +58,7 @@ impl<F: Failpoints> Shard<F> {
         let (theirs, ours) = (member.oneself.works, self.view.works);
         if self.view.change.is_none() || member.is_removed() {
             ""
-        } else if (theirs.ring, theirs.change) == (ours.ring, ours.change) {
+        } else if theirs.is_of(ours) {
             step_name(theirs.step)
         } else {
             "not heard"

@@ -36,7 +36,7 @@ pub(super) struct Data {
     sync: Sync,
     /// Shard 0's word about the members, if its log holds one.
     remembered: OnceLock<Option<Gossip>>,
-    /// Records of some log are damaged.
+    /// Records of some log are damaged, or it is a copy that was adopted: what the original wrote later is not there.
     has_lost: AtomicBool,
     /// So many have opened their logs.
     opened: AtomicUsize,
@@ -78,7 +78,7 @@ impl Data {
     ) -> Result<Log, StartError> {
         let mut members = None;
         let log = self.read(number, shard, &mut members)?;
-        if log.report.missing() > 0 {
+        if log.report.missing() > 0 || log.is_adopted {
             self.has_lost.store(true, Ordering::Release);
         }
         if number == ShardId(0) {

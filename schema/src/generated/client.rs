@@ -90,10 +90,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ERROR_CODE: u8 = 1;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_ERROR_CODE: u8 = 18;
+pub const ENUM_MAX_ERROR_CODE: u8 = 19;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 18] = [
+pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 19] = [
   ErrorCode::BadRequest,
   ErrorCode::Unsupported,
   ErrorCode::Overloaded,
@@ -112,6 +112,7 @@ pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 18] = [
   ErrorCode::ShuttingDown,
   ErrorCode::TooManySiblings,
   ErrorCode::WrongNode,
+  ErrorCode::NameTaken,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -137,9 +138,10 @@ impl ErrorCode {
   pub const ShuttingDown: Self = Self(16);
   pub const TooManySiblings: Self = Self(17);
   pub const WrongNode: Self = Self(18);
+  pub const NameTaken: Self = Self(19);
 
   pub const ENUM_MIN: u8 = 1;
-  pub const ENUM_MAX: u8 = 18;
+  pub const ENUM_MAX: u8 = 19;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::BadRequest,
     Self::Unsupported,
@@ -159,6 +161,7 @@ impl ErrorCode {
     Self::ShuttingDown,
     Self::TooManySiblings,
     Self::WrongNode,
+    Self::NameTaken,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -181,6 +184,7 @@ impl ErrorCode {
       Self::ShuttingDown => Some("ShuttingDown"),
       Self::TooManySiblings => Some("TooManySiblings"),
       Self::WrongNode => Some("WrongNode"),
+      Self::NameTaken => Some("NameTaken"),
       _ => None,
     }
   }
@@ -1088,6 +1092,7 @@ impl<'a> Error<'a> {
   pub const VT_PRIMARIES: ::flatbuffers::VOffsetT = 18;
   pub const VT_FALLBACKS: ::flatbuffers::VOffsetT = 20;
   pub const VT_NODES: ::flatbuffers::VOffsetT = 22;
+  pub const VT_SILENCE_MS: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1101,6 +1106,7 @@ impl<'a> Error<'a> {
     let mut builder = ErrorBuilder::new(_fbb);
     builder.add_epoch(args.epoch);
     builder.add_limit(args.limit);
+    builder.add_silence_ms(args.silence_ms);
     if let Some(x) = args.context { builder.add_context(x); }
     if let Some(x) = args.message { builder.add_message(x); }
     builder.add_nodes(args.nodes);
@@ -1183,6 +1189,13 @@ impl<'a> Error<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Error::VT_NODES, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn silence_ms(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Error::VT_SILENCE_MS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Error<'_> {
@@ -1201,6 +1214,7 @@ impl ::flatbuffers::Verifiable for Error<'_> {
      .visit_field::<u8>("primaries", Self::VT_PRIMARIES, false)?
      .visit_field::<u8>("fallbacks", Self::VT_FALLBACKS, false)?
      .visit_field::<u8>("nodes", Self::VT_NODES, false)?
+     .visit_field::<u32>("silence_ms", Self::VT_SILENCE_MS, false)?
      .finish();
     Ok(())
   }
@@ -1216,6 +1230,7 @@ pub struct ErrorArgs<'a> {
     pub primaries: u8,
     pub fallbacks: u8,
     pub nodes: u8,
+    pub silence_ms: u32,
 }
 impl<'a> Default for ErrorArgs<'a> {
   #[inline]
@@ -1231,6 +1246,7 @@ impl<'a> Default for ErrorArgs<'a> {
       primaries: 0,
       fallbacks: 0,
       nodes: 0,
+      silence_ms: 0,
     }
   }
 }
@@ -1281,6 +1297,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ErrorBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u8>(Error::VT_NODES, nodes, 0);
   }
   #[inline]
+  pub fn add_silence_ms(&mut self, silence_ms: u32) {
+    self.fbb_.push_slot::<u32>(Error::VT_SILENCE_MS, silence_ms, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ErrorBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ErrorBuilder {
@@ -1308,6 +1328,7 @@ impl ::core::fmt::Debug for Error<'_> {
       ds.field("primaries", &self.primaries());
       ds.field("fallbacks", &self.fallbacks());
       ds.field("nodes", &self.nodes());
+      ds.field("silence_ms", &self.silence_ms());
       ds.finish()
   }
 }

@@ -767,6 +767,133 @@ impl<'a> KeyHash {
 
 }
 
+// struct Life, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Life(pub [u8; 16]);
+impl Default for Life { 
+  fn default() -> Self { 
+    Self([0; 16])
+  }
+}
+impl ::core::fmt::Debug for Life {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Life")
+      .field("incarnation", &self.incarnation())
+      .field("life", &self.life())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Life {}
+impl<'a> ::flatbuffers::Follow<'a> for Life {
+  type Inner = &'a Life;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Life>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Life {
+  type Inner = &'a Life;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Life>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Life {
+    type Output = Life;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Life as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Life {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Life {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    incarnation: u64,
+    life: u64,
+  ) -> Self {
+    let mut s = Self([0; 16]);
+    s.set_incarnation(incarnation);
+    s.set_life(life);
+    s
+  }
+
+  pub fn incarnation(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_incarnation(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn life(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_life(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum ReplicateOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -2703,7 +2830,9 @@ impl<'a> MemberRecord<'a> {
   pub const VT_LACKING: ::flatbuffers::VOffsetT = 42;
   pub const VT_LIFE: ::flatbuffers::VOffsetT = 44;
   pub const VT_SUCCEEDS: ::flatbuffers::VOffsetT = 46;
-  pub const VT_BOUND: ::flatbuffers::VOffsetT = 48;
+  pub const VT_EARLIER: ::flatbuffers::VOffsetT = 48;
+  pub const VT_BOUND: ::flatbuffers::VOffsetT = 50;
+  pub const VT_LINE: ::flatbuffers::VOffsetT = 52;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2724,7 +2853,9 @@ impl<'a> MemberRecord<'a> {
     builder.add_heartbeat(args.heartbeat);
     builder.add_incarnation(args.incarnation);
     builder.add_node(args.node);
+    if let Some(x) = args.line { builder.add_line(x); }
     if let Some(x) = args.bound { builder.add_bound(x); }
+    if let Some(x) = args.earlier { builder.add_earlier(x); }
     if let Some(x) = args.lacking { builder.add_lacking(x); }
     if let Some(x) = args.settled { builder.add_settled(x); }
     if let Some(x) = args.rack { builder.add_rack(x); }
@@ -2897,11 +3028,25 @@ impl<'a> MemberRecord<'a> {
     unsafe { self._tab.get::<u64>(MemberRecord::VT_SUCCEEDS, Some(0)).unwrap()}
   }
   #[inline]
+  pub fn earlier(&self) -> Option<&'a Life> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Life>(MemberRecord::VT_EARLIER, None)}
+  }
+  #[inline]
   pub fn bound(&self) -> Option<Settled<'a>> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Settled>>(MemberRecord::VT_BOUND, None)}
+  }
+  #[inline]
+  pub fn line(&self) -> Option<::flatbuffers::Vector<'a, Life>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Life>>>(MemberRecord::VT_LINE, None)}
   }
 }
 
@@ -2933,7 +3078,9 @@ impl ::flatbuffers::Verifiable for MemberRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("lacking", Self::VT_LACKING, false)?
      .visit_field::<u64>("life", Self::VT_LIFE, false)?
      .visit_field::<u64>("succeeds", Self::VT_SUCCEEDS, false)?
+     .visit_field::<Life>("earlier", Self::VT_EARLIER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Settled>>("bound", Self::VT_BOUND, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Life>>>("line", Self::VT_LINE, false)?
      .finish();
     Ok(())
   }
@@ -2961,7 +3108,9 @@ pub struct MemberRecordArgs<'a> {
     pub lacking: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
     pub life: u64,
     pub succeeds: u64,
+    pub earlier: Option<&'a Life>,
     pub bound: Option<::flatbuffers::WIPOffset<Settled<'a>>>,
+    pub line: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Life>>>,
 }
 impl<'a> Default for MemberRecordArgs<'a> {
   #[inline]
@@ -2989,7 +3138,9 @@ impl<'a> Default for MemberRecordArgs<'a> {
       lacking: None,
       life: 0,
       succeeds: 0,
+      earlier: None,
       bound: None,
+      line: None,
     }
   }
 }
@@ -3088,8 +3239,16 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberRecordBuilder<'a, 'b, A
     self.fbb_.push_slot::<u64>(MemberRecord::VT_SUCCEEDS, succeeds, 0);
   }
   #[inline]
+  pub fn add_earlier(&mut self, earlier: &Life) {
+    self.fbb_.push_slot_always::<&Life>(MemberRecord::VT_EARLIER, earlier);
+  }
+  #[inline]
   pub fn add_bound(&mut self, bound: ::flatbuffers::WIPOffset<Settled<'b >>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Settled>>(MemberRecord::VT_BOUND, bound);
+  }
+  #[inline]
+  pub fn add_line(&mut self, line: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Life>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberRecord::VT_LINE, line);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberRecordBuilder<'a, 'b, A> {
@@ -3131,7 +3290,9 @@ impl ::core::fmt::Debug for MemberRecord<'_> {
       ds.field("lacking", &self.lacking());
       ds.field("life", &self.life());
       ds.field("succeeds", &self.succeeds());
+      ds.field("earlier", &self.earlier());
       ds.field("bound", &self.bound());
+      ds.field("line", &self.line());
       ds.finish()
   }
 }

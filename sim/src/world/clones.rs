@@ -9,6 +9,7 @@ use ringmain::time::{Duration, Instant};
 use super::{At, Event, World};
 use crate::checkers::{Promise, Violation};
 use crate::disk::ShardLog;
+use crate::history::Number;
 
 /// When nothing befalls anybody any more, a name stays with one process for so long.
 const STILL: Duration = Duration::from_secs(5);
@@ -62,6 +63,19 @@ impl World {
         }
     }
 
+    /// The node that this machine's process is, or would be.
+    pub(super) fn node_of(&self, machine: usize) -> usize {
+        self.plan.clone.filter(|_| self.plan.clone_at() == Some(machine)).unwrap_or(machine)
+    }
+
+    /// Is it undecided who the node is, and whose copies count? A second process that brings old copies may be it at any time;
+    /// one with nothing is another matter only when it serves.
+    pub(super) fn is_name_open(&self) -> bool {
+        let Some((first, second)) = self.plan.clone.zip(self.plan.clone_at()) else { return false };
+        let is_second_up = self.nodes[second].is_up();
+        is_second_up && (self.doubled.since.is_some() || self.brings_copies || self.is_fenced(first))
+    }
+
     fn is_fenced(&self, node: usize) -> bool {
         self.nodes[node].all_running().iter().any(|running| running.shard.view().is_fenced())
     }
@@ -70,6 +84,18 @@ impl World {
     fn count_gone(&mut self, node: usize) {
         if self.fenced.insert((node, self.nodes[node].life)) {
             self.count_destroyed(node);
+        }
+    }
+
+    /// What a fenced process had is there again, from its log.
+    fn count_back(&mut self, node: usize) {
+        let numbers: Vec<Number> = self.destroyed.keys().copied().collect();
+        for number in numbers {
+            if self.has_stable(node, number)
+                && let Some(nodes) = self.destroyed.get_mut(&number)
+            {
+                nodes.remove(&node);
+            }
         }
     }
 
@@ -93,7 +119,12 @@ impl World {
         if !self.nodes[first].is_up() || self.nodes[second].is_up() || !is_allowed {
             return;
         }
-        if copied && let Some(images) = self.nodes[first].images.last().cloned() {
+        self.brings_copies |= copied;
+        if copied {
+            // As it was when the first one started, or as it is now.
+            let before = self.nodes[first].images.last().filter(|_| self.prng.chance(0.5)).cloned();
+            let images =
+                before.unwrap_or_else(|| self.nodes[first].logs.iter().map(ShardLog::image).collect());
             self.nodes[second].logs.iter_mut().zip(&images).for_each(|(log, image)| log.restore(image));
         }
         self.start(second);
@@ -111,11 +142,11 @@ impl World {
         if self.violation.is_some() {
             return self.now;
         }
-        let both = self.serves(first) && self.serves(second);
-        if both || self.incarnation_of(first) != before {
+        let serve = [first, second].into_iter().filter(|&node| self.serves(node)).count();
+        if serve != 1 || self.incarnation_of(first) != before {
             let name = &self.nodes[first].name;
             self.break_membership(format!(
-                "two processes under the name {name} take the node from one another"
+                "of two processes under the name {name} {serve} serve, or they take the node from one another"
             ));
             return self.now;
         }
@@ -124,6 +155,7 @@ impl World {
         if self.is_fenced(first) {
             self.kill(first);
             self.start(first);
+            self.count_back(first);
         }
         self.run_until(self.now + RECOVERY);
         self.now

@@ -74,8 +74,8 @@ pub struct World {
     context_key: ContextKey,
     /// Nodes that were removed.
     removed: BTreeSet<NodeId>,
-    /// Copies of each write that were destroyed.
-    destroyed: BTreeMap<Number, u8>,
+    /// Nodes whose copies of a write were destroyed. Two processes under one name are one node.
+    destroyed: BTreeMap<Number, BTreeSet<usize>>,
     /// By key: acknowledged writes that no other acknowledged write has replaced.
     frontier: BTreeMap<Key, Vec<Number>>,
     /// Acknowledged deletes that have not settled yet.
@@ -83,6 +83,8 @@ pub struct World {
     settled: Vec<Settled>,
     /// When two processes that serve had one name.
     doubled: clones::Doubled,
+    /// The second process of a name was started from a copy of the first one's disk.
+    brings_copies: bool,
     /// The processes, by node and life, that were fenced.
     fenced: BTreeSet<(usize, u32)>,
     /// States that anti-entropy has moved since all had converged.
@@ -126,6 +128,7 @@ impl World {
             unsettled: Vec::new(),
             settled: Vec::new(),
             doubled: clones::Doubled::default(),
+            brings_copies: false,
             fenced: BTreeSet::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),

@@ -95,6 +95,7 @@ impl World {
         let strays = self.strays();
         let (settled, replicas) = (self.settled(), self.plan.replicas());
         let doubled = self.doubled.until(self.now);
+        let destroyed = self.destroyed.iter().map(|(number, nodes)| (*number, nodes.len() as u8)).collect();
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
@@ -103,7 +104,7 @@ impl World {
             opinions: &opinions,
             members: &members,
             removed: &removed,
-            destroyed: &self.destroyed,
+            destroyed: &destroyed,
             doubled: &doubled,
             settled: &settled,
             applications: &self.plan.keys,

@@ -4,7 +4,7 @@
 //! storage on W nodes. Whether a crash shows the lie is a matter of luck; so each acknowledgement is looked at when it
 //! is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain::causality::{Actor, VersionVector};
 use ringmain::id::PartitionId;
@@ -95,10 +95,11 @@ impl World {
         // Fallbacks count too: what they keep for a primary is on their own disks.
         // So does a second process under a node's name, where that has taken it over.
         let machines = (0..self.plan.machines()).chain(self.plan.clone_at());
-        let here = machines.filter(|&node| !self.nodes[node].is_gone);
-        let holders = here.filter(|node| self.has_stable(*node, number)).count();
-        let destroyed = self.destroyed.get(&number).copied().unwrap_or(0);
-        if holders + usize::from(destroyed) < usize::from(write) {
+        let here = machines.filter(|&node| !self.nodes[node].is_gone && self.has_stable(node, number));
+        let mut nodes: BTreeSet<usize> = here.map(|node| self.node_of(node)).collect();
+        let holders = nodes.len();
+        nodes.extend(self.destroyed_of(number));
+        if nodes.len() < usize::from(write) {
             let sentence = format!(
                 "#{} was acknowledged with W = {write} while {holders} nodes had it on stable storage",
                 number.0
@@ -109,7 +110,7 @@ impl World {
     }
 
     /// Has this node the write, or what replaced it, where a crash leaves it? Without a log, memory is all there is.
-    fn has_stable(&self, node: usize, number: Number) -> bool {
+    pub(super) fn has_stable(&self, node: usize, number: Number) -> bool {
         let key = self.history.get(number).key;
         let dots = self.dots.of_operation(number);
         if self.plan.durable {

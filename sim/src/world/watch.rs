@@ -198,7 +198,8 @@ impl World {
             else {
                 return true;
             };
-            self.destroyed.get(&number).copied().unwrap_or(0) + 1 < *write
+            let others = self.destroyed_of(number).filter(|lost| *lost != self.node_of(node)).count();
+            others + 1 < usize::from(*write)
         })
     }
 
@@ -212,8 +213,16 @@ impl World {
                 .collect();
             lost.sort_unstable();
             lost.dedup();
-            lost.into_iter().for_each(|number| *self.destroyed.entry(number).or_default() += 1);
+            let node = self.node_of(node);
+            for number in lost {
+                self.destroyed.entry(number).or_default().insert(node);
+            }
         }
+    }
+
+    /// Nodes whose copies of this write were destroyed.
+    pub(super) fn destroyed_of(&self, number: Number) -> impl Iterator<Item = usize> + '_ {
+        self.destroyed.get(&number).into_iter().flatten().copied()
     }
 
     /// Which acknowledged deletes have reached all primaries by now?
@@ -232,8 +241,7 @@ impl World {
 
     /// All primaries have seen the delete on stable storage, and nobody keeps a hint that has not.
     fn has_settled(&self, delete: Number) -> bool {
-        if self.plan.clone_at().is_some_and(|second| self.nodes[second].is_up()) {
-            // Who is the node, and whose copies count, is not settled.
+        if self.is_name_open() {
             return false;
         }
         let key = self.history.get(delete).key;
@@ -289,8 +297,9 @@ impl World {
     pub(super) fn settled(&self) -> Vec<Settled> {
         let stands = |settled: &&Settled| {
             let delete = self.history.get(settled.delete);
-            let destroyed = self.destroyed.get(&settled.delete).copied().unwrap_or(0);
-            matches!(delete.outcome, Outcome::Stored) && delete.acknowledged().is_some_and(|w| destroyed < w)
+            let destroyed = self.destroyed_of(settled.delete).count();
+            matches!(delete.outcome, Outcome::Stored)
+                && delete.acknowledged().is_some_and(|w| destroyed < usize::from(w))
         };
         self.settled.iter().filter(stands).copied().collect()
     }

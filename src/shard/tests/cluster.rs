@@ -458,10 +458,14 @@ impl Cluster {
     }
 
     pub(super) fn put(&mut self, client: Client, put: Put<'_>) -> Answer {
+        self.send_put(client, put);
+        self.answer(client)
+    }
+
+    pub(super) fn send_put(&mut self, client: Client, put: Put<'_>) {
         let mut bytes = Vec::new();
         put.encode(&mut Encoder::default(), 7, Flags::NONE, &mut bytes);
         self.send(client, &bytes);
-        self.answer(client)
     }
 
     /// The shard of `node` that owns `key`, if the node does.

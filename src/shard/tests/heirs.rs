@@ -148,10 +148,12 @@ fn who_is_about_to_leave_keeps_nothing_for_others() {
         cut_off(&mut cluster, leaver);
         let client = cluster.client((leaver, 0));
         let answer = cluster.put(client, Put { write: 1, ..put(&key, b"milk") });
-        if step == Step::Writing {
-            assert!(matches!(answer, Answer::Stored { .. }), "{answer:?}");
-        } else {
-            assert_eq!(answer.code(), Some(ErrorCode::Overloaded), "{answer:?}");
+        match step {
+            Step::Writing => assert!(matches!(answer, Answer::Stored { .. }), "{answer:?}"),
+            Step::Whole => assert_eq!(answer.code(), Some(ErrorCode::Overloaded), "{answer:?}"),
+            Step::Reading => {
+                assert_eq!(answer.code(), Some(ErrorCode::ShuttingDown), "it has gone: {answer:?}")
+            }
         }
         assert_eq!(cluster.hints(), usize::from(step == Step::Writing));
     }

@@ -1,10 +1,11 @@
 //! Two processes under one name. P13: a cloned identity is fenced.
 
-use ringmain_schema::Kind;
 use ringmain_schema::frame::Header;
-use ringmain_schema::message::ErrorCode;
+use ringmain_schema::message::{ErrorCode, Put};
+use ringmain_schema::{Encoder, Frame, Kind};
 
 use super::cluster::{Cluster, get, put};
+use crate::id::ConnectionId;
 use crate::shard::{Input, Machine, Output, Piece, ShardOptions};
 use crate::time::Duration;
 
@@ -44,6 +45,27 @@ fn a_second_process_of_a_name_is_turned_away_while_the_first_is_there() {
         assert!(serves(&cluster, clone), "it was the only one left");
         let survivor = cluster.client((2, 0));
         assert_eq!(cluster.get(survivor, get(b"k")).values(), [b"v"]);
+    }
+}
+
+/// A peer that restarts knows neither of two processes that have one name, and took the one that called first for the node:
+/// the one that only waited. From it all others heard of a later incarnation, and the one that served was fenced.
+#[test]
+fn a_peer_that_restarts_does_not_take_a_second_process_for_the_first() {
+    for (of, copied) in [(0, false), (0, true), (1, true), (2, false)] {
+        let mut cluster = Cluster::with_options(3, 2, durable);
+        let clone = cluster.start_clone(of, copied);
+        cluster.run(Duration::from_secs(5));
+        for peer in (0..3).filter(|peer| *peer != of).chain([(of + 1) % 3]) {
+            cluster.kill(peer);
+            // The first is slower to call it again than the second.
+            cluster.cut.extend([(peer, of), (of, peer)]);
+            cluster.start(peer);
+            cluster.run(Duration::from_secs(3));
+            cluster.cut.clear();
+            cluster.run(Duration::from_secs(10));
+            assert!(serves(&cluster, of) && !serves(&cluster, clone), "n{of}, n{peer} restarted");
+        }
     }
 }
 
@@ -176,4 +198,32 @@ fn a_fenced_process_acknowledges_no_state_that_a_peer_had_sent() {
     let kinds: Vec<Kind> = kinds.collect();
     assert!(kinds.contains(&Kind::ERROR), "whoever waits is answered: {kinds:?}");
     assert!(!kinds.contains(&Kind::REPLICATED), "{kinds:?}");
+}
+
+/// The simulator's seed 10017000000214: a request was passed on to a sibling shard, which had not heard yet that the process
+/// was fenced when it answered. The shard that the client had asked had, and passed the acknowledgement on.
+#[test]
+fn a_fenced_shard_passes_no_acknowledgement_of_a_sibling_on() {
+    let mut cluster = Cluster::with_options(3, 2, durable);
+    cluster.cut.extend([(0, 1), (1, 0), (0, 2), (2, 0)]);
+    cluster.run(Duration::from_secs(15));
+    let clone = cluster.start_clone(0, true);
+    cluster.run(Duration::from_secs(10));
+    let key = (0..100u8).map(|key| [key]).find(|key| cluster.owner_at(0, key) == (0, 1)).unwrap();
+    let (client, connection) = (cluster.client((0, 0)), ConnectionId(7_000_000));
+    cluster.unsynced.insert(0);
+    cluster.send_put(client, Put { write: 1, ..put(&key, b"v") });
+
+    let heard = cluster.shards[&(clone, 0)].membership.as_ref().unwrap().gossip();
+    let mut bytes = Vec::new();
+    heard.encode(&mut Encoder::default(), Kind::GOSSIPED, 1, &mut bytes);
+    let frame = Frame::split(&bytes, bytes.len()).unwrap().unwrap();
+    let shard = cluster.shards.get_mut(&(0, 0)).unwrap();
+    let from = shard.view().members.iter().find(|member| member.node != shard.view().me).unwrap().node;
+    shard.on_gossip(connection, from, &frame, &heard, &mut Output::default());
+    assert!(shard.view().is_fenced() && !cluster.shards[&(0, 1)].view().is_fenced());
+
+    let sequence = cluster.pending[&(0, 1)];
+    cluster.handle((0, 1), Input::Appended { sequence });
+    assert_eq!(cluster.answer(client).code(), Some(ErrorCode::MaybeApplied));
 }

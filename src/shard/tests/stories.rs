@@ -108,7 +108,9 @@ fn gossip_with_impossible_counters_is_ignored() {
         lacking: vec![],
         life: 0,
         succeeds: 0,
+        earlier: None,
         bound: None,
+        line: vec![],
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();

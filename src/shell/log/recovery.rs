@@ -60,6 +60,8 @@ pub(in crate::shell) struct OpenLog {
     pub(super) liveness: Liveness,
     /// Nothing was here before.
     pub(in crate::shell) is_new: bool,
+    /// It was a copy, or elsewhere before, and is this node's from now on.
+    pub(in crate::shell) is_adopted: bool,
     /// What was found.
     pub(in crate::shell) report: Report,
 }
@@ -179,6 +181,7 @@ pub(in crate::shell) fn open(
             (Manifest::new(owner, files.geometry, clock::seed()), owner)
         }
     };
+    let is_adopted = manifest.identity.home != owner.home;
     let manifest = Manifest { identity: owner, ..manifest };
     files.geometry = manifest.geometry;
     let found = files.geometry.segment_bytes();
@@ -208,7 +211,7 @@ pub(in crate::shell) fn open(
         liveness.on_record(found, is_marker);
     }
     dead.into_iter().for_each(|sequence| liveness.on_dead(sequence));
-    Ok(OpenLog { opened, liveness, files, is_new, report })
+    Ok(OpenLog { opened, liveness, files, is_new, is_adopted, report })
 }
 
 /// Whose log it must be.

@@ -4,6 +4,7 @@
 //! stops the second one when the faults are over, and starts the first again if that was fenced.
 
 use ringmain::id::NodeId;
+use ringmain::membership::Member;
 use ringmain::time::{Duration, Instant};
 
 use super::{At, Event, World};
@@ -143,7 +144,9 @@ impl World {
             return self.now;
         }
         let serve = [first, second].into_iter().filter(|&node| self.serves(node)).count();
-        if serve != 1 || self.incarnation_of(first) != before {
+        let id = self.id_of(first);
+        let is_removed = self.views().filter_map(|view| view.member(id)).any(Member::is_removed);
+        if serve != usize::from(!is_removed) || self.incarnation_of(first) != before {
             let name = &self.nodes[first].name;
             self.break_membership(format!(
                 "of two processes under the name {name} {serve} serve, or they take the node from one another"
@@ -195,7 +198,7 @@ impl World {
     /// Not before all who are up have heard that it was removed: until then it would be a member like any other.
     pub(super) fn come_back(&mut self, node: usize) {
         let id = self.id_of(node);
-        let counts = |member: &ringmain::membership::Member| !member.is_removed();
+        let counts = |member: &Member| !member.is_removed();
         let is_known = self.views().all(|view| !view.member(id).is_some_and(counts));
         if is_known && self.removal_is_settled(id) {
             self.nodes[node].is_back = true;

@@ -240,8 +240,8 @@ pub enum Rare {
     CloneFenced,
     /// A process was turned away, since another under its name was there.
     CloneTurnedAway,
-    /// A process that was turned away heard that the other had been there since it began: its records are old.
-    OutdatedBesideAnother,
+    /// A process that was turned away had records, which may be a copy of the other one's.
+    CopyTurnedAway,
     /// Two processes under one name both served, and the one that the others had not known was let in to hear of it.
     ServingCloneLetIn,
     /// A peer had no budget for what it was asked.
@@ -292,7 +292,7 @@ impl Rare {
         Self::RemovedRefused,
         Self::CloneFenced,
         Self::CloneTurnedAway,
-        Self::OutdatedBesideAnother,
+        Self::CopyTurnedAway,
         Self::ServingCloneLetIn,
         Self::ExchangeRefused,
         Self::BackgroundHeldBack,

@@ -53,8 +53,6 @@ pub struct FailureDetector {
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     connected: bool,
-    /// When it last answered anything.
-    heard_at: Option<Instant>,
     /// When it was first asked something since it last answered.
     asked_at: Option<Instant>,
     /// `asked_at` and the patience then; never, while it owes nothing.
@@ -78,8 +76,7 @@ impl FailureDetector {
     /// A connection to `node` stands. What was learned of it over earlier ones holds until it shows otherwise.
     pub fn on_connected(&mut self, node: NodeId) {
         let watch = self.peers.entry(node).or_default();
-        (watch.connected, watch.heard_at) = (true, None);
-        (watch.asked_at, watch.suspect_at, watch.open) = (None, NEVER, None);
+        (watch.connected, watch.asked_at, watch.suspect_at, watch.open) = (true, None, NEVER, None);
     }
 
     /// The connection to `node` is gone: suspected at once.
@@ -100,7 +97,7 @@ impl FailureDetector {
     pub fn on_answered(&mut self, now: Instant, node: NodeId) {
         let watch = self.peers.entry(node).or_default();
         self.suspicions_answered += u64::from(watch.connected && now >= watch.suspect_at);
-        (watch.heard_at, watch.asked_at, watch.suspect_at) = (Some(now), None, NEVER);
+        (watch.asked_at, watch.suspect_at) = (None, NEVER);
     }
 
     /// `node` is about to be sent a ping: the number that it should carry, and the pong will.
@@ -150,12 +147,6 @@ impl FailureDetector {
         asked_at.map_or(Duration::ZERO, |asked_at| now.since(asked_at))
     }
 
-    /// How long ago `node` last answered anything over this connection; `None` if it has not yet.
-    pub fn since_heard(&self, now: Instant, node: NodeId) -> Option<Duration> {
-        let heard_at = self.peers.get(&node).and_then(|watch| watch.heard_at);
-        heard_at.map(|heard_at| now.since(heard_at))
-    }
-
     /// Should `node` be pinged now, since an answer or a pong is overdue?
     pub fn wants_probe(&self, now: Instant, node: NodeId) -> bool {
         let Some(watch) = self.peers.get(&node) else { return false };
@@ -195,14 +186,6 @@ impl Watch {
 impl Default for Watch {
     fn default() -> Self {
         let patience = Patience::default();
-        Self {
-            connected: false,
-            heard_at: None,
-            asked_at: None,
-            suspect_at: NEVER,
-            pings: 0,
-            open: None,
-            patience,
-        }
+        Self { connected: false, asked_at: None, suspect_at: NEVER, pings: 0, open: None, patience }
     }
 }

@@ -7,10 +7,8 @@ use ringmain_schema::peer::{Gossip, Life};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{Incarnation, NodeId};
-use crate::time::Duration;
 
 use super::line::Line;
-use super::records::GOSSIP_EVERY;
 use super::{Member, Membership, Oneself};
 
 /// Whoever turns a process away does so again within this many beats, or is away, or lets it in: a call that failed is
@@ -30,13 +28,11 @@ pub(super) struct Lives {
     other: (Incarnation, u64),
     /// Who has refused this process lately because another of its name is there, and for how many beats that still counts.
     turned_away: BTreeMap<NodeId, u8>,
-    beats: u64,
 }
 
 impl Lives {
     /// Another second has passed.
     pub(super) fn beat(&mut self) {
-        self.beats += 1;
         self.turned_away.values_mut().for_each(|left| *left -= 1);
         self.turned_away.retain(|_, left| *left > 0);
     }
@@ -56,11 +52,6 @@ impl Lives {
         if life != self.own && !self.line.has(incarnation, life) {
             self.other = self.other.max((incarnation, life));
         }
-    }
-
-    /// For how long this process has run at least: beats are a tenth shorter at times, and the first comes at once.
-    fn age_min(&self) -> Duration {
-        Duration(GOSSIP_EVERY.0 * 9 / 10 * self.beats.saturating_sub(1))
     }
 
     /// Is there a life that has acknowledged what is not among this one's records? Then its incarnation.
@@ -136,21 +127,19 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// `by`, or somebody at a seed's address if it is not known, has refused this process, since another one of its name is
-    /// there, which it has last heard of `silence` ago. Until it is taken in, or not refused for some seconds, it neither
-    /// takes an incarnation nor says anything of itself: another member may have restarted, and not know the first one yet.
-    /// If that has been heard of since this one began, then it wrote what this one's records lack: true then.
-    pub fn on_turned_away(&mut self, by: NodeId, silence: Duration) -> bool {
+    /// there. Until it is taken in, or not refused for some seconds, it neither takes an incarnation nor says anything of
+    /// itself: another member may have restarted, and not know the first one yet. What this one's disk holds counts for
+    /// nothing: it may be a copy of that one's, which has gone on writing since.
+    pub fn on_turned_away(&mut self, by: NodeId) {
         if self.oneself().serving || self.is_fenced() {
-            return false;
+            return;
         }
         self.lives.turned_away.insert(self.known_or_nobody(by), TURNED_AWAY_FOR);
-        let is_outdated = self.recovered && silence < self.lives.age_min();
-        if is_outdated {
-            self.failpoints.reached(Rare::OutdatedBesideAnother);
+        if self.recovered {
+            self.failpoints.reached(Rare::CopyTurnedAway);
             self.layout.lose_all();
             self.advance();
         }
-        is_outdated
     }
 
     pub(super) fn choose_incarnation(&mut self) {

@@ -6,7 +6,7 @@ use ringmain_schema::{Flags, Frame};
 use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId};
 use crate::membership::Health;
-use crate::time::{Duration, Now};
+use crate::time::Now;
 
 use super::Shard;
 use super::io::Output;
@@ -17,13 +17,11 @@ use super::sessions::Session;
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
     pub(super) message: String,
-    /// Since the other process of its name was last heard of.
-    pub(super) silence_ms: u32,
 }
 
 impl Refusal {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), silence_ms: 0 }
+        Self { code, message: message.into() }
     }
 }
 
@@ -54,10 +52,7 @@ impl<F: Failpoints> Shard<F> {
             "{name} runs at {host}:{port}, and a second process of that name is turned away while it is there: give \
              this one a name of its own, or stop that one first"
         );
-        let since_heard = self.detector.since_heard(now.monotonic, node);
-        let silence_ms =
-            since_heard.map_or(u32::MAX, |silence| (silence.0 / 1_000_000).min(u32::MAX.into()) as u32);
-        Err(Refusal { code: ErrorCode::NameTaken, message, silence_ms })
+        Err(Refusal::new(ErrorCode::NameTaken, message))
     }
 
     /// Has the process at the other end been taken over from? It will hear of it; until then nothing that it says counts.
@@ -110,11 +105,10 @@ impl<F: Failpoints> Shard<F> {
         let address = format!("{host}:{port}");
         let Some(membership) = &mut self.membership else { return };
         let before = membership.oneself().clone();
-        let is_outdated = error.code == ErrorCode::NameTaken && {
-            let silence = Duration::from_millis(error.silence_ms.into());
-            membership.on_turned_away(called.node, silence)
-        };
-        if membership.on_refused(called.node, &address, error.message) || is_outdated {
+        if error.code == ErrorCode::NameTaken {
+            membership.on_turned_away(called.node);
+        }
+        if membership.on_refused(called.node, &address, error.message) || membership.oneself() != &before {
             self.on_membership_changed(&before, out);
         }
     }

@@ -150,10 +150,9 @@ impl<F: Failpoints> Shard<F> {
             }
         };
         let checked = self.check_hello(&hello).and_then(|()| self.check_life(now, &hello));
-        if let Err(Refusal { code, message, silence_ms }) = checked {
+        if let Err(Refusal { code, message }) = checked {
             self.on_refusing(&hello, &message, out);
-            let why = ErrorAnswer { silence_ms, ..ErrorAnswer::new(code, &message) };
-            return self.hang_up(now, connection, id, &why, out);
+            return self.hang_up(now, connection, id, &ErrorAnswer::new(code, &message), out);
         }
         self.welcome(connection, id, &hello, out);
         if hello.role == Role::Client {

@@ -1092,7 +1092,6 @@ impl<'a> Error<'a> {
   pub const VT_PRIMARIES: ::flatbuffers::VOffsetT = 18;
   pub const VT_FALLBACKS: ::flatbuffers::VOffsetT = 20;
   pub const VT_NODES: ::flatbuffers::VOffsetT = 22;
-  pub const VT_SILENCE_MS: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1106,7 +1105,6 @@ impl<'a> Error<'a> {
     let mut builder = ErrorBuilder::new(_fbb);
     builder.add_epoch(args.epoch);
     builder.add_limit(args.limit);
-    builder.add_silence_ms(args.silence_ms);
     if let Some(x) = args.context { builder.add_context(x); }
     if let Some(x) = args.message { builder.add_message(x); }
     builder.add_nodes(args.nodes);
@@ -1189,13 +1187,6 @@ impl<'a> Error<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Error::VT_NODES, Some(0)).unwrap()}
   }
-  #[inline]
-  pub fn silence_ms(&self) -> u32 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<u32>(Error::VT_SILENCE_MS, Some(0)).unwrap()}
-  }
 }
 
 impl ::flatbuffers::Verifiable for Error<'_> {
@@ -1214,7 +1205,6 @@ impl ::flatbuffers::Verifiable for Error<'_> {
      .visit_field::<u8>("primaries", Self::VT_PRIMARIES, false)?
      .visit_field::<u8>("fallbacks", Self::VT_FALLBACKS, false)?
      .visit_field::<u8>("nodes", Self::VT_NODES, false)?
-     .visit_field::<u32>("silence_ms", Self::VT_SILENCE_MS, false)?
      .finish();
     Ok(())
   }
@@ -1230,7 +1220,6 @@ pub struct ErrorArgs<'a> {
     pub primaries: u8,
     pub fallbacks: u8,
     pub nodes: u8,
-    pub silence_ms: u32,
 }
 impl<'a> Default for ErrorArgs<'a> {
   #[inline]
@@ -1246,7 +1235,6 @@ impl<'a> Default for ErrorArgs<'a> {
       primaries: 0,
       fallbacks: 0,
       nodes: 0,
-      silence_ms: 0,
     }
   }
 }
@@ -1297,10 +1285,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ErrorBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u8>(Error::VT_NODES, nodes, 0);
   }
   #[inline]
-  pub fn add_silence_ms(&mut self, silence_ms: u32) {
-    self.fbb_.push_slot::<u32>(Error::VT_SILENCE_MS, silence_ms, 0);
-  }
-  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ErrorBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ErrorBuilder {
@@ -1328,7 +1312,6 @@ impl ::core::fmt::Debug for Error<'_> {
       ds.field("primaries", &self.primaries());
       ds.field("fallbacks", &self.fallbacks());
       ds.field("nodes", &self.nodes());
-      ds.field("silence_ms", &self.silence_ms());
       ds.finish()
   }
 }

@@ -203,8 +203,6 @@ pub struct ErrorAnswer<'a> {
     pub fallbacks: u8,
     /// Distinct nodes that this answer rests on.
     pub nodes: u8,
-    /// `NameTaken`: milliseconds since the other process was last heard of.
-    pub silence_ms: u32,
 }
 
 impl<'a> ErrorAnswer<'a> {
@@ -222,7 +220,6 @@ impl<'a> ErrorAnswer<'a> {
             primaries: 0,
             fallbacks: 0,
             nodes: 0,
-            silence_ms: 0,
         }
     }
 
@@ -240,7 +237,6 @@ impl<'a> ErrorAnswer<'a> {
             primaries: error.primaries(),
             fallbacks: error.fallbacks(),
             nodes: error.nodes(),
-            silence_ms: error.silence_ms(),
         })
     }
 
@@ -260,7 +256,6 @@ impl<'a> ErrorAnswer<'a> {
                 primaries: self.primaries,
                 fallbacks: self.fallbacks,
                 nodes: self.nodes,
-                silence_ms: self.silence_ms,
             };
             wire::Error::create(builder, &arguments)
         });

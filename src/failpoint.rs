@@ -240,6 +240,10 @@ pub enum Rare {
     CloneFenced,
     /// A process was turned away, since another under its name was there.
     CloneTurnedAway,
+    /// A log was damaged, and said so.
+    DamageFound,
+    /// A node wrote under an actor that it had not used before, though it had others.
+    ActorRenewed,
     /// A process that was turned away had records, which may be a copy of the other one's.
     CopyTurnedAway,
     /// Two processes under one name both served, and the one that the others had not known was let in to hear of it.
@@ -256,7 +260,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -292,6 +296,8 @@ impl Rare {
         Self::RemovedRefused,
         Self::CloneFenced,
         Self::CloneTurnedAway,
+        Self::DamageFound,
+        Self::ActorRenewed,
         Self::CopyTurnedAway,
         Self::ServingCloneLetIn,
         Self::ExchangeRefused,

@@ -93,6 +93,8 @@ pub enum DiskFate {
     Wiped,
     /// It comes back as it was at some earlier start.
     OldImage,
+    /// Bits of it have flipped, or writes have gone astray.
+    Damaged,
 }
 
 /// Partitions are looked at so often.
@@ -171,6 +173,7 @@ fn say_at_some_time(word: Word, plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(I
 fn draw_crashes(plan: &Plan, prng: &mut Prng, cut: &Cut, deeds: &mut Vec<(Instant, Deed)>) {
     let wipes = prng.chance(0.5) && !cut.without.contains(&Fault::Wipe);
     let images = prng.chance(0.5) && !cut.without.contains(&Fault::OldImage);
+    let damages = prng.chance(0.5) && !cut.without.contains(&Fault::Damage);
     let most = 1 + prng.below(10);
     for node in 0..plan.machines() {
         for _ in 0..=prng.below(most) {
@@ -178,6 +181,7 @@ fn draw_crashes(plan: &Plan, prng: &mut Prng, cut: &Cut, deeds: &mut Vec<(Instan
             let disk = match fate {
                 0..30 if wipes => DiskFate::Wiped,
                 30..35 if images => DiskFate::OldImage,
+                35..55 if damages => DiskFate::Damaged,
                 _ => DiskFate::Kept,
             };
             let (graceful, reboot) = (prng.chance(0.2), prng.chance(0.5));

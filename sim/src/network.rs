@@ -47,6 +47,11 @@ impl Side {
         ConnectionId((self.wire * 2 + self.side) as u64)
     }
 
+    /// For the hash over all events.
+    pub const fn mark(self) -> u64 {
+        self.connection().0
+    }
+
     /// The side that a shard knows by this name.
     pub const fn of(connection: ConnectionId) -> Self {
         Self { wire: connection.0 as usize / 2, side: connection.0 as usize % 2 }
@@ -203,7 +208,7 @@ impl Network {
 }
 
 /// A stream doubles nothing. What peers tell each other is doubled all the same, because saying it twice must do no harm; a
-/// client's request is not, since one without a name can't be told from a second one.
+/// client's request is not, passed on or not, since one without a name can't be told from a second one.
 fn may_be_doubled(kind: Kind) -> bool {
     matches!(
         kind,
@@ -215,6 +220,14 @@ fn may_be_doubled(kind: Kind) -> bool {
             | Kind::GOSSIPED
             | Kind::PING
             | Kind::PONG
+            | Kind::TREE_REQUEST
+            | Kind::TREE
+            | Kind::KEYS_REQUEST
+            | Kind::KEYS
+            | Kind::PULL_REQUEST
+            | Kind::PULLED
+            | Kind::HELD_REQUEST
+            | Kind::HELD
     )
 }
 

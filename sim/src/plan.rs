@@ -123,7 +123,8 @@ impl Plan {
             on && !cut.without.contains(&fault)
         };
         let network = draw_network(&mut faults, on);
-        let torn = if on(Fault::Torn, &mut faults) { 0.8 } else { 0.0 };
+        let drawn = faults.unit();
+        let torn = if on(Fault::Torn, &mut faults) { 0.8 + 0.2 * drawn } else { 0.0 };
         let mut seldom = |fault, share| faults.chance(share) && !cut.without.contains(&fault);
         let durable = shape.chance(0.75);
         let mut plan = Self {

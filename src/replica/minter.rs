@@ -131,7 +131,12 @@ impl<F: Failpoints> Minter<F> {
         }
         // An epoch beyond the last was never minted here: somebody made it up.
         let is_mine = |actor: Actor| actor.id == id && actor.epoch <= self.epoch;
-        state.clock().iter().rev().find(|(actor, _)| is_mine(*actor)).map_or(fresh, |&(actor, _)| actor)
+        let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
+        if mine.is_none() && self.epoch > 0 && !state.is_empty() {
+            // Its own record of the key is lost, or was never here; others' is.
+            self.failpoints.reached(Rare::ActorRenewed);
+        }
+        mine.map_or(fresh, |&(actor, _)| actor)
     }
 }
 

@@ -86,13 +86,17 @@ impl Data {
             assert!(is_first, "a shard starts once");
         }
         self.wait_for_others(stop)?;
-        if let Some(Some(remembered)) = self.remembered.get() {
-            if log.is_new {
-                return Err(DataError::Missing { directory: self.directory.of_shard(number) }.into());
-            }
+        if log.is_new && matches!(self.remembered.get(), Some(Some(_))) {
+            return Err(DataError::Missing { directory: self.directory.of_shard(number) }.into());
+        }
+        let remembered = self.remembered.get().and_then(Option::as_ref);
+        let has_lost = self.has_lost.load(Ordering::Acquire);
+        if remembered.is_some() || has_lost {
             let mut membership = membership();
-            membership.recover(remembered);
-            if self.has_lost.load(Ordering::Acquire) {
+            if let Some(remembered) = remembered {
+                membership.recover(remembered);
+            }
+            if has_lost {
                 membership.lose_records();
             }
             shard.remember(membership);

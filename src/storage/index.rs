@@ -130,6 +130,12 @@ impl Index {
         self.tables[partition.0 as usize].len()
     }
 
+    /// The sum of the digests of one partition's states: the root of its hash tree, reckoned anew.
+    pub fn digest_of(&self, partition: PartitionId) -> u64 {
+        let entries = self.tables[partition.0 as usize].iter();
+        entries.fold(0, |sum, entry| sum.wrapping_add(digest(entry.token, &entry.state)))
+    }
+
     /// Forget one partition. Its changes are not told one by one: whoever keeps anything by them forgets it too.
     pub fn clear(&mut self, partition: PartitionId) {
         let table = std::mem::take(&mut self.tables[partition.0 as usize]);

@@ -142,6 +142,10 @@ pub struct Evidence<'a> {
     pub destroyed: &'a BTreeMap<Number, u8>,
     /// When two processes that serve had one name: from when the later one served until one of them was fenced or dead.
     pub doubled: &'a [(Instant, Instant)],
+    /// When a process waited with a copy of the disk of another, which went on writing, and nobody told it of that.
+    pub copied: &'a [(Instant, Instant)],
+    /// Of each primary's partition of a key: the root of its hash tree as it is, and as its copies say it should be.
+    pub roots: &'a BTreeMap<(Key, usize), [u64; 2]>,
     /// Deletes that had settled.
     pub settled: &'a [Settled],
     /// What each key was used for.

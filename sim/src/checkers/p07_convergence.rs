@@ -2,8 +2,9 @@
 //! anti-entropy then moves nothing for three cycles.
 //!
 //! Asked only of runs in which something makes replicas equal and was given the time. The whole states are
-//! compared, clocks and versions: the roots of hash trees can't differ if these don't. A primary without a
-//! copy has an empty state, and a ring is its hash. Nobody but the owners holds a copy any more.
+//! compared, clocks and versions, and each root with what the copies under it say it should be: roots that follow their
+//! copies can't differ if these don't. A primary without a copy has an empty state, and a ring is its hash. Nobody but the
+//! owners holds a copy any more.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,18 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
             return Err(difference(&graph, *key, (first, state(first)), (other, state(other))));
         }
     }
+    check_roots(evidence)?;
     check_silence(evidence)
+}
+
+/// A tree that doesn't follow its copies compares what isn't there.
+fn check_roots(evidence: &Evidence<'_>) -> Result<(), Violation> {
+    let drifted = evidence.roots.iter().find(|(_, [is, should_be])| is != should_be);
+    drifted.map_or(Ok(()), |((key, node), _)| {
+        let sentence = format!("node {node} keeps a hash tree whose root is not that of its copies");
+        let (promise, key) = (Promise::Convergence, Some(*key));
+        Err(Violation { promise, key, sentence, operations: Vec::new() })
+    })
 }
 
 /// What is equal is left alone. A state that moved although all are equal now was not, when it had to be.

@@ -56,26 +56,28 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         required.into_iter().for_each(|(required, write)| required.writes.push(write));
     }
     keys.values_mut().for_each(|required| required.writes.sort_by_key(|write| (write.at, write.number)));
-    let speaks_of = |read: &Read<'_>| read.operation.fallbacks == 0 && !is_doubled(evidence, read.operation);
+    let speaks_of =
+        |read: &Read<'_>| read.operation.fallbacks == 0 && !overlaps(evidence.doubled, read.operation);
     for read in readings(evidence.history).filter(speaks_of) {
         keys.get_mut(&read.operation.key).map_or(Ok(()), |required| required.check(&read))?;
     }
     Ok(())
 }
 
-/// Did two processes serve under one name at any time of this operation?
-fn is_doubled(evidence: &Evidence<'_>, operation: &Operation) -> bool {
-    let overlaps = |&(from, until): &(Instant, Instant)| {
+/// Was it under way in any of these times?
+fn overlaps(times: &[(Instant, Instant)], operation: &Operation) -> bool {
+    times.iter().any(|&(from, until)| {
         operation.invoked <= until && operation.returned.is_none_or(|returned| from <= returned)
-    };
-    evidence.doubled.iter().any(overlaps)
+    })
 }
 
 /// A write that must be seen: it was acknowledged, and not all copies that this spoke of were destroyed.
 fn acknowledged(evidence: &Evidence<'_>, number: Number, operation: &Operation) -> Option<Acknowledged> {
     let (write, at) = operation.acknowledged().zip(operation.returned)?;
     let destroyed = evidence.destroyed.get(&number).copied().unwrap_or(0);
-    let counted = write.min(evidence.replicas).saturating_sub(u8::from(is_doubled(evidence, operation)));
+    // One acknowledgement may be that of a process whose place another takes that lacks it.
+    let is_doubtful = overlaps(evidence.doubled, operation) || overlaps(evidence.copied, operation);
+    let counted = write.min(evidence.replicas).saturating_sub(u8::from(is_doubtful));
     // Fallbacks keep no overlap: who asks for it asks for primaries.
     let must_be_seen = destroyed < write && counted > 0 && operation.fallbacks == 0;
     must_be_seen.then_some(Acknowledged { at, number, write: counted })

@@ -102,6 +102,21 @@ impl Disk {
         self.unsynced.crash(&mut self.sectors, self.faults.torn, prng, &mut self.injected);
     }
 
+    /// Damage what is stored, once: flip a bit, or write over a sector what another one holds, or nothing.
+    pub fn damage(&mut self, prng: &mut Prng) {
+        let sectors = self.sectors.len() / SECTOR_BYTES;
+        if sectors == 0 {
+            return;
+        }
+        let start = |prng: &mut Prng| prng.below(sectors as u64) as usize * SECTOR_BYTES;
+        let (from, to) = (start(prng), start(prng));
+        match prng.below(3) {
+            0 => _ = flip(prng, &mut self.sectors[to..to + SECTOR_BYTES], to),
+            1 => self.sectors[to..to + SECTOR_BYTES].fill(0),
+            _ => self.sectors.copy_within(from..from + SECTOR_BYTES, to),
+        }
+    }
+
     /// A new disk in its place: as large, as faulty, empty.
     pub fn wipe(&mut self) {
         self.sectors.clear();

@@ -317,6 +317,32 @@ impl<F: Failpoints> ShardLog<F> {
         self.close();
     }
 
+    /// The log is closed, and its disk has been damaged meanwhile: bits have flipped, sectors were written over others. Damage
+    /// that nobody could tell from a crash, to the last group before anything says that it was durable, is not done.
+    pub fn damage(&mut self, prng: &mut Prng) {
+        let before = self.disk.image();
+        let durable = self.last_readable();
+        for _ in 0..=prng.below(8) {
+            self.disk.damage(prng);
+        }
+        let bytes = self.read();
+        let is_told = self.recover(&bytes).map_or(true, |(found, recovered)| {
+            let last = found.iter().chain(&recovered.tail).map(|found| found.sequence).max().unwrap_or(0);
+            !recovered.report.is_clean() || last >= durable
+        });
+        if !is_told {
+            self.disk.restore(&before);
+        }
+    }
+
+    /// The last record that an opening would find.
+    fn last_readable(&mut self) -> u64 {
+        let bytes = self.read();
+        self.recover(&bytes).map_or(0, |(found, recovered)| {
+            found.iter().chain(&recovered.tail).map(|found| found.sequence).max().unwrap_or(0)
+        })
+    }
+
     /// Other rates of faults from now on.
     pub fn set_faults(&mut self, faults: DiskFaults) {
         self.disk.set_faults(faults);

@@ -37,6 +37,11 @@ impl Doubled {
         }
     }
 
+    /// It has come to nothing.
+    fn forget(&mut self) {
+        self.since = None;
+    }
+
     /// Each time of it until now: from when, until when.
     pub(super) fn until(&self, now: Instant) -> Vec<(Instant, Instant)> {
         let lasts = self.since.map(|since| (since, now));
@@ -59,9 +64,21 @@ impl World {
         // The first may hold what the second lacks as long as it runs, whether it serves already or not.
         let is_doubled = serves(second) && self.nodes[first].is_up() && !self.is_fenced(first);
         self.doubled.note(self.now, is_doubled);
+        let is_up = |node: usize| self.nodes[node].is_up() && !self.is_fenced(node);
+        if self.is_outdated(second) {
+            self.copied.forget();
+        } else {
+            self.copied.note(self.now, self.brings_copies && is_up(first) && is_up(second));
+        }
         if self.is_fenced(node) {
             self.count_gone(node);
         }
+    }
+
+    /// Does this process count what it has for nothing?
+    fn is_outdated(&self, node: usize) -> bool {
+        let first = self.nodes[node].all_running().first();
+        first.is_some_and(|running| !running.shard.view().myself().oneself.complete)
     }
 
     /// The node that this machine's process is, or would be.

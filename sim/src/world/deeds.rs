@@ -83,8 +83,9 @@ impl World {
     pub(super) fn end(&mut self, node: usize) {
         let Some(ending) = self.nodes[node].ending.take() else { return };
         let mut fate = if self.plan.durable { ending.disk } else { DiskFate::Wiped };
-        // An old disk shows what was deleted until somebody repairs it.
-        let repairs = fate != DiskFate::OldImage || self.plan.converges();
+        // An old disk shows what was deleted until somebody repairs it, and so does one that has lost its last records.
+        let is_older = matches!(fate, DiskFate::OldImage | DiskFate::Damaged);
+        let repairs = !is_older || self.plan.converges();
         if fate != DiskFate::Kept {
             // Of two that end at once in memory mode the first leaves the second.
             let is_known = !self.plan.durable || self.are_removals_known_without(node);

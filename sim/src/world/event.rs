@@ -53,3 +53,33 @@ pub enum Event {
     /// Look whether deletes have settled.
     Survey,
 }
+
+impl At {
+    const fn mark(self) -> u64 {
+        self.node as u64 ^ (self.shard as u64) << 8 ^ (self.life as u64) << 24
+    }
+}
+
+impl Event {
+    /// What kind of event it is, and to whom it happens: for the hash over all of them.
+    pub(super) const fn mark(&self) -> [u64; 2] {
+        match self {
+            Self::Tick(at) => [1, at.mark()],
+            Self::Frame(side, _) => [2, side.mark()],
+            Self::Called(side) => [3, side.mark()],
+            Self::Reached(side, _) => [4, side.mark()],
+            Self::DialFailed(at, _) => [5, at.mark()],
+            Self::Closed(side) => [6, side.mark()],
+            Self::Sibling(at, from, _) => [7, at.mark() ^ (*from as u64) << 48],
+            Self::Sync(at) => [8, at.mark()],
+            Self::Client(number, plan) => [9, *number as u64 ^ *plan << 16],
+            Self::Deed(number) => [10, *number as u64],
+            Self::Word(_) => [11, 0],
+            Self::Return(node) => [12, *node as u64],
+            Self::Start(node) => [13, *node as u64],
+            Self::Kill(node, life) => [14, *node as u64 ^ (*life as u64) << 16],
+            Self::Resume(node) => [15, *node as u64],
+            Self::Survey => [16, 0],
+        }
+    }
+}

@@ -83,6 +83,8 @@ pub struct World {
     settled: Vec<Settled>,
     /// When two processes that serve had one name.
     doubled: clones::Doubled,
+    /// When the second of them waited with a copy of the first one's disk, and nobody told it that this one was there.
+    copied: clones::Doubled,
     /// The second process of a name was started from a copy of the first one's disk.
     brings_copies: bool,
     /// The processes, by node and life, that were fenced.
@@ -96,6 +98,9 @@ pub struct World {
     witnessed: usize,
     trace: bool,
 }
+
+/// Odd, and of no other meaning.
+const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The names of the nodes.
 const NAMES: [&str; 9] = ["n0", "n1", "n2", "n3", "n4", "n5", "n6", "s0", "s1"];
@@ -128,6 +133,7 @@ impl World {
             unsettled: Vec::new(),
             settled: Vec::new(),
             doubled: clones::Doubled::default(),
+            copied: clones::Doubled::default(),
             brings_copies: false,
             fenced: BTreeSet::new(),
             moved: 0,
@@ -159,6 +165,8 @@ impl World {
             debug_assert!(at >= self.now, "time does not run backwards");
             self.now = at;
             self.events += 1;
+            let [kind, number] = event.mark();
+            self.hash = (self.hash.rotate_left(7) ^ at.0 ^ (kind << 56) ^ number).wrapping_mul(HASH_FACTOR);
             if self.trace {
                 self.tell(&event);
             }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringmain::failpoint::{Failpoints, Rare};
 use ringmain::id::ShardId;
 use ringmain::membership::{Founder, Founders, Membership, MembershipOptions, Place, cluster_id};
 use ringmain::prng::Prng;
@@ -250,7 +251,7 @@ impl World {
         if machine.is_up() || (machine.is_gone && !machine.is_back) {
             return;
         }
-        let kept = self.prepare_disk(node);
+        let fate = self.prepare_disk(node);
         self.nodes[node].life += 1;
         if std::mem::take(&mut self.nodes[node].reboots) {
             self.nodes[node].origin = self.now;
@@ -262,11 +263,17 @@ impl World {
             let image = logs.iter().map(ShardLog::image).collect();
             self.nodes[node].images.push(image);
         }
-        let records: Vec<Vec<(u64, Vec<u8>)>> = logs.iter_mut().map(ShardLog::reopen).collect();
-        self.check_damage(node, &logs);
+        let mut records: Vec<Vec<(u64, Vec<u8>)>> = logs.iter_mut().map(ShardLog::reopen).collect();
+        let has_lost = self.has_lost(node, fate, &logs);
+        if logs.iter().any(|log| log.refusal().is_some()) {
+            // A node doesn't start from a log that it can't read: the operator empties its directory.
+            logs.iter_mut().for_each(ShardLog::wipe);
+            records = logs.iter_mut().map(ShardLog::reopen).collect();
+        }
         let all = || records.iter().flatten().map(|(_, record)| record);
         self.nodes[node].stable = Stable::of(all());
-        self.nodes[node].known.restart(kept && self.plan.durable, all());
+        let kept = fate == DiskFate::Kept && self.plan.durable;
+        self.nodes[node].known.restart(kept, all());
         let remembered = records[0].iter().rev().find_map(|(_, record)| match Record::parse(record) {
             Ok(Record::Members(members)) => Some(members),
             _ => None,
@@ -296,8 +303,12 @@ impl World {
                 logs[usize::from(shard)].on_recovered(is_marker, started.take_dead().chain(before));
             }
             started.recovered_through(logs[usize::from(shard)].last());
-            if let Some(remembered) = &remembered {
-                started.remember(self.membership(node, Some(remembered)));
+            if remembered.is_some() || has_lost {
+                let mut membership = self.membership(node, remembered.as_ref());
+                if has_lost {
+                    membership.lose_records();
+                }
+                started.remember(membership);
             }
             let running = Running { shard: started, refused: false, syncing: false, tick_at: None };
             self.nodes[node].running.push(running);
@@ -306,14 +317,19 @@ impl World {
         self.open_ports(node);
     }
 
-    /// A crash tears what was not synced, and a log tells that from damage.
-    fn check_damage(&mut self, node: usize, logs: &[ShardLog<Meddler>]) {
+    /// Is something of what was durable lost? A crash tears what was not synced, and a log tells that from damage.
+    fn has_lost(&mut self, node: usize, fate: DiskFate, logs: &[ShardLog<Meddler>]) -> bool {
         let refused = logs.iter().find_map(ShardLog::refusal).map(ToString::to_string);
         let damaged = || logs.iter().find(|log| !log.report().is_clean()).map(|log| log.report().to_string());
-        let Some(told) = refused.or_else(damaged) else { return };
+        let Some(told) = refused.or_else(damaged) else { return false };
+        if fate == DiskFate::Damaged {
+            Failpoints::reached(&self.meddler, Rare::DamageFound);
+            return true;
+        }
         let sentence = format!("node {node} was told of damage where there was none: {told}");
         let (promise, operations) = (Promise::Durability, Vec::new());
         self.violation.get_or_insert(Violation { promise, key: None, sentence, operations });
+        true
     }
 
     /// The first tick of each shard: what it appends is on stable storage before anybody is let in.
@@ -336,13 +352,17 @@ impl World {
         }
     }
 
-    /// What happened to the disk while the node was down, as far as the promises allow it: was it kept?
-    fn prepare_disk(&mut self, node: usize) -> bool {
+    /// What happened to the disk while the node was down, as far as the promises allow it.
+    fn prepare_disk(&mut self, node: usize) -> DiskFate {
         let fate = std::mem::replace(&mut self.nodes[node].next_disk, DiskFate::Kept);
         let node = &mut self.nodes[node];
         match fate {
             DiskFate::Kept => {}
             DiskFate::Wiped => node.logs.iter_mut().for_each(ShardLog::wipe),
+            DiskFate::Damaged => {
+                let log = self.prng.below(node.logs.len() as u64) as usize;
+                node.logs[log].damage(&mut self.prng);
+            }
             DiskFate::OldImage => {
                 // Any of them: that of the last start is of a life whose number the next one takes again, for all
                 // that the disk knows.
@@ -352,7 +372,7 @@ impl World {
                 }
             }
         }
-        fate == DiskFate::Kept
+        fate
     }
 
     /// A process dies, and its machine with it or not; connections break.

@@ -96,6 +96,8 @@ impl World {
         let (settled, replicas) = (self.settled(), self.plan.replicas());
         let doubled = self.doubled.until(self.now);
         let destroyed = self.destroyed.iter().map(|(number, nodes)| (*number, nodes.len() as u8)).collect();
+        let copied = self.copied.until(self.now);
+        let roots = self.roots(&primaries);
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
@@ -106,6 +108,8 @@ impl World {
             removed: &removed,
             destroyed: &destroyed,
             doubled: &doubled,
+            copied: &copied,
+            roots: &roots,
             settled: &settled,
             applications: &self.plan.keys,
             replicas,

@@ -11,6 +11,7 @@ use ringmain_schema::peer::Replicate;
 use ringmain_schema::{Kind, token};
 
 use super::carry::whole_frame;
+use super::departures::partition_of;
 use super::{At, Event, World};
 use crate::checkers::{Copy, Opinion, Promise, Settled, Violation};
 use crate::deeds::DiskFate;
@@ -110,6 +111,11 @@ impl World {
             let Some(operation) = operation_of(name, value) else { continue };
             let seen = self.dots.witness(key, dot, operation);
             self.check_clash(seen);
+            // Its name says whose it is, and so does the value itself.
+            if let Some(told) = operation_of(OperationId::NONE, value) {
+                let seen = self.dots.witness(key, dot, told);
+                self.check_clash(seen);
+            }
         }
     }
 
@@ -272,6 +278,20 @@ impl World {
             Some(Copy { node, key, state })
         });
         copies.collect()
+    }
+
+    /// The root of each primary's partition of a key, as its hash tree has it and as its copies do.
+    pub(super) fn roots(&self, primaries: &BTreeMap<Key, Vec<usize>>) -> BTreeMap<(Key, usize), [u64; 2]> {
+        let holders = primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
+        let roots = holders.filter_map(|(key, node)| {
+            let partition = partition_of(key);
+            let running = self.nodes[node].all_running();
+            let shards = self.nodes[node].shards;
+            let shard = &running.get(usize::from(token::shard_of(partition.0, shards)))?.shard;
+            let both = [shard.trees().root(partition), shard.replica().index().digest_of(partition)];
+            Some(((key, node), both))
+        });
+        roots.collect()
     }
 
     /// What each node thinks of the cluster.

@@ -141,18 +141,35 @@ fn draw_words(plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
         let word = if prng.chance(0.3) { Word::Replace(founder(prng), spare) } else { Word::Join(spare) };
         say_at_some_time(word, plan, prng, deeds);
         if prng.chance(0.5) {
-            let word = match prng.below(4) {
+            let word = match prng.below(5) {
                 0 => Word::Leave(spare),
                 1 => Word::Remove(founder(prng)),
+                2 => Word::Remove(spare),
                 _ => Word::Leave(founder(prng)),
             };
             say_at_some_time(word, plan, prng, deeds);
+            if let Word::Leave(node) = word
+                && prng.chance(0.3)
+            {
+                deeds.push((soon_after_the_last(prng, deeds), Deed::Word(Word::Join(node))));
+            }
         }
         if prng.chance(0.3) {
-            let word = Word::Weight(founder(prng), 50 + prng.below(200) as u32);
+            let node = founder(prng);
+            let word = Word::Weight(node, 50 + prng.below(200) as u32);
             deeds.push((some_time(plan, prng), Deed::Word(word)));
+            if prng.chance(0.3) {
+                let back = Word::Weight(node, ringmain::ring::WEIGHT_ORDINARY);
+                deeds.push((soon_after_the_last(prng, deeds), Deed::Word(back)));
+            }
         }
     }
+}
+
+/// What was said last is taken back while the change may be under way.
+fn soon_after_the_last(prng: &mut Prng, deeds: &[(Instant, Deed)]) -> Instant {
+    let said = deeds.iter().rev().find(|(_, deed)| matches!(deed, Deed::Word(_)));
+    said.map_or(Instant(0), |(at, _)| *at) + Duration(prng.below(Duration::from_secs(5).0))
 }
 
 /// Half of the machines that are lost for good are lost while some don't hear the others, so that fallbacks keep what

@@ -252,7 +252,7 @@ impl Layout {
         let intended: Vec<_> = members.values().map(|member| (member.node, member.intended())).collect();
         let wanted = intended.iter().map(|(node, settled)| (*node, settled));
         let wanted = ring_members(wanted.filter(|(_, settled)| settled.in_ring));
-        let is_change = wanted != in_force || members.values().any(is_taken_back);
+        let is_change = wanted != in_force || members.values().any(is_unsettled);
         if wanted == in_force {
             self.next = self.ring.clone();
         } else if self.next.members() != wanted {
@@ -310,20 +310,20 @@ fn confirming(members: &Members) -> impl Iterator<Item = &Member> {
     members.values().filter(|member| !member.is_removed())
 }
 
-/// It was to join, and is to leave before it has. Some may have begun to work by the ring with it, so it takes a change of its
-/// own to be sure that nobody does any more, though the ring is the same after it.
-fn is_taken_back(member: &Member) -> bool {
-    member.intent == Intent::Leaving
-        && !member.settled.in_ring
-        && member.settled.version < member.intent_version
+/// What the operator has last said of it is not in force. That takes a change, even if the ring is the same after it: what was
+/// said before may have led to another one, by which some have begun to work, and only a change that all confirm says that
+/// nobody does any more.
+fn is_unsettled(member: &Member) -> bool {
+    member.settled < member.intended()
 }
 
-/// Whoever was leaving and holds nothing any more is gone for good.
+/// Whoever was leaving and holds nothing any more is gone for good. Nobody has to confirm that.
 fn retire_leavers(members: &mut Members) {
     for member in members.values_mut() {
-        if member.intent == Intent::Leaving && !member.settled.in_ring && !is_taken_back(member) {
+        if member.intent == Intent::Leaving && !member.settled.in_ring && !is_unsettled(member) {
             member.intent = Intent::Removed;
             member.intent_version += 1;
+            member.settled = member.intended();
         }
     }
 }

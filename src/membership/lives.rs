@@ -9,6 +9,7 @@ use crate::failpoint::{Bug, Failpoints, Rare};
 use crate::id::{Incarnation, NodeId};
 
 use super::line::Line;
+use super::partition_set::PartitionSet;
 use super::{Member, Membership, Oneself};
 
 /// Whoever turns a process away does so again within this many beats, or is away, or lets it in: a call that failed is
@@ -116,8 +117,10 @@ impl<F: Failpoints> Membership<F> {
             let at = format!("{host}:{}", told.oneself.ordinary_port);
             self.troubles.fence(told.name.to_string(), at);
             self.layout.lose_all();
-            self.note_lacking();
-            self.myself_mut().oneself.serving = false;
+            // All partitions: whoever starts from its log may work by a ring that this one never came to.
+            let all = PartitionSet::first(self.options.partitions.count()).to_words();
+            let oneself = &mut self.myself_mut().oneself;
+            (oneself.serving, oneself.complete, oneself.lacking) = (false, false, all);
         }
     }
 

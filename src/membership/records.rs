@@ -71,7 +71,7 @@ pub struct Membership<F = NoFailpoints> {
     /// This node's own disk remembered an earlier life.
     pub(super) recovered: bool,
     pub(super) layout: Layout,
-    options: MembershipOptions,
+    pub(super) options: MembershipOptions,
     pub(super) failpoints: F,
 }
 
@@ -229,17 +229,20 @@ impl<F: Failpoints> Membership<F> {
         Ok(outcome)
     }
 
-    /// What to tell another member: all records, but nothing of itself while it is turned away. It would take the place of
-    /// the process that is there.
+    /// What to tell another member: all records, but nothing while this process is turned away. Its own would take the place
+    /// of that of the process that is there.
     pub fn gossip(&self) -> Gossip {
-        let is_told = |member: &&Member| member.node != self.me || !self.lives.is_turned_away();
-        self.records(is_told)
+        if self.lives.is_turned_away() {
+            Gossip { members: Vec::new(), ..self.records() }
+        } else {
+            self.records()
+        }
     }
 
-    fn records(&self, is_told: impl Fn(&&Member) -> bool) -> Gossip {
+    fn records(&self) -> Gossip {
         Gossip {
             ring: self.layout.ring().hash(),
-            members: self.members.values().filter(is_told).map(Member::to_record).collect(),
+            members: self.members.values().map(Member::to_record).collect(),
             partitions: self.options.partitions.count(),
             replicas: self.options.replicas,
         }
@@ -247,7 +250,7 @@ impl<F: Failpoints> Membership<F> {
 
     /// All records for this node's own log, what it is bound to and what it comes from ([`Membership::recover`]).
     pub fn to_log(&self) -> Gossip {
-        let mut records = self.records(|_| true);
+        let mut records = self.records();
         if let Some(own) = records.members.iter_mut().find(|member| member.node == self.me.0) {
             own.line = self.lives.line.to_log();
         }
@@ -375,8 +378,11 @@ impl<F: Failpoints> Membership<F> {
         }
         self.choose_incarnation();
         self.begin_to_serve();
-        let is_serving = self.oneself().serving;
-        self.layout.follow(&mut self.members, is_serving, &self.failpoints);
+        if !self.lives.is_turned_away() {
+            // Another process states what the node works by.
+            let is_serving = self.oneself().serving;
+            self.layout.follow(&mut self.members, is_serving, &self.failpoints);
+        }
         self.note_lacking();
         if self.members[&self.me].is_removed() && self.oneself().serving {
             self.failpoints.reached(Rare::Fenced);

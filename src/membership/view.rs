@@ -117,11 +117,15 @@ impl View {
     /// Has this member handed over all that it had, and everybody all that they were to get? It takes no more requests
     /// then, so that it is asked nothing when it is removed.
     pub fn is_going(&self, node: NodeId) -> bool {
-        let is_leaving = || self.member(node).is_some_and(|member| member.intent == Intent::Leaving);
-        let is_under_way = self.change.is_some() && self.works.step != Step::Writing;
-        // Who has come to read by the change is on its way out, even if a member has to begin anew since.
-        let has_gone = || node == self.me && self.works.step == Step::Reading;
-        is_under_way && is_leaving() && (has_gone() || self.are_all_whole())
+        if self.change.is_none() || self.works.step == Step::Writing {
+            return false;
+        }
+        let leaver = self.member(node).filter(|member| member.intent == Intent::Leaving);
+        leaver.is_some_and(|leaver| {
+            // Who has come to read by the change is on its way out, even if a member has to begin anew since.
+            let works = if node == self.me { self.works } else { leaver.oneself.works };
+            works.is_of(self.works) && works.step == Step::Reading || self.are_all_whole()
+        })
     }
 
     /// Has everybody come to this step of the change, or on?

@@ -63,6 +63,7 @@ impl<F: Failpoints> Shard<F> {
             // What it answers counts for nothing, and somebody else is asked at once. Pings are numbered on their own.
             if frame.header.kind.is_answer() && frame.header.kind != Kind::PONG {
                 self.on_refusal(now, link, frame, out);
+                self.on_relay_refused(link, request_id, out);
             }
             return Ok(());
         }

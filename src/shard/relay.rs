@@ -226,13 +226,16 @@ impl<F: Failpoints> Shard<F> {
     /// A link is gone, and with it the answers that were to come over it.
     pub(super) fn fail_relays(&mut self, link: LinkId, out: &mut Output) {
         let lost: Vec<u64> = self.relays.keys().collect();
-        for ticket in lost {
-            if self.relays.get_mut(ticket).is_some_and(|relay| relay.via == Via::Peer(link))
-                && let Some(relay) = self.relays.remove(ticket)
-            {
-                self.deadlines.remove(relay.deadline, Due::Relay(ticket));
-                self.give_up(out, &relay, ErrorCode::Unavailable, "the coordinator was lost: retry");
-            }
+        lost.into_iter().for_each(|ticket| self.on_relay_refused(link, ticket, out));
+    }
+
+    /// Whoever it was passed on to counts for nothing any more.
+    pub(super) fn on_relay_refused(&mut self, link: LinkId, ticket: u64, out: &mut Output) {
+        if self.relays.get_mut(ticket).is_some_and(|relay| relay.via == Via::Peer(link))
+            && let Some(relay) = self.relays.remove(ticket)
+        {
+            self.deadlines.remove(relay.deadline, Due::Relay(ticket));
+            self.give_up(out, &relay, ErrorCode::Unavailable, "the coordinator was lost: retry");
         }
     }
 

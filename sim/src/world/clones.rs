@@ -105,8 +105,11 @@ impl World {
         }
     }
 
-    /// What a fenced process had is there again, from its log.
-    fn count_back(&mut self, node: usize) {
+    /// What this process had when it was fenced, or died beside another, is there again, from its log.
+    pub(super) fn count_back(&mut self, node: usize) {
+        if self.fenced.is_empty() {
+            return;
+        }
         let numbers: Vec<Number> = self.destroyed.keys().copied().collect();
         for number in numbers {
             if self.has_stable(node, number)
@@ -175,7 +178,6 @@ impl World {
         if self.is_fenced(first) {
             self.kill(first);
             self.start(first);
-            self.count_back(first);
         }
         self.run_until(self.now + RECOVERY);
         self.now

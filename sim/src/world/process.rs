@@ -70,6 +70,8 @@ pub struct Node {
     pub(super) images: Vec<Vec<DiskImage>>,
     /// What becomes of its disk before its next start.
     pub(super) next_disk: DiskFate,
+    /// Some sectors of its disk are wrong, and each start finds them.
+    is_damaged: bool,
     /// How its process is about to end.
     pub(super) ending: Option<Ending>,
     /// Its machine is restarting too.
@@ -118,6 +120,7 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
         is_back: false,
         images: Vec::new(),
         next_disk: DiskFate::Kept,
+        is_damaged: false,
         ending: None,
         reboots: false,
         running: Vec::new(),
@@ -264,7 +267,7 @@ impl World {
             self.nodes[node].images.push(image);
         }
         let mut records: Vec<Vec<(u64, Vec<u8>)>> = logs.iter_mut().map(ShardLog::reopen).collect();
-        let has_lost = self.has_lost(node, fate, &logs);
+        let has_lost = self.has_lost(node, &logs);
         if logs.iter().any(|log| log.refusal().is_some()) {
             // A node doesn't start from a log that it can't read: the operator empties its directory.
             logs.iter_mut().for_each(ShardLog::wipe);
@@ -314,15 +317,19 @@ impl World {
             self.nodes[node].running.push(running);
         }
         self.nodes[node].logs = logs;
+        self.count_back(node);
         self.open_ports(node);
     }
 
     /// Is something of what was durable lost? A crash tears what was not synced, and a log tells that from damage.
-    fn has_lost(&mut self, node: usize, fate: DiskFate, logs: &[ShardLog<Meddler>]) -> bool {
+    fn has_lost(&mut self, node: usize, logs: &[ShardLog<Meddler>]) -> bool {
         let refused = logs.iter().find_map(ShardLog::refusal).map(ToString::to_string);
         let damaged = || logs.iter().find(|log| !log.report().is_clean()).map(|log| log.report().to_string());
-        let Some(told) = refused.or_else(damaged) else { return false };
-        if fate == DiskFate::Damaged {
+        let Some(told) = refused.or_else(damaged) else {
+            self.nodes[node].is_damaged = false;
+            return false;
+        };
+        if self.nodes[node].is_damaged {
             Failpoints::reached(&self.meddler, Rare::DamageFound);
             return true;
         }
@@ -362,6 +369,7 @@ impl World {
             DiskFate::Damaged => {
                 let log = self.prng.below(node.logs.len() as u64) as usize;
                 node.logs[log].damage(&mut self.prng);
+                node.is_damaged = true;
             }
             DiskFate::OldImage => {
                 // Any of them: that of the last start is of a life whose number the next one takes again, for all

@@ -292,6 +292,10 @@ fn a_directory_that_can_not_be_used_is_refused_in_one_sentence() {
     cluster.restart_with(0, "--adopt");
     assert_eq!(cluster.greeted(0).ask(&get(1, b"k")).values(), [b"v"]);
     put_one(&cluster);
+    assert!(
+        !directory.join("adopted").exists(),
+        "its own log says that it lacks what the original wrote later"
+    );
     cluster.kill(0);
     cluster.restart_all();
     assert_eq!(cluster.greeted(0).ask(&get(1, b"k")).values(), [b"v"], "it was adopted for good");

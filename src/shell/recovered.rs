@@ -78,7 +78,7 @@ impl Data {
     ) -> Result<Log, StartError> {
         let mut members = None;
         let log = self.read(number, shard, &mut members)?;
-        if log.report.missing() > 0 || log.is_adopted {
+        if log.report.missing() > 0 || log.adopted.is_some() {
             self.has_lost.store(true, Ordering::Release);
         }
         if number == ShardId(0) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/lock                held while a process uses the directory
+//! DIR/adopted             it was copied, and its node has not written yet that it lacks what the original wrote later
 //! DIR/shard-0/manifest-0  the first copy of the manifest of shard 0's log
 //! DIR/shard-0/manifest-1  the second
 //! DIR/shard-0/segments    its slots, one after the other

@@ -20,6 +20,7 @@ mod verify;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use super::net::Net;
 use crate::config::Sync;
@@ -33,7 +34,7 @@ use crate::time::{Duration, Instant};
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::Buffer;
-use recovery::Files;
+use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
 pub use verify::{Verdict, verify};
 
@@ -90,6 +91,8 @@ pub(super) struct Log {
     has_room: bool,
     is_behind: bool,
     is_stopping: bool,
+    /// Goes when shard 0's first record is durable: it says what its node lacks.
+    adopted: Option<(PathBuf, u64)>,
     now: Instant,
 }
 
@@ -121,7 +124,7 @@ struct Waiting {
 
 impl Log {
     pub(super) fn new(shard: ShardId, sync: Sync, log: OpenLog) -> std::io::Result<Self> {
-        let OpenLog { files, opened, liveness, .. } = log;
+        let OpenLog { files, opened, liveness, adopted, .. } = log;
         let Opened { table, writer, .. } = opened;
         let segment_bytes = files.geometry.segment_bytes() as u64;
         let allocated = (files.segments.len()? / segment_bytes) as u32;
@@ -150,6 +153,7 @@ impl Log {
             has_room: true,
             is_behind: false,
             is_stopping: false,
+            adopted: adopted.filter(|_| shard == ShardId(0)).map(|marker| (marker, durable)),
             now: Instant(0),
         })
     }
@@ -370,6 +374,11 @@ impl Log {
             self.table.seal(segment, range, false);
         }
         self.mark_by = Some(self.now + MARK_AFTER);
+        if let Some((marker, _)) = self.adopted.take_if(|(_, before)| durable > *before)
+            && let Err(error) = forget_adopted(&marker)
+        {
+            self.say(&format!("{error}: the next start compares all copies with their other owners again"));
+        }
     }
 
     fn write_mark(&mut self, net: &mut Net) {

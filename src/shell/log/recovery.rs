@@ -60,8 +60,9 @@ pub(in crate::shell) struct OpenLog {
     pub(super) liveness: Liveness,
     /// Nothing was here before.
     pub(in crate::shell) is_new: bool,
-    /// It was a copy, or elsewhere before, and is this node's from now on.
-    pub(in crate::shell) is_adopted: bool,
+    /// It was a copy, or elsewhere before, and is this node's from now on. Until the node's own records say that it lacks what
+    /// the original wrote later, this file does.
+    pub(in crate::shell) adopted: Option<PathBuf>,
     /// What was found.
     pub(in crate::shell) report: Report,
 }
@@ -181,7 +182,11 @@ pub(in crate::shell) fn open(
             (Manifest::new(owner, files.geometry, clock::seed()), owner)
         }
     };
-    let is_adopted = manifest.identity.home != owner.home;
+    let marker = adopted_marker(identity);
+    if manifest.identity.home != owner.home {
+        mark_adopted(&marker)?;
+    }
+    let adopted = marker.exists().then_some(marker);
     let manifest = Manifest { identity: owner, ..manifest };
     files.geometry = manifest.geometry;
     let found = files.geometry.segment_bytes();
@@ -211,7 +216,7 @@ pub(in crate::shell) fn open(
         liveness.on_record(found, is_marker);
     }
     dead.into_iter().for_each(|sequence| liveness.on_dead(sequence));
-    Ok(OpenLog { opened, liveness, files, is_new, is_adopted, report })
+    Ok(OpenLog { opened, liveness, files, is_new, adopted, report })
 }
 
 /// Whose log it must be.
@@ -221,6 +226,22 @@ fn owner(identity: &LogIdentity, files: &Files) -> io::Result<Identity> {
     place[8..].copy_from_slice(&files.segments.inode()?.to_le_bytes());
     let LogIdentity { cluster, node, shard, .. } = *identity;
     Ok(Identity { cluster, node, shard, home: xxh3_64(&place) })
+}
+
+/// In the node's data directory: one for the logs of all its shards.
+fn adopted_marker(identity: &LogIdentity) -> PathBuf {
+    identity.directory.with_file_name("adopted")
+}
+
+fn mark_adopted(marker: &Path) -> Result<(), DataError> {
+    std::fs::write(marker, b"").map_err(of(marker))?;
+    marker.parent().map_or(Ok(()), sync_directory)
+}
+
+/// The node's own records say it now.
+pub(super) fn forget_adopted(marker: &Path) -> Result<(), DataError> {
+    std::fs::remove_file(marker).map_err(of(marker))?;
+    marker.parent().map_or(Ok(()), sync_directory)
 }
 
 /// The manifest that is there, and whose it is from now on.

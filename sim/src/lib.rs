@@ -3,7 +3,7 @@
 //! The shards are the server's own, byte for byte; only what a shell does for them is done here, by a heap of events
 //! and a virtual clock. A [`plan::Plan`] is drawn from a seed: the cluster's shape, what its clients do, and which faults
 //! come how often. The [`world::World`] lives through it: messages are lost, doubled, late and overtaken, links cut in one
-//! direction or both, processes killed and stopped, disks torn, full, wiped or restored from an old image, wall
+//! direction or both, processes killed and stopped, disks torn, full, damaged, wiped or restored from an old image, wall
 //! clocks moved by an hour or a year. Meanwhile [`clients`] behave as applications do, and write down what they saw.
 //! Then the faults stop, the cluster must serve again, and the [`checkers`] hold the history against what was promised.
 //!
@@ -14,6 +14,8 @@
 //!
 //! What it never does: look at a replica to decide what happens next, or know better than the clients what they were
 //! told. What it can't show: anything of the shell (threads, rings, sockets), or how long things take on a real machine.
+//! Damage to the last group of a log, before anything says that it was durable, looks like what a crash leaves: such damage is
+//! not done, since no log can tell it (docs/storage.md).
 
 pub mod checkers;
 pub mod clients;

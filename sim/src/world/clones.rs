@@ -141,6 +141,7 @@ impl World {
             return;
         }
         self.brings_copies |= copied;
+        self.nodes[second].is_damaged |= copied && self.nodes[first].is_damaged;
         if copied {
             // As it was when the first one started, or as it is now.
             let before = self.nodes[first].images.last().filter(|_| self.prng.chance(0.5)).cloned();

@@ -70,8 +70,8 @@ pub struct Node {
     pub(super) images: Vec<Vec<DiskImage>>,
     /// What becomes of its disk before its next start.
     pub(super) next_disk: DiskFate,
-    /// Some sectors of its disk are wrong, and each start finds them.
-    is_damaged: bool,
+    /// Some sectors of its disk were wrong once. Each start finds them, until they are written to; and an image has them still.
+    pub(super) is_damaged: bool,
     /// How its process is about to end.
     pub(super) ending: Option<Ending>,
     /// Its machine is restarting too.
@@ -325,10 +325,7 @@ impl World {
     fn has_lost(&mut self, node: usize, logs: &[ShardLog<Meddler>]) -> bool {
         let refused = logs.iter().find_map(ShardLog::refusal).map(ToString::to_string);
         let damaged = || logs.iter().find(|log| !log.report().is_clean()).map(|log| log.report().to_string());
-        let Some(told) = refused.or_else(damaged) else {
-            self.nodes[node].is_damaged = false;
-            return false;
-        };
+        let Some(told) = refused.or_else(damaged) else { return false };
         if self.nodes[node].is_damaged {
             Failpoints::reached(&self.meddler, Rare::DamageFound);
             return true;

@@ -152,7 +152,7 @@ fn who_is_about_to_leave_keeps_nothing_for_others() {
             Step::Writing => assert!(matches!(answer, Answer::Stored { .. }), "{answer:?}"),
             Step::Whole => assert_eq!(answer.code(), Some(ErrorCode::Overloaded), "{answer:?}"),
             Step::Reading => {
-                assert_eq!(answer.code(), Some(ErrorCode::ShuttingDown), "it has gone: {answer:?}")
+                assert_eq!(answer.code(), Some(ErrorCode::ShuttingDown), "it has gone: {answer:?}");
             }
         }
         assert_eq!(cluster.hints(), usize::from(step == Step::Writing));

@@ -1,8 +1,9 @@
 //! Clients that behave like applications.
 //!
-//! A client runs one operation at a time over a connection to some node, as the protocol has it: it says hello,
-//! asks, waits, and tries again elsewhere when it is refused or hears nothing. What it may conclude from a refusal
-//! is what the protocol says, and no more: a write that may have been applied is in doubt for good.
+//! A client runs one operation at a time over a connection to some node, or a few that travel as a batch, as the
+//! protocol has it: it says hello, asks, waits, and tries again elsewhere when it is refused or hears nothing. What it may
+//! conclude from a refusal is what the protocol says, and no more: a write that may have been applied is in doubt for good.
+//! The operations of a batch are operations like any others: each has its own outcome in the history.
 //!
 //! What it does with a key is the key's application (`applications`); a script takes its place when the run
 //! comes to its end.
@@ -10,6 +11,7 @@
 mod applications;
 mod requests;
 mod turn;
+mod verdicts;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -70,20 +72,31 @@ struct Connection {
     is_greeted: bool,
 }
 
-/// An operation under way.
+/// What is under way: an operation, or a batch of them.
 #[derive(Debug)]
 struct Job {
+    /// Those whose outcome is not known yet.
+    items: Vec<Item>,
+    /// They travel as a batch.
+    is_batch: bool,
+    budget: Duration,
+    attempts: u32,
+    /// The request that is waited for, once it was sent.
+    request: Option<u64>,
+    /// What was read and is to be followed by writes, once all is known.
+    read: Vec<Read>,
+}
+
+/// An operation under way.
+#[derive(Debug)]
+struct Item {
     number: Number,
     intent: Intent,
     /// Value and context as they are sent, at each attempt.
     value: Option<Vec<u8>>,
     context: Vec<u8>,
-    budget: Duration,
-    attempts: u32,
     /// An attempt may have been applied.
     in_doubt: bool,
-    /// The request that is waited for, once it was sent.
-    request: Option<u64>,
     is_named: bool,
 }
 
@@ -142,9 +155,10 @@ impl Client {
         }
     }
 
-    /// The write that this client waits for, which may yet be acknowledged.
-    pub fn pending_write(&self) -> Option<Number> {
-        self.job.as_ref().filter(|job| job.intent.is_write()).map(|job| job.number)
+    /// The writes that this client waits for, which may yet be acknowledged.
+    pub fn pending_writes(&self) -> impl Iterator<Item = Number> {
+        let items = self.job.iter().flat_map(|job| &job.items);
+        items.filter(|item| item.intent.is_write()).map(|item| item.number)
     }
 
     /// It has nothing under way.

@@ -32,6 +32,8 @@ pub struct Operation {
     pub outcome: Outcome,
     /// Of the nodes that the outcome rests on, so many were fallbacks.
     pub fallbacks: u8,
+    /// The copies of an acknowledged write were to be in so many zones; 0 if anywhere.
+    pub zones: u8,
     /// What the answer to a read was asked to include.
     pub at_least: VersionVector,
     /// What the acknowledgement of a write said beside that.

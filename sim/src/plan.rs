@@ -60,6 +60,8 @@ pub struct Plan {
     pub power_loss: bool,
     /// Shards have much to do, now and then, and inputs wait for them.
     pub waits: bool,
+    /// Nodes stand in so many racks by turns; in none if it is 0.
+    pub racks: u8,
     /// Faults never destroy W copies of one write; else only safety is checked for those that lost them.
     pub limited: bool,
     /// What befalls messages.
@@ -150,6 +152,7 @@ impl Plan {
             stranger: seldom(Fault::Stranger, 0.15),
             power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
             waits: false,
+            racks: 0,
             limited: shape.chance(0.8),
             network,
             torn,
@@ -170,7 +173,11 @@ impl Plan {
         plan.returns = later.chance(0.7) && !cut.without.contains(&Fault::Return);
         // Drawn apart, so that all else of a seed stays as it was without it.
         let is_cut = cut.without.contains(&Fault::Waits);
-        plan.waits = Prng::from_seed(!seed).chance(0.5) && !is_cut;
+        let mut apart = Prng::from_seed(!seed);
+        plan.waits = apart.chance(0.5) && !is_cut;
+        if plan.nodes >= 3 && apart.chance(0.3) && !cut.without.contains(&Fault::Racks) {
+            plan.racks = 2 + apart.below(2) as u8;
+        }
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
     }
@@ -183,6 +190,12 @@ impl Plan {
     /// Where the second process under a node's name is, if there is one: behind all machines.
     pub fn clone_at(&self) -> Option<usize> {
         self.clone.map(|_| self.machines())
+    }
+
+    /// The rack of a machine, which a second process under its name shares.
+    pub fn rack(&self, machine: usize) -> Option<usize> {
+        let machine = self.clone.filter(|_| Some(machine) == self.clone_at()).unwrap_or(machine);
+        (self.racks > 0).then(|| machine % usize::from(self.racks))
     }
 
     /// How many replicas a key has.

@@ -67,6 +67,9 @@ pub enum Promise {
     /// Not in the list, and what a shard says of itself: each request accepted ends in exactly one answer, by its
     /// deadline.
     OneAnswer,
+    /// Not in the list, and what the protocol says of routing: who is asked directly passes nothing on, and nobody else is
+    /// told `WrongShard`.
+    Routing,
     /// Not in the list, since it goes without saying: nothing panics.
     NoPanic,
     /// The simulator's own promise: a seed has one course.
@@ -217,6 +220,7 @@ impl fmt::Display for Promise {
             Self::Clocks => "P14 Clocks",
             Self::AppliedOnce => "Applied once",
             Self::OneAnswer => "One answer",
+            Self::Routing => "Routing",
             Self::NoPanic => "Nothing panics",
             Self::Replay => "Replay",
         })

@@ -114,6 +114,7 @@ impl Sample {
             call,
             outcome,
             fallbacks: 0,
+            zones: 0,
             at_least: VersionVector::new(),
             receipt: None,
             attempts: 1,

@@ -41,6 +41,8 @@ pub enum Intent {
         write: u8,
         /// When it expires.
         time_to_live: Option<Duration>,
+        /// Its copies must be in so many zones; 0 if anywhere.
+        zones: u8,
     },
 }
 
@@ -143,7 +145,10 @@ impl Client {
         let keeps = matches!(self.keys[usize::from(key.0)], Application::Cart | Application::Counter);
         let expires = self.time_to_live && !keeps && payload.is_some() && self.prng.chance(0.2);
         let time_to_live = expires.then(|| Duration::from_millis(1_000 + self.prng.below(30_000)));
-        Intent::Write { key, payload, replaced, write, time_to_live }
+        // Now and then in one more than there are.
+        let asks = self.racks > 0 && self.prng.chance(0.2);
+        let zones = if asks { 1 + self.prng.below(u64::from(self.racks) + 1) as u8 } else { 0 };
+        Intent::Write { key, payload, replaced, write, time_to_live, zones }
     }
 
     /// What follows from a read: the application's merge of all that was read, and one thing more.

@@ -10,6 +10,7 @@
 
 mod applications;
 mod requests;
+mod routing;
 mod turn;
 mod verdicts;
 
@@ -38,6 +39,12 @@ pub struct Client {
     /// It takes no fallback for a primary.
     wants_primaries: bool,
     time_to_live: bool,
+    /// Racks that the nodes stand in; it asks for none if it is 0.
+    racks: u8,
+    /// It says by which topology it routes, and asks directly now and then.
+    routes: bool,
+    /// The topologies that it was told of: the first, and the last few.
+    epochs: routing::Epochs,
     /// R, W and N where it doesn't say otherwise.
     quorums: [u8; 3],
     /// Mean pause between two rounds.
@@ -81,6 +88,7 @@ struct Job {
     is_batch: bool,
     budget: Duration,
     attempts: u32,
+    manner: routing::Manner,
     /// The request that is waited for, once it was sent.
     request: Option<u64>,
     /// What was read and is to be followed by writes, once all is known.
@@ -115,6 +123,8 @@ impl Client {
         Self {
             names_writes: prng.chance(0.8),
             wants_primaries: prng.chance(0.3),
+            routes: prng.chance(0.5),
+            racks: plan.racks,
             pause: Duration(plan.span.0 / rounds),
             until: Instant(0) + plan.span,
             script: None,
@@ -141,6 +151,9 @@ impl Client {
             names_writes: true,
             wants_primaries: false,
             time_to_live: plan.time_to_live,
+            racks: 0,
+            routes: false,
+            epochs: routing::Epochs::default(),
             quorums: [plan.read.min(plan.replicas()), plan.write.min(plan.replicas()), plan.replicas()],
             pause: Duration::ZERO,
             until: Instant(u64::MAX),

@@ -8,6 +8,7 @@ use ringmain_schema::message::{
 };
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
+use super::routing::Manner;
 use super::{Client, Context, Intent, Item, Job, Replaced};
 use crate::dots::name_of;
 use crate::history::{Reading, Receipt};
@@ -58,7 +59,7 @@ impl Client {
         let mut bytes = Vec::new();
         let budget_us = job.budget.as_micros() as u32;
         if !job.is_batch {
-            self.item(&job.items[0], id, budget_us, &mut bytes);
+            self.item(&job.items[0], id, job.manner, budget_us, &mut bytes);
             return bytes;
         }
         let [whole_us, each_us] = match self.prng.below(3) {
@@ -68,24 +69,25 @@ impl Client {
         };
         let mut batch = MultiWriter { count: job.items.len() as u32, ..MultiWriter::default() };
         for item in &job.items {
-            self.item(item, place_of(item), each_us, &mut batch.items);
+            self.item(item, place_of(item), job.manner, each_us, &mut batch.items);
         }
         let kind = if job.items[0].intent.is_write() { Kind::MULTI_PUT } else { Kind::MULTI_GET };
         batch.encode(&mut Encoder::default(), kind, Flags::NONE, id, whole_us, &mut bytes);
         bytes
     }
 
-    fn item(&self, item: &Item, id: u64, budget_us: u32, bytes: &mut Vec<u8>) {
+    fn item(&self, item: &Item, id: u64, manner: Manner, budget_us: u32, bytes: &mut Vec<u8>) {
+        let Manner { epoch, flags } = manner;
         let encoder = &mut Encoder::default();
         let key = &World::key_name(item.intent.key());
         match &item.intent {
             Intent::Get { read, latest, .. } => {
                 let primaries = self.primaries_of(*read, self.quorums[0]);
                 let at_least = &item.context;
-                let get = Get { key, read: *read, budget_us, latest: *latest, at_least, epoch: 0, primaries };
-                get.encode(encoder, id, Flags::NONE, bytes);
+                let get = Get { key, read: *read, budget_us, latest: *latest, at_least, epoch, primaries };
+                get.encode(encoder, id, flags, bytes);
             }
-            Intent::Write { replaced, write, time_to_live, .. } => {
+            Intent::Write { replaced, write, time_to_live, zones, .. } => {
                 let name = name_of(self.number, item.number);
                 let put = Put {
                     key,
@@ -97,11 +99,11 @@ impl Client {
                     ttl_ms: time_to_live.map_or(0, Duration::as_millis),
                     operation_client: if item.is_named { name.client } else { 0 },
                     operation_sequence: if item.is_named { name.sequence } else { 0 },
-                    epoch: 0,
+                    epoch,
                     primaries: self.primaries_of(*write, self.quorums[1]),
-                    zones: 0,
+                    zones: *zones,
                 };
-                put.encode(encoder, id, Flags::NONE, bytes);
+                put.encode(encoder, id, flags, bytes);
             }
         }
     }

@@ -7,6 +7,7 @@ use ringmain_schema::message::{ErrorCode, Multi};
 use ringmain_schema::{Frame, Kind};
 
 use super::requests::{Answer, place_of, read_answer};
+use super::routing::Manner;
 use super::{Client, Connection, Context, Intent, Item, Job, Read, Replaced};
 use crate::history::{Call, Number, Operation, Outcome, Sent, value};
 use crate::network::Side;
@@ -113,6 +114,7 @@ impl World {
             items,
             budget: Duration::from_millis(budget),
             attempts: 0,
+            manner: Manner::default(),
             request: None,
             read: Vec::new(),
         });
@@ -131,10 +133,15 @@ impl World {
                 let id = client.next_request;
                 let Some(mut job) = client.job.take() else { return };
                 (job.request, job.attempts) = (Some(id), job.attempts + 1);
+                job.manner = client.draw_manner(job.attempts);
                 let bytes = client.request(&job, id);
                 let patience = job.budget + PATIENCE;
                 client.job = Some(job);
+                let inquiry = client.inquire();
                 self.transmit_from_client(side, bytes);
+                if let Some(bytes) = inquiry {
+                    self.transmit_from_client(side, bytes);
+                }
                 self.plan_client(number, now + patience);
             }
             Some(_) => self.plan_client(number, now + GREETING_MAX),
@@ -176,6 +183,7 @@ impl World {
         let Some(connection) = client.connection.as_mut().filter(|connection| connection.side == side) else {
             return;
         };
+        client.epochs.learn(&frame);
         if !connection.is_greeted {
             connection.is_greeted = frame.header.kind == Kind::WELCOME;
             return if connection.is_greeted { self.attempt(number) } else { self.hang_up(number) };
@@ -183,6 +191,10 @@ impl World {
         let Some(job) = client.job.as_ref().filter(|job| job.request == Some(frame.header.request_id)) else {
             return;
         };
+        let misrouted = job.manner.problem_with(&frame);
+        if let Some(problem) = misrouted {
+            return self.answered_against_routing(number, problem);
+        }
         if frame.header.kind == Kind::MULTI_DONE {
             // Each item is answered once: where the answer left, that was looked at.
             let Ok(multi) = Multi::parse(&frame) else { return };
@@ -231,7 +243,7 @@ impl Client {
         let or = |asked: u8, own: u8| if asked > 0 { asked } else { own };
         let call = match intent {
             Intent::Get { read, latest, .. } => Call::Get { read: or(*read, own_read), latest: *latest },
-            Intent::Write { key, payload, replaced, write, time_to_live } => {
+            Intent::Write { key, payload, replaced, write, time_to_live, .. } => {
                 let sent = match replaced {
                     Replaced::Everything => Sent::Overwrite,
                     _ => Sent::Context(context.opened.clone()),
@@ -256,6 +268,7 @@ impl Client {
             call,
             outcome: Outcome::Unknown,
             fallbacks: 0,
+            zones: if let Intent::Write { zones, .. } = intent { *zones } else { 0 },
             at_least: if intent.is_write() { VersionVector::new() } else { context.opened.clone() },
             receipt: None,
             attempts: 0,

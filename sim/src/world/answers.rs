@@ -119,7 +119,7 @@ fn items_of(frame: &Frame<'_>) -> Vec<u64> {
     ids
 }
 
-/// How long a request about keys may take: a batch as long as the slowest of its items, and not longer than is given to it
+/// How long a request may take: a batch as long as the slowest of its items, and not longer than is given to it
 /// as a whole.
 fn budget_us_of(frame: &Frame<'_>) -> Option<u32> {
     const WHOLE: &str = "clients write whole requests";
@@ -132,6 +132,8 @@ fn budget_us_of(frame: &Frame<'_>) -> Option<u32> {
             let whole = Some(multi.budget_us).filter(|whole| *whole > 0);
             longest.into_iter().chain(whole).min()
         }
+        // It is answered in the same turn.
+        Kind::TOPOLOGY => Some(0),
         _ => None,
     }
 }

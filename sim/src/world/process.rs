@@ -203,13 +203,14 @@ impl World {
 
     fn membership(&self, node: usize, remembered: Option<&Gossip>) -> Membership<Meddler> {
         let Node { name, host, shards, is_stranger, is_guest, life, .. } = &self.nodes[node];
+        let rack = self.plan.rack(node).filter(|_| !is_stranger);
         let place = Place {
             host: host.clone(),
             ordinary_port: ORDINARY_PORT,
             shard_ports: (0..*shards).map(|shard| FIRST_PORT + shard).collect(),
             weight: ringmain::ring::WEIGHT_ORDINARY,
             data_center: "".into(),
-            rack: "".into(),
+            rack: rack.map_or_else(String::new, |rack| format!("r{rack}")).into(),
         };
         let founders = self.founders(node);
         let cluster = if *is_stranger {

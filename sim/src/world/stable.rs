@@ -87,7 +87,8 @@ impl Stable {
 }
 
 impl World {
-    /// P1: what is acknowledged at W is on stable storage on W nodes, but for copies that were destroyed since.
+    /// P1: what is acknowledged at W is on stable storage on W nodes, and in as many zones as were asked for, but for copies
+    /// that were destroyed since.
     pub(super) fn check_stable(&mut self, number: Number) {
         let operation = self.history.get(number);
         let Some(write) = operation.acknowledged() else { return };
@@ -99,11 +100,17 @@ impl World {
         let mut nodes: BTreeSet<usize> = here.map(|node| self.node_of(node)).collect();
         let holders = nodes.len();
         nodes.extend(self.destroyed_of(number));
-        if nodes.len() < usize::from(write) {
-            let sentence = format!(
-                "#{} was acknowledged with W = {write} while {holders} nodes had it on stable storage",
-                number.0
-            );
+        let zones = operation.zones;
+        let racks: BTreeSet<usize> = nodes.iter().filter_map(|&node| self.plan.rack(node)).collect();
+        let missed = if nodes.len() < usize::from(write) {
+            Some(format!("W = {write} while {holders} nodes had it on stable storage"))
+        } else if zones > 1 && racks.len() < usize::from(zones) {
+            Some(format!("{zones} zones while it was on stable storage in {}", racks.len()))
+        } else {
+            None
+        };
+        if let Some(missed) = missed {
+            let sentence = format!("#{} was acknowledged with {missed}", number.0);
             let (promise, operations) = (Promise::Durability, vec![number]);
             self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
         }

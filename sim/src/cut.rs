@@ -51,13 +51,15 @@ pub enum Fault {
     Return,
     /// Inputs wait for shards that have much to do.
     Waits,
+    /// The cluster has a secret, and somebody calls who doesn't know it.
+    Secret,
     /// Nodes stand in several racks, and writes ask for some of them.
     Racks,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 23] = [
+    pub const ALL: [(Self, &str); 24] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -80,6 +82,7 @@ impl Fault {
         (Self::Clone, "clone"),
         (Self::Return, "return"),
         (Self::Waits, "waits"),
+        (Self::Secret, "secret"),
         (Self::Racks, "racks"),
     ];
 }

@@ -50,7 +50,9 @@ pub struct Plan {
     pub rare_choices: bool,
     /// Some values expire.
     pub time_to_live: bool,
-    /// A node of another cluster has this cluster's addresses.
+    /// The cluster has a secret, which the stranger and one more client don't know.
+    pub has_secret: bool,
+    /// A node of another cluster has this cluster's addresses; if there is a secret, its id too.
     pub stranger: bool,
     /// A second process starts under this node's name at some time.
     pub clone: Option<usize>,
@@ -149,6 +151,7 @@ impl Plan {
             time_to_live: seldom(Fault::TimeToLive, 0.25),
             clone: None,
             returns: false,
+            has_secret: false,
             stranger: seldom(Fault::Stranger, 0.15),
             power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
             waits: false,
@@ -178,6 +181,8 @@ impl Plan {
         if plan.nodes >= 3 && apart.chance(0.3) && !cut.without.contains(&Fault::Racks) {
             plan.racks = 2 + apart.below(2) as u8;
         }
+        plan.has_secret = apart.chance(0.15) && !cut.without.contains(&Fault::Secret);
+        plan.stranger |= apart.chance(0.5) && plan.has_secret && !cut.without.contains(&Fault::Stranger);
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
     }
@@ -196,6 +201,21 @@ impl Plan {
     pub fn rack(&self, machine: usize) -> Option<usize> {
         let machine = self.clone.filter(|_| Some(machine) == self.clone_at()).unwrap_or(machine);
         (self.racks > 0).then(|| machine % usize::from(self.racks))
+    }
+
+    /// What nodes and clients of the cluster have to say.
+    pub const fn secret(&self) -> &'static [u8] {
+        if self.has_secret { b"of the cluster" } else { b"" }
+    }
+
+    /// What is said by those who don't know it: nothing, or something as long that is wrong at its end.
+    pub const fn guess(&self) -> &'static [u8] {
+        if self.seed.is_multiple_of(2) { b"" } else { b"of the clustes" }
+    }
+
+    /// The client that doesn't know the secret: the one after those at work.
+    pub fn intruder(&self) -> Option<u32> {
+        self.has_secret.then_some(self.clients)
     }
 
     /// How many replicas a key has.

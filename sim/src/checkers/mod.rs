@@ -141,6 +141,8 @@ pub struct Evidence<'a> {
     pub members: &'a [NodeId],
     /// Those of them that were removed.
     pub removed: &'a [NodeId],
+    /// A client that didn't know the cluster's secret.
+    pub intruder: Option<u32>,
     /// Copies of each write that were destroyed: wiped, or replaced by an older image.
     pub destroyed: &'a BTreeMap<Number, u8>,
     /// When two processes that serve had one name: from when the later one served until one of them was fenced or dead.

@@ -38,6 +38,12 @@ pub struct Client {
     names_writes: bool,
     /// It takes no fallback for a primary.
     wants_primaries: bool,
+    /// It says which cluster it means.
+    names_cluster: bool,
+    /// What it takes for the cluster's secret.
+    secret: &'static [u8],
+    /// It doesn't know the secret, and doesn't wait for a welcome.
+    intrudes: bool,
     time_to_live: bool,
     /// Racks that the nodes stand in; it asks for none if it is 0.
     racks: u8,
@@ -124,12 +130,21 @@ impl Client {
             names_writes: prng.chance(0.8),
             wants_primaries: prng.chance(0.3),
             routes: prng.chance(0.5),
+            names_cluster: prng.chance(0.5),
             racks: plan.racks,
             pause: Duration(plan.span.0 / rounds),
             until: Instant(0) + plan.span,
             script: None,
             ..Self::new(number, plan, prng)
         }
+    }
+
+    /// One that knows all but the cluster's secret.
+    pub fn intruder(number: u32, plan: &Plan, prng: Prng) -> Self {
+        let client = Self::at_work(number, plan, prng);
+        // It has its answer at once, and is not to be heard more than the others.
+        let pause = Duration(client.pause.0 * 4);
+        Self { secret: plan.guess(), intrudes: true, names_cluster: true, pause, ..client }
     }
 
     /// One that does what it is told, at one node.
@@ -150,6 +165,9 @@ impl Client {
             keys: plan.keys.iter().copied().chain([Application::Register]).collect(),
             names_writes: true,
             wants_primaries: false,
+            names_cluster: true,
+            secret: plan.secret(),
+            intrudes: false,
             time_to_live: plan.time_to_live,
             racks: 0,
             routes: false,

@@ -1,6 +1,7 @@
 //! A client's requests as bytes, and answers as what they mean for it.
 
 use ringmain::causality::ContextKey;
+use ringmain::id::ClusterId;
 use ringmain::time::Duration;
 use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use ringmain_schema::message::{
@@ -30,13 +31,13 @@ pub(super) enum Answer {
 }
 
 impl Client {
-    pub(super) fn hello() -> Vec<u8> {
+    pub(super) fn hello(&self, cluster: ClusterId) -> Vec<u8> {
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
             role: Role::Client,
-            cluster: 0,
-            secret: b"",
+            cluster: if self.names_cluster { cluster.0 } else { 0 },
+            secret: self.secret,
             software: "simulated",
             peer: PeerHello::default(),
         };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringmain::causality::VersionVector;
 use ringmain::time::{Duration, Instant};
-use ringmain_schema::message::{ErrorCode, Multi};
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Multi};
 use ringmain_schema::{Frame, Kind};
 
 use super::requests::{Answer, place_of, read_answer};
@@ -128,24 +128,29 @@ impl World {
             None => self.call(number),
             Some(connection) if connection.is_greeted => {
                 let side = connection.side;
-                let client = &mut self.clients_mut()[number];
-                client.next_request += 1;
-                let id = client.next_request;
-                let Some(mut job) = client.job.take() else { return };
-                (job.request, job.attempts) = (Some(id), job.attempts + 1);
-                job.manner = client.draw_manner(job.attempts);
-                let bytes = client.request(&job, id);
-                let patience = job.budget + PATIENCE;
-                client.job = Some(job);
-                let inquiry = client.inquire();
-                self.transmit_from_client(side, bytes);
-                if let Some(bytes) = inquiry {
-                    self.transmit_from_client(side, bytes);
-                }
-                self.plan_client(number, now + patience);
+                self.send(number, side);
             }
             Some(_) => self.plan_client(number, now + GREETING_MAX),
         }
+    }
+
+    fn send(&mut self, number: usize, side: Side) {
+        let now = self.now;
+        let client = &mut self.clients_mut()[number];
+        client.next_request += 1;
+        let id = client.next_request;
+        let Some(mut job) = client.job.take() else { return };
+        (job.request, job.attempts) = (Some(id), job.attempts + 1);
+        job.manner = client.draw_manner(job.attempts);
+        let bytes = client.request(&job, id);
+        let patience = job.budget + PATIENCE;
+        client.job = Some(job);
+        let inquiry = client.inquire();
+        self.transmit_from_client(side, bytes);
+        if let Some(bytes) = inquiry {
+            self.transmit_from_client(side, bytes);
+        }
+        self.plan_client(number, now + patience);
     }
 
     /// Connect to some node, and say hello.
@@ -154,6 +159,7 @@ impl World {
         let client = &mut self.clients_mut()[number];
         let node = client.node.unwrap_or_else(|| client.prng.below(nodes) as usize);
         let now = self.now;
+        let cluster = self.cluster();
         let Some(side) = self.connect_client(number, node) else {
             // Nobody listens there.
             let client = &mut self.clients_mut()[number];
@@ -165,7 +171,12 @@ impl World {
             return self.plan_client(number, now + BACK_OFF);
         };
         self.clients_mut()[number].connection = Some(Connection { side, is_greeted: false });
-        self.transmit_from_client(side, Client::hello());
+        let client = &self.clients_mut()[number];
+        let (intrudes, hello) = (client.intrudes, client.hello(cluster));
+        self.transmit_from_client(side, hello);
+        if intrudes {
+            return self.send(number, side);
+        }
         self.plan_client(number, now + GREETING_MAX);
     }
 
@@ -185,6 +196,9 @@ impl World {
         };
         client.epochs.learn(&frame);
         if !connection.is_greeted {
+            if let (true, Ok(error)) = (client.intrudes, ErrorAnswer::parse(&frame)) {
+                return self.attempt_failed(number, &Answer::Denied(error.code));
+            }
             connection.is_greeted = frame.header.kind == Kind::WELCOME;
             return if connection.is_greeted { self.attempt(number) } else { self.hang_up(number) };
         }

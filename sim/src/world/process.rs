@@ -57,7 +57,7 @@ pub struct Node {
     pub full_until: Instant,
     /// One log a shard.
     pub logs: Vec<ShardLog<Meddler>>,
-    /// It is of another cluster.
+    /// It is of another cluster, or doesn't know this one's secret.
     pub is_stranger: bool,
     /// It finds the cluster by seeds, and holds nothing until the operator lets it join.
     pub is_guest: bool,
@@ -213,7 +213,7 @@ impl World {
             rack: rack.map_or_else(String::new, |rack| format!("r{rack}")).into(),
         };
         let founders = self.founders(node);
-        let cluster = if *is_stranger {
+        let cluster = if *is_stranger && !self.plan.has_secret {
             cluster_id("another", NAMES[..self.plan.nodes].iter().copied())
         } else {
             self.cluster
@@ -235,6 +235,8 @@ impl World {
         let mut options = ShardOptions::single("simulated");
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
+        let is_stranger = self.nodes[node].is_stranger;
+        options.secret = if is_stranger { self.plan.guess() } else { self.plan.secret() }.into();
         options.durable = self.plan.durable;
         options.budget_max = BUDGET_MAX;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);

@@ -104,6 +104,7 @@ impl World {
             opinions: &opinions,
             members: &members,
             removed: &removed,
+            intruder: self.plan.intruder(),
             destroyed: &destroyed,
             doubled: &doubled,
             settled: &settled,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain::causality::{Actor, VersionVector};
 use ringmain::id::PartitionId;
+use ringmain::membership::View;
 use ringmain::shard::Record;
 use ringmain_schema::peer::Replicate;
 
@@ -101,11 +102,15 @@ impl World {
         let holders = nodes.len();
         nodes.extend(self.destroyed_of(number));
         let zones = operation.zones;
-        let racks: BTreeSet<usize> = nodes.iter().filter_map(|&node| self.plan.rack(node)).collect();
+        // A machine that takes another's place counts in that one's rack, wherever it stands; who has heard of it knows.
+        let span = |view: &View| {
+            nodes.iter().map(|&node| view.zone(self.id_of(node))).collect::<BTreeSet<_>>().len()
+        };
+        let spanned = self.views().map(|view| span(view)).max().unwrap_or(0);
         let missed = if nodes.len() < usize::from(write) {
             Some(format!("W = {write} while {holders} nodes had it on stable storage"))
-        } else if zones > 1 && racks.len() < usize::from(zones) {
-            Some(format!("{zones} zones while it was on stable storage in {}", racks.len()))
+        } else if zones > 1 && spanned < usize::from(zones) {
+            Some(format!("{zones} zones while it was on stable storage in {spanned}"))
         } else {
             None
         };

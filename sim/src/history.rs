@@ -40,6 +40,8 @@ pub struct Operation {
     pub receipt: Option<Receipt>,
     /// Requests sent for it, the first one included.
     pub attempts: u32,
+    /// What the first attempt came to, if there was another: a refusal, or `MaybeApplied` for any doubt.
+    pub setback: Option<ErrorCode>,
     /// Called after the faults had stopped and the cluster had had time to recover: it must succeed.
     pub after_faults: bool,
 }

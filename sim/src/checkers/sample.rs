@@ -121,6 +121,7 @@ impl Sample {
             at_least: VersionVector::new(),
             receipt: None,
             attempts: 1,
+            setback: None,
             after_faults: false,
         })
     }

@@ -286,6 +286,7 @@ impl Client {
             at_least: if intent.is_write() { VersionVector::new() } else { context.opened.clone() },
             receipt: None,
             attempts: 0,
+            setback: None,
             after_faults: self.script.is_some(),
         }
     }

@@ -1,5 +1,7 @@
 //! What becomes of a client's operations when they are answered, or when nobody answers.
 
+use ringmain_schema::message::ErrorCode;
+
 use super::requests::Answer;
 use super::turn::{ATTEMPTS_MAX, BACK_OFF};
 use super::{Context, Intent, Item, Read};
@@ -26,7 +28,14 @@ impl World {
             item.in_doubt |= matches!(answer, Answer::Doubtful);
             let is_settled = matches!(answer, Answer::Read(..) | Answer::Stored(..) | Answer::Denied(_));
             let may_repeat = item.is_named || !item.in_doubt || !item.intent.is_write();
-            if is_settled || !may_repeat || job.attempts >= ATTEMPTS_MAX {
+            let ends = is_settled || !may_repeat || job.attempts >= ATTEMPTS_MAX;
+            if !ends {
+                let code = match answer {
+                    Answer::Refused(code) => code,
+                    _ => ErrorCode::MaybeApplied,
+                };
+                self.history.get_mut(operation).setback.get_or_insert(code);
+            } else {
                 let item = job.items.remove(place);
                 job.read.extend(self.finish(number, &item, job.attempts, answer));
             }

@@ -53,11 +53,15 @@ pub enum Fault {
     Waits,
     /// Disks come back with sectors that are wrong.
     Damage,
+    /// The cluster has a secret, and somebody calls who doesn't know it.
+    Secret,
+    /// Nodes stand in several racks, and writes ask for some of them.
+    Racks,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 23] = [
+    pub const ALL: [(Self, &str); 25] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -81,6 +85,8 @@ impl Fault {
         (Self::Return, "return"),
         (Self::Waits, "waits"),
         (Self::Damage, "damage"),
+        (Self::Secret, "secret"),
+        (Self::Racks, "racks"),
     ];
 }
 

@@ -32,12 +32,16 @@ pub struct Operation {
     pub outcome: Outcome,
     /// Of the nodes that the outcome rests on, so many were fallbacks.
     pub fallbacks: u8,
+    /// The copies of an acknowledged write were to be in so many zones; 0 if anywhere.
+    pub zones: u8,
     /// What the answer to a read was asked to include.
     pub at_least: VersionVector,
     /// What the acknowledgement of a write said beside that.
     pub receipt: Option<Receipt>,
     /// Requests sent for it, the first one included.
     pub attempts: u32,
+    /// What the first attempt came to, if there was another: a refusal, or `MaybeApplied` for any doubt.
+    pub setback: Option<ErrorCode>,
     /// Called after the faults had stopped and the cluster had had time to recover: it must succeed.
     pub after_faults: bool,
 }

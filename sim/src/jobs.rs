@@ -30,7 +30,9 @@ pub struct Batch {
 pub struct Tally {
     /// Seeds that were run.
     pub seeds: u64,
-    /// Those that broke a promise, in the order of their seeds.
+    /// Those that broke a promise.
+    pub violations: u64,
+    /// The first of them, in the order of their seeds: at most [`FAILED_MAX`].
     pub failed: Vec<Report>,
     /// Time that passed for the machine.
     pub real: Duration,
@@ -45,7 +47,7 @@ pub struct Tally {
 }
 
 /// Failed reports that are kept: more say nothing new.
-const FAILED_MAX: usize = 100;
+pub const FAILED_MAX: usize = 100;
 
 /// Run them.
 pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
@@ -79,7 +81,6 @@ pub fn run_batch(batch: &Batch, options: &Options) -> Tally {
         }
     });
     tally.real = started.elapsed();
-    tally.failed.sort_by_key(|report| report.seed);
     tally
 }
 
@@ -87,6 +88,7 @@ impl Tally {
     const fn new() -> Self {
         Self {
             seeds: 0,
+            violations: 0,
             failed: Vec::new(),
             real: Duration::ZERO,
             virtual_ns: 0,
@@ -106,8 +108,12 @@ impl Tally {
         for (sum, outcomes) in self.outcomes.iter_mut().zip(report.outcomes) {
             *sum += outcomes;
         }
-        if report.violation.is_some() && self.failed.len() < FAILED_MAX {
-            self.failed.push(report);
+        if report.violation.is_some() {
+            self.violations += 1;
+            // Threads are done in any order.
+            let place = self.failed.partition_point(|before| before.seed < report.seed);
+            self.failed.insert(place, report);
+            self.failed.truncate(FAILED_MAX);
         }
     }
 
@@ -125,5 +131,36 @@ impl Tally {
     pub fn too_rare(&self) -> Vec<Rare> {
         let pairs = Rare::ALL.iter().zip(self.reached);
         pairs.filter(|(_, seeds)| seeds * 1000 < self.seeds).map(|(state, _)| *state).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkers::{Promise, Violation};
+
+    #[test]
+    fn every_violation_is_counted_and_the_first_are_kept() {
+        let failed = |seed| Report {
+            seed,
+            violation: Some(Violation {
+                promise: Promise::NoPanic,
+                key: None,
+                sentence: String::new(),
+                operations: Vec::new(),
+            }),
+            story: String::new(),
+            hash: 0,
+            told: 0,
+            events: 0,
+            lasted: ringmain::time::Duration::ZERO,
+            reached: [0; Rare::ALL.len()],
+            outcomes: [0; 4],
+        };
+        let mut tally = Tally::new();
+        (0..=2 * FAILED_MAX as u64).rev().for_each(|seed| tally.add(failed(seed)));
+        assert_eq!(tally.violations, 2 * FAILED_MAX as u64 + 1);
+        let kept: Vec<u64> = tally.failed.iter().map(|report| report.seed).collect();
+        assert_eq!(kept, (0..FAILED_MAX as u64).collect::<Vec<_>>());
     }
 }

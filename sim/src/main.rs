@@ -91,7 +91,7 @@ fn run_seeds(arguments: &Arguments) -> bool {
     let tally = run_batch(&batch, &options);
     verdict::tell_failures(&tally, &options, !arguments.no_shrink);
     verdict::tell_tally(&tally);
-    tally.failed.is_empty()
+    tally.violations == 0
 }
 
 fn replay(seed: u64, planted: Option<&str>, arguments: &Arguments) -> bool {
@@ -116,14 +116,15 @@ fn look_for(name: &str, arguments: &Arguments) -> bool {
             true
         }
         "all" => {
-            let found: Vec<bool> = PLANTED.iter().map(|planted| look_for_one(planted, arguments)).collect();
+            let found: Vec<bool> =
+                PLANTED.iter().map(|planted| look_for_one(planted, arguments, false)).collect();
             WAITING.iter().for_each(|waiting| println!("{}: waits for {}", waiting.bug, waiting.until));
             let count = found.iter().filter(|found| **found).count();
             println!("planted {}, found in time {count}", found.len());
             count == found.len()
         }
         name => match by_name(name) {
-            Some(planted) => look_for_one(planted, arguments),
+            Some(planted) => look_for_one(planted, arguments, !arguments.no_shrink),
             None => unknown(name),
         },
     }
@@ -134,8 +135,9 @@ fn unknown(name: &str) -> bool {
     false
 }
 
-/// Median over bases at most the stated number, or, from one base, within three times as many.
-fn look_for_one(planted: &Planted, arguments: &Arguments) -> bool {
+/// Median over bases at most the stated number, or, from one base, within three times as many. `tells`: also the least of
+/// the first run that fails, and how to see it again.
+fn look_for_one(planted: &Planted, arguments: &Arguments, tells: bool) -> bool {
     let options = Options { planted: Some(planted.bug), cut: arguments.cut.clone(), trace: false };
     let most = 3 * planted.seeds;
     let mut counts = Vec::new();
@@ -146,6 +148,9 @@ fn look_for_one(planted: &Planted, arguments: &Arguments) -> bool {
         let tally = run_batch(&batch, &options);
         let found = tally.failed.first();
         verdict::tell_search(planted, found, tally.seeds, &options);
+        if let Some(report) = found.filter(|_| tells && base == arguments.base) {
+            verdict::tell_shrunk(report, &options);
+        }
         let expected = found.and_then(|report| report.violation.as_ref());
         let is_found = expected.is_some_and(|violation| planted.breaks.contains(&violation.promise));
         counts.push(if is_found { tally.seeds } else { u64::MAX });

@@ -50,7 +50,9 @@ pub struct Plan {
     pub rare_choices: bool,
     /// Some values expire.
     pub time_to_live: bool,
-    /// A node of another cluster has this cluster's addresses.
+    /// The cluster has a secret, which the stranger and one more client don't know.
+    pub has_secret: bool,
+    /// A node of another cluster has this cluster's addresses; if there is a secret, its id too.
     pub stranger: bool,
     /// A second process starts under this node's name at some time.
     pub clone: Option<usize>,
@@ -60,6 +62,8 @@ pub struct Plan {
     pub power_loss: bool,
     /// Shards have much to do, now and then, and inputs wait for them.
     pub waits: bool,
+    /// Nodes stand in so many racks by turns; in none if it is 0.
+    pub racks: u8,
     /// Faults never destroy W copies of one write; else only safety is checked for those that lost them.
     pub limited: bool,
     /// What befalls messages.
@@ -148,9 +152,11 @@ impl Plan {
             time_to_live: seldom(Fault::TimeToLive, 0.25),
             clone: None,
             returns: false,
+            has_secret: false,
             stranger: seldom(Fault::Stranger, 0.15),
             power_loss: seldom(Fault::PowerLoss, 0.5) && durable,
             waits: false,
+            racks: 0,
             limited: shape.chance(0.8),
             network,
             torn,
@@ -171,7 +177,15 @@ impl Plan {
         plan.returns = later.chance(0.7) && !cut.without.contains(&Fault::Return);
         // Drawn apart, so that all else of a seed stays as it was without it.
         let is_cut = cut.without.contains(&Fault::Waits);
-        plan.waits = Prng::from_seed(!seed).chance(0.5) && !is_cut;
+        let mut apart = Prng::from_seed(!seed);
+        plan.waits = apart.chance(0.5) && !is_cut;
+        // Where members change, racks wait for the simulator's seed 30000000000068 (P9) to be understood.
+        let may_stand_apart = plan.nodes >= 3 && plan.spares == 0;
+        if apart.chance(0.3) && may_stand_apart && !cut.without.contains(&Fault::Racks) {
+            plan.racks = 2 + apart.below(2) as u8;
+        }
+        plan.has_secret = apart.chance(0.15) && !cut.without.contains(&Fault::Secret);
+        plan.stranger |= apart.chance(0.5) && plan.has_secret && !cut.without.contains(&Fault::Stranger);
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
     }
@@ -184,6 +198,27 @@ impl Plan {
     /// Where the second process under a node's name is, if there is one: behind all machines.
     pub fn clone_at(&self) -> Option<usize> {
         self.clone.map(|_| self.machines())
+    }
+
+    /// The rack of a machine, which a second process under its name shares.
+    pub fn rack(&self, machine: usize) -> Option<usize> {
+        let machine = self.clone.filter(|_| Some(machine) == self.clone_at()).unwrap_or(machine);
+        (self.racks > 0).then(|| machine % usize::from(self.racks))
+    }
+
+    /// What nodes and clients of the cluster have to say.
+    pub const fn secret(&self) -> &'static [u8] {
+        if self.has_secret { b"of the cluster" } else { b"" }
+    }
+
+    /// What is said by those who don't know it: nothing, or something as long that is wrong at its end.
+    pub const fn guess(&self) -> &'static [u8] {
+        if self.seed.is_multiple_of(2) { b"" } else { b"of the clustes" }
+    }
+
+    /// The client that doesn't know the secret: the one after those at work.
+    pub fn intruder(&self) -> Option<u32> {
+        self.has_secret.then_some(self.clients)
     }
 
     /// How many replicas a key has.

@@ -101,3 +101,34 @@ impl Search<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringmain::failpoint::Bug;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_run_is_less_and_fails_in_the_same_way() {
+        let options = Options { planted: Some(Bug::ValueTruncated), ..Options::default() };
+        // The first seed with something to leave out.
+        let deeds = |seed, cut: &Cut| Plan::draw(seed, cut).deeds.len();
+        let seed = (0..).find(|&seed| deeds(seed, &Cut::default()) > 3).unwrap();
+        let failed = run(seed, &options);
+        let promise = |report: &Report| report.violation.as_ref().map(|violation| violation.promise);
+        assert!(promise(&failed).is_some());
+
+        let shrunk = shrink(&failed, &options);
+        assert_eq!(promise(&shrunk.report), promise(&failed));
+        assert!(shrunk.runs <= RUNS_MAX);
+        assert_eq!(deeds(seed, &shrunk.cut), 0, "no deed is needed for a value to be cut short");
+        assert!(shrunk.cut.without.len() > Fault::ALL.len() / 2, "{}", shrunk.cut);
+        let operations = |report: &Report| report.outcomes.iter().sum::<usize>();
+        assert!(shrunk.cut.operations.is_some() && operations(&shrunk.report) < operations(&failed));
+        assert!(shrunk.report.events < failed.events);
+
+        // What is told is what its cut gives.
+        let again = run(seed, &Options { cut: shrunk.cut, ..options });
+        assert_eq!((again.hash, promise(&again)), (shrunk.report.hash, promise(&failed)));
+    }
+}

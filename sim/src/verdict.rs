@@ -4,7 +4,7 @@ use ringmain::failpoint::Rare;
 use ringmain_sim::checkers::Promise;
 use ringmain_sim::cut::Cut;
 use ringmain_sim::jobs::Tally;
-use ringmain_sim::planted::Planted;
+use ringmain_sim::planted::{PLANTED, Planted};
 use ringmain_sim::run::{Options, Report};
 use ringmain_sim::shrink::shrink;
 
@@ -14,14 +14,22 @@ const TOLD_MAX: usize = 10;
 /// Each failure, the first of them shrunk.
 pub(crate) fn tell_failures(tally: &Tally, options: &Options, shrinks: bool) {
     for (number, report) in tally.failed.iter().take(TOLD_MAX).enumerate() {
-        if number == 0 && shrinks && report.violation.as_ref().is_some_and(|v| is_shrinkable(v.promise)) {
-            let shrunk = shrink(report, options);
-            println!("seed {}: shrunk in {} runs", report.seed, shrunk.runs);
-            tell_report(&shrunk.report, &Options { cut: shrunk.cut, ..options.clone() });
+        if number == 0 && shrinks {
+            tell_shrunk(report, options);
         } else {
             tell_report(report, options);
         }
     }
+}
+
+/// The least of a run that breaks the same promise.
+pub(crate) fn tell_shrunk(report: &Report, options: &Options) {
+    if !report.violation.as_ref().is_some_and(|violation| is_shrinkable(violation.promise)) {
+        return tell_report(report, options);
+    }
+    let shrunk = shrink(report, options);
+    println!("seed {}: shrunk in {} runs", report.seed, shrunk.runs);
+    tell_report(&shrunk.report, &Options { cut: shrunk.cut, ..options.clone() });
 }
 
 /// A second run is what shows these.
@@ -38,14 +46,17 @@ pub(crate) fn tell_report(report: &Report, options: &Options) {
             if !report.story.is_empty() {
                 println!("{}", report.story);
             }
-            println!("replay: {}", command(report.seed, &options.cut));
+            println!("replay: {}", command(report.seed, options));
         }
     }
 }
 
-fn command(seed: u64, cut: &Cut) -> String {
+fn command(seed: u64, options: &Options) -> String {
+    let cut = &options.cut;
     let cut = if *cut == Cut::default() { String::new() } else { format!(" --cut '{cut}'") };
-    format!("cargo run --release -p ringmain-sim -- --seed {seed}{cut} --trace")
+    let planted = PLANTED.iter().find(|planted| options.planted == Some(planted.bug));
+    let planted = planted.map_or_else(String::new, |planted| format!(" --planted {}", planted.name));
+    format!("cargo run --release -p ringmain-sim -- --seed {seed}{planted}{cut} --trace")
 }
 
 /// Rare states that were not reached often enough, and the one line that sums it all up.
@@ -64,7 +75,7 @@ pub(crate) fn tell_tally(tally: &Tally) {
     println!(
         "seeds {}, violations {}, seeds/h {:.0}, virtual/real {:.0}",
         tally.seeds,
-        tally.failed.len(),
+        tally.violations,
         tally.seeds_an_hour(),
         tally.speed()
     );

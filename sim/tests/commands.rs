@@ -27,10 +27,20 @@ fn a_planted_bug_is_found_shrunk_and_replayed() {
     let (code, said) = sim(&["--planted", "value-truncated"]);
     assert!(said.contains("found after 1 of 50 seeds, by P2"), "{said}");
     assert_eq!(code, Some(0));
-    let (code, said) = sim(&["--planted", "value-truncated", "--seed", "0", "--cut", "crash,pause,loss"]);
-    assert!(said.contains("P2 No phantoms is broken"), "{said}");
-    assert!(said.contains("replay: cargo run --release -p ringmain-sim -- --seed 0"), "{said}");
-    assert_eq!(code, Some(1));
+    assert!(said.contains("seed 0: shrunk in "), "{said}");
+    let broken = |said: &str| said.lines().find(|line| line.contains(" is broken: ")).unwrap().to_owned();
+    assert!(broken(&said).contains("P2 No phantoms"), "{said}");
+    let command = said.lines().find_map(|line| line.strip_prefix("replay: ")).unwrap();
+    let arguments = command.strip_prefix("cargo run --release -p ringmain-sim -- ").unwrap();
+    let arguments: Vec<&str> = arguments.split(' ').map(|argument| argument.trim_matches('\'')).collect();
+    let cut = arguments.iter().position(|argument| *argument == "--cut").map(|at| arguments[at + 1]).unwrap();
+    assert!(cut.contains("crash") && cut.contains(";operations="), "what it doesn't need is left out: {cut}");
+
+    let (code, replayed) = sim(&arguments);
+    assert_eq!((code, broken(&replayed)), (Some(1), broken(&said)));
+    let story = |said: &str| said[said.find(" is broken: ").unwrap()..].to_owned();
+    assert_eq!(story(&replayed), story(&said), "and its history, and the command once more");
+    assert!(replayed.lines().count() > said.lines().count(), "with all that happened before");
 }
 
 #[test]

@@ -67,6 +67,9 @@ pub enum Promise {
     /// Not in the list, and what a shard says of itself: each request accepted ends in exactly one answer, by its
     /// deadline.
     OneAnswer,
+    /// Not in the list, and what the protocol says of routing: who is asked directly passes nothing on, and nobody else is
+    /// told `WrongShard`.
+    Routing,
     /// Not in the list, since it goes without saying: nothing panics.
     NoPanic,
     /// The simulator's own promise: a seed has one course.
@@ -138,6 +141,8 @@ pub struct Evidence<'a> {
     pub members: &'a [NodeId],
     /// Those of them that were removed.
     pub removed: &'a [NodeId],
+    /// A client that didn't know the cluster's secret.
+    pub intruder: Option<u32>,
     /// Copies of each write that were destroyed: wiped, or replaced by an older image.
     pub destroyed: &'a BTreeMap<Number, u8>,
     /// When two processes that serve had one name: from when the later one served until one of them was fenced or dead.
@@ -221,6 +226,7 @@ impl fmt::Display for Promise {
             Self::Clocks => "P14 Clocks",
             Self::AppliedOnce => "Applied once",
             Self::OneAnswer => "One answer",
+            Self::Routing => "Routing",
             Self::NoPanic => "Nothing panics",
             Self::Replay => "Replay",
         })

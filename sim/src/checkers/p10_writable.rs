@@ -1,7 +1,8 @@
 //! P10: a put succeeds within its deadline if W healthy nodes can be reached, but for documented refusals.
 //!
 //! Asked of what was called after the faults had stopped and the cluster had had time to recover: there is no
-//! excuse then. A write may still be refused because of what it is, or because there are too many of them.
+//! excuse then. A write may still be refused because of what it is, or because there are too many of them. And its first
+//! attempt must do, or have met such a refusal: that a client tries again is no merit of the cluster.
 
 use ringmain_schema::message::ErrorCode;
 
@@ -25,6 +26,10 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
 }
 
 fn problem(operation: &Operation) -> Option<String> {
+    if let Some(code) = operation.setback.filter(|code| operation.is_write() && !DOCUMENTED.contains(code)) {
+        let attempts = operation.attempts;
+        return Some(format!("its first attempt of {attempts} came to nothing: {code:?}"));
+    }
     match &operation.outcome {
         Outcome::Got(_) | Outcome::Stored => None,
         Outcome::Failed(code) if operation.is_write() && DOCUMENTED.contains(code) => None,
@@ -75,6 +80,24 @@ mod tests {
             assert_eq!(failed(&sample), Some(vec![put]));
             sample.history.get_mut(put).returned = None;
             assert_eq!(failed(&sample), Some(vec![put]));
+        }
+    }
+
+    #[test]
+    fn a_put_succeeds_at_its_first_attempt_unless_that_was_refused_as_documented() {
+        for (setback, is_well) in [
+            (ErrorCode::Overloaded, true),
+            (ErrorCode::Unavailable, false),
+            (ErrorCode::NotServing, false),
+            (ErrorCode::MaybeApplied, false),
+        ] {
+            let mut sample = Sample::new();
+            let put = after_faults(&mut sample, None, Outcome::Stored);
+            let operation = sample.history.get_mut(put);
+            (operation.attempts, operation.setback) = (2, Some(setback));
+            assert_eq!(failed(&sample).is_none(), is_well, "{setback:?}");
+            sample.history.get_mut(put).after_faults = false;
+            assert_eq!(failed(&sample), None);
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Intent {
         write: u8,
         /// When it expires.
         time_to_live: Option<Duration>,
+        /// Its copies must be in so many zones; 0 if anywhere.
+        zones: u8,
     },
 }
 
@@ -76,9 +78,33 @@ impl Intent {
     }
 }
 
+/// One choice in so many is of several things at once.
+const BATCHES: f64 = 0.05;
+/// So many more than the first two are considered for it.
+const BATCH_MAX: u64 = 7;
+
 impl Client {
-    /// What to do next with some key.
-    pub(super) fn choose(&mut self) -> Intent {
+    /// What to do next: mostly one thing, and now and then a few of a kind at once.
+    pub(super) fn choose(&mut self) -> Vec<Intent> {
+        let first = self.choose_one();
+        if !self.prng.chance(BATCHES) {
+            return vec![first];
+        }
+        let mut batch = vec![first];
+        for _ in 0..=self.prng.below(BATCH_MAX) {
+            let next = self.choose_one();
+            // An application that writes what follows from a read does so once a key.
+            let follows = |one: &Intent| matches!(one, Intent::Get { then_write: true, .. });
+            let is_second = follows(&next) && batch.iter().any(|one| follows(one) && one.key() == next.key());
+            if next.is_write() == batch[0].is_write() && !is_second {
+                batch.push(next);
+            }
+        }
+        batch
+    }
+
+    /// What to do with some key.
+    fn choose_one(&mut self) -> Intent {
         let key = Key(self.prng.below(self.keys.len() as u64 - 1) as u8);
         // Of ten rounds so many: read and then write, blind puts, overwrites; the rest only reads.
         let [then_write, blind, overwrite] = match self.keys[usize::from(key.0)] {
@@ -119,7 +145,10 @@ impl Client {
         let keeps = matches!(self.keys[usize::from(key.0)], Application::Cart | Application::Counter);
         let expires = self.time_to_live && !keeps && payload.is_some() && self.prng.chance(0.2);
         let time_to_live = expires.then(|| Duration::from_millis(1_000 + self.prng.below(30_000)));
-        Intent::Write { key, payload, replaced, write, time_to_live }
+        // Now and then in one more than there are.
+        let asks = self.racks > 0 && self.prng.chance(0.2);
+        let zones = if asks { 1 + self.prng.below(u64::from(self.racks) + 1) as u8 } else { 0 };
+        Intent::Write { key, payload, replaced, write, time_to_live, zones }
     }
 
     /// What follows from a read: the application's merge of all that was read, and one thing more.

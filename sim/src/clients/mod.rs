@@ -1,15 +1,18 @@
 //! Clients that behave like applications.
 //!
-//! A client runs one operation at a time over a connection to some node, as the protocol has it: it says hello,
-//! asks, waits, and tries again elsewhere when it is refused or hears nothing. What it may conclude from a refusal
-//! is what the protocol says, and no more: a write that may have been applied is in doubt for good.
+//! A client runs one operation at a time over a connection to some node, or a few that travel as a batch, as the
+//! protocol has it: it says hello, asks, waits, and tries again elsewhere when it is refused or hears nothing. What it may
+//! conclude from a refusal is what the protocol says, and no more: a write that may have been applied is in doubt for good.
+//! The operations of a batch are operations like any others: each has its own outcome in the history.
 //!
 //! What it does with a key is the key's application (`applications`); a script takes its place when the run
 //! comes to its end.
 
 mod applications;
 mod requests;
+mod routing;
 mod turn;
+mod verdicts;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,7 +38,19 @@ pub struct Client {
     names_writes: bool,
     /// It takes no fallback for a primary.
     wants_primaries: bool,
+    /// It says which cluster it means.
+    names_cluster: bool,
+    /// What it takes for the cluster's secret.
+    secret: &'static [u8],
+    /// It doesn't know the secret, and doesn't wait for a welcome.
+    intrudes: bool,
     time_to_live: bool,
+    /// Racks that the nodes stand in; it asks for none if it is 0.
+    racks: u8,
+    /// It says by which topology it routes, and asks directly now and then.
+    routes: bool,
+    /// The topologies that it was told of: the first, and the last few.
+    epochs: routing::Epochs,
     /// R, W and N where it doesn't say otherwise.
     quorums: [u8; 3],
     /// Mean pause between two rounds.
@@ -70,20 +85,32 @@ struct Connection {
     is_greeted: bool,
 }
 
-/// An operation under way.
+/// What is under way: an operation, or a batch of them.
 #[derive(Debug)]
 struct Job {
+    /// Those whose outcome is not known yet.
+    items: Vec<Item>,
+    /// They travel as a batch.
+    is_batch: bool,
+    budget: Duration,
+    attempts: u32,
+    manner: routing::Manner,
+    /// The request that is waited for, once it was sent.
+    request: Option<u64>,
+    /// What was read and is to be followed by writes, once all is known.
+    read: Vec<Read>,
+}
+
+/// An operation under way.
+#[derive(Debug)]
+struct Item {
     number: Number,
     intent: Intent,
     /// Value and context as they are sent, at each attempt.
     value: Option<Vec<u8>>,
     context: Vec<u8>,
-    budget: Duration,
-    attempts: u32,
     /// An attempt may have been applied.
     in_doubt: bool,
-    /// The request that is waited for, once it was sent.
-    request: Option<u64>,
     is_named: bool,
 }
 
@@ -102,11 +129,22 @@ impl Client {
         Self {
             names_writes: prng.chance(0.8),
             wants_primaries: prng.chance(0.3),
+            routes: prng.chance(0.5),
+            names_cluster: prng.chance(0.5),
+            racks: plan.racks,
             pause: Duration(plan.span.0 / rounds),
             until: Instant(0) + plan.span,
             script: None,
             ..Self::new(number, plan, prng)
         }
+    }
+
+    /// One that knows all but the cluster's secret.
+    pub fn intruder(number: u32, plan: &Plan, prng: Prng) -> Self {
+        let client = Self::at_work(number, plan, prng);
+        // It has its answer at once, and is not to be heard more than the others.
+        let pause = Duration(client.pause.0 * 4);
+        Self { secret: plan.guess(), intrudes: true, names_cluster: true, pause, ..client }
     }
 
     /// One that does what it is told, at one node.
@@ -127,7 +165,13 @@ impl Client {
             keys: plan.keys.iter().copied().chain([Application::Register]).collect(),
             names_writes: true,
             wants_primaries: false,
+            names_cluster: true,
+            secret: plan.secret(),
+            intrudes: false,
             time_to_live: plan.time_to_live,
+            racks: 0,
+            routes: false,
+            epochs: routing::Epochs::default(),
             quorums: [plan.read.min(plan.replicas()), plan.write.min(plan.replicas()), plan.replicas()],
             pause: Duration::ZERO,
             until: Instant(u64::MAX),
@@ -142,9 +186,10 @@ impl Client {
         }
     }
 
-    /// The write that this client waits for, which may yet be acknowledged.
-    pub fn pending_write(&self) -> Option<Number> {
-        self.job.as_ref().filter(|job| job.intent.is_write()).map(|job| job.number)
+    /// The writes that this client waits for, which may yet be acknowledged.
+    pub fn pending_writes(&self) -> impl Iterator<Item = Number> {
+        let items = self.job.iter().flat_map(|job| &job.items);
+        items.filter(|item| item.intent.is_write()).map(|item| item.number)
     }
 
     /// It has nothing under way.

@@ -3,19 +3,20 @@
 use bytes::Bytes;
 use ringmain::causality::VersionVector;
 use ringmain::time::{Duration, Instant};
-use ringmain_schema::message::ErrorCode;
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Multi};
 use ringmain_schema::{Frame, Kind};
 
-use super::requests::{Answer, read_answer};
-use super::{Client, Connection, Context, Intent, Job, Read, Replaced};
-use crate::history::{Call, Operation, Outcome, Sent, value};
+use super::requests::{Answer, place_of, read_answer};
+use super::routing::Manner;
+use super::{Client, Connection, Context, Intent, Item, Job, Read, Replaced};
+use crate::history::{Call, Number, Operation, Outcome, Sent, value};
 use crate::network::Side;
 use crate::world::{Event, World};
 
 /// Requests that a client sends for one operation at most.
-const ATTEMPTS_MAX: u32 = 4;
+pub(super) const ATTEMPTS_MAX: u32 = 4;
 /// A client that was refused tries elsewhere after so long.
-const BACK_OFF: Duration = Duration::from_millis(20);
+pub(super) const BACK_OFF: Duration = Duration::from_millis(20);
 /// It waits for an answer so much longer than it gave the server.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A handshake takes no longer.
@@ -29,7 +30,7 @@ impl World {
         self.plan_client(number, at);
     }
 
-    fn plan_client(&mut self, number: usize, at: Instant) {
+    pub(super) fn plan_client(&mut self, number: usize, at: Instant) {
         let client = &mut self.clients_mut()[number];
         client.planned += 1;
         let plan = client.planned;
@@ -44,8 +45,8 @@ impl World {
             return;
         }
         match &client.job {
-            None => self.begin(number, None),
-            Some(job) if job.request.is_some() => self.attempt_failed(number, Answer::Doubtful),
+            None => self.begin(number),
+            Some(job) if job.request.is_some() => self.attempt_failed(number, &Answer::Doubtful),
             Some(_) if client.connection.as_ref().is_some_and(|connection| !connection.is_greeted) => {
                 // The handshake took too long.
                 self.hang_up(number);
@@ -55,20 +56,38 @@ impl World {
         }
     }
 
-    /// Begin what comes next: the write that follows from a read, or the client's own choice.
-    fn begin(&mut self, number: usize, read: Option<&Read>) {
+    /// Begin what the script says, or what the client chooses.
+    fn begin(&mut self, number: usize) {
         let (now, next) = (self.now, self.history.next());
         let most = self.plan.operations_max;
         let client = &mut self.clients_mut()[number];
-        let intent = match (read, &mut client.script) {
-            (Some(read), _) => client.follow(read, next),
-            (None, Some(script)) => match script.pop_front() {
-                Some((_, intent)) => intent,
+        let intents = match &mut client.script {
+            Some(script) => match script.pop_front() {
+                Some((_, intent)) => vec![intent],
                 None => return,
             },
-            (None, None) if now >= client.until || next.0 >= most => return,
-            (None, None) => client.choose(),
+            None if now >= client.until || next.0 >= most => return,
+            None => client.choose(),
         };
+        let items = intents.into_iter().map(|intent| self.invoke(number, intent, None)).collect();
+        self.take_up(number, items);
+    }
+
+    /// Write what follows from what was read.
+    pub(super) fn follow(&mut self, number: usize, reads: &[Read]) {
+        let mut items = Vec::new();
+        for read in reads {
+            let next = self.history.next();
+            let intent = self.clients_mut()[number].follow(read, next);
+            items.push(self.invoke(number, intent, Some(read)));
+        }
+        self.take_up(number, items);
+    }
+
+    /// An operation is called: from here on it is in the history.
+    fn invoke(&mut self, number: usize, intent: Intent, read: Option<&Read>) -> Item {
+        let (now, next) = (self.now, self.history.next());
+        let client = &self.clients_mut()[number];
         let context = match &intent {
             Intent::Write { replaced: Replaced::Read, .. } => read.map(|read| read.context.clone()),
             Intent::Write { replaced: Replaced::ReadLongAgo, key, .. }
@@ -82,20 +101,23 @@ impl World {
             _ => None,
         };
         let is_named = client.names_writes || matches!(operation.call, Call::Delete { .. });
+        self.history.invoke(operation);
+        Item { number: next, intent, value, context: context.sealed, in_doubt: false, is_named }
+    }
+
+    fn take_up(&mut self, number: usize, items: Vec<Item>) {
+        let client = &mut self.clients_mut()[number];
         let in_script = client.script.is_some();
         let budget = if in_script { 1_000 } else { 200 + client.prng.below(1_800) };
         client.job = Some(Job {
-            number: next,
-            intent,
-            value,
-            context: context.sealed,
+            is_batch: items.len() > 1,
+            items,
             budget: Duration::from_millis(budget),
             attempts: 0,
-            in_doubt: false,
+            manner: Manner::default(),
             request: None,
-            is_named,
+            read: Vec::new(),
         });
-        self.history.invoke(operation);
         self.attempt(number);
     }
 
@@ -106,19 +128,29 @@ impl World {
             None => self.call(number),
             Some(connection) if connection.is_greeted => {
                 let side = connection.side;
-                let client = &mut self.clients_mut()[number];
-                client.next_request += 1;
-                let id = client.next_request;
-                let Some(mut job) = client.job.take() else { return };
-                (job.request, job.attempts) = (Some(id), job.attempts + 1);
-                let bytes = client.request(&job, id);
-                let patience = job.budget + PATIENCE;
-                client.job = Some(job);
-                self.transmit_from_client(side, bytes);
-                self.plan_client(number, now + patience);
+                self.send(number, side);
             }
             Some(_) => self.plan_client(number, now + GREETING_MAX),
         }
+    }
+
+    fn send(&mut self, number: usize, side: Side) {
+        let now = self.now;
+        let client = &mut self.clients_mut()[number];
+        client.next_request += 1;
+        let id = client.next_request;
+        let Some(mut job) = client.job.take() else { return };
+        (job.request, job.attempts) = (Some(id), job.attempts + 1);
+        job.manner = client.draw_manner(job.attempts);
+        let bytes = client.request(&job, id);
+        let patience = job.budget + PATIENCE;
+        client.job = Some(job);
+        let inquiry = client.inquire();
+        self.transmit_from_client(side, bytes);
+        if let Some(bytes) = inquiry {
+            self.transmit_from_client(side, bytes);
+        }
+        self.plan_client(number, now + patience);
     }
 
     /// Connect to some node, and say hello.
@@ -127,22 +159,28 @@ impl World {
         let client = &mut self.clients_mut()[number];
         let node = client.node.unwrap_or_else(|| client.prng.below(nodes) as usize);
         let now = self.now;
+        let cluster = self.cluster();
         let Some(side) = self.connect_client(number, node) else {
             // Nobody listens there.
             let client = &mut self.clients_mut()[number];
             let Some(job) = &mut client.job else { return };
             job.attempts += 1;
             if job.attempts >= ATTEMPTS_MAX {
-                return self.finish(number, Answer::Refused(ErrorCode::Unavailable));
+                return self.attempt_failed(number, &Answer::Refused(ErrorCode::Unavailable));
             }
             return self.plan_client(number, now + BACK_OFF);
         };
         self.clients_mut()[number].connection = Some(Connection { side, is_greeted: false });
-        self.transmit_from_client(side, Client::hello());
+        let client = &self.clients_mut()[number];
+        let (intrudes, hello) = (client.intrudes, client.hello(cluster));
+        self.transmit_from_client(side, hello);
+        if intrudes {
+            return self.send(number, side);
+        }
         self.plan_client(number, now + GREETING_MAX);
     }
 
-    fn hang_up(&mut self, number: usize) {
+    pub(super) fn hang_up(&mut self, number: usize) {
         if let Some(connection) = self.clients_mut()[number].connection.take() {
             self.close_client(connection.side);
         }
@@ -156,21 +194,40 @@ impl World {
         let Some(connection) = client.connection.as_mut().filter(|connection| connection.side == side) else {
             return;
         };
+        client.epochs.learn(&frame);
         if !connection.is_greeted {
+            if let (true, Ok(error)) = (client.intrudes, ErrorAnswer::parse(&frame)) {
+                return self.attempt_failed(number, &Answer::Denied(error.code));
+            }
             connection.is_greeted = frame.header.kind == Kind::WELCOME;
             return if connection.is_greeted { self.attempt(number) } else { self.hang_up(number) };
         }
         let Some(job) = client.job.as_ref().filter(|job| job.request == Some(frame.header.request_id)) else {
             return;
         };
-        let key = World::key_name(job.intent.key());
-        match read_answer(&frame, &key, &context_key) {
-            Some(answer @ (Answer::Read(..) | Answer::Stored(..) | Answer::Denied(_))) => {
-                self.finish(number, answer);
-            }
-            Some(answer) => self.attempt_failed(number, answer),
-            None => {}
+        let misrouted = job.manner.problem_with(&frame);
+        if let Some(problem) = misrouted {
+            return self.answered_against_routing(number, problem);
         }
+        if frame.header.kind == Kind::MULTI_DONE {
+            // Each item is answered once: where the answer left, that was looked at.
+            let Ok(multi) = Multi::parse(&frame) else { return };
+            let answer_to = |item: &Item| {
+                let key = World::key_name(item.intent.key());
+                let mut answers = multi.items();
+                let answer = answers.find(|answer| answer.header.request_id == place_of(item));
+                let answer = answer.and_then(|answer| read_answer(&answer, &key, &context_key));
+                (item.number, answer.unwrap_or(Answer::Doubtful))
+            };
+            let answers = job.items.iter().map(answer_to).collect();
+            return self.on_answers(number, answers);
+        }
+        let Some(first) = job.items.first() else { return };
+        let key = World::key_name(first.intent.key());
+        // What a batch as a whole is answered with, but when it is done, is meant for all of it.
+        let Some(answer) = read_answer(&frame, &key, &context_key) else { return };
+        let answers = job.items.iter().map(|item| (item.number, answer.clone())).collect();
+        self.on_answers(number, answers);
     }
 
     /// A client's connection is gone.
@@ -181,89 +238,26 @@ impl World {
         }
         client.connection = None;
         if client.job.as_ref().is_some_and(|job| job.request.is_some()) {
-            self.attempt_failed(number, Answer::Doubtful);
+            self.attempt_failed(number, &Answer::Doubtful);
         }
-    }
-
-    /// An attempt came to nothing, or nobody knows to what: try another node, if that can do no harm.
-    fn attempt_failed(&mut self, number: usize, answer: Answer) {
-        let now = self.now;
-        self.hang_up(number);
-        let client = &mut self.clients_mut()[number];
-        let Some(job) = &mut client.job else { return };
-        job.request = None;
-        job.in_doubt |= matches!(answer, Answer::Doubtful);
-        let may_repeat = job.is_named || !job.in_doubt || !job.intent.is_write();
-        if may_repeat && job.attempts < ATTEMPTS_MAX {
-            self.plan_client(number, now + BACK_OFF);
-        } else {
-            self.finish(number, answer);
-        }
-    }
-
-    /// The outcome is known as far as it ever will be.
-    fn finish(&mut self, number: usize, answer: Answer) {
-        let now = self.now;
-        let Some(job) = self.clients_mut()[number].job.take() else { return };
-        let (mut read, mut given) = (None, Context::default());
-        let operation = self.history.get_mut(job.number);
-        operation.returned = Some(now);
-        operation.attempts = job.attempts;
-        operation.outcome = match answer {
-            Answer::Read(reading, context, fallbacks) => {
-                operation.fallbacks = fallbacks;
-                read = Some(Read { key: job.intent.key(), reading: reading.clone(), context });
-                Outcome::Got(reading)
-            }
-            Answer::Stored(receipt, context, fallbacks) => {
-                operation.fallbacks = fallbacks;
-                operation.receipt = Some(receipt);
-                given = context;
-                Outcome::Stored
-            }
-            Answer::Refused(code) | Answer::Denied(code) if !job.in_doubt => Outcome::Failed(code),
-            _ => Outcome::Unknown,
-        };
-        if matches!(operation.outcome, Outcome::Stored) {
-            self.on_acknowledged(job.number);
-        }
-        if !given.sealed.is_empty() {
-            self.clients_mut()[number].contexts.insert(job.intent.key(), given);
-        }
-        if let Some(read) = read {
-            if !read.context.sealed.is_empty() {
-                self.clients_mut()[number].contexts.insert(read.key, read.context.clone());
-            }
-            if matches!(job.intent, Intent::Get { then_write: true, .. }) {
-                return self.begin(number, Some(&read));
-            }
-        }
-        let pause = self.clients_mut()[number].next_pause();
-        self.plan_client(number, now + pause);
     }
 }
 
 impl Client {
     /// Between half and one and a half of the mean; in a script, what it says.
-    fn next_pause(&mut self) -> Duration {
+    pub(super) fn next_pause(&mut self) -> Duration {
         match &self.script {
             Some(script) => script.front().map_or(Duration::ZERO, |(pause, _)| *pause),
             None => Duration(self.pause.0 / 2 + self.prng.below(self.pause.0.max(1))),
         }
     }
 
-    fn operation(
-        &self,
-        now: Instant,
-        intent: &Intent,
-        context: &Context,
-        number: crate::history::Number,
-    ) -> Operation {
+    fn operation(&self, now: Instant, intent: &Intent, context: &Context, number: Number) -> Operation {
         let [own_read, own_write, _] = self.quorums;
         let or = |asked: u8, own: u8| if asked > 0 { asked } else { own };
         let call = match intent {
             Intent::Get { read, latest, .. } => Call::Get { read: or(*read, own_read), latest: *latest },
-            Intent::Write { key, payload, replaced, write, time_to_live } => {
+            Intent::Write { key, payload, replaced, write, time_to_live, .. } => {
                 let sent = match replaced {
                     Replaced::Everything => Sent::Overwrite,
                     _ => Sent::Context(context.opened.clone()),
@@ -288,9 +282,11 @@ impl Client {
             call,
             outcome: Outcome::Unknown,
             fallbacks: 0,
+            zones: if let Intent::Write { zones, .. } = intent { *zones } else { 0 },
             at_least: if intent.is_write() { VersionVector::new() } else { context.opened.clone() },
             receipt: None,
             attempts: 0,
+            setback: None,
             after_faults: self.script.is_some(),
         }
     }

@@ -1,16 +1,18 @@
 //! Each request that a shard takes from a client ends in exactly one answer, by its deadline.
 //!
 //! The core promises it in these words, and clients can't hold it to them: one that hears nothing blames the network,
-//! and one that hears twice has long asked something else. So it is looked at where answers leave.
+//! and one that hears twice has long asked something else. So it is looked at where answers leave. The answer to a batch has
+//! one to each of its items.
 
 use std::collections::BTreeMap;
 
 use ringmain::shard::Machine;
 use ringmain::time::{Duration, Instant};
 use ringmain_schema::frame::Header;
-use ringmain_schema::message::{Get, Put};
+use ringmain_schema::message::{Get, Multi, Put};
 use ringmain_schema::{Frame, Kind};
 
+use super::carry::whole_frame;
 use super::{At, World};
 use crate::checkers::{Promise, Violation};
 use crate::network::{End, Side};
@@ -25,10 +27,12 @@ pub(super) struct Unanswered {
     all: BTreeMap<(Side, u64), Request>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Request {
     taken: Instant,
     due: Instant,
+    /// The ids of a batch's items, in their order.
+    items: Option<Vec<u64>>,
 }
 
 impl Unanswered {
@@ -44,13 +48,10 @@ impl World {
         if !matches!(self.network.end(side.other()), End::Client(_)) {
             return;
         }
-        let budget_us = match frame.header.kind {
-            Kind::GET => Get::parse(frame).map(|get| get.budget_us),
-            Kind::PUT | Kind::DELETE => Put::parse(frame).map(|put| put.budget_us),
-            _ => return,
-        };
-        let budget = Duration::from_micros(budget_us.expect("clients write whole requests").into());
-        let request = Request { taken: self.now, due: self.now + budget + GRACE };
+        let Some(budget_us) = budget_us_of(frame) else { return };
+        let budget = Duration::from_micros(budget_us.into());
+        let items = is_batch(frame).then(|| items_of(frame));
+        let request = Request { taken: self.now, due: self.now + budget + GRACE, items };
         self.unanswered.all.insert((side, frame.header.request_id), request);
     }
 
@@ -75,6 +76,11 @@ impl World {
                 "answered a request that it didn't owe an answer",
             );
         };
+        if let (Some(asked), Some(Kind::MULTI_DONE)) = (&request.items, kind)
+            && whole_frame(bytes).is_none_or(|frame| items_of(&frame) != *asked)
+        {
+            self.answered_wrongly(at, header.request_id, "answered other items than it was asked");
+        }
         // Who stood still could not know the time.
         if self.now > request.due && self.nodes[at.node].resumed < request.taken {
             self.answered_wrongly(at, header.request_id, "answered long after the deadline");
@@ -98,6 +104,37 @@ impl World {
     fn answered_wrongly(&mut self, at: At, id: u64, what: &str) {
         let sentence = format!("shard {} of node {} {what}: request {id}", at.shard, at.node);
         self.violation.get_or_insert(one_answer(sentence));
+    }
+}
+
+fn is_batch(frame: &Frame<'_>) -> bool {
+    matches!(frame.header.kind, Kind::MULTI_GET | Kind::MULTI_PUT)
+}
+
+/// The ids of a batch's items, or of the answers to them, in their order. A batch that can't be read has none.
+fn items_of(frame: &Frame<'_>) -> Vec<u64> {
+    let multi = Multi::parse(frame).ok();
+    let mut ids: Vec<u64> = multi.iter().flat_map(Multi::items).map(|item| item.header.request_id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// How long a request may take: a batch as long as the slowest of its items, and not longer than is given to it
+/// as a whole.
+fn budget_us_of(frame: &Frame<'_>) -> Option<u32> {
+    const WHOLE: &str = "clients write whole requests";
+    match frame.header.kind {
+        Kind::GET => Some(Get::parse(frame).expect(WHOLE).budget_us),
+        Kind::PUT | Kind::DELETE => Some(Put::parse(frame).expect(WHOLE).budget_us),
+        Kind::MULTI_GET | Kind::MULTI_PUT => {
+            let multi = Multi::parse(frame).expect(WHOLE);
+            let longest = multi.items().filter_map(|item| budget_us_of(&item)).max().filter(|most| *most > 0);
+            let whole = Some(multi.budget_us).filter(|whole| *whole > 0);
+            longest.into_iter().chain(whole).min()
+        }
+        // It is answered in the same turn.
+        Kind::TOPOLOGY => Some(0),
+        _ => None,
     }
 }
 

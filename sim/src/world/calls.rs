@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ringmain::causality::ContextKey;
+use ringmain::id::ClusterId;
 use ringmain::time::Instant;
 
 use super::{Event, World};
@@ -15,6 +16,10 @@ impl World {
 
     pub(crate) fn plan_event(&mut self, at: Instant, event: Event) {
         self.heap.plan(at, event);
+    }
+
+    pub(crate) const fn cluster(&self) -> ClusterId {
+        self.cluster
     }
 
     pub(crate) const fn context_key(&self) -> &ContextKey {

@@ -126,7 +126,11 @@ impl World {
             nodes,
             clients: Vec::new(),
             cluster,
-            context_key: ContextKey::from_cluster(cluster),
+            context_key: if plan.has_secret {
+                ContextKey::from_secret(plan.secret())
+            } else {
+                ContextKey::from_cluster(cluster)
+            },
             removed: BTreeSet::new(),
             destroyed: BTreeMap::new(),
             frontier: BTreeMap::new(),
@@ -148,6 +152,10 @@ impl World {
         (0..world.nodes.len()).filter(|node| Some(*node) != second).for_each(|node| world.start(node));
         for number in 0..world.plan.clients {
             let client = Client::at_work(number, &world.plan, world.prng.split());
+            world.add_client(client, Instant(0) + Duration::from_secs(3));
+        }
+        if let Some(number) = world.plan.intruder() {
+            let client = Client::intruder(number, &world.plan, world.prng.split());
             world.add_client(client, Instant(0) + Duration::from_secs(3));
         }
         for (place, (_, at, _)) in world.plan.deeds.iter().enumerate() {

@@ -58,7 +58,7 @@ pub struct Node {
     pub full_until: Instant,
     /// One log a shard.
     pub logs: Vec<ShardLog<Meddler>>,
-    /// It is of another cluster.
+    /// It is of another cluster, or doesn't know this one's secret.
     pub is_stranger: bool,
     /// It finds the cluster by seeds, and holds nothing until the operator lets it join.
     pub is_guest: bool,
@@ -207,16 +207,17 @@ impl World {
 
     fn membership(&self, node: usize, remembered: Option<&Gossip>) -> Membership<Meddler> {
         let Node { name, host, shards, is_stranger, is_guest, life, .. } = &self.nodes[node];
+        let rack = self.plan.rack(node).filter(|_| !is_stranger);
         let place = Place {
             host: host.clone(),
             ordinary_port: ORDINARY_PORT,
             shard_ports: (0..*shards).map(|shard| FIRST_PORT + shard).collect(),
             weight: ringmain::ring::WEIGHT_ORDINARY,
             data_center: "".into(),
-            rack: "".into(),
+            rack: rack.map_or_else(String::new, |rack| format!("r{rack}")).into(),
         };
         let founders = self.founders(node);
-        let cluster = if *is_stranger {
+        let cluster = if *is_stranger && !self.plan.has_secret {
             cluster_id("another", NAMES[..self.plan.nodes].iter().copied())
         } else {
             self.cluster
@@ -238,6 +239,8 @@ impl World {
         let mut options = ShardOptions::single("simulated");
         (options.shard, options.shards) = (ShardId(shard), self.nodes[node].shards);
         (options.read, options.write) = (self.plan.read, self.plan.write);
+        let is_stranger = self.nodes[node].is_stranger;
+        options.secret = if is_stranger { self.plan.guess() } else { self.plan.secret() }.into();
         options.durable = self.plan.durable;
         options.budget_max = BUDGET_MAX;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);

@@ -106,6 +106,7 @@ impl World {
             opinions: &opinions,
             members: &members,
             removed: &removed,
+            intruder: self.plan.intruder(),
             destroyed: &destroyed,
             doubled: &doubled,
             copied: &copied,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain::causality::{Actor, VersionVector};
 use ringmain::id::PartitionId;
+use ringmain::membership::View;
 use ringmain::shard::Record;
 use ringmain_schema::peer::Replicate;
 
@@ -87,7 +88,8 @@ impl Stable {
 }
 
 impl World {
-    /// P1: what is acknowledged at W is on stable storage on W nodes, but for copies that were destroyed since.
+    /// P1: what is acknowledged at W is on stable storage on W nodes, and in as many zones as were asked for, but for copies
+    /// that were destroyed since.
     pub(super) fn check_stable(&mut self, number: Number) {
         let operation = self.history.get(number);
         let Some(write) = operation.acknowledged() else { return };
@@ -99,11 +101,21 @@ impl World {
         let mut nodes: BTreeSet<usize> = here.map(|node| self.node_of(node)).collect();
         let holders = nodes.len();
         nodes.extend(self.destroyed_of(number));
-        if nodes.len() < usize::from(write) {
-            let sentence = format!(
-                "#{} was acknowledged with W = {write} while {holders} nodes had it on stable storage",
-                number.0
-            );
+        let zones = operation.zones;
+        // A machine that takes another's place counts in that one's rack, wherever it stands; who has heard of it knows.
+        let span = |view: &View| {
+            nodes.iter().map(|&node| view.zone(self.id_of(node))).collect::<BTreeSet<_>>().len()
+        };
+        let spanned = self.views().map(|view| span(view)).max().unwrap_or(0);
+        let missed = if nodes.len() < usize::from(write) {
+            Some(format!("W = {write} while {holders} nodes had it on stable storage"))
+        } else if zones > 1 && spanned < usize::from(zones) {
+            Some(format!("{zones} zones while it was on stable storage in {spanned}"))
+        } else {
+            None
+        };
+        if let Some(missed) = missed {
+            let sentence = format!("#{} was acknowledged with {missed}", number.0);
             let (promise, operations) = (Promise::Durability, vec![number]);
             self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
         }

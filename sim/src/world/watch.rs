@@ -65,7 +65,10 @@ impl World {
                 .filter(|_| self.owns(minted.node, key))
                 .is_some_and(|state| {
                     state.versions().iter().any(|version| {
-                        version.dot != dot && operation_of(version.operation, None) != Some(minted.operation)
+                        // Of a batch, what the same turn has minted since is not logged yet.
+                        version.dot != dot
+                            && self.dots.get(key, version.dot).is_some()
+                            && operation_of(version.operation, None) != Some(minted.operation)
                     })
                 })
                 .then_some((Promise::ConcurrentSiblings, "was to replace all there was, and did not")),
@@ -182,7 +185,7 @@ impl World {
     /// Writes of which this node holds a copy, and whose W the promise speaks of: those that may still be
     /// acknowledged, and those that no other acknowledged write has replaced.
     fn held_at(&self, node: usize, seen: &[Seen]) -> Vec<Number> {
-        let pending = self.clients.iter().filter_map(crate::clients::Client::pending_write);
+        let pending = self.clients.iter().flat_map(crate::clients::Client::pending_writes);
         let frontier = self.frontier.values().flatten().copied();
         let is_held = |number: &Number| {
             let key = self.history.get(*number).key;

@@ -40,7 +40,7 @@ pub(super) struct Cluster {
     founders: usize,
     shards_each: u16,
     /// What each shard appended, in all its lives.
-    logs: BTreeMap<At, Vec<Vec<u8>>>,
+    pub(super) logs: BTreeMap<At, Vec<Vec<u8>>>,
     options: fn(&mut ShardOptions),
     /// Data centre and rack of each node.
     places: Vec<(String, String)>,

@@ -1,10 +1,12 @@
 //! Two processes under one name. P13: a cloned identity is fenced.
 
 use ringmain_schema::frame::Header;
-use ringmain_schema::message::{ErrorCode, Put};
+use ringmain_schema::message::{ErrorCode, Hello, PeerHello, Put, Role};
+use ringmain_schema::peer::ReplicateWriter;
 use ringmain_schema::{Encoder, Frame, Kind};
 
 use super::cluster::{Cluster, get, put};
+use super::stories::feed;
 use crate::id::ConnectionId;
 use crate::shard::{Input, Machine, Output, Piece, ShardOptions};
 use crate::time::Duration;
@@ -226,4 +228,68 @@ fn a_fenced_shard_passes_no_acknowledgement_of_a_sibling_on() {
     let sequence = cluster.pending[&(0, 1)];
     cluster.handle((0, 1), Input::Appended { sequence });
     assert_eq!(cluster.answer(client).code(), Some(ErrorCode::MaybeApplied));
+}
+
+/// The simulator's seed 34 of base 0: a process lost the last record that its disk was given, so it began anew at the
+/// incarnation that it had had before, and served by the word of a node that was behind. Others knew another life at that
+/// incarnation and refused what it sent: what it had acknowledged was on it alone.
+#[test]
+fn a_process_at_the_incarnation_of_another_counts_until_gossip_tells_the_two_apart() {
+    let mut cluster = Cluster::with_options(3, 1, durable);
+    let view = cluster.shards[&(1, 0)].view().clone();
+    let node = cluster.shards[&(0, 0)].view().me;
+    let known = view.member(node).unwrap().oneself.clone();
+    cluster.kill(0);
+    cluster.run(Duration::from_secs(1));
+    let incarnation = known.incarnation.0;
+    for (connection, incarnation, counts) in
+        [(8_000_001, incarnation, true), (8_000_002, incarnation + 1, true), (8_000_003, incarnation - 1, false)]
+    {
+        let peer = PeerHello {
+            node: node.0,
+            incarnation,
+            life: known.life + 1000,
+            shards: 1,
+            target_node: view.me.0,
+            ..PeerHello::default()
+        };
+        let hello = Hello {
+            protocol_min: 1,
+            protocol_max: 1,
+            role: Role::Peer,
+            cluster: view.cluster.0,
+            secret: b"",
+            software: "",
+            peer,
+        };
+        let mut out = Output::default();
+        let opened = Input::Opened { connection: ConnectionId(connection), dial: None };
+        cluster.shards.get_mut(&(1, 0)).unwrap().handle(cluster.now, opened, &mut out);
+        let mut bytes = Vec::new();
+        hello.encode(&mut Encoder::default(), 0, &mut bytes);
+        feed(&mut cluster, (1, 0), connection, &bytes);
+
+        let state = ReplicateWriter {
+            key: b"k",
+            state: Default::default(),
+            ring: view.ring.hash(),
+            partition_epoch: 0,
+            repair: false,
+            replaced: &[],
+            hint_for: 0,
+            exchange: false,
+        };
+        bytes.clear();
+        state.encode(&mut Encoder::default(), 5, &mut bytes);
+        let out = feed(&mut cluster, (1, 0), connection, &bytes);
+        let answers = out.deliveries.iter().filter(|delivery| delivery.answers && delivery.to.0 == connection);
+        let kinds: Vec<Kind> = answers
+            .map(|delivery| match &delivery.piece {
+                Piece::Copied(range) => Header::read(&out.bytes[range.clone()]).unwrap().unwrap().kind,
+                Piece::Shared(bytes) => Header::read(bytes).unwrap().unwrap().kind,
+            })
+            .collect();
+        let expected = if counts { Kind::REPLICATED } else { Kind::ERROR };
+        assert_eq!(kinds, [expected], "at incarnation {incarnation}");
+    }
 }

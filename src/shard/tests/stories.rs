@@ -8,7 +8,9 @@ use super::cluster::{Answer, Cluster, get, put};
 use crate::causality::{Actor, ContextKey, VersionVector};
 use crate::id::ConnectionId;
 use crate::membership::Health;
+use crate::shard::Record;
 use crate::shard::io::{Input, Machine, Output};
+use crate::storage::log::Range;
 use crate::time::Duration;
 
 pub(super) fn feed(cluster: &mut Cluster, at: (usize, u16), connection: u64, bytes: &[u8]) -> Output {
@@ -399,4 +401,59 @@ fn a_retry_after_a_restart_does_not_bring_back_what_was_replaced() {
         assert!(matches!(cluster.put(client, first), Answer::Stored { .. }), "node {node}");
         assert_eq!(cluster.get(client, Get { read: 3, ..get(b"k") }).values(), [b"new"], "node {node}");
     }
+}
+
+/// The simulator's seed 21000000319: of two nodes the one with the lesser id calls. It had restarted without its disk, and
+/// knew nothing of a member that had joined since; that one waited for its call for ever, and each of them did without the
+/// other.
+#[test]
+fn a_node_that_waits_in_vain_to_be_called_calls() {
+    let mut cluster = Cluster::new(2, 1);
+    let id = |node: usize| cluster.shards[&(node, 0)].view.me;
+    let (lesser, greater) = if id(0) < id(1) { (0, 1) } else { (1, 0) };
+    cluster.kill(lesser);
+    cluster.run(Duration::from_millis(10));
+    let began = cluster.now.monotonic;
+    let mut dials = Vec::new();
+    for _ in 0..800 {
+        cluster.now.monotonic = cluster.now.monotonic + Duration::from_millis(10);
+        let mut out = Output::default();
+        let now = cluster.now;
+        cluster.shards.get_mut(&(greater, 0)).unwrap().handle(now, Input::Tick, &mut out);
+        dials.extend(out.dials.iter().map(|dial| (now.monotonic.since(began), dial.host.to_string())));
+    }
+    let (after, host) = dials.first().expect("it calls");
+    assert_eq!(*host, format!("n{lesser}"));
+    assert!((Duration::from_secs(5)..Duration::from_secs(7)).contains(after), "{after:?}: not before it has waited");
+}
+
+/// The simulator's P10, 60 seeds of base 1: each compaction wrote the names of all replaced writes anew that the shard
+/// remembered, whatever the segment was. Logs of small segments filled with them, and took no write any more.
+#[test]
+fn a_compaction_writes_anew_only_the_names_that_its_own_records_would_teach() {
+    const WRITES: u64 = 300;
+    const RECORDS: u64 = 50;
+    let mut cluster = Cluster::with_options(1, 1, |options| options.durable = true);
+    let client = cluster.client((0, 0));
+    for sequence in 1..=WRITES {
+        let write = Put { overwrite: true, operation_client: 1, operation_sequence: sequence, ..put(b"k", b"v") };
+        assert!(matches!(cluster.put(client, write), Answer::Stored { .. }));
+    }
+    let records = |cluster: &Cluster| cluster.logs[&(0, 0)].len() as u64;
+    let written = records(&cluster);
+    let mut moved = 0;
+    for first in (1..=written).step_by(RECORDS as usize) {
+        let before = records(&cluster) as usize;
+        let range = Range { first, last: (first + RECORDS - 1).min(written) };
+        cluster.handle((0, 0), Input::Compact(range));
+        cluster.run(Duration::from_millis(500));
+        let names = cluster.logs[&(0, 0)][before..].iter().map(|record| match Record::parse(record).unwrap() {
+            Record::Key(names) if names.key.is_empty() => names.replaced().count() as u64,
+            _ => 0,
+        });
+        let names = names.sum::<u64>();
+        assert!(names <= RECORDS, "{range:?}: {names} names of {WRITES}");
+        moved += names;
+    }
+    assert_eq!(moved, WRITES - 1, "and none is forgotten");
 }

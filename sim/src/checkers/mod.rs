@@ -143,8 +143,10 @@ pub struct Evidence<'a> {
     pub removed: &'a [NodeId],
     /// A client that didn't know the cluster's secret.
     pub intruder: Option<u32>,
-    /// Copies of each write that were destroyed: wiped, or replaced by an older image.
+    /// Nodes whose copy of a write was destroyed at some time: wiped, or replaced by an older image.
     pub destroyed: &'a BTreeMap<Number, u8>,
+    /// Those of them that did not get it back since, from a log that had been put aside.
+    pub lost: &'a BTreeMap<Number, u8>,
     /// When two processes that serve had one name: from when the later one served until one of them was fenced or dead.
     pub doubled: &'a [(Instant, Instant)],
     /// When a process waited with a copy of the disk of another, which went on writing, and nobody told it of that.

@@ -44,7 +44,7 @@ fn promised<'a>(
     key: Key,
     reader: Number,
 ) -> impl Iterator<Item = (Number, &'a Operation)> {
-    let destroyed = evidence.destroyed;
+    let destroyed = evidence.lost;
     let invoked = evidence.history.get(reader).invoked;
     evidence.history.iter().filter(move |(number, operation)| {
         operation.key == key

@@ -23,7 +23,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         .collect();
     for (number, operation) in evidence.history.iter() {
         let Some(write) = operation.acknowledged() else { continue };
-        let destroyed = evidence.destroyed.get(&number).copied().unwrap_or(0);
+        let destroyed = evidence.lost.get(&number).copied().unwrap_or(0);
         let (graph, found) = (&graphs[&operation.key], &found[&operation.key]);
         if destroyed >= write {
             continue;

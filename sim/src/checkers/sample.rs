@@ -95,6 +95,7 @@ impl Sample {
             removed: &self.removed,
             intruder: self.intruder,
             destroyed: &self.destroyed,
+            lost: &self.destroyed,
             doubled: &self.doubled,
             copied: &self.copied,
             roots: &self.roots,

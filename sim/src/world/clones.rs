@@ -110,12 +110,11 @@ impl World {
         if self.fenced.is_empty() {
             return;
         }
-        let numbers: Vec<Number> = self.destroyed.keys().copied().collect();
+        let of_node = self.destroyed.iter().filter(|(_, nodes)| nodes.contains(&node));
+        let numbers: Vec<Number> = of_node.map(|(number, _)| *number).collect();
         for number in numbers {
-            if self.has_stable(node, number)
-                && let Some(nodes) = self.destroyed.get_mut(&number)
-            {
-                nodes.remove(&node);
+            if self.has_stable(node, number) {
+                self.returned.entry(number).or_default().insert(node);
             }
         }
     }

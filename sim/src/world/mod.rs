@@ -76,6 +76,8 @@ pub struct World {
     removed: BTreeSet<NodeId>,
     /// Nodes whose copies of a write were destroyed. Two processes under one name are one node.
     destroyed: BTreeMap<Number, BTreeSet<usize>>,
+    /// Those of them that have their copies again, from the log of a process that had been fenced.
+    returned: BTreeMap<Number, BTreeSet<usize>>,
     /// By key: acknowledged writes that no other acknowledged write has replaced.
     frontier: BTreeMap<Key, Vec<Number>>,
     /// Acknowledged deletes that have not settled yet.
@@ -133,6 +135,7 @@ impl World {
             },
             removed: BTreeSet::new(),
             destroyed: BTreeMap::new(),
+            returned: BTreeMap::new(),
             frontier: BTreeMap::new(),
             unsettled: Vec::new(),
             settled: Vec::new(),

@@ -1,6 +1,6 @@
 //! The end of a run: faults stop, the cluster comes to rest, and somebody looks at what is left.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use ringmain::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::process::COMPARE_EVERY;
 use super::{Event, World};
 use crate::checkers::{self, Evidence, Violation};
 use crate::clients::{Client, Intent};
-use crate::history::Key;
+use crate::history::{Key, Number};
 
 /// After the faults the cluster is given so long until it must serve again: a link that was lost in one direction is
 /// given up after ten seconds, and called anew after two.
@@ -96,6 +96,12 @@ impl World {
         let (settled, replicas) = (self.settled(), self.plan.replicas());
         let doubled = self.doubled.until(self.now);
         let destroyed = self.destroyed.iter().map(|(number, nodes)| (*number, nodes.len() as u8)).collect();
+        let none = BTreeSet::new();
+        let lost = |(number, nodes): (&Number, &BTreeSet<usize>)| {
+            let returned = self.returned.get(number).unwrap_or(&none);
+            (*number, nodes.difference(returned).count() as u8)
+        };
+        let lost = self.destroyed.iter().map(lost).collect();
         let copied = self.copied.until(self.now);
         let roots = self.roots(&primaries);
         let evidence = Evidence {
@@ -108,6 +114,7 @@ impl World {
             removed: &removed,
             intruder: self.plan.intruder(),
             destroyed: &destroyed,
+            lost: &lost,
             doubled: &doubled,
             copied: &copied,
             roots: &roots,

@@ -225,6 +225,7 @@ impl World {
             let node = self.node_of(node);
             for number in lost {
                 self.destroyed.entry(number).or_default().insert(node);
+                self.returned.entry(number).and_modify(|nodes| _ = nodes.remove(&node));
             }
         }
     }

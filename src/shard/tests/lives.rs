@@ -242,9 +242,11 @@ fn a_process_at_the_incarnation_of_another_counts_until_gossip_tells_the_two_apa
     cluster.kill(0);
     cluster.run(Duration::from_secs(1));
     let incarnation = known.incarnation.0;
-    for (connection, incarnation, counts) in
-        [(8_000_001, incarnation, true), (8_000_002, incarnation + 1, true), (8_000_003, incarnation - 1, false)]
-    {
+    for (connection, incarnation, counts) in [
+        (8_000_001, incarnation, true),
+        (8_000_002, incarnation + 1, true),
+        (8_000_003, incarnation - 1, false),
+    ] {
         let peer = PeerHello {
             node: node.0,
             incarnation,
@@ -282,7 +284,8 @@ fn a_process_at_the_incarnation_of_another_counts_until_gossip_tells_the_two_apa
         bytes.clear();
         state.encode(&mut Encoder::default(), 5, &mut bytes);
         let out = feed(&mut cluster, (1, 0), connection, &bytes);
-        let answers = out.deliveries.iter().filter(|delivery| delivery.answers && delivery.to.0 == connection);
+        let answers =
+            out.deliveries.iter().filter(|delivery| delivery.answers && delivery.to.0 == connection);
         let kinds: Vec<Kind> = answers
             .map(|delivery| match &delivery.piece {
                 Piece::Copied(range) => Header::read(&out.bytes[range.clone()]).unwrap().unwrap().kind,

@@ -424,7 +424,10 @@ fn a_node_that_waits_in_vain_to_be_called_calls() {
     }
     let (after, host) = dials.first().expect("it calls");
     assert_eq!(*host, format!("n{lesser}"));
-    assert!((Duration::from_secs(5)..Duration::from_secs(7)).contains(after), "{after:?}: not before it has waited");
+    assert!(
+        (Duration::from_secs(5)..Duration::from_secs(7)).contains(after),
+        "{after:?}: not before it has waited"
+    );
 }
 
 /// The simulator's P10, 60 seeds of base 1: each compaction wrote the names of all replaced writes anew that the shard
@@ -436,7 +439,8 @@ fn a_compaction_writes_anew_only_the_names_that_its_own_records_would_teach() {
     let mut cluster = Cluster::with_options(1, 1, |options| options.durable = true);
     let client = cluster.client((0, 0));
     for sequence in 1..=WRITES {
-        let write = Put { overwrite: true, operation_client: 1, operation_sequence: sequence, ..put(b"k", b"v") };
+        let write =
+            Put { overwrite: true, operation_client: 1, operation_sequence: sequence, ..put(b"k", b"v") };
         assert!(matches!(cluster.put(client, write), Answer::Stored { .. }));
     }
     let records = |cluster: &Cluster| cluster.logs[&(0, 0)].len() as u64;
@@ -447,10 +451,11 @@ fn a_compaction_writes_anew_only_the_names_that_its_own_records_would_teach() {
         let range = Range { first, last: (first + RECORDS - 1).min(written) };
         cluster.handle((0, 0), Input::Compact(range));
         cluster.run(Duration::from_millis(500));
-        let names = cluster.logs[&(0, 0)][before..].iter().map(|record| match Record::parse(record).unwrap() {
-            Record::Key(names) if names.key.is_empty() => names.replaced().count() as u64,
-            _ => 0,
-        });
+        let names =
+            cluster.logs[&(0, 0)][before..].iter().map(|record| match Record::parse(record).unwrap() {
+                Record::Key(names) if names.key.is_empty() => names.replaced().count() as u64,
+                _ => 0,
+            });
         let names = names.sum::<u64>();
         assert!(names <= RECORDS, "{range:?}: {names} names of {WRITES}");
         moved += names;

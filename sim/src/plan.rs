@@ -179,9 +179,7 @@ impl Plan {
         let is_cut = cut.without.contains(&Fault::Waits);
         let mut apart = Prng::from_seed(!seed);
         plan.waits = apart.chance(0.5) && !is_cut;
-        // Where members change, racks wait for the simulator's seed 30000000000068 (P9) to be understood.
-        let may_stand_apart = plan.nodes >= 3 && plan.spares == 0;
-        if apart.chance(0.3) && may_stand_apart && !cut.without.contains(&Fault::Racks) {
+        if apart.chance(0.3) && plan.nodes >= 3 && !cut.without.contains(&Fault::Racks) {
             plan.racks = 2 + apart.below(2) as u8;
         }
         plan.has_secret = apart.chance(0.15) && !cut.without.contains(&Fault::Secret);

@@ -55,6 +55,8 @@ struct UnderWay {
     waits: Waits,
     /// The request ids that the other has not answered, while an answer is waited for.
     owed: BTreeSet<u64>,
+    /// What was asked for and is not here yet.
+    pulls: Pulls,
     purpose: Purpose,
     /// Since when the other has refused what it was asked, and how long it is let alone if it refuses once more.
     refused_since: Option<Instant>,
@@ -70,6 +72,26 @@ pub(super) enum Purpose {
     Stream(Vec<PartitionId>),
     /// To give these up if the other, in this life of its and over one connection, holds all that is here.
     Departure { partitions: Vec<PartitionId>, heir: Incarnation, over: ConnectionId },
+}
+
+/// States that were asked for. That they have been sent says nothing: they may be lost, or come when this node can't take them,
+/// since its log is full.
+#[derive(Debug, Default)]
+struct Pulls {
+    /// Those that are not here, by their tokens.
+    missing: BTreeSet<u64>,
+    /// The other has sent the first so many that it was asked for.
+    sent: Option<usize>,
+}
+
+impl Pulls {
+    fn of(step: &Step) -> Self {
+        let missing = match step {
+            Step::Pull(_, tokens) => tokens.iter().copied().collect(),
+            _ => BTreeSet::new(),
+        };
+        Self { missing, sent: None }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +117,14 @@ impl UnderWay {
             Purpose::Departure { over, .. } => Some(over),
             Purpose::Round | Purpose::Stream(_) => None,
         }
+    }
+
+    /// All that the other has sent of what it was asked for is here: how much that is.
+    fn arrived(&self) -> Option<usize> {
+        let sent = self.pulls.sent?;
+        let Step::Pull(_, tokens) = self.exchange.step() else { return Some(sent) };
+        let mut sent_tokens = tokens.iter().take(sent);
+        sent_tokens.all(|token| !self.pulls.missing.contains(token)).then_some(sent)
     }
 
     /// All is compared, and it is asked whether that is on stable storage.
@@ -202,7 +232,8 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let waits = Waits::Pause(now.monotonic);
         let (refused_since, back_off, owed) = (None, ASK_AGAIN_AFTER, BTreeSet::new());
-        let under_way = UnderWay { with, exchange, waits, owed, purpose, refused_since, back_off };
+        let pulls = Pulls::default();
+        let under_way = UnderWay { with, exchange, waits, owed, pulls, purpose, refused_since, back_off };
         self.exchanges.under_way = Some(under_way);
         self.take_step(now, out);
     }
@@ -242,12 +273,14 @@ impl<F: Failpoints> Shard<F> {
         else {
             return self.abandon(now);
         };
+        let pulls = Pulls::of(&step);
         let id = self.exchanges.next_id();
         let before = out.bytes.len();
         let asked = self.ask(connection, step, id, is_departure, out);
         let (Asked::Question { tokens, .. } | Asked::Nothing { tokens }) = asked;
         self.pace.spent(claimant, out.bytes.len() - before, tokens);
         let Some(under_way) = &mut self.exchanges.under_way else { return };
+        under_way.pulls = pulls;
         under_way.waits = match asked {
             Asked::Question { tokens, ids } => {
                 under_way.owed = (0..ids).map(|before| id - before).collect();
@@ -342,7 +375,11 @@ impl<F: Failpoints> Shard<F> {
                 fits
             }
             Kind::KEYS => self.on_keys(&Keys::parse(frame)?),
-            Kind::PULLED => under_way.exchange.on_pulled(Pulled::parse(frame)?.tokens as usize),
+            Kind::PULLED => {
+                under_way.pulls.sent = Some(Pulled::parse(frame)?.tokens as usize);
+                let Some(arrived) = under_way.arrived() else { return Ok(()) };
+                under_way.exchange.on_pulled(arrived)
+            }
             _ => Err(Unexpected),
         };
         fits.map_err(|Unexpected| {
@@ -350,6 +387,20 @@ impl<F: Failpoints> Shard<F> {
         })?;
         self.go_on(now);
         Ok(())
+    }
+
+    /// A state came from there for anti-entropy's sake, and is held here.
+    pub(super) fn on_state_held(&mut self, now: Now, from: LinkId, token: u64) {
+        let Some(under_way) = self.exchanges.under_way.as_mut().filter(|under_way| under_way.with == from)
+        else {
+            return;
+        };
+        if under_way.pulls.missing.remove(&token)
+            && let Some(arrived) = under_way.arrived()
+            && under_way.exchange.on_pulled(arrived).is_ok()
+        {
+            self.go_on(now);
+        }
     }
 
     fn on_keys(&mut self, keys: &Keys<'_>) -> Result<(), Unexpected> {

@@ -77,7 +77,10 @@ impl<F: Failpoints> Shard<F> {
                 } else {
                     self.pace.on_foreground();
                 }
-                self.on_replicate(connection, request_id, &replicate, out);
+                let is_held = self.on_replicate(connection, request_id, &replicate, out);
+                if is_held && replicate.exchange {
+                    self.on_state_held(now, link, self.place(replicate.key).token);
+                }
             }
             Kind::READ_STATE => {
                 self.pace.on_foreground();
@@ -155,30 +158,32 @@ impl<F: Failpoints> Shard<F> {
         self.counters.replicated_in
     }
 
-    /// Merge what a coordinator sent, and say so when it is durable.
+    /// Merge what a coordinator sent, and say so when it is durable. False if it was refused, or is kept for another.
     fn on_replicate(
         &mut self,
         connection: ConnectionId,
         request_id: u64,
         replicate: &Replicate<'_>,
         out: &mut Output,
-    ) {
+    ) -> bool {
         let place = self.place(replicate.key);
         if replicate.hint_for != 0 && replicate.hint_for != self.view.me.0 {
-            return self.on_hint(connection, request_id, place, replicate, out);
+            self.on_hint(connection, request_id, place, replicate, out);
+            return false;
         }
         if !self.holds(place) {
-            return self.refuse_peer(connection, request_id, out);
+            self.refuse_peer(connection, request_id, out);
+            return false;
         }
         if let Some(message) = self.log_refusal() {
             let error = ErrorAnswer::new(ErrorCode::Unavailable, message);
             let encoder = &mut self.encoder;
-            return out.deliver(connection, true, |bytes| {
-                error.encode(encoder, request_id, Flags::NONE, bytes);
-            });
+            out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));
+            return false;
         }
         let Ok(state) = state_from_wire(&replicate.state) else {
-            return self.refuse_peer(connection, request_id, out);
+            self.refuse_peer(connection, request_id, out);
+            return false;
         };
         self.counters.replicated_in += 1;
         // A repair may have brought the state before its write did: then the names are news by themselves.
@@ -199,6 +204,7 @@ impl<F: Failpoints> Shard<F> {
             let sequence = self.replica.appended(place);
             self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
         }
+        true
     }
 
     pub(super) fn send_replicated(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {

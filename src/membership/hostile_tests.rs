@@ -53,6 +53,7 @@ fn record(of: &Membership, name: &str) -> MemberRecord {
         life: 0,
         succeeds: 0,
         bound: None,
+        beginning: 0,
     }
 }
 

@@ -55,6 +55,9 @@ pub struct Oneself {
     pub works: Works,
     /// A bit for each partition that it owns and isn't complete for; empty if there is none.
     pub lacking: Arc<[u64]>,
+    /// Another one, and greater, each time that it has lost its records (docs/adr/0013); 0 of a version that doesn't reap,
+    /// and until it is known.
+    pub beginning: u64,
 }
 
 impl Oneself {
@@ -229,6 +232,7 @@ impl Member {
             life: self.oneself.life,
             succeeds: self.oneself.succeeds,
             bound: None,
+            beginning: self.oneself.beginning,
         }
     }
 
@@ -236,7 +240,8 @@ impl Member {
     pub fn from_record(record: &MemberRecord) -> Option<Self> {
         let settled = record.settled.as_ref();
         let settled_version = settled.map_or(0, |settled| settled.version);
-        let counters = [record.incarnation, record.heartbeat, record.intent_version, settled_version];
+        let counters =
+            [record.incarnation, record.heartbeat, record.intent_version, settled_version, record.beginning];
         let none = String::new();
         let [center, rack] = settled.map_or([&none; 2], |settled| [&settled.data_center, &settled.rack]);
         let texts = [&record.name, &record.host, &record.data_center, &record.rack, center, rack];
@@ -277,6 +282,7 @@ impl Member {
                 serving: record.serving,
                 works: Works { ring: record.ring, change: record.change, step },
                 lacking: record.lacking.as_slice().into(),
+                beginning: record.beginning,
             },
             intent,
             intent_version: record.intent_version,
@@ -359,6 +365,7 @@ pub(super) mod tests {
                 serving: true,
                 works: Works { ring: 1, change: 2, step: Step::Whole },
                 lacking: [5].into(),
+                beginning: 3,
             },
             intent: Intent::Member,
             intent_version: 1,

@@ -109,6 +109,7 @@ fn gossip_with_impossible_counters_is_ignored() {
         life: 0,
         succeeds: 0,
         bound: None,
+        beginning: 0,
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();

@@ -51,11 +51,13 @@ pub enum Fault {
     Return,
     /// Inputs wait for shards that have much to do.
     Waits,
+    /// What was deleted is forgotten.
+    Reaping,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 22] = [
+    pub const ALL: [(Self, &str); 23] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -78,6 +80,7 @@ impl Fault {
         (Self::Clone, "clone"),
         (Self::Return, "return"),
         (Self::Waits, "waits"),
+        (Self::Reaping, "reaping"),
     ];
 }
 

@@ -107,7 +107,9 @@ impl World {
 
     /// What this process had when it was fenced, or died beside another, is there again, from its log.
     pub(super) fn count_back(&mut self, node: usize) {
-        if self.fenced.is_empty() {
+        let was_fenced = self.fenced.iter().any(|(fenced, _)| *fenced == node);
+        // A machine that was removed is not the node again, whatever it brings.
+        if !was_fenced || self.nodes[node].is_gone {
             return;
         }
         let of_node = self.destroyed.iter().filter(|(_, nodes)| nodes.contains(&node));

@@ -135,6 +135,17 @@ mod tests {
     }
 
     #[test]
+    fn a_root_follows_its_copies() {
+        let mut sample = two_puts();
+        sample.copy(1, &[(1, 1), (2, 1)], &[(2, 1)]);
+        sample.roots.insert((KEY, 1), [7, 7]);
+        assert_eq!(differs(&sample), None);
+        sample.roots.insert((KEY, 2), [7, 8]);
+        let (_, sentence) = differs(&sample).unwrap();
+        assert!(sentence.starts_with("node 2 keeps a hash tree"), "{sentence}");
+    }
+
+    #[test]
     fn equal_copies_have_converged() {
         let mut sample = two_puts();
         sample.copy(1, &[(1, 1), (2, 1)], &[(2, 1)]);

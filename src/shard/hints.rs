@@ -227,13 +227,17 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Who must hold what is kept for `target`: the target while it owns the partition, else all who do. A member that was
-    /// removed takes nothing any more.
+    /// removed takes nothing any more. While the ring changes, the owners to be may have streamed from the target before it
+    /// is handed this: then it comes to them too, to all of them if the target is to own the partition no more.
     fn heirs(&self, target: NodeId, partition: PartitionId) -> Nodes {
         let is_here =
             |node: &NodeId| self.view.member(*node).is_some_and(|member| member.intent != Intent::Removed);
         let owners = self.owners(partition);
         if owners.contains(target) && is_here(&target) {
-            Nodes::from_slice(&[target])
+            let stays = owners.successors.contains(&target);
+            let lacks_it = |node: &&NodeId| !stays || !owners.primaries.contains(node);
+            let to_be = owners.successors.iter().filter(lacks_it).filter(|node| is_here(node)).copied();
+            std::iter::once(target).chain(to_be.filter(|node| *node != target)).collect()
         } else if self.failpoints.planted(Bug::HintsDrainedBeforeMove) {
             Nodes::new()
         } else {

@@ -72,7 +72,8 @@ impl<F: Failpoints> Shard<F> {
         if may {
             let before = out.bytes.len();
             let keys = if partition < self.view.ring.partitions().count() {
-                let keys = self.append_partition_anew(PartitionId(partition), range, out);
+                let mut keys = self.append_epoch_anew(PartitionId(partition), range, out);
+                keys += self.append_partition_anew(PartitionId(partition), range, out);
                 done += u32::from(keys < STEP_KEYS);
                 keys
             } else {
@@ -124,6 +125,7 @@ impl<F: Failpoints> Shard<F> {
         if range.contains(self.appends.members) {
             self.append_members(out);
         }
+        self.append_beginnings_anew(range, out);
         // All in one turn: their records are the next, and no other comes between.
         let names = self.replica.move_replaced(self.next_append(), NAMES_PER_RECORD, range);
         let names: Vec<WireOperation> =

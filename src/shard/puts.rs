@@ -167,7 +167,7 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: state_writer(state),
             ring: self.view.ring.hash(),
-            partition_epoch: 0,
+            partition_epoch: self.epochs.number(place.partition),
             repair: false,
             replaced,
             hint_for: hint_for.map_or(0, |target| target.0),

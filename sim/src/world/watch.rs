@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use ringmain::causality::{Actor, Dot, Siblings};
-use ringmain::id::{OperationId, PartitionId};
+use ringmain::id::OperationId;
 use ringmain::membership::View;
 use ringmain::shard::Record;
 use ringmain::time::{Duration, WallTime};
 use ringmain_schema::peer::Replicate;
-use ringmain_schema::{Kind, token};
+use ringmain_schema::{Frame, Kind, token};
 
 use super::carry::whole_frame;
-use super::departures::partition_of;
+use super::departures::{partition_of, partition_of_name};
 use super::{At, Event, World};
-use crate::checkers::{Copy, Opinion, Promise, Settled, Violation};
+use crate::checkers::{Copy, Opinion, Promise, Reaped, Settled, Violation};
 use crate::deeds::DiskFate;
 use crate::dots::{Clash, Minted, operation_of};
 use crate::history::{Call, Key, Number, Outcome, Sent};
@@ -40,6 +40,65 @@ impl World {
             let logged = self.dots.mint(key, mint.dot, minted);
             self.check_clash(logged);
         }
+    }
+
+    /// Enter what the core has just forgotten.
+    pub(super) fn log_reaped(&mut self) {
+        for (key, state) in self.meddler.take_reaped() {
+            let Some(key) = key_of(&key) else { continue };
+            let stood = state.versions().iter().map(|version| version.dot).collect();
+            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+        }
+        for (key, state) in self.meddler.take_pruned() {
+            let Some(key) = key_of(&key) else { continue };
+            let stood = Vec::new();
+            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+        }
+    }
+
+    /// Was this write forgotten, with what had replaced it?
+    pub(super) fn was_reaped(&self, key: Key, dots: &[Dot]) -> bool {
+        let mut reaped = self.reaped.iter().filter(|reaped| reaped.key == key);
+        reaped.any(|reaped| dots.iter().any(|dot| reaped.seen.covers(*dot)))
+    }
+
+    /// The epochs of each key's partition at its primaries.
+    pub(super) fn epochs(&self, primaries: &BTreeMap<Key, Vec<usize>>) -> BTreeMap<Key, Vec<(usize, u64)>> {
+        let of = |key: Key, node: usize| {
+            let partition = partition_of(key);
+            let shard = usize::from(token::shard_of(partition.0, self.nodes[node].shards));
+            let shard = self.nodes[node].all_running().get(shard);
+            (node, shard.map_or(0, |running| running.shard.partition_epoch(partition)))
+        };
+        primaries
+            .iter()
+            .map(|(key, nodes)| (*key, nodes.iter().map(|node| of(*key, *node)).collect()))
+            .collect()
+    }
+
+    /// P13: a copy of another epoch than the receiver's was taken.
+    pub(super) fn check_epoch(&mut self, at: At, frame: &Frame<'_>, before: Option<u64>, was_taken: bool) {
+        let (Some(before), true) = (before, was_taken) else { return };
+        let Ok(replicate) = Replicate::parse(frame) else { return };
+        if replicate.partition_epoch != before {
+            let sentence = format!(
+                "node {} took a copy of partition epoch {}, and was in epoch {before}",
+                at.node, replicate.partition_epoch
+            );
+            let promise = Promise::Membership;
+            let key = key_of(replicate.key);
+            self.violation.get_or_insert(Violation { promise, key, sentence, operations: Vec::new() });
+        }
+    }
+
+    /// The epoch in which a shard takes the copy that it is about to be sent.
+    pub(super) fn epoch_for(&mut self, at: At, frame: &Frame<'_>) -> Option<u64> {
+        if frame.header.kind != Kind::REPLICATE {
+            return None;
+        }
+        let replicate = Replicate::parse(frame).ok()?;
+        let partition = partition_of_name(replicate.key);
+        Some(self.nodes[at.node].running(at.shard).shard.partition_epoch(partition))
     }
 
     /// A write replaces exactly what its client had seen (P1, P4) or, if it overwrites, all that its coordinator had.
@@ -158,7 +217,13 @@ impl World {
         let known = keys.map(|key| (key, self.known_at(node, key)));
         known
             .filter(|(_, known)| !known.is_empty())
-            .map(|(key, known)| (key, known.clock().to_vec()))
+            .map(|(key, known)| {
+                // A copy that has forgotten whom it replaced has replaced it all the same.
+                let mut seen = known.context();
+                let pruned = self.reaped.iter().filter(|pruned| pruned.key == key && pruned.stood.is_empty());
+                pruned.for_each(|pruned| seen.merge(&pruned.seen));
+                (key, seen.iter().collect())
+            })
             .collect()
     }
 
@@ -177,8 +242,7 @@ impl World {
         let token = token::token(&name);
         self.nodes[node].all_running().iter().find_map(|running| {
             let index = running.shard.replica().index();
-            let partition = PartitionId(token::partition(token, super::process::PARTITIONS));
-            index.find(partition, token, &name).map(|entry| &entry.state)
+            index.find(partition_of_name(&name), token, &name).map(|entry| &entry.state)
         })
     }
 
@@ -256,6 +320,10 @@ impl World {
         }
         let key = self.history.get(delete).key;
         let dots = self.dots.of_operation(delete);
+        // What was forgotten must not come back from anywhere.
+        if self.was_reaped(key, dots) {
+            return true;
+        }
         let covers = |state: &Siblings<bytes::Bytes>| dots.iter().any(|dot| is_covered(state.clock(), *dot));
         let holds = |node: usize| self.state_at(node, key).is_some_and(covers);
         let owners = self.owners_of(key);

@@ -126,6 +126,7 @@ fn asks(first: &'static [&'static [Ask]], second: &'static [&'static [Ask]]) -> 
         wipes: 0,
         hints: 0,
         reaps: 0,
+        overs: 0,
         mistake: None,
     }
 }
@@ -237,6 +238,12 @@ fn a_key_is_put_again_while_its_tombstone_is_reaped() {
 fn a_tombstone_is_reaped_while_hints_are_kept() {
     let scope = Scope { hints: 1, ..deleted_and_put_again() };
     check(scope, &[rare::HINT_REFUSED, rare::REAP_WAITS, rare::FALLBACK_COUNTED]);
+}
+
+#[test]
+fn a_round_is_given_up() {
+    let scope = Scope { reaps: 2, overs: 1, ..deleted_and_put_again() };
+    check(scope, &[rare::SECOND_ROUND, rare::STILL_BOUND]);
 }
 
 #[test]

@@ -169,6 +169,12 @@ impl Network {
         LATENCY + Duration(self.prng.below(LATENCY.0))
     }
 
+    /// This side hangs up: when does the other hear of it? Not before what was sent in order.
+    pub fn hang_up(&mut self, now: Instant, from: Side) -> Instant {
+        let at = now + self.latency();
+        at.max(self.wires[from.wire].not_before[1 - from.side])
+    }
+
     /// A frame leaves this side: when does it arrive at the other?
     pub fn send(&mut self, now: Instant, from: Side, kind: Kind) -> Arrivals {
         let (mine, theirs) = (self.end(from), self.end(from.other()));
@@ -277,6 +283,19 @@ mod tests {
         network.faults.loss = 0.0;
         let after = (0..100).flat_map(|_| network.send(Instant(1), side, Kind::GOSSIP)).flatten().min();
         assert!(after.unwrap() >= hello);
+    }
+
+    /// A shard that was called in place of another says where that one is, and hangs up: whoever had called heard the second
+    /// first, and never found it.
+    #[test]
+    fn whoever_hangs_up_is_heard_out() {
+        let mut network = Network::new(NetworkFaults::default(), Prng::from_seed(1));
+        let [a, b] = ends();
+        for at in (0..1000).map(Instant) {
+            let side = network.connect(a, b, at);
+            let welcome = network.send(at, side.other(), Kind::WELCOME)[0].unwrap();
+            assert!(network.hang_up(at, side.other()) >= welcome);
+        }
     }
 
     #[test]

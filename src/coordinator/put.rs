@@ -138,9 +138,13 @@ impl PutQuorum {
     }
 
     /// Durable acknowledgements so far, of distinct nodes. An owner and who stands in for it count as one: a fallback
-    /// drops what it kept as soon as the owner has it.
+    /// drops what it kept as soon as the owner has it. While the ring changes, who owns the key by one set may stand in for
+    /// an owner of the other, by which readers go: it counts as what it is for either.
     pub fn acks(&self) -> Basis {
-        basis(&self.held(Sets::BOTH, Replica::is_durable))
+        let all = basis(&self.held(Sets::BOTH, Replica::is_durable));
+        let of_set = |set| basis(&self.held(set, Replica::is_durable)).fallbacks;
+        let fallbacks = of_set(Sets::PRIMARIES).max(of_set(Sets::SUCCESSORS)).max(all.fallbacks);
+        Basis { primaries: all.nodes - fallbacks, fallbacks, nodes: all.nodes }
     }
 
     /// W, of the set that needs more.
@@ -417,7 +421,26 @@ mod tests {
         put.on_durable(NodeId(4));
         assert_eq!(put.verdict(), PutVerdict::Pending, "the hint and the copy are on one node");
         put.on_durable(NodeId(3));
-        assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(3)));
+        let basis = Basis { primaries: 2, fallbacks: 1, nodes: 3 };
+        assert_eq!(put.verdict(), PutVerdict::Enough(basis), "a copy for one set, a hint for the other");
+    }
+
+    /// P9: a read of the owners that don't own the key any more soon missed a write that none of them but one had failed to
+    /// take, though the writer was told that no fallback had stood in.
+    #[test]
+    fn an_owner_to_be_that_stands_in_for_one_who_goes_is_told_as_a_fallback() {
+        let mut put = put(3, &[2, 3]);
+        put.on_failure(NodeId(1));
+        put.add_fallback(NodeId(4), NodeId(1), 0);
+        assert_eq!(put.acks(), Basis::primaries(2), "told for itself alone");
+        let mut put = PutQuorum::new(3, &NODES);
+        [2, 3].into_iter().for_each(|node| put.on_durable(NodeId(node)));
+        put.on_failure(NodeId(1));
+        put.add_fallback(NodeId(4), NodeId(1), 0);
+        put.on_durable(NodeId(4));
+        assert!(put.regroup(MOVING, |_| 0));
+        put.on_durable(NodeId(4));
+        assert_eq!(put.verdict(), PutVerdict::Enough(Basis { primaries: 2, fallbacks: 1, nodes: 3 }));
     }
 
     #[test]

@@ -309,7 +309,7 @@ impl World {
     fn reset(&mut self, side: Side) {
         let (here, there) = (self.network.end(side), self.network.end(side.other()));
         if self.network.is_open(side.other()) && !self.network.is_blocked(here, there) {
-            let at = self.now + self.network.latency();
+            let at = self.network.hang_up(self.now, side);
             self.heap.plan(at, Event::Closed(side.other()));
         }
     }

@@ -236,12 +236,14 @@ impl Lost {
 /// What the records that were lost may have left at the sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// It can't say, and nothing there speaks against it.
-    Unknown,
+    /// The sender is bound by a round, and can't say whether a raise rests on them. This is the epoch as far as it knows.
+    Bound,
     /// No raise rests on them, nor will one: this is the epoch.
     Known,
-    /// One may: a round is under way.
+    /// The sender may be behind itself.
     InDoubt,
+    /// The sender has lost its own records too: it knows an epoch from what is left of them.
+    Lost,
 }
 
 /// The answer to `LOST`.
@@ -261,8 +263,9 @@ impl Met {
         let epochs = wire.epochs().into_iter().flat_map(|all| all.iter());
         let standings =
             wire.standings().into_iter().flat_map(|all| all.iter()).map(|standing| match standing {
-                0 => Standing::Unknown,
+                0 => Standing::Bound,
                 1 => Standing::Known,
+                3 => Standing::Lost,
                 _ => Standing::InDoubt,
             });
         let all = partitions.zip(epochs).zip(standings);
@@ -373,7 +376,12 @@ mod tests {
         let lost = Lost { beginning: 4, partitions: vec![1, 2] };
         let bytes = written(|encoder, out| lost.encode(encoder, 1, out));
         assert_eq!(Lost::parse(&frame(&bytes)), Ok(lost));
-        let all = [(1, 5, Standing::Unknown), (2, 6, Standing::Known), (3, 0, Standing::InDoubt)];
+        let all = [
+            (1, 5, Standing::Bound),
+            (2, 6, Standing::Known),
+            (3, 0, Standing::InDoubt),
+            (4, 7, Standing::Lost),
+        ];
         let met = Met { beginning: 4, partitions: all.to_vec() };
         let bytes = written(|encoder, out| met.encode(encoder, 1, out));
         assert_eq!(Met::parse(&frame(&bytes)), Ok(met));

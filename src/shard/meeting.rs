@@ -4,8 +4,9 @@
 //! records no longer knows what it said, so it acknowledges, mints and keeps nothing of a partition until it is sure
 //! that no raise rests on that: what it took in would be of an epoch that is over. Its records begin anew, and that has a
 //! number (its **beginning**). It is sure when a member that is bound by no round has noted the new one, since no round can end
-//! any more that rests on the one before; or, if all have lost their records or are bound by its own rounds alone, when all
-//! have noted it. A healthy cluster does that in two exchanges. Newcomers begin in the same way.
+//! any more that rests on the one before; or when all have noted it, however many have lost their records too or are bound:
+//! no proposer among them can raise a round that rests on the one before, and one that has says so. Then the epoch is the latest
+//! that anybody knows who has not lost its records; of what is left of lost records, if all have lost theirs. A healthy cluster does that in two exchanges. Newcomers begin in the same way.
 //!
 //! It takes no epoch of which it hasn't heard how it was raised: others may still be bound by that round, and it may be
 //! this node that they ask.
@@ -46,12 +47,21 @@ pub(super) struct Meeting {
     /// It waits for somebody, with this beginning.
     awaited_in: Option<u64>,
     /// What members have told that alone doesn't suffice: all of them together do.
-    told: BTreeMap<PartitionId, SmallVec<[(NodeId, u64); 4]>>,
+    told: BTreeMap<PartitionId, SmallVec<[Told; 4]>>,
     /// Who knows the epoch, and is asked how it was raised.
     knows: BTreeMap<PartitionId, (NodeId, u64)>,
     /// Partitions of a log of which not all others have told that their epoch is no later.
     unheard: BTreeSet<PartitionId>,
     next: Instant,
+}
+
+/// What a member has told of a partition's epoch.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    by: NodeId,
+    epoch: u64,
+    /// By what is left of its records.
+    has_lost: bool,
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -135,7 +145,7 @@ impl<F: Failpoints> Shard<F> {
         let mut asked: BTreeMap<LinkId, Vec<u32>> = BTreeMap::new();
         for partition in self.asked_about().collect::<Vec<_>>() {
             let told = self.epochs.meeting.told.get(&partition);
-            let has_told = |node: NodeId| told.is_some_and(|told| told.iter().any(|(told, _)| *told == node));
+            let has_told = |node: NodeId| told.is_some_and(|told| told.iter().any(|told| told.by == node));
             let suffices = self.is_met(partition) && !self.has_heard_all(partition);
             for node in self.others().into_iter().filter(|&node| !(suffices && has_told(node))) {
                 if let Some(link) = self.link_to(node, partition) {
@@ -145,7 +155,7 @@ impl<F: Failpoints> Shard<F> {
             if self.others().is_empty() {
                 match self.is_met(partition) {
                     true => self.on_no_later_epoch(partition, out),
-                    false => self.on_met_as_it_is(now, partition, self.epoch(partition), out),
+                    false => self.on_all_told(now, partition, out),
                 }
             }
         }
@@ -193,9 +203,8 @@ impl<F: Failpoints> Shard<F> {
         }
         let mine = lost.partitions.iter().map(|partition| PartitionId(*partition));
         let mine = mine.filter(|&partition| partition.0 < self.trees.partitions() && self.is_mine(partition));
-        let partitions = mine
-            .map(|partition| (partition.0, self.epoch(partition), self.standing(link.node, partition)))
-            .collect();
+        let partitions =
+            mine.map(|partition| (partition.0, self.epoch(partition), self.standing(partition))).collect();
         let met = Met { beginning: lost.beginning, partitions };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| met.encode(encoder, request_id, bytes));
@@ -210,16 +219,16 @@ impl<F: Failpoints> Shard<F> {
         self.record_beginnings(out);
     }
 
-    /// What speaks against that no raise rests on what this node has lost?
-    fn standing(&self, node: NodeId, partition: PartitionId) -> Standing {
-        let bindings = self.epochs.bindings(partition);
-        let is_bound = bindings.iter().any(|bound| bound.proposer() != node.0);
-        if is_bound || (self.is_met(partition) && !self.has_the_last_word(partition)) {
+    /// What can this shard say to one who has lost its records? Who is bound may be so by a round that rests on them.
+    fn standing(&self, partition: PartitionId) -> Standing {
+        if !self.is_met(partition) {
+            Standing::Lost
+        } else if !self.has_the_last_word(partition) {
             Standing::InDoubt
-        } else if bindings.is_empty() && self.is_met(partition) {
+        } else if self.epochs.bindings(partition).is_empty() {
             Standing::Known
         } else {
-            Standing::Unknown
+            Standing::Bound
         }
     }
 
@@ -241,12 +250,14 @@ impl<F: Failpoints> Shard<F> {
             if !is_ours || epoch > EPOCH_MAX {
                 continue;
             }
+            let has_lost = standing == Standing::Lost;
+            let told = Told { by: from, epoch, has_lost };
             if self.is_met(partition) {
-                self.on_told_epoch(from, partition, epoch, &others, out);
+                self.on_told_epoch(told, partition, &others, out);
                 continue;
             }
-            let told = self.epochs.meeting.told.entry(partition).or_default();
-            told.retain(|(node, _)| *node != from);
+            let all_told = self.epochs.meeting.told.entry(partition).or_default();
+            all_told.retain(|told| told.by != from);
             match standing {
                 Standing::Known if epoch == 0 => {
                     let never = Epoch { partition: partition.0, ..Epoch::default() };
@@ -257,12 +268,10 @@ impl<F: Failpoints> Shard<F> {
                     self.ask_how(from, partition, epoch, out);
                 }
                 Standing::InDoubt => {}
-                Standing::Unknown => {
-                    told.push((from, epoch));
-                    let have_all = others.iter().all(|node| told.iter().any(|(told, _)| told == node));
-                    let latest = told.iter().map(|(_, epoch)| *epoch).max().unwrap_or(0);
-                    if have_all {
-                        self.on_met_as_it_is(now, partition, latest, out);
+                Standing::Bound | Standing::Lost => {
+                    all_told.push(told);
+                    if have_all_told(&others, all_told) {
+                        self.on_all_told(now, partition, out);
                     }
                 }
             }
@@ -271,27 +280,20 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Somebody has told its epoch to a shard that starts from a log, or is bound by a round of a node that is gone for good.
-    fn on_told_epoch(
-        &mut self,
-        from: NodeId,
-        partition: PartitionId,
-        epoch: u64,
-        others: &[NodeId],
-        out: &mut Output,
-    ) {
+    fn on_told_epoch(&mut self, told: Told, partition: PartitionId, others: &[NodeId], out: &mut Output) {
         // Nobody listens any more to a process that this one has taken over from.
         let is_starting = !self.has_heard_all(partition) && self.view.has_met_all;
         if !is_starting && !self.is_bound_by_removed(partition) {
             return;
         }
-        let mine = self.epoch(partition);
-        if epoch > mine {
-            return self.ask_how(from, partition, epoch, out);
+        // Whoever has lost its records takes its epoch from this one, and not the other way round.
+        if told.epoch > self.epoch(partition) && !told.has_lost {
+            return self.ask_how(told.by, partition, told.epoch, out);
         }
-        let told = self.epochs.meeting.told.entry(partition).or_default();
-        told.retain(|(node, _)| *node != from);
-        told.push((from, epoch));
-        if others.iter().all(|node| told.iter().any(|(told, _)| told == node)) {
+        let all_told = self.epochs.meeting.told.entry(partition).or_default();
+        all_told.retain(|before| before.by != told.by);
+        all_told.push(told);
+        if have_all_told(others, all_told) {
             self.on_no_later_epoch(partition, out);
         }
     }
@@ -348,17 +350,37 @@ impl<F: Failpoints> Shard<F> {
         if is_old {
             let met: Vec<PartitionId> =
                 self.unmet().filter(|&partition| self.link_to(link.node, partition) == Some(link)).collect();
-            met.into_iter().for_each(|partition| self.on_met_as_it_is(now, partition, 0, out));
+            for partition in met {
+                self.on_met_in(now, partition, self.epoch(partition), false, out);
+            }
             self.look_whom_to_meet();
         }
     }
 
-    /// No raise rests on what was lost, and nobody knows more than the latest of all epochs, which may be this shard's own.
-    fn on_met_as_it_is(&mut self, now: Now, partition: PartitionId, epoch: u64, out: &mut Output) {
-        let known = self.epochs.known(partition).filter(|known| known.epoch.epoch >= epoch);
+    /// All have noted this node's beginning, so no raise rests on what was lost. The epoch is the latest by records that were
+    /// kept; if all have lost some, the latest by what is left of them, which may be this shard's own.
+    fn on_all_told(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
+        let told = self.epochs.meeting.told.remove(&partition).unwrap_or_default();
+        let kept = || told.iter().filter(|told| !told.has_lost);
+        let left = || told.iter().map(|told| told.epoch).max().unwrap_or(0).max(self.epoch(partition));
+        let epoch = kept().map(|told| told.epoch).max().unwrap_or_else(left);
+        let is_elsewhere = kept().any(|told| self.may_be_streamed_from(told.by, partition));
+        self.on_met_in(now, partition, epoch, is_elsewhere, out);
+    }
+
+    /// No raise rests on what was lost: this is the number of the epoch.
+    fn on_met_in(
+        &mut self,
+        now: Now,
+        partition: PartitionId,
+        epoch: u64,
+        is_elsewhere: bool,
+        out: &mut Output,
+    ) {
+        let known = self.epochs.known(partition).filter(|known| known.epoch.epoch == epoch);
         let told = known.map(|known| known.epoch.clone());
         let told = told.unwrap_or(Epoch { partition: partition.0, epoch, ..Epoch::default() });
-        self.on_met(now, &told, false, out);
+        self.on_met(now, &told, is_elsewhere, out);
     }
 
     /// No raise rests on what was lost: this is the epoch. An epoch of this shard's own that is later was never raised, as far
@@ -382,4 +404,8 @@ impl<F: Failpoints> Shard<F> {
             self.record_epoch(partition, out);
         }
     }
+}
+
+fn have_all_told(others: &[NodeId], told: &[Told]) -> bool {
+    others.iter().all(|node| told.iter().any(|told| told.by == *node))
 }

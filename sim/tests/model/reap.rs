@@ -25,7 +25,7 @@
 //! - **Who has lost its record is bound by what it doesn't remember.** Its beginning changes with that, and it takes nothing, keeps
 //!   nothing and acknowledges nothing until it was **met**: a member that is bound by nothing notes its new
 //!   beginning, without which no round can end that rests on the old one. Or all others note it, and each has lost
-//!   its record too or is bound by rounds of the one that comes back alone: those are over. If it took in anything before, the raise
+//!   its record too or is bound: no round that rests on the old one can be raised any more, or it was and somebody says so. If it took in anything before, the raise
 //!   that it knows nothing of would wipe what was counted (P1).
 //! - **Whoever is bound itself can't meet anybody** (P1): the round that binds it may be the one that rests on the one before.
 //!
@@ -347,12 +347,8 @@ impl World {
         let Envelope { to, from, .. } = envelope;
         let reaping = self.reaping_mut(to);
         reaping.beginnings[from] = beginning;
-        // What binds this one may rest on what was lost.
-        let is_in_doubt = reaping.bindings.iter().any(|(proposer, _)| usize::from(*proposer) != from);
+        // What binds this one may rest on what was lost: then it can't say more than that it has noted the beginning.
         let is_blind = scope.mistake == Some(Mistake::MeetsWhileBound);
-        if is_in_doubt && !is_blind {
-            return;
-        }
         let knows = !reaping.unmet && (reaping.bindings.is_empty() || is_blind);
         let raised = reaping.raised.clone();
         self.send(to, from, MEETING, Message::Met { beginning, knows, raised });

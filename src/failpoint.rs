@@ -169,8 +169,6 @@ pub enum Bug {
     OldReadRepairs,
     /// A node that lost its records acknowledges writes before anybody has noted that.
     AcknowledgesUnmet,
-    /// A raise is told before it is on stable storage, where its proposer may yet forget it.
-    RaiseToldTooEarly,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }

@@ -181,7 +181,7 @@ impl<F: Failpoints> Shard<F> {
     /// Can the last raise not be undone any more, by a crash of who has proposed it?
     pub(super) fn is_certain(&self, partition: PartitionId) -> bool {
         let certain_with = self.epochs.known(partition).map_or(0, |known| known.certain_with);
-        self.is_durable(certain_with) || self.failpoints.planted(Bug::RaiseToldTooEarly)
+        self.is_durable(certain_with)
     }
 
     /// Does this shard know how the epoch was raised, or that it never was? After it has lost its records it may know no more

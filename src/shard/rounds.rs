@@ -464,9 +464,6 @@ impl<F: Failpoints> Shard<F> {
         let known = self.epochs.known_mut(partition);
         known.certain_with = known.recorded;
         self.when_recorded(now, partition, Waiter::Raised { partition }, out);
-        if self.failpoints.planted(Bug::RaiseToldTooEarly) {
-            self.tell_raised(now, partition, out);
-        }
     }
 
     /// The raise can't be undone any more: all may hear of it. What they have refused in the meantime is sent again.

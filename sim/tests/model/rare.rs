@@ -37,7 +37,7 @@ pub(crate) const KEPT_BESIDE: &str = "one primary has reaped what another still 
 pub(crate) const DISAGREED: &str = "the epoch is raised and the key is kept";
 pub(crate) const PUT_AGAIN: &str = "a reaped key is put again, without its past";
 pub(crate) const OLD_LIFE: &str = "the copy of a node that lost its record is wiped by a raise";
-pub(crate) const UNMET: &str = "a primary doesn't answer who has lost its record, since it has confirmed";
+pub(crate) const UNMET: &str = "a member has lost its record while primaries are bound";
 pub(crate) const SECOND_DOT: &str = "a retry lands under a second dot";
 pub(crate) const TWINS_READ: &str = "twins are read";
 /// The limit that `src/causality/siblings.rs` tells of: a replica that learnt from a context, not from the

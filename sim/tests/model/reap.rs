@@ -345,6 +345,9 @@ impl World {
     /// It asks until it is met.
     fn on_lost(&mut self, scope: &Scope, envelope: Envelope, beginning: u8) {
         let Envelope { to, from, .. } = envelope;
+        // Nobody listens any more to the process that this one has taken over from, however late its words come.
+        let is_of_now = |kind: Kind| matches!(kind, Kind::Lost | Kind::Met);
+        self.network.retain(|sent, _| (sent.from, sent.to) != (from, to) || is_of_now(sent.kind));
         let reaping = self.reaping_mut(to);
         reaping.beginnings[from] = beginning;
         // What binds this one may rest on what was lost: then it can't say more than that it has noted the beginning.

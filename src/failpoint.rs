@@ -51,6 +51,10 @@ pub trait Failpoints: Clone + fmt::Debug {
     #[inline]
     fn pruned(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
 
+    /// A copy of an older epoch was wiped, with this state.
+    #[inline]
+    fn wiped(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
+
     /// How a node numbers the incarnation that counting gives this number: for [`Bug::GenerationByClock`].
     #[inline]
     fn generation(&self, counted: u64) -> u64 {

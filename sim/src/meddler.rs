@@ -25,6 +25,7 @@ struct Inside {
     given_up: RefCell<Vec<(Vec<u8>, VersionVector)>>,
     reaped: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
     pruned: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
+    wiped: RefCell<Vec<(Vec<u8>, VersionVector)>>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -61,6 +62,7 @@ impl Meddler {
             given_up: RefCell::default(),
             reaped: RefCell::default(),
             pruned: RefCell::default(),
+            wiped: RefCell::default(),
             wall: Cell::default(),
         }))
     }
@@ -93,6 +95,11 @@ impl Meddler {
     /// The same of keys of which only actors without a version were forgotten.
     pub fn take_pruned(&self) -> Vec<(Vec<u8>, Siblings<Bytes>)> {
         std::mem::take(&mut *self.0.pruned.borrow_mut())
+    }
+
+    /// Copies of an older epoch that were wiped since the last call, with what had been seen of each key.
+    pub fn take_wiped(&self) -> Vec<(Vec<u8>, VersionVector)> {
+        std::mem::take(&mut *self.0.wiped.borrow_mut())
     }
 
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
@@ -139,6 +146,10 @@ impl Failpoints for Meddler {
 
     fn pruned(&self, key: &[u8], state: &Siblings<Bytes>) {
         self.0.pruned.borrow_mut().push((key.to_vec(), state.clone()));
+    }
+
+    fn wiped(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.wiped.borrow_mut().push((key.to_vec(), state.context()));
     }
 
     fn generation(&self, counted: u64) -> u64 {

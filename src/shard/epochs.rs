@@ -323,6 +323,7 @@ impl<F: Failpoints> Shard<F> {
         if is_bound {
             told.pruned.iter().for_each(|(token, hash)| self.prune(partition, *token, *hash, out));
         }
+        wiped.iter().for_each(|entry| self.failpoints.wiped(&entry.key, &entry.state));
         let hints = self.drop_hints(partition, out);
         if !wiped.is_empty() || (!is_bound && hints > 0) {
             self.failpoints.reached(Rare::OlderCopyWiped);

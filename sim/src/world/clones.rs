@@ -7,6 +7,7 @@ use ringmain::id::NodeId;
 use ringmain::membership::Member;
 use ringmain::time::{Duration, Instant};
 
+use super::watch::key_of;
 use super::{At, Event, World};
 use crate::checkers::{Promise, Violation};
 use crate::disk::ShardLog;
@@ -102,6 +103,20 @@ impl World {
     fn count_gone(&mut self, node: usize) {
         if self.fenced.insert((node, self.nodes[node].life)) {
             self.count_destroyed(node);
+        }
+    }
+
+    /// Copies of an older epoch were wiped. That happens to who was never trusted with the epoch since it began, and has kept
+    /// nothing; to an older disk, and to one of two processes of a name: what they have taken in before they heard so is
+    /// lost (docs/adr/0013).
+    pub(super) fn count_wiped(&mut self, at: At) {
+        let is_one_of_two =
+            self.plan.clone.zip(self.plan.clone_at()).is_some_and(|(a, b)| [a, b].contains(&at.node));
+        let is_allowed = is_one_of_two || self.nodes[at.node].is_older;
+        for (name, seen) in self.meddler.take_wiped() {
+            if let Some(key) = key_of(&name).filter(|_| is_allowed) {
+                self.count_lost(at.node, key, |dot| seen.covers(dot));
+            }
         }
     }
 

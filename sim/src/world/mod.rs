@@ -355,6 +355,7 @@ impl World {
         self.log_minted(at);
         self.check_given_up(at);
         self.log_reaped();
+        self.count_wiped(at);
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;

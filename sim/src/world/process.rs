@@ -74,6 +74,8 @@ pub struct Node {
     pub(super) next_disk: DiskFate,
     /// Some sectors of its disk were wrong once. Each start finds them, until they are written to; and an image has them still.
     pub(super) is_damaged: bool,
+    /// Its disk is, or was, an older one: what was written to it since may be of an epoch that was over.
+    pub(super) is_older: bool,
     /// How its process is about to end.
     pub(super) ending: Option<Ending>,
     /// Its machine is restarting too.
@@ -123,6 +125,7 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
         images: Vec::new(),
         next_disk: DiskFate::Kept,
         is_damaged: false,
+        is_older: false,
         ending: None,
         reboots: false,
         running: Vec::new(),
@@ -364,7 +367,10 @@ impl World {
         let node = &mut self.nodes[node];
         match fate {
             DiskFate::Kept => {}
-            DiskFate::Wiped => node.logs.iter_mut().for_each(ShardLog::wipe),
+            DiskFate::Wiped => {
+                node.logs.iter_mut().for_each(ShardLog::wipe);
+                node.is_older = false;
+            }
             DiskFate::Damaged => {
                 let log = self.prng.below(node.logs.len() as u64) as usize;
                 node.logs[log].damage(&mut self.prng);
@@ -374,6 +380,7 @@ impl World {
                 // Any of them: that of the last start is of a life whose number the next one takes again, for all
                 // that the disk knows.
                 let drawn = self.prng.below(node.images.len() as u64) as usize;
+                node.is_older = true;
                 if let Some(images) = node.images.get(drawn) {
                     node.logs.iter_mut().zip(images).for_each(|(log, image)| log.restore(image));
                 }

@@ -1,6 +1,6 @@
 //! What the simulator knows and nobody inside does: every dot, every copy, and what was destroyed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain::causality::{Actor, Dot, Siblings};
 use ringmain::id::OperationId;
@@ -279,18 +279,18 @@ impl World {
     /// This node's copies are gone.
     pub(super) fn count_destroyed(&mut self, node: usize) {
         for (key, clock) in self.seen_at(node) {
-            let of_key = self.dots.of_key(key);
-            let mut lost: Vec<Number> = of_key
-                .filter(|(dot, _)| is_covered(&clock, *dot))
-                .map(|(_, minted)| minted.operation)
-                .collect();
-            lost.sort_unstable();
-            lost.dedup();
-            let node = self.node_of(node);
-            for number in lost {
-                self.destroyed.entry(number).or_default().insert(node);
-                self.returned.entry(number).and_modify(|nodes| _ = nodes.remove(&node));
-            }
+            self.count_lost(node, key, |dot| is_covered(&clock, dot));
+        }
+    }
+
+    /// What this node had of these versions of a key is gone.
+    pub(super) fn count_lost(&mut self, node: usize, key: Key, is_seen: impl Fn(Dot) -> bool) {
+        let seen = self.dots.of_key(key).filter(|(dot, _)| is_seen(*dot));
+        let lost: BTreeSet<Number> = seen.map(|(_, minted)| minted.operation).collect();
+        let node = self.node_of(node);
+        for number in lost {
+            self.destroyed.entry(number).or_default().insert(node);
+            self.returned.entry(number).and_modify(|nodes| _ = nodes.remove(&node));
         }
     }
 

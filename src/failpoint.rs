@@ -296,7 +296,7 @@ pub enum Rare {
     /// A round that was given up let go of who was bound by it.
     RoundLetGo,
     /// A round of a node that was removed let go of who was bound by it.
-    RoundOfRemovedEnded,
+    DeadRoundEnded,
     /// A read began again, since its partition's epoch was raised.
     ReadBeganAgain,
     /// A node that had lost its records was met.
@@ -356,7 +356,7 @@ impl Rare {
         Self::CaughtUp,
         Self::RoundGivenUp,
         Self::RoundLetGo,
-        Self::RoundOfRemovedEnded,
+        Self::DeadRoundEnded,
         Self::ReadBeganAgain,
         Self::NodeMet,
     ];

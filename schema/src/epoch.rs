@@ -1,12 +1,14 @@
 //! Views of the frames and records about partitions' epochs: how tombstones are reaped. All of them carry a checksum.
 
+use std::collections::BTreeMap;
+
 use flatbuffers::Vector;
 
 use crate::encode::Encoder;
 use crate::exchange::KeyHash;
 use crate::frame::{Flags, Frame, Kind};
 use crate::generated::peer as wire;
-use crate::limits::{MEMBERS_MAX, REAPED_KEYS_MAX, ROUNDS_BOUND_MAX, TREE_PARTITIONS_MAX};
+use crate::limits::{MEMBERS_MAX, REAPED_KEYS_MAX, ROUNDS_BOUND_MAX, WORDS_MAX};
 use crate::message::{Malformed, verified};
 
 pub use wire::{Beginning, Binding};
@@ -207,12 +209,12 @@ impl Round {
     }
 }
 
-/// The sender has lost its records: what do you know of these partitions?
+/// What do you know of these partitions? The sender has lost its records, or is bound by a round whose proposer has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lost {
-    /// Its new beginning.
+    /// The sender's beginning.
     pub beginning: u64,
-    /// At most [`TREE_PARTITIONS_MAX`].
+    /// At most [`WORDS_MAX`].
     pub partitions: Vec<u32>,
 }
 
@@ -221,7 +223,7 @@ impl Lost {
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::Lost<'_>>(frame, "Lost", 1)?;
         let partitions = wire.partitions().into_iter().flat_map(|all| all.iter());
-        Ok(Self { beginning: wire.beginning(), partitions: partitions.take(TREE_PARTITIONS_MAX).collect() })
+        Ok(Self { beginning: wire.beginning(), partitions: partitions.take(WORDS_MAX).collect() })
     }
 
     /// Append as a frame.
@@ -233,17 +235,20 @@ impl Lost {
     }
 }
 
-/// What the records that were lost may have left at the sender.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
-    /// The sender is bound by a round, and can't say whether a raise rests on them. This is the epoch as far as it knows.
-    Bound,
-    /// No raise rests on them, nor will one: this is the epoch.
-    Known,
-    /// The sender may be behind itself.
-    InDoubt,
-    /// The sender has lost its own records too: it knows an epoch from what is left of them.
-    Lost,
+/// What a member knows of the epoch of one partition.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Word {
+    /// By records that it has kept. If not, by what is left of those that it has lost.
+    pub trusted: bool,
+    /// The epoch.
+    pub epoch: u64,
+    /// The node that raised it; 0 if it never was raised.
+    pub proposer: u64,
+    /// In which of its rounds.
+    pub round: u64,
+    /// The rounds that bind the member: proposer, number, and whether the proposer has lost its records since or is gone for
+    /// good.
+    pub bound: Vec<(u64, u64, bool)>,
 }
 
 /// The answer to `LOST`.
@@ -251,39 +256,52 @@ pub enum Standing {
 pub struct Met {
     /// The beginning, as it was told; it is on stable storage here.
     pub beginning: u64,
-    /// Each partition with its epoch here.
-    pub partitions: Vec<(u32, u64, Standing)>,
+    /// Of each partition, in ascending order.
+    pub words: BTreeMap<u32, Word>,
 }
 
 impl Met {
     /// From a frame of kind `MET`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::Met<'_>>(frame, "Met", 1)?;
-        let partitions = wire.partitions().into_iter().flat_map(|all| all.iter()).take(TREE_PARTITIONS_MAX);
-        let epochs = wire.epochs().into_iter().flat_map(|all| all.iter());
-        let standings =
-            wire.standings().into_iter().flat_map(|all| all.iter()).map(|standing| match standing {
-                0 => Standing::Bound,
-                1 => Standing::Known,
-                3 => Standing::Lost,
-                _ => Standing::InDoubt,
+        let told = wire.words().into_iter().flat_map(|all| all.iter()).take(WORDS_MAX);
+        let word = |told: &wire::Word| Word {
+            trusted: told.trusted(),
+            epoch: told.epoch(),
+            proposer: told.proposer(),
+            round: told.round(),
+            bound: Vec::new(),
+        };
+        let mut words: BTreeMap<u32, Word> = told.map(|told| (told.partition(), word(told))).collect();
+        for bound in wire.bound().into_iter().flat_map(|all| all.iter()).take(WORDS_MAX * ROUNDS_BOUND_MAX) {
+            let word = words.get_mut(&bound.partition()).filter(|word| word.bound.len() < ROUNDS_BOUND_MAX);
+            word.into_iter().for_each(|word| {
+                word.bound.push((bound.proposer(), bound.round(), bound.dead()));
             });
-        let all = partitions.zip(epochs).zip(standings);
-        let partitions = all.map(|((partition, epoch), standing)| (partition, epoch, standing)).collect();
-        Ok(Self { beginning: wire.beginning(), partitions })
+        }
+        Ok(Self { beginning: wire.beginning(), words })
     }
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
         encoder.frame(out, Kind::MET, Flags::CHECKSUM, request_id, [], |builder| {
-            let partitions: Vec<u32> = self.partitions.iter().map(|(partition, ..)| *partition).collect();
-            let epochs: Vec<u64> = self.partitions.iter().map(|(_, epoch, _)| *epoch).collect();
-            let standings: Vec<u8> = self.partitions.iter().map(|(.., standing)| *standing as u8).collect();
+            let word = |(partition, word): (&u32, &Word)| {
+                wire::Word::new(*partition, word.trusted, word.epoch, word.proposer, word.round)
+            };
+            let words: Vec<wire::Word> = self.words.iter().map(word).collect();
+            let all = self
+                .words
+                .iter()
+                .flat_map(|(partition, word)| word.bound.iter().map(move |bound| (*partition, *bound)));
+            let bound: Vec<wire::WordBound> = all
+                .map(|(partition, (proposer, round, dead))| {
+                    wire::WordBound::new(partition, dead, proposer, round)
+                })
+                .collect();
             let arguments = wire::MetArgs {
                 beginning: self.beginning,
-                partitions: Some(builder.create_vector(&partitions)),
-                epochs: Some(builder.create_vector(&epochs)),
-                standings: Some(builder.create_vector(&standings)),
+                words: Some(builder.create_vector(&words)),
+                bound: (!bound.is_empty()).then(|| builder.create_vector(&bound)),
             };
             wire::Met::create(builder, &arguments)
         });
@@ -348,7 +366,7 @@ mod tests {
             round: 77,
             reaped: vec![(1, 2), (3, 4)],
             pruned: vec![(5, 6)],
-            bindings: vec![Binding::new(4, 78, true)],
+            bindings: vec![Binding::new(4, 78, 5, true)],
             met: 2,
             lost: true,
             wiped: true,
@@ -376,13 +394,9 @@ mod tests {
         let lost = Lost { beginning: 4, partitions: vec![1, 2] };
         let bytes = written(|encoder, out| lost.encode(encoder, 1, out));
         assert_eq!(Lost::parse(&frame(&bytes)), Ok(lost));
-        let all = [
-            (1, 5, Standing::Bound),
-            (2, 6, Standing::Known),
-            (3, 0, Standing::InDoubt),
-            (4, 7, Standing::Lost),
-        ];
-        let met = Met { beginning: 4, partitions: all.to_vec() };
+        let kept = Word { trusted: true, epoch: 5, proposer: 8, round: 9, bound: vec![] };
+        let lost = Word { bound: vec![(6, 7, true), (8, 9, false)], ..Word::default() };
+        let met = Met { beginning: 4, words: [(1, kept), (2, lost)].into() };
         let bytes = written(|encoder, out| met.encode(encoder, 1, out));
         assert_eq!(Met::parse(&frame(&bytes)), Ok(met));
         let beginnings = Beginnings(vec![(1, 2), (3, 4)]);

@@ -55,3 +55,5 @@ pub const REAPED_KEYS_MAX: usize = 128;
 
 /// Rounds by which a shard may be bound at once, of one partition.
 pub const ROUNDS_BOUND_MAX: usize = 4;
+/// Partitions of which a node is asked at once what it knows of their epochs.
+pub const WORDS_MAX: usize = 256;

@@ -457,11 +457,11 @@ impl<F: Failpoints> Membership<F> {
     }
 
     /// What a view is made of, but for heartbeats.
-    fn visible(&self) -> (Vec<Member>, Works, [bool; 3], Option<Trouble>) {
+    fn visible(&self) -> (Vec<Member>, Works, [bool; 2], Option<Trouble>) {
         let mut members: Vec<_> = self.members.values().cloned().collect();
         members.iter_mut().for_each(|member| member.oneself.heartbeat = 0);
         let is_known = self.layout.change().is_some_and(|change| change.is_known);
-        let flags = [is_known, self.layout.former().is_some(), self.has_met_all()];
+        let flags = [is_known, self.layout.former().is_some()];
         (members, self.layout.works(), flags, self.trouble())
     }
 
@@ -471,15 +471,7 @@ impl<F: Failpoints> Membership<F> {
         let (ring, change) = (self.layout.ring().clone(), self.layout.change());
         let former = self.layout.former().cloned();
         let view = View::new(self.cluster, self.me, members, ring);
-        let mut view = view.with_change(self.layout.works(), change, former).with_trouble(self.trouble());
-        view.has_met_all = self.has_met_all();
-        view
-    }
-
-    fn has_met_all(&self) -> bool {
-        let mut others =
-            self.members.values().filter(|member| member.node != self.me && !member.is_removed());
-        others.all(|member| self.known_by.contains(&member.node))
+        view.with_change(self.layout.works(), change, former).with_trouble(self.trouble())
     }
 }
 

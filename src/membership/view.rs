@@ -50,9 +50,6 @@ pub struct View {
     pub works: Works,
     /// Why this node doesn't serve, if it isn't just waiting for others.
     pub trouble: Option<Trouble>,
-    /// All members that are not removed have told this node what they know of it, since it started, and know this process
-    /// for it: it is none that came back from an older disk, and nobody listens to one that it has taken over from.
-    pub has_met_all: bool,
     /// A hash of what clients see: equal for equal topologies, and in no order. Never 0.
     pub epoch: u64,
     zones: Zones,
@@ -73,7 +70,6 @@ impl View {
             former: None,
             works: Works::default(),
             trouble: None,
-            has_met_all: false,
             epoch,
             zones,
         }

@@ -68,6 +68,11 @@ impl<F: Failpoints> Shard<F> {
         self.epochs.note();
     }
 
+    /// Is the last record about a partition's epoch on stable storage?
+    pub(super) fn is_recorded(&self, partition: PartitionId) -> bool {
+        self.is_durable(self.epochs.known(partition).map_or(0, |known| known.recorded))
+    }
+
     /// When the last record about a partition's epoch is on stable storage.
     pub(super) fn when_recorded(
         &mut self,

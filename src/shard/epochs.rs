@@ -184,12 +184,6 @@ impl<F: Failpoints> Shard<F> {
         self.is_durable(certain_with)
     }
 
-    /// Does this shard know how the epoch was raised, or that it never was? After it has lost its records it may know no more
-    /// than the number.
-    pub(super) fn knows_how(&self, partition: PartitionId) -> bool {
-        self.epochs.known(partition).is_none_or(|known| known.epoch.epoch == 0 || known.epoch.proposer != 0)
-    }
-
     /// Answer a question with how the epoch was raised; with a refusal, if that can still be undone or isn't known.
     pub(super) fn answer_epoch(
         &mut self,
@@ -198,7 +192,7 @@ impl<F: Failpoints> Shard<F> {
         partition: PartitionId,
         out: &mut Output,
     ) {
-        if !self.is_certain(partition) || !self.knows_how(partition) {
+        if !self.is_certain(partition) {
             return self.refuse_peer(connection, request_id, out);
         }
         let told = self.epoch_to_tell(partition);
@@ -213,7 +207,7 @@ impl<F: Failpoints> Shard<F> {
         partition: PartitionId,
         out: &mut Output,
     ) -> bool {
-        let may_tell = self.is_certain(partition) && self.knows_how(partition);
+        let may_tell = self.is_certain(partition);
         if may_tell {
             let told = self.epoch_to_tell(partition);
             let encoder = &mut self.encoder;
@@ -247,11 +241,12 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let partition = PartitionId(told.partition);
         let is_ours = told.partition < self.trees.partitions() && self.is_mine(partition);
-        // Nobody tells what it doesn't know itself.
+        // Nobody tells what it doesn't know itself, and no member is told by who is none.
         let is_whole = told.epoch == 0 || told.proposer != 0;
-        if is_ours && is_whole && told.epoch <= EPOCH_MAX {
+        let is_member = self.view.member(link.node).is_some();
+        if is_ours && is_whole && is_member && told.epoch <= EPOCH_MAX {
             if !self.is_met(partition) {
-                self.on_told_how(now, link.node, told, out);
+                self.on_told_how(now, told, out);
             } else if told.epoch > self.epoch(partition) {
                 self.follow(now, request_id, told, out);
             } else if told.epoch < self.epoch(partition) {
@@ -259,8 +254,6 @@ impl<F: Failpoints> Shard<F> {
                 if self.tell_epoch(connection, partition, out) {
                     self.send_again(now, request_id, link.node, out);
                 }
-            } else if !self.knows_how(partition) {
-                self.learn_how(told, out);
             }
         }
         self.on_not_handed_over(request_id);
@@ -280,21 +273,11 @@ impl<F: Failpoints> Shard<F> {
         self.raise(now, told, is_next && is_bound, out);
     }
 
-    /// Only the number of the epoch was known here.
-    fn learn_how(&mut self, told: &Epoch, out: &mut Output) {
-        let partition = PartitionId(told.partition);
-        let known = &mut self.epochs.known_mut(partition).epoch;
-        (known.proposer, known.round) = (told.proposer, told.round);
-        (known.reaped, known.pruned) = (told.reaped.clone(), told.pruned.clone());
-        self.record_epoch(partition, out);
-        self.look_whom_to_meet();
-    }
-
     /// The epoch is another from here on. Whoever is bound by the round that raised it forgets what all have confirmed,
     /// where it is still the same; a copy of anybody else is wiped.
     pub(super) fn raise(&mut self, now: Now, told: &Epoch, is_bound: bool, out: &mut Output) {
         let partition = PartitionId(told.partition);
-        let is_owner = self.view.owns(partition) || self.view.owned(partition);
+        let is_owner = self.view.owns(partition);
         self.replica.retire(partition);
         let (mut gone, mut wiped) = (Vec::new(), Vec::new());
         if is_bound {
@@ -395,8 +378,13 @@ impl<F: Failpoints> Shard<F> {
             self.epochs.all.iter().filter(|(_, known)| known.epoch.lost).map(|(at, _)| *at).collect();
         for partition in lost {
             let is_complete = self.view.is_complete_for(partition);
+            let is_owner = self.view.owns(partition);
             let known = self.epochs.known_mut(partition);
-            if !is_complete {
+            if !is_owner {
+                // Nobody streams it again to who doesn't own it.
+                known.epoch.lost = false;
+                self.record_epoch(partition, out);
+            } else if !is_complete {
                 known.is_loss_known = true;
             } else if known.is_loss_known {
                 known.epoch.lost = false;

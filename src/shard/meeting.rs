@@ -3,28 +3,23 @@
 //! A raise rests on what all members have said: that they confirm, or keep nothing of the epoch. One that loses its
 //! records no longer knows what it said, so it acknowledges, mints and keeps nothing of a partition until it is sure
 //! that no raise rests on that: what it took in would be of an epoch that is over. Its records begin anew, and that has a
-//! number (its **beginning**). It is sure when a member that is bound by no round has noted the new one, since no round can end
-//! any more that rests on the one before; or when all have noted it, however many have lost their records too or are bound:
-//! no proposer among them can raise a round that rests on the one before, and one that has says so. Then the epoch is the latest
-//! that anybody knows who has not lost its records; of what is left of lost records, if all have lost theirs. A healthy cluster does that in two exchanges. Newcomers begin in the same way.
+//! number (its **beginning**). It asks all others for their **word**: the epoch as each knows it, how that was raised, by
+//! which rounds it is bound, and whether it is to be trusted itself. Whoever answers has noted the new beginning for good, and
+//! is bound by no round any more that rests on the one before. What follows from the words is in [`decide`]; a healthy
+//! cluster does all this in two exchanges. Newcomers begin in the same way.
 //!
 //! It takes no epoch of which it hasn't heard how it was raised: others may still be bound by that round, and it may be
 //! this node that they ask.
 //!
-//! Whoever is bound by a round of a node that was removed asks in the same way. When all members work without that node, and
-//! all others have told that their epoch is no later, no raise of its can arrive any more, and its rounds are over.
-//!
-//! And so does whoever starts from a log: it may be a copy of a disk whose process ran on for a while, under the same name
-//! (docs/adr/0015). Until all others have told that their epoch is no later it says nothing of what it was bound to, nor that rounds
-//! of an earlier process are over.
+//! Whoever is bound by a round whose proposer has lost its records since, or is gone for good, asks in the same way: nobody
+//! is left to say how it ended. Its own word counts with the others'.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ringmain_schema::epoch::{Binding, Epoch, Lost, Met, Round, Standing};
-use ringmain_schema::limits::TREE_PARTITIONS_MAX;
+use ringmain_schema::epoch::{Binding, Epoch, Lost, Met, Round, Word};
+use ringmain_schema::limits::WORDS_MAX;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode};
 use ringmain_schema::{Frame, Kind};
-use smallvec::SmallVec;
 
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
@@ -36,7 +31,7 @@ use super::epochs::EPOCH_MAX;
 use super::io::Output;
 use super::links::LinkId;
 
-/// Whoever has not answered is asked again after this time.
+/// Whoever is asked is asked again after this time: its word may be another by then.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// A request id that no table gives out, and that no other question has.
 const ASKED: u64 = u32::MAX as u64 - 1;
@@ -46,22 +41,63 @@ const ASKED: u64 = u32::MAX as u64 - 1;
 pub(super) struct Meeting {
     /// It waits for somebody, with this beginning.
     awaited_in: Option<u64>,
-    /// What members have told that alone doesn't suffice: all of them together do.
-    told: BTreeMap<PartitionId, SmallVec<[Told; 4]>>,
-    /// Who knows the epoch, and is asked how it was raised.
-    knows: BTreeMap<PartitionId, (NodeId, u64)>,
-    /// Partitions of a log of which not all others have told that their epoch is no later.
-    unheard: BTreeSet<PartitionId>,
+    /// The last words of other members.
+    words: BTreeMap<PartitionId, BTreeMap<NodeId, Word>>,
+    /// What follows from these: an epoch, and how it was raised must still be told.
+    decided: BTreeMap<PartitionId, Raised>,
     next: Instant,
 }
 
-/// What a member has told of a partition's epoch.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    by: NodeId,
+/// An epoch by the round that raised it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+struct Raised {
     epoch: u64,
-    /// By what is left of its records.
-    has_lost: bool,
+    proposer: u64,
+    round: u64,
+}
+
+impl From<&Word> for Raised {
+    fn from(word: &Word) -> Self {
+        Self { epoch: word.epoch, proposer: word.proposer, round: word.round }
+    }
+}
+
+impl From<&Epoch> for Raised {
+    fn from(epoch: &Epoch) -> Self {
+        Self { epoch: epoch.epoch, proposer: epoch.proposer, round: epoch.round }
+    }
+}
+
+/// What the epoch is, by the words of members that have all noted the beginning of who asks; `are_all` if nobody's is missing.
+///
+/// - Who is trusted and bound by nothing would have to be bound by any raise beyond its epoch: its word suffices.
+/// - Else all must have spoken, and nobody who is trusted may be bound by a round whose proposer can still raise it. The epoch is
+///   the latest of those who are trusted; or the next one, if somebody who has lost its records still tells of a raise by whose
+///   round all of these are bound. A raise by another round is of a process that was taken over from: nobody follows it.
+/// - If all have lost their records, the latest of what is left of them.
+fn decide<'a>(words: impl Iterator<Item = &'a Word> + Clone, are_all: bool) -> Option<Raised> {
+    let trusted = words.clone().filter(|word| word.trusted);
+    if let Some(free) = trusted.clone().filter(|word| word.bound.is_empty()).map(Raised::from).max() {
+        return Some(free);
+    }
+    if !are_all {
+        return None;
+    }
+    let Some(latest) = trusted.clone().map(Raised::from).max() else { return words.map(Raised::from).max() };
+    let at_it = trusted.filter(|word| word.epoch == latest.epoch);
+    if at_it.clone().any(|word| word.bound.iter().any(|(.., is_dead)| !is_dead)) {
+        return None;
+    }
+    let is_followed = |raised: &Raised| {
+        let by_it = |word: &Word| {
+            word.bound
+                .iter()
+                .any(|&(proposer, round, _)| (proposer, round) == (raised.proposer, raised.round))
+        };
+        raised.epoch == latest.epoch + 1 && at_it.clone().all(by_it)
+    };
+    let next = words.filter(|word| !word.trusted).map(Raised::from).filter(is_followed).max();
+    Some(next.unwrap_or(latest))
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -75,62 +111,42 @@ impl<F: Failpoints> Shard<F> {
         all.filter(|&partition| self.is_mine(partition) && !self.is_met(partition))
     }
 
-    /// Is this shard bound by rounds of nodes that are gone for good, as all members know?
-    fn is_bound_by_removed(&self, partition: PartitionId) -> bool {
+    /// Has the proposer lost its records since this shard was bound, so that it will not raise that round any more, and can't
+    /// say whether it did? Or is it gone for good, as all members know? Then nobody listens to the process that had proposed.
+    fn is_dead(&self, bound: &Binding) -> bool {
+        let Some(proposer) = self.view.member(NodeId(bound.proposer())) else { return false };
         let is_known = self.view.change.as_ref().is_none_or(|change| change.is_known);
-        let mut bindings = self.epochs.bindings(partition).iter();
-        is_known && self.is_met(partition) && bindings.any(|bound| self.is_of_removed(bound))
+        let is_gone = is_known && proposer.is_removed();
+        is_gone || self.known_beginning(proposer) > bound.beginning()
     }
 
-    fn is_of_removed(&self, bound: &Binding) -> bool {
-        self.view.member(NodeId(bound.proposer())).is_some_and(Member::is_removed)
-    }
-
-    /// Before the first input: there is a log.
-    pub(super) fn doubt_epochs(&mut self) {
-        let mine = self.view.ring.partitions().iter().filter(|&partition| self.is_mine(partition));
-        self.epochs.meeting.unheard = mine.collect();
-        self.look_whom_to_meet();
-    }
-
-    /// Is what the log says of this partition's epoch the last word?
-    pub(super) fn has_heard_all(&self, partition: PartitionId) -> bool {
-        !self.epochs.meeting.unheard.contains(&partition)
+    /// A member's beginning, as gossip and it itself have told it.
+    pub(super) fn known_beginning(&self, member: &Member) -> u64 {
+        let noted = self.epochs.beginnings.get(&member.node).copied().unwrap_or(0);
+        member.oneself.beginning.max(noted)
     }
 
     /// Of which partitions it asks the others.
     fn asked_about(&self) -> impl Iterator<Item = PartitionId> + '_ {
-        let bound = self.epochs.bound().map(|(partition, _)| partition);
-        let left = bound
-            .filter(move |&partition| self.has_heard_all(partition) && self.is_bound_by_removed(partition));
-        let unheard = self.epochs.meeting.unheard.iter().copied();
-        let left = left.chain(unheard.filter(|&partition| self.view.has_met_all && self.is_met(partition)));
+        let is_bound_for_ever = |bindings: &[Binding]| bindings.iter().any(|bound| self.is_dead(bound));
+        let bound = self.epochs.bound().filter(move |(_, known)| is_bound_for_ever(&known.epoch.bindings));
+        let bound = bound.map(|(partition, _)| partition).filter(|&partition| self.is_met(partition));
         let has_lost = self.beginning() > BORN;
-        self.unmet().take_while(move |_| has_lost).chain(left)
-    }
-
-    /// Partitions of which no more is known than the number of the epoch.
-    fn unexplained(&self) -> impl Iterator<Item = PartitionId> + '_ {
-        let all = self.epochs.iter().map(|(partition, _)| partition);
-        all.filter(|&partition| self.is_met(partition) && !self.knows_how(partition))
+        self.unmet().take_while(move |_| has_lost).chain(bound)
     }
 
     /// A view was taken, or somebody was met.
     pub(super) fn look_whom_to_meet(&mut self) {
-        let waits = self.asked_about().next().is_some() || self.unexplained().next().is_some();
-        let awaited_in = waits.then_some(self.beginning());
-        let meeting = &mut self.epochs.meeting;
-        if meeting.awaited_in != awaited_in {
-            let unheard = std::mem::take(&mut meeting.unheard);
-            *meeting = Meeting { awaited_in, unheard, ..Meeting::default() };
+        let awaited_in = self.asked_about().next().map(|_| self.beginning());
+        if self.epochs.meeting.awaited_in != awaited_in {
+            self.epochs.meeting = Meeting { awaited_in, ..Meeting::default() };
         }
     }
 
-    /// A view was taken: who told its epoch before it knew of a removal has to tell it again.
+    /// A view was taken: what was told by another ring's members, or of other beginnings, has to be told again.
     pub(super) fn forget_what_was_told(&mut self) {
-        let mut told = std::mem::take(&mut self.epochs.meeting.told);
-        told.retain(|partition, _| !self.has_heard_all(*partition) || !self.is_met(*partition));
-        self.epochs.meeting.told = told;
+        self.epochs.meeting.words.clear();
+        self.epochs.meeting.decided.clear();
     }
 
     pub(super) fn tend_meeting(&mut self, now: Now, out: &mut Output) {
@@ -142,32 +158,25 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         self.epochs.meeting.next = now.monotonic + ASK_EVERY;
-        let mut asked: BTreeMap<LinkId, Vec<u32>> = BTreeMap::new();
-        for partition in self.asked_about().collect::<Vec<_>>() {
-            let told = self.epochs.meeting.told.get(&partition);
-            let has_told = |node: NodeId| told.is_some_and(|told| told.iter().any(|told| told.by == node));
-            let suffices = self.is_met(partition) && !self.has_heard_all(partition);
-            for node in self.others().into_iter().filter(|&node| !(suffices && has_told(node))) {
-                if let Some(link) = self.link_to(node, partition) {
-                    asked.entry(link).or_default().push(partition.0);
-                }
-            }
-            if self.others().is_empty() {
-                match self.is_met(partition) {
-                    true => self.on_no_later_epoch(partition, out),
-                    false => self.on_all_told(now, partition, out),
-                }
-            }
+        let asked: Vec<PartitionId> = self.asked_about().collect();
+        let others = self.others();
+        let mut questions: BTreeMap<LinkId, Vec<u32>> = BTreeMap::new();
+        for &partition in &asked {
+            let links = others.iter().filter_map(|&node| self.link_to(node, partition));
+            links.for_each(|link| questions.entry(link).or_default().push(partition.0));
         }
-        for partition in self.unexplained().collect::<Vec<_>>() {
-            for node in self.others() {
-                self.ask_how(node, partition, self.epoch(partition), out);
-            }
+        if others.is_empty() {
+            asked.iter().for_each(|&partition| self.settle(now, partition, out));
+        }
+        let decided: Vec<(PartitionId, Raised)> =
+            self.epochs.meeting.decided.iter().map(|(partition, raised)| (*partition, *raised)).collect();
+        for (partition, raised) in decided {
+            others.iter().for_each(|&node| self.ask_how(node, partition, raised.epoch, out));
         }
         let beginning = self.beginning();
-        for (link, partitions) in asked {
+        for (link, partitions) in questions {
             let Some(connection) = self.links.connection(link) else { continue };
-            for partitions in partitions.chunks(TREE_PARTITIONS_MAX) {
+            for partitions in partitions.chunks(WORDS_MAX) {
                 let lost = Lost { beginning, partitions: partitions.to_vec() };
                 let encoder = &mut self.encoder;
                 out.deliver(connection, false, |bytes| lost.encode(encoder, ASKED, bytes));
@@ -183,7 +192,7 @@ impl<F: Failpoints> Shard<F> {
         others.map(|member| member.node).collect()
     }
 
-    /// Another node has lost its records. It hears nothing before its new beginning is noted for good: it asks again.
+    /// Another node asks. It hears nothing before its beginning is noted for good: it asks again.
     pub(super) fn on_lost(
         &mut self,
         connection: ConnectionId,
@@ -203,9 +212,8 @@ impl<F: Failpoints> Shard<F> {
         }
         let mine = lost.partitions.iter().map(|partition| PartitionId(*partition));
         let mine = mine.filter(|&partition| partition.0 < self.trees.partitions() && self.is_mine(partition));
-        let partitions =
-            mine.map(|partition| (partition.0, self.epoch(partition), self.standing(partition))).collect();
-        let met = Met { beginning: lost.beginning, partitions };
+        let words = mine.filter_map(|partition| Some((partition.0, self.word(partition)?))).collect();
+        let met = Met { beginning: lost.beginning, words };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| met.encode(encoder, request_id, bytes));
     }
@@ -219,90 +227,62 @@ impl<F: Failpoints> Shard<F> {
         self.record_beginnings(out);
     }
 
-    /// What can this shard say to one who has lost its records? Who is bound may be so by a round that rests on them.
-    fn standing(&self, partition: PartitionId) -> Standing {
-        if !self.is_met(partition) {
-            Standing::Lost
-        } else if !self.has_the_last_word(partition) {
-            Standing::InDoubt
-        } else if self.epochs.bindings(partition).is_empty() {
-            Standing::Known
-        } else {
-            Standing::Bound
-        }
+    /// What this shard knows of a partition's epoch. Nothing, while a crash could undo a raise.
+    fn word(&self, partition: PartitionId) -> Option<Word> {
+        let none = Epoch::default();
+        let known = self.epochs.known(partition).map_or(&none, |known| &known.epoch);
+        let bound = known.bindings.iter().map(|bound| (bound.proposer(), bound.round(), self.is_dead(bound)));
+        let word = Word {
+            trusted: self.is_met(partition),
+            epoch: known.epoch,
+            proposer: known.proposer,
+            round: known.round,
+            bound: bound.collect(),
+        };
+        self.is_certain(partition).then_some(word)
     }
 
-    /// Is what this shard knows of the epoch all that this node has ever known? If not, it may have come back from an older
-    /// disk, or a crash may undo a raise.
-    pub(super) fn has_the_last_word(&self, partition: PartitionId) -> bool {
-        self.view.has_met_all && self.has_heard_all(partition) && self.is_certain(partition)
-    }
-
-    /// Somebody has noted this node's beginning.
-    pub(super) fn on_beginning_noted(&mut self, now: Now, from: NodeId, met: &Met, out: &mut Output) {
-        if met.beginning != self.beginning() {
+    /// Somebody has noted this node's beginning, and told what it knows.
+    pub(super) fn on_words(&mut self, now: Now, from: NodeId, met: Met, out: &mut Output) {
+        if met.beginning != self.beginning() || !self.others().contains(&from) {
             return;
         }
-        let others = self.others();
-        for &(partition, epoch, standing) in &met.partitions {
+        let asked: Vec<PartitionId> = self.asked_about().collect();
+        for (partition, word) in met.words {
             let partition = PartitionId(partition);
-            let is_ours = partition.0 < self.trees.partitions() && self.is_mine(partition);
-            if !is_ours || epoch > EPOCH_MAX {
-                continue;
-            }
-            let has_lost = standing == Standing::Lost;
-            let told = Told { by: from, epoch, has_lost };
-            if self.is_met(partition) {
-                self.on_told_epoch(told, partition, &others, out);
-                continue;
-            }
-            let all_told = self.epochs.meeting.told.entry(partition).or_default();
-            all_told.retain(|told| told.by != from);
-            match standing {
-                Standing::Known if epoch == 0 => {
-                    let never = Epoch { partition: partition.0, ..Epoch::default() };
-                    self.on_met(now, &never, self.may_be_streamed_from(from, partition), out);
-                }
-                Standing::Known => {
-                    self.epochs.meeting.knows.insert(partition, (from, epoch));
-                    self.ask_how(from, partition, epoch, out);
-                }
-                Standing::InDoubt => {}
-                Standing::Bound | Standing::Lost => {
-                    all_told.push(told);
-                    if have_all_told(&others, all_told) {
-                        self.on_all_told(now, partition, out);
-                    }
-                }
+            if asked.contains(&partition) && word.epoch <= EPOCH_MAX {
+                self.epochs.meeting.words.entry(partition).or_default().insert(from, word);
+                self.settle(now, partition, out);
             }
         }
         self.look_whom_to_meet();
     }
 
-    /// Somebody has told its epoch to a shard that starts from a log, or is bound by a round of a node that is gone for good.
-    fn on_told_epoch(&mut self, told: Told, partition: PartitionId, others: &[NodeId], out: &mut Output) {
-        // Nobody listens any more to a process that this one has taken over from.
-        let is_starting = !self.has_heard_all(partition) && self.view.has_met_all;
-        if !is_starting && !self.is_bound_by_removed(partition) {
-            return;
+    /// What follows from what was told of this partition?
+    fn settle(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
+        let Some(mine) = self.word(partition) else { return };
+        let told = self.epochs.meeting.words.get(&partition).cloned().unwrap_or_default();
+        let are_all = self.others().iter().all(|node| told.contains_key(node));
+        let Some(raised) = decide(told.values().chain([&mine]), are_all) else { return };
+        if self.is_met(partition) {
+            // Who is bound by that round hears from its proposer, or from who has met it.
+            return match raised.epoch.cmp(&mine.epoch) {
+                std::cmp::Ordering::Greater => self.ask_all_how(partition, raised, out),
+                _ => self.let_go_of_dead(partition, out),
+            };
         }
-        // Whoever has lost its records takes its epoch from this one, and not the other way round.
-        if told.epoch > self.epoch(partition) && !told.has_lost {
-            return self.ask_how(told.by, partition, told.epoch, out);
+        if raised == Raised::from(&mine) || raised.epoch == 0 {
+            let known = self.epochs.known(partition).map(|known| known.epoch.clone());
+            let known = known.filter(|_| raised.epoch > 0);
+            let known = known.unwrap_or(Epoch { partition: partition.0, ..Epoch::default() });
+            return self.on_met(now, &known, out);
         }
-        let all_told = self.epochs.meeting.told.entry(partition).or_default();
-        all_told.retain(|before| before.by != told.by);
-        all_told.push(told);
-        if have_all_told(others, all_told) {
-            self.on_no_later_epoch(partition, out);
-        }
+        self.ask_all_how(partition, raised, out);
     }
 
-    fn on_no_later_epoch(&mut self, partition: PartitionId, out: &mut Output) {
-        self.epochs.meeting.told.remove(&partition);
-        self.epochs.meeting.unheard.remove(&partition);
-        if self.is_bound_by_removed(partition) {
-            self.let_go_of_removed(partition, out);
+    fn ask_all_how(&mut self, partition: PartitionId, raised: Raised, out: &mut Output) {
+        if self.epochs.meeting.decided.insert(partition, raised) != Some(raised) {
+            self.others().into_iter().for_each(|node| self.ask_how(node, partition, raised.epoch, out));
         }
     }
 
@@ -317,27 +297,32 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// A member tells how the epoch was raised to a shard that it has not met yet.
-    pub(super) fn on_told_how(&mut self, now: Now, from: NodeId, told: &Epoch, out: &mut Output) {
+    pub(super) fn on_told_how(&mut self, now: Now, told: &Epoch, out: &mut Output) {
         let partition = PartitionId(told.partition);
-        if self.epochs.meeting.knows.get(&partition) == Some(&(from, told.epoch)) {
-            self.on_met(now, told, self.may_be_streamed_from(from, partition), out);
+        if self.epochs.meeting.decided.get(&partition) == Some(&Raised::from(told)) {
+            self.on_met(now, told, out);
             self.look_whom_to_meet();
         }
     }
 
-    /// Has this member all that this node would lose with its copies?
-    fn may_be_streamed_from(&self, node: NodeId, partition: PartitionId) -> bool {
+    /// Has anybody whose word is to be trusted all that this node would lose with its copies?
+    fn may_be_streamed(&self, partition: PartitionId) -> bool {
         let is_complete =
             |member: &Member| member.oneself.serving && member.oneself.is_complete_for(partition);
-        self.view.primaries(partition).contains(&node) && self.view.member(node).is_some_and(is_complete)
+        let told = self.epochs.meeting.words.get(&partition);
+        let mut trusted = told.into_iter().flatten().filter(|(_, word)| word.trusted);
+        trusted.any(|(node, _)| {
+            self.view.primaries(partition).contains(node) && self.view.member(*node).is_some_and(is_complete)
+        })
     }
 
-    /// Rounds of who is gone for good are over.
-    fn let_go_of_removed(&mut self, partition: PartitionId, out: &mut Output) {
+    /// Rounds whose proposers can't tell how they ended are over.
+    fn let_go_of_dead(&mut self, partition: PartitionId, out: &mut Output) {
         let bindings = self.epochs.bindings(partition).iter();
-        let left: Vec<Binding> = bindings.filter(|bound| !self.is_of_removed(bound)).copied().collect();
+        let left: Vec<Binding> = bindings.filter(|bound| !self.is_dead(bound)).copied().collect();
         self.epochs.known_mut(partition).epoch.bindings = left;
-        self.failpoints.reached(Rare::RoundOfRemovedEnded);
+        self.epochs.meeting.words.remove(&partition);
+        self.failpoints.reached(Rare::DeadRoundEnded);
         self.record_epoch(partition, out);
     }
 
@@ -351,61 +336,95 @@ impl<F: Failpoints> Shard<F> {
             let met: Vec<PartitionId> =
                 self.unmet().filter(|&partition| self.link_to(link.node, partition) == Some(link)).collect();
             for partition in met {
-                self.on_met_in(now, partition, self.epoch(partition), false, out);
+                let known = self.epochs.known(partition).map(|known| known.epoch.clone());
+                let known = known.unwrap_or(Epoch { partition: partition.0, ..Epoch::default() });
+                self.on_met(now, &known, out);
             }
             self.look_whom_to_meet();
         }
     }
 
-    /// All have noted this node's beginning, so no raise rests on what was lost. The epoch is the latest by records that were
-    /// kept; if all have lost some, the latest by what is left of them, which may be this shard's own.
-    fn on_all_told(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
-        let told = self.epochs.meeting.told.remove(&partition).unwrap_or_default();
-        let kept = || told.iter().filter(|told| !told.has_lost);
-        let left = || told.iter().map(|told| told.epoch).max().unwrap_or(0).max(self.epoch(partition));
-        let epoch = kept().map(|told| told.epoch).max().unwrap_or_else(left);
-        let is_elsewhere = kept().any(|told| self.may_be_streamed_from(told.by, partition));
-        self.on_met_in(now, partition, epoch, is_elsewhere, out);
-    }
-
-    /// No raise rests on what was lost: this is the number of the epoch.
-    fn on_met_in(
-        &mut self,
-        now: Now,
-        partition: PartitionId,
-        epoch: u64,
-        is_elsewhere: bool,
-        out: &mut Output,
-    ) {
-        let known = self.epochs.known(partition).filter(|known| known.epoch.epoch == epoch);
-        let told = known.map(|known| known.epoch.clone());
-        let told = told.unwrap_or(Epoch { partition: partition.0, epoch, ..Epoch::default() });
-        self.on_met(now, &told, is_elsewhere, out);
-    }
-
-    /// No raise rests on what was lost: this is the epoch. An epoch of this shard's own that is later was never raised, as far
+    /// No raise rests on what was lost: this is the epoch. One of this shard's own that is later was never raised, as far
     /// as the others are concerned.
-    fn on_met(&mut self, now: Now, told: &Epoch, is_elsewhere: bool, out: &mut Output) {
+    fn on_met(&mut self, now: Now, told: &Epoch, out: &mut Output) {
         self.failpoints.reached(Rare::NodeMet);
         let partition = PartitionId(told.partition);
         let beginning = self.beginning();
+        // Records are missing, and what they had ended may be back; unless nothing was ever forgotten, or nobody else has all.
+        let is_doubtful =
+            self.epochs.recovered.is_doubtful && told.epoch > 0 && self.may_be_streamed(partition);
+        self.epochs.meeting.words.remove(&partition);
+        self.epochs.meeting.decided.remove(&partition);
+        let known = self.epochs.known_mut(partition);
+        let is_other = Raised::from(told) != Raised::from(&known.epoch);
+        // By that very round, and what is left of the records is all that there was of this partition.
+        let is_bound = known.epoch.epoch + 1 == told.epoch
+            && known
+                .epoch
+                .bindings
+                .iter()
+                .any(|bound| (bound.proposer(), bound.round()) == (told.proposer, told.round))
+            && !self.epochs.recovered.is_doubtful;
         let known = self.epochs.known_mut(partition);
         known.epoch.met = beginning;
         known.epoch.bindings.clear();
-        let is_other = told.epoch != known.epoch.epoch;
-        self.epochs.meeting.told.remove(&partition);
-        self.epochs.meeting.knows.remove(&partition);
-        self.epochs.meeting.unheard.remove(&partition);
-        // Records are missing, and what they had ended may be back; unless nothing was ever forgotten, or nobody else has all.
-        let is_doubtful = self.epochs.recovered.is_doubtful && told.epoch > 0 && is_elsewhere;
         if is_other || is_doubtful {
-            self.raise(now, told, false, out);
+            self.raise(now, told, is_bound && !is_doubtful, out);
         } else {
             self.record_epoch(partition, out);
         }
     }
 }
 
-fn have_all_told(others: &[NodeId], told: &[Told]) -> bool {
-    others.iter().all(|node| told.iter().any(|told| told.by == *node))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted(epoch: u64, bound: &[(u64, u64, bool)]) -> Word {
+        Word { trusted: true, epoch, proposer: epoch, round: epoch, bound: bound.to_vec() }
+    }
+
+    fn lost(epoch: u64, by: (u64, u64)) -> Word {
+        Word { trusted: false, epoch, proposer: by.0, round: by.1, bound: Vec::new() }
+    }
+
+    fn epoch(words: &[Word], are_all: bool) -> Option<u64> {
+        decide(words.iter(), are_all).map(|raised| raised.epoch)
+    }
+
+    #[test]
+    fn who_is_trusted_and_free_suffices() {
+        assert_eq!(epoch(&[lost(5, (1, 1)), trusted(3, &[])], false), Some(3));
+        assert_eq!(epoch(&[trusted(3, &[]), trusted(4, &[(1, 1, false)])], false), Some(3));
+        assert_eq!(epoch(&[lost(5, (1, 1))], false), None);
+    }
+
+    #[test]
+    fn who_is_bound_counts_when_all_have_spoken_and_its_proposer_can_raise_no_more() {
+        let bound = |is_dead| trusted(3, &[(1, 7, is_dead)]);
+        assert_eq!(epoch(&[bound(true), lost(0, (0, 0))], false), None);
+        assert_eq!(epoch(&[bound(false), lost(0, (0, 0))], true), None, "it may still come");
+        assert_eq!(epoch(&[bound(true), lost(0, (0, 0))], true), Some(3));
+        assert_eq!(epoch(&[bound(true), trusted(4, &[(9, 9, true)])], true), Some(4), "one is behind");
+    }
+
+    /// The review's: two that had raised the epoch, and acknowledged in it, restarted with their records in doubt. The third had
+    /// missed the raise; by its word both wiped what they had acknowledged.
+    #[test]
+    fn a_raise_that_is_left_in_lost_records_stands_if_all_others_are_bound_by_its_round() {
+        let behind = trusted(3, &[(1, 7, true)]);
+        assert_eq!(epoch(&[behind.clone(), lost(4, (1, 7)), lost(4, (1, 7))], true), Some(4));
+        assert_eq!(
+            epoch(&[behind.clone(), lost(4, (1, 8))], true),
+            Some(3),
+            "of a process that was taken over from"
+        );
+        assert_eq!(epoch(&[behind, trusted(3, &[(2, 1, true)]), lost(4, (1, 7))], true), Some(3));
+    }
+
+    #[test]
+    fn what_is_left_counts_if_all_have_lost_their_records() {
+        assert_eq!(epoch(&[lost(4, (1, 7)), lost(0, (0, 0))], true), Some(4));
+        assert_eq!(epoch(&[lost(0, (0, 0))], true), Some(0));
+    }
 }

@@ -130,7 +130,7 @@ impl<F: Failpoints> Shard<F> {
             Kind::ROUND => self.on_round_question(connection, request_id, &Round::parse(frame)?, out),
             Kind::ROUND_OVER => self.on_round_over(node, &Round::parse(frame)?, out),
             Kind::LOST => self.on_lost(connection, link, request_id, &Lost::parse(frame)?, out),
-            Kind::MET => self.on_beginning_noted(now, node, &Met::parse(frame)?, out),
+            Kind::MET => self.on_words(now, node, Met::parse(frame)?, out),
             Kind::PONG => self.detector.on_pong(now.monotonic, node, request_id),
             Kind::TREE_REQUEST
             | Kind::KEYS_REQUEST

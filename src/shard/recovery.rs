@@ -157,9 +157,6 @@ impl<F: Failpoints> Shard<F> {
     /// the next.
     pub fn recovered_through(&mut self, sequence: u64) {
         self.appends.begin_after(sequence);
-        if sequence > 0 {
-            self.doubt_epochs();
-        }
     }
 
     /// Before the first input: this is what the node knew of the members.

@@ -181,16 +181,10 @@ impl<F: Failpoints> Shard<F> {
         u64::from(process) << 32 | u64::from(rounds.opened)
     }
 
-    /// Was this round opened by this process?
-    fn is_of_this_process(&self, round: u64) -> bool {
-        self.epochs.rounds.process.is_some_and(|process| round >> 32 == u64::from(process))
-    }
-
-    /// Is this round of this node's over, unless it has led to a raise? One that this process has opened is over when it isn't
-    /// under way; what an earlier one did is on record, if this record is the last word.
+    /// Is this round of this node's over, unless it has led to a raise? That would be on record, whichever process of this node
+    /// had opened it.
     fn is_over(&self, partition: PartitionId, round: u64) -> bool {
-        let is_known = self.is_of_this_process(round) || self.has_the_last_word(partition);
-        is_known && self.is_met(partition) && !self.is_under_way(round)
+        self.is_met(partition) && self.is_certain(partition) && !self.is_under_way(round)
     }
 
     /// Can a round begin? The hash of all beginnings, or for whom it waits.
@@ -200,7 +194,6 @@ impl<F: Failpoints> Shard<F> {
         let holds_all = self.holds_all(partition) && self.is_met(partition);
         if is_changing
             || !holds_all
-            || !self.view.has_met_all
             || self.log_refusal().is_some()
             || (self.hints.store.keeps(partition) && !self.ignores_hints())
         {
@@ -230,8 +223,7 @@ impl<F: Failpoints> Shard<F> {
     fn beginnings(&self) -> Result<u64, NodeId> {
         let mut bytes = Vec::new();
         for member in self.view.members.iter().filter(|member| !member.is_removed()) {
-            let noted = self.epochs.beginnings.get(&member.node).copied().unwrap_or(0);
-            let beginning = member.oneself.beginning.max(noted);
+            let beginning = self.known_beginning(member);
             if beginning == 0 {
                 return Err(member.node);
             }
@@ -293,9 +285,10 @@ impl<F: Failpoints> Shard<F> {
         promised: bool,
         out: &mut Output,
     ) {
+        let beginning = self.view.member(proposer).map_or(0, |member| self.known_beginning(member));
         let bindings = &mut self.epochs.known_mut(partition).epoch.bindings;
         debug_assert!(bindings.iter().all(|bound| bound.proposer() != proposer.0), "one of each proposer");
-        bindings.push(Binding::new(proposer.0, round, promised));
+        bindings.push(Binding::new(proposer.0, round, beginning, promised));
         self.record_epoch(partition, out);
     }
 
@@ -315,19 +308,22 @@ impl<F: Failpoints> Shard<F> {
             || !self.is_mine(partition)
             || !self.is_met(partition)
         {
-            return self.answer_proposal(connection, request_id, proposal, None, out);
+            return self.refuse_proposal(connection, request_id, proposal, out);
         }
         if epoch != self.epoch(partition) {
             return self.answer_epoch(connection, request_id, partition, out);
         }
         let agreed = self.agree(now, link.node, partition, proposal);
         let Some((agreed, promised)) = agreed else {
-            return self.answer_proposal(connection, request_id, proposal, None, out);
+            return self.refuse_proposal(connection, request_id, proposal, out);
         };
         let bindings = self.epochs.bindings(partition);
         if !bindings.iter().any(|bound| (bound.proposer(), bound.round()) == (link.node.0, round)) {
             self.bind(partition, link.node, round, promised, out);
             self.epochs.rounds.next_question = now.monotonic + QUESTION_EVERY;
+        } else if !self.is_recorded(partition) {
+            // Asked again before the first answer could be given, it will ask once more.
+            return;
         }
         let waiter =
             Waiter::Bound { connection, request_id, partition: proposal.partition, epoch, round, agreed };
@@ -347,7 +343,13 @@ impl<F: Failpoints> Shard<F> {
             bindings.iter().partition(|bound| bound.proposer() == proposer.0);
         // A proposal may come late: taken in place of the one that binds, it would let go of a round that can still end.
         let is_bound_by_another = its.iter().any(|bound| bound.round() != proposal.round);
-        let keeps_hints = self.hints.store.keeps(partition) && !self.ignores_hints();
+        // Two that are bound by each other could raise one epoch in two ways.
+        let proposes = self
+            .epochs
+            .rounds
+            .under_way
+            .as_ref()
+            .is_some_and(|round| round.proposal.partition == partition.0);
         // Whoever is bound remembers a beginning of the proposer that has told of itself: if that comes back from an older
         // disk, it hears so before it has met all.
         let is_of_now = self.view.member(proposer).is_some_and(|member| {
@@ -356,9 +358,10 @@ impl<F: Failpoints> Shard<F> {
         if !is_of_now
             || !self.stands(proposal)
             || self.log_refusal().is_some()
-            || keeps_hints
+            || proposes
             || is_bound_by_another
             || others.len() >= ROUNDS_BOUND_MAX
+            || (self.hints.store.keeps(partition) && !self.ignores_hints())
         {
             return None;
         }
@@ -380,21 +383,19 @@ impl<F: Failpoints> Shard<F> {
         (agreed != 0).then_some((agreed, false))
     }
 
-    fn answer_proposal(
+    fn refuse_proposal(
         &mut self,
         connection: ConnectionId,
         request_id: u64,
         proposal: &Propose,
-        agreed: Option<u128>,
         out: &mut Output,
     ) {
         let Propose { partition, epoch, round, .. } = *proposal;
-        let bound = Bound { partition, epoch, round, bound: agreed.is_some(), agreed: agreed.unwrap_or(0) };
-        let encoder = &mut self.encoder;
-        out.deliver(connection, true, |bytes| bound.encode(encoder, request_id, bytes));
+        let refusal = Bound { partition, epoch, round, bound: false, agreed: 0 };
+        self.send_bound(connection, request_id, refusal, out);
     }
 
-    /// This shard is bound for good: it says so.
+    /// This shard is bound for good, or refuses to be.
     pub(super) fn send_bound(
         &mut self,
         connection: ConnectionId,

@@ -6,6 +6,7 @@ use ringmain_schema::message::{Change, ErrorCode, Put, What};
 use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{hints, holds, isolate, key_and_nodes};
+use crate::membership::BORN;
 use crate::shard::{Record, ShardOptions};
 use crate::time::Duration;
 
@@ -136,7 +137,7 @@ fn a_round_of_a_node_that_was_removed_ends_without_it() {
     let partition = shard.place(&key).partition;
     for &node in &nodes[1..] {
         let promised = node == nodes[3] || node == nodes[4];
-        let bindings = vec![Binding::new(proposer, 7, promised)];
+        let bindings = vec![Binding::new(proposer, 7, BORN, promised)];
         let bound = Epoch { partition: partition.0, bindings, ..Epoch::default() };
         cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&bound, 0);
     }
@@ -168,7 +169,7 @@ fn a_proposer_that_lost_its_memory_leads_nobody_astray() {
         let told = if node == nodes[3] {
             Epoch { partition: partition.0, epoch: 1, proposer, round: 7, ..Epoch::default() }
         } else {
-            let bindings = vec![Binding::new(proposer, 7, node == nodes[4])];
+            let bindings = vec![Binding::new(proposer, 7, BORN, node == nodes[4])];
             Epoch { partition: partition.0, bindings, ..Epoch::default() }
         };
         cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&told, 0);
@@ -255,4 +256,37 @@ fn damage_everywhere_leaves_what_was_read() {
     assert_eq!(cluster.get(client, get(b"cart")).values(), [b"eggs"]);
     let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"milk") });
     assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// A restart in memory loses all records. Whoever had been met by another that restarted then waited for the one that was away.
+#[test]
+fn nodes_in_memory_restart_one_after_the_other_while_one_is_away() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    cluster.kill(2);
+    for node in [0, 1, 0] {
+        cluster.kill(node);
+        cluster.start(node);
+        cluster.run(Duration::from_secs(10));
+        let client = cluster.client((node, 0));
+        let stored = cluster.put(client, Put { write: 2, ..put(b"cart", b"milk") });
+        assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    }
+}
+
+/// All primaries had it, and have forgotten it: whoever says it once more was told nothing until its deadline.
+#[test]
+fn a_retry_of_a_delete_that_was_forgotten_is_answered() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let client = cluster.client((0, 0));
+    cluster.put(client, put(b"cart", b"milk"));
+    let context = cluster.get(client, get(b"cart")).context().to_vec();
+    let delete = Put { value: None, context: &context, write: 3, ..put(b"cart", b"") };
+    let delete = Put { operation_client: 5, operation_sequence: 1, ..delete };
+    let first = cluster.put(client, delete);
+    assert!(matches!(first, Answer::Stored { nodes: 3, .. }), "{first:?}");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    let again = cluster.put(client, delete);
+    assert!(matches!(again, Answer::Stored { nodes: 3, .. }), "{again:?}");
+    assert_eq!(keys(&cluster), [0, 0, 0]);
 }

@@ -236,7 +236,7 @@ impl Lost {
 }
 
 /// What a member knows of the epoch of one partition.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Word {
     /// By records that it has kept. If not, by what is left of those that it has lost.
     pub trusted: bool,

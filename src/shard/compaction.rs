@@ -7,7 +7,7 @@
 //! ([`Liveness`](crate::storage::log::Liveness)). Names of replaced writes are written once more if a restart would have learned
 //! them from a record of the range.
 //!
-//! A crash at any moment leaves the old records, or both: states merge, so it does no harm that they are there twice.
+//! A crash at any moment leaves the old records, or both: the last one counts, so it does no harm that they are there twice.
 
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 

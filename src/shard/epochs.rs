@@ -27,6 +27,8 @@ use super::rounds::Rounds;
 
 /// Whatever counts up honestly stays below this.
 pub(super) const EPOCH_MAX: u64 = 1 << 48;
+/// Nobody is behind by more: each raise waits for all members, and takes milliseconds at least.
+const BEHIND_MAX: u64 = 1 << 20;
 
 /// What a shard knows of the epochs of its partitions.
 #[derive(Debug, Default)]
@@ -113,13 +115,8 @@ impl Epochs {
 
 impl<F: Failpoints> Shard<F> {
     /// The epoch of all that this shard holds of a partition.
-    pub(super) fn epoch(&self, partition: PartitionId) -> u64 {
+    pub fn epoch(&self, partition: PartitionId) -> u64 {
         self.epochs.number(partition)
-    }
-
-    /// The epochs, to be looked at.
-    pub fn partition_epoch(&self, partition: PartitionId) -> u64 {
-        self.epoch(partition)
     }
 
     /// Another one, and greater, each time that this node has lost its records.
@@ -244,7 +241,8 @@ impl<F: Failpoints> Shard<F> {
         // Nobody tells what it doesn't know itself, and no member is told by who is none.
         let is_whole = told.epoch == 0 || told.proposer != 0;
         let is_member = self.view.member(link.node).is_some();
-        if is_ours && is_whole && is_member && told.epoch <= EPOCH_MAX {
+        let is_credible = told.epoch <= EPOCH_MAX.min(self.epoch(partition) + BEHIND_MAX);
+        if is_ours && is_whole && is_member && is_credible {
             if !self.is_met(partition) {
                 self.on_told_how(now, told, out);
             } else if told.epoch > self.epoch(partition) {

@@ -49,6 +49,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod trees;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,6 +91,7 @@ pub use io::{
 pub use options::ShardOptions;
 pub use recovery::{BadRecord, Record};
 pub use streams::Progress;
+pub use words::{Raised, decide};
 
 /// Batches that one shard may have under way.
 const BATCHES_MAX: usize = 1024;

@@ -53,6 +53,8 @@ pub(super) struct Rounds {
     cursor: u32,
     next_step: Option<Instant>,
     next_question: Instant,
+    /// Asked so far.
+    questions: usize,
     /// What might be forgotten of each partition when that was last looked at: at most [`REAPED_KEYS_MAX`] keys.
     candidates: BTreeMap<PartitionId, [Keys; 2]>,
     /// Partitions with something to forget, and for which node each waits.
@@ -127,6 +129,7 @@ impl<F: Failpoints> Shard<F> {
             primaries.first() == Some(&self.view.me)
         };
         if !is_proposer {
+            self.epochs.rounds.candidates.remove(&partition);
             return;
         }
         let found = self.forgettable(now, partition, is_early);
@@ -562,6 +565,10 @@ impl<F: Failpoints> Shard<F> {
                 asked.push((NodeId(bound.proposer()), round));
             }
         }
+        // All in turn: some may not answer for long.
+        let first = self.epochs.rounds.questions % asked.len().max(1);
+        self.epochs.rounds.questions = first + QUESTIONS_MAX;
+        asked.rotate_left(first);
         asked.truncate(QUESTIONS_MAX);
         for (proposer, round) in asked {
             let partition = PartitionId(round.partition);

@@ -130,7 +130,9 @@ impl World {
         let of_node = self.destroyed.iter().filter(|(_, nodes)| nodes.contains(&node));
         let numbers: Vec<Number> = of_node.map(|(number, _)| *number).collect();
         for number in numbers {
-            if self.has_stable(node, number) {
+            // What all have forgotten meanwhile, or may have, is wiped.
+            let is_of_now = self.has_newest_epoch(node, self.history.get(number).key);
+            if is_of_now && self.has_stable(node, number) {
                 self.returned.entry(number).or_default().insert(node);
             }
         }

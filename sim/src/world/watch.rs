@@ -64,16 +64,23 @@ impl World {
 
     /// The epochs of each key's partition at its primaries.
     pub(super) fn epochs(&self, primaries: &BTreeMap<Key, Vec<usize>>) -> BTreeMap<Key, Vec<(usize, u64)>> {
-        let of = |key: Key, node: usize| {
-            let partition = partition_of(key);
-            let shard = usize::from(token::shard_of(partition.0, self.nodes[node].shards));
-            let shard = self.nodes[node].all_running().get(shard);
-            (node, shard.map_or(0, |running| running.shard.partition_epoch(partition)))
-        };
-        primaries
-            .iter()
-            .map(|(key, nodes)| (*key, nodes.iter().map(|node| of(*key, *node)).collect()))
-            .collect()
+        let of = |key: Key, node: usize| (node, self.epoch_at(node, key).unwrap_or(0));
+        let all = primaries.iter();
+        all.map(|(key, nodes)| (*key, nodes.iter().map(|node| of(*key, *node)).collect())).collect()
+    }
+
+    /// The epoch of a key's partition at a node that is up.
+    fn epoch_at(&self, node: usize, key: Key) -> Option<u64> {
+        let partition = partition_of(key);
+        let shard = usize::from(token::shard_of(partition.0, self.nodes[node].shards));
+        let running = self.nodes[node].all_running().get(shard)?;
+        Some(running.shard.epoch(partition))
+    }
+
+    /// Does nobody know a later epoch of this key's partition than this node?
+    pub(super) fn has_newest_epoch(&self, node: usize, key: Key) -> bool {
+        let newest = (0..self.plan.machines()).filter_map(|node| self.epoch_at(node, key)).max();
+        self.epoch_at(node, key) >= newest
     }
 
     /// P13: a copy of another epoch than the receiver's was taken.
@@ -98,7 +105,7 @@ impl World {
         }
         let replicate = Replicate::parse(frame).ok()?;
         let partition = partition_of_name(replicate.key);
-        Some(self.nodes[at.node].running(at.shard).shard.partition_epoch(partition))
+        Some(self.nodes[at.node].running(at.shard).shard.epoch(partition))
     }
 
     /// A write replaces exactly what its client had seen (P1, P4) or, if it overwrites, all that its coordinator had.

@@ -203,7 +203,7 @@ fn of_reaping() -> Vec<Property<Search>> {
             raises.any(|raise| raise.round.1 > 0)
         }),
         Property::sometimes(STILL_BOUND, |_, world: &World| {
-            let is_over = |name: &Named| name.1 == 0 && world.overs_left == 0;
+            let is_over = |(name, _): &(Named, u8)| name.1 == 0 && world.overs_left == 0;
             let mut behind = world.nodes.iter().filter(|node| node.reaping.epoch == 0);
             behind.any(|node| node.reaping.bindings.len() > 1 && node.reaping.bindings.iter().any(is_over))
         }),

@@ -37,6 +37,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringmain::causality::Siblings;
+use ringmain::shard::{Raised, decide};
+use ringmain_schema::epoch::Word;
 
 use super::actions::Action;
 use super::scope::{Mistake, Scope};
@@ -57,12 +59,12 @@ pub(crate) struct Reaping {
     pub(crate) epoch: u8,
     /// The beginnings of others as it has heard of them, and its own.
     pub(crate) beginnings: Beginnings,
-    /// The rounds by which it is bound in this epoch.
-    pub(crate) bindings: BTreeSet<Named>,
+    /// The rounds by which it is bound in this epoch, each with its proposer's beginning.
+    pub(crate) bindings: BTreeSet<(Named, u8)>,
     /// It has lost its record, and is not met yet.
     pub(crate) unmet: bool,
-    /// Who has noted that, and could not say more.
-    pub(crate) noted: [bool; NODES + 1],
+    /// What the others have told it since.
+    pub(crate) words: [Option<Word>; NODES + 1],
     /// How the epoch was raised.
     pub(crate) raised: Option<Raise>,
     /// What it proposed, and who has answered.
@@ -132,9 +134,9 @@ impl World {
         self.reaps_left -= 1;
         let state = Arc::new(self.nodes[node].copy.clone());
         let reaping = &mut self.nodes[node].reaping;
-        reaping.bindings.retain(|(proposer, _)| *proposer != name.0);
-        reaping.bindings.insert(name);
         let beginnings = reaping.beginnings;
+        reaping.bindings.retain(|((proposer, _), _)| *proposer != name.0);
+        reaping.bindings.insert((name, beginnings[node]));
         let mut answers = [false; NODES + 1];
         (answers[node], answers[FALLBACK]) = (true, scope.hints == 0);
         reaping.round = Some(Round { name, state, beginnings, answers, agree: true });
@@ -153,11 +155,10 @@ impl World {
         if self.nodes[proposer].reaping.epoch > 0 || self.nodes[proposer].reaping.unmet {
             return;
         }
-        let is_its = |name: &&Named| usize::from(name.0) == proposer;
-        let members = 0..=NODES;
-        let bound: BTreeSet<Named> =
-            members.flat_map(|member| self.reaping(member).bindings.iter().filter(is_its)).copied().collect();
-        self.nodes[proposer].reaping.bindings.retain(|name| usize::from(name.0) != proposer);
+        let is_its = |name: &Named| usize::from(name.0) == proposer;
+        let all = (0..=NODES).flat_map(|member| self.reaping(member).bindings.iter().map(|(name, _)| *name));
+        let bound: BTreeSet<Named> = all.filter(is_its).collect();
+        self.nodes[proposer].reaping.bindings.retain(|(name, _)| !is_its(name));
         for round in bound {
             self.tell_others(scope, proposer, of_round(round), &Message::Over { round });
         }
@@ -176,14 +177,14 @@ impl World {
                 self.network.remove(&envelope);
                 let reaping = self.reaping_mut(to);
                 if reaping.epoch == 0 {
-                    reaping.bindings.remove(&round);
+                    reaping.bindings.retain(|(name, _)| *name != round);
                 }
             }
             Message::Raise(raise) => self.raise(scope, to, raise),
             Message::Lost { beginning } => self.on_lost(scope, envelope, beginning),
-            Message::Met { beginning, knows, raised } => {
+            Message::Met { beginning, word, raised } => {
                 self.network.remove(&envelope);
-                self.on_noted(scope, to, from, beginning, knows, raised);
+                self.on_word(scope, to, from, beginning, word, raised);
             }
             _ => unreachable!("not of a round"),
         }
@@ -210,7 +211,8 @@ impl World {
         if scope.overs == 0 {
             self.network.remove(&envelope);
         }
-        self.reaping_mut(to).bindings.insert(round);
+        let reaping = self.reaping_mut(to);
+        reaping.bindings.insert((round, reaping.beginnings[from]));
         self.send(to, from, of_round(round), Message::Confirm { round, state });
     }
 
@@ -250,7 +252,7 @@ impl World {
         if reaping.epoch > 0 || reaping.unmet {
             return;
         }
-        let is_bound = reaping.bindings.contains(&raise.round);
+        let is_bound = reaping.bindings.iter().any(|(name, _)| *name == raise.round);
         let raised = Reaping { epoch: 1, beginnings: reaping.beginnings, ..Reaping::default() };
         let Some(node) = self.nodes.get_mut(member) else {
             // Whoever is bound has no hints, unless by mistake.
@@ -348,40 +350,65 @@ impl World {
         // Nobody listens any more to the process that this one has taken over from, however late its words come.
         let is_of_now = |kind: Kind| matches!(kind, Kind::Lost | Kind::Met);
         self.network.retain(|sent, _| (sent.from, sent.to) != (from, to) || is_of_now(sent.kind));
-        let reaping = self.reaping_mut(to);
-        reaping.beginnings[from] = beginning;
-        // What binds this one may rest on what was lost: then it can't say more than that it has noted the beginning.
-        let is_blind = scope.mistake == Some(Mistake::MeetsWhileBound);
-        let knows = !reaping.unmet && (reaping.bindings.is_empty() || is_blind);
+        self.reaping_mut(to).beginnings[from] = beginning;
+        if let Some(node) = self.nodes.get_mut(to)
+            && node.reaping.round.take_if(|round| round.beginnings != node.reaping.beginnings).is_some()
+        {
+            // It can't end any more.
+            self.end_rounds_of(scope, to);
+        }
+        let reaping = self.reaping(to);
+        let is_dead = |name: &Named, bound: u8| reaping.beginnings[usize::from(name.0)] > bound;
+        let bound = reaping
+            .bindings
+            .iter()
+            .map(|(name, beginning)| (u64::from(name.0) + 1, u64::from(name.1), is_dead(name, *beginning)));
+        // By mistake it says nothing of what binds it.
+        let bound = bound.filter(|_| scope.mistake != Some(Mistake::MeetsWhileBound)).collect();
+        let by = reaping
+            .raised
+            .as_ref()
+            .map_or((0, 0), |raise| (u64::from(raise.round.0) + 1, u64::from(raise.round.1)));
+        let word = Word {
+            trusted: !reaping.unmet,
+            epoch: u64::from(reaping.epoch),
+            proposer: by.0,
+            round: by.1,
+            bound,
+        };
         let raised = reaping.raised.clone();
-        self.send(to, from, MEETING, Message::Met { beginning, knows, raised });
+        self.send(to, from, MEETING, Message::Met { beginning, word, raised });
     }
 
-    fn on_noted(
+    fn on_word(
         &mut self,
         scope: &Scope,
         node: usize,
         from: usize,
         beginning: u8,
-        knows: bool,
+        word: Word,
         raised: Option<Raise>,
     ) {
         let reaping = self.reaping_mut(node);
         if !reaping.unmet || reaping.beginnings[node] != beginning {
             return;
         }
-        reaping.noted[from] = true;
-        let is_noted = |member: usize| reaping.noted[member] || (member == FALLBACK && scope.hints == 0);
-        let by_all = (0..=NODES).all(|member| member == node || is_noted(member));
-        if knows || by_all {
-            self.meet(scope, node, raised);
+        reaping.words[from] = Some(word);
+        let has_told =
+            |member: usize| reaping.words[member].is_some() || (member == FALLBACK && scope.hints == 0);
+        let are_all = (0..=NODES).all(|member| member == node || has_told(member));
+        let decided = decide(reaping.words.iter().flatten(), are_all);
+        match decided {
+            Some(Raised { epoch: 0, .. }) => self.meet(scope, node, None),
+            Some(_) if raised.is_some() => self.meet(scope, node, raised),
+            _ => {}
         }
     }
 
     /// No round can end that rests on what this member has lost.
     pub(crate) fn meet(&mut self, scope: &Scope, node: usize, raised: Option<Raise>) {
         let reaping = self.reaping_mut(node);
-        (reaping.unmet, reaping.noted) = (false, Default::default());
+        (reaping.unmet, reaping.words) = (false, Default::default());
         reaping.bindings.clear();
         self.network.retain(|envelope, _| envelope.from != node || envelope.kind != Kind::Lost);
         if let Some(raise) = raised {

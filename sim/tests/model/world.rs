@@ -12,6 +12,8 @@ use ringmain::causality::{Content, Dot, Siblings, Version, VersionVector};
 use ringmain::coordinator::{GetQuorum, PutQuorum};
 use ringmain::id::{NodeId, OperationId};
 
+use ringmain_schema::epoch::Word;
+
 use super::fallback::Fallback;
 use super::reap::{Beginnings, Named, Raise, Reaping};
 
@@ -224,8 +226,7 @@ pub(crate) enum Message {
     },
     Met {
         beginning: u8,
-        /// This alone is enough.
-        knows: bool,
+        word: Word,
         raised: Option<Raise>,
     },
 }

@@ -89,7 +89,7 @@ fn a_node_that_lost_its_records_is_met_and_learns_the_epochs() {
     cluster.run(TWO_LOOKS);
     let partition = cluster.shards[&(0, 0)].place(b"cart").partition;
     let epochs = |cluster: &Cluster| -> Vec<u64> {
-        cluster.shards.values().map(|shard| shard.partition_epoch(partition)).collect()
+        cluster.shards.values().map(|shard| shard.epoch(partition)).collect()
     };
     assert_eq!(epochs(&cluster), [1, 1, 1]);
     cluster.kill(2);
@@ -177,8 +177,7 @@ fn a_proposer_that_lost_its_memory_leads_nobody_astray() {
     cluster.kill(nodes[0]);
     cluster.start(nodes[0]);
     cluster.run(Duration::from_secs(20));
-    let epochs: Vec<u64> =
-        nodes.iter().map(|node| cluster.shards[&(*node, 0)].partition_epoch(partition)).collect();
+    let epochs: Vec<u64> = nodes.iter().map(|node| cluster.shards[&(*node, 0)].epoch(partition)).collect();
     assert_eq!(epochs, [1; 5]);
     assert!(nodes[..3].iter().all(|node| holds(&cluster, *node, &key)));
     assert_eq!(cluster.get(client, get(&key)).values(), [b"milk"]);

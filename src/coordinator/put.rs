@@ -142,6 +142,9 @@ impl PutQuorum {
     /// an owner of the other, by which readers go: it counts as what it is for either.
     pub fn acks(&self) -> Basis {
         let all = basis(&self.held(Sets::BOTH, Replica::is_durable));
+        if !self.is_changing {
+            return all;
+        }
         let of_set = |set| basis(&self.held(set, Replica::is_durable)).fallbacks;
         let fallbacks = of_set(Sets::PRIMARIES).max(of_set(Sets::SUCCESSORS)).max(all.fallbacks);
         Basis { primaries: all.nodes - fallbacks, fallbacks, nodes: all.nodes }

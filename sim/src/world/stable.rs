@@ -106,7 +106,7 @@ impl World {
         let span = |view: &View| {
             nodes.iter().map(|&node| view.zone(self.id_of(node))).collect::<BTreeSet<_>>().len()
         };
-        // Nobody is up who could tell, or one of them.
+        // By the view that knows of most; if nobody is up, nobody can tell.
         let spanned = self.views().map(|view| span(view)).max().unwrap_or(usize::MAX);
         let missed = if nodes.len() < usize::from(write) {
             Some(format!("W = {write} while {holders} nodes had it on stable storage"))

@@ -7,6 +7,8 @@
 //! DIR/shard-0/manifest-1  the second
 //! DIR/shard-0/segments    its slots, one after the other
 //! DIR/shard-1/..
+//! DIR/rehome/..           logs for another number of shards that are being written, and
+//! DIR/rehomed-N/..        such that are whole: see `rehome`
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::disk::memory_file_system;
+use super::rehome::finish;
 use crate::id::ShardId;
 use crate::shard::BadRecord;
 use crate::storage::log::{OpeningError, Refusal};
@@ -51,18 +54,20 @@ pub enum DataError {
         /// What was tried.
         path: PathBuf,
     },
-    /// Another number of shards has written it.
+    /// It can't be written anew for another number of shards.
     #[error(
-        "{} was written by {found} shard(s), and this node has {configured}: start it with --shards {found}, until it can be \
-         changed", directory.display()
+        "{} was written by {from} shard(s), and can't be written anew for {to}: {source}; nothing has changed: that takes as much \
+         room again as it holds, or start it with --shards {from}", directory.display()
     )]
-    Shards {
+    Rehome {
         /// Which.
         directory: PathBuf,
-        /// That wrote it.
-        found: usize,
-        /// That were to use it.
-        configured: usize,
+        /// Shards that wrote it.
+        from: usize,
+        /// Shards that were to use it.
+        to: usize,
+        /// What the system said.
+        source: io::Error,
     },
     /// Some of it is missing.
     #[error(
@@ -126,8 +131,8 @@ pub(in crate::shell) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Take it, and make what isn't there yet.
-    pub(in crate::shell) fn open(path: &Path, shards: usize) -> Result<Self, DataError> {
+    /// Take it; a change of the number of shards that was interrupted is ended.
+    pub(in crate::shell) fn open(path: &Path) -> Result<Self, DataError> {
         fs::create_dir_all(path).map_err(of(path))?;
         if let Some(kind) = memory_file_system(path).map_err(of(path))? {
             return Err(DataError::Memory { directory: path.to_owned(), kind });
@@ -135,17 +140,18 @@ impl DataDirectory {
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let directory = Self::locked(path, lock.map_err(of(&lock_path))?)?;
-        let found = directory.shards_found().map_err(of(path))?;
-        if found != 0 && found != shards {
-            return Err(DataError::Shards { directory: path.to_owned(), found, configured: shards });
-        }
+        finish(path)?;
+        Ok(directory)
+    }
+
+    /// Make what isn't there yet for so many shards.
+    pub(in crate::shell) fn make(&self, shards: usize) -> Result<(), DataError> {
         // The last one first: its number says how many there are.
         for shard in (0..shards).rev() {
-            let of_shard = directory.of_shard(ShardId(shard as u16));
+            let of_shard = self.of_shard(ShardId(shard as u16));
             fs::create_dir_all(&of_shard).map_err(of(&of_shard))?;
         }
-        sync_directory(path)?;
-        Ok(directory)
+        sync_directory(&self.path)
     }
 
     /// Take one that is there, only to look at it.
@@ -169,7 +175,15 @@ impl DataDirectory {
     }
 
     /// One more than the highest that has a directory here.
-    pub(super) fn shards_found(&self) -> io::Result<usize> {
+    pub(in crate::shell) fn shards_found(&self) -> Result<usize, DataError> {
+        self.count_shards().map_err(of(&self.path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn count_shards(&self) -> io::Result<usize> {
         let mut found = 0;
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name();

@@ -15,7 +15,9 @@
 
 mod directory;
 mod disk;
+mod read;
 mod recovery;
+mod rehome;
 mod verify;
 
 use std::collections::VecDeque;
@@ -36,6 +38,7 @@ pub use directory::DataError;
 use disk::Buffer;
 use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
+pub(super) use rehome::{Rehoming, rehome};
 pub use verify::{Verdict, verify};
 
 /// Records that wait to be written, in bytes, before the shard is asked to take nothing new; it goes on at half of that.

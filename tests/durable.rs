@@ -416,6 +416,8 @@ fn a_change_of_the_number_of_shards_may_be_interrupted_anywhere() {
             let name = format!("shard-{number}");
             copy(&old.join(&name), &directory.join(&name));
         }
+        let verified = run(&["verify", directory.to_str().unwrap()]);
+        assert!(verified.stderr.contains("start its node"), "{verified:?}");
         cluster.restart(0);
         check_filled(&mut cluster.greeted(0), 0);
         assert!(!whole.exists());

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::disk::memory_file_system;
-use super::rehome::finish;
+use super::rehome::{find_whole, finish};
 use crate::id::ShardId;
 use crate::shard::BadRecord;
 use crate::storage::log::{OpeningError, Refusal};
@@ -68,6 +68,15 @@ pub enum DataError {
         to: usize,
         /// What the system said.
         source: io::Error,
+    },
+    /// That was interrupted, and nobody has gone on with it.
+    #[error(
+        "{} was being written anew for another number of shards: start its node, which goes on with that, and verify it then",
+        directory.display()
+    )]
+    Interrupted {
+        /// Which.
+        directory: PathBuf,
     },
     /// Some of it is missing.
     #[error(
@@ -158,7 +167,11 @@ impl DataDirectory {
     pub(super) fn look_at(path: &Path) -> Result<Self, DataError> {
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().write(true).open(&lock_path).map_err(of(&lock_path))?;
-        Self::locked(path, lock)
+        let directory = Self::locked(path, lock)?;
+        if find_whole(path).map_err(of(path))?.is_some() {
+            return Err(DataError::Interrupted { directory: path.to_owned() });
+        }
+        Ok(directory)
     }
 
     fn locked(path: &Path, lock: File) -> Result<Self, DataError> {

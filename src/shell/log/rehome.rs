@@ -98,7 +98,8 @@ pub(super) fn finish(directory: &Path) -> Result<(), DataError> {
     sync_directory(directory)
 }
 
-fn find_whole(directory: &Path) -> io::Result<Option<(PathBuf, usize)>> {
+/// New logs that are whole and have not all taken their places, and how many there are to be.
+pub(super) fn find_whole(directory: &Path) -> io::Result<Option<(PathBuf, usize)>> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();

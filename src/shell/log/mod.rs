@@ -29,13 +29,14 @@ use crate::config::Sync;
 use crate::id::ShardId;
 use crate::shard::{Append, Compacted, LogState};
 use crate::storage::log::{
-    Liveness, Opened, Purpose, Range as Sequences, Refused, Segment, SegmentTable, Slot, Step, Writer,
+    Liveness, Opened, Purpose, Range as Sequences, Refused, SECTOR_BYTES, Segment, SegmentTable, Slot, Step,
+    Writer,
 };
 use crate::time::{Duration, Instant};
 
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
-use disk::Buffer;
+use disk::{Buffer, FILL_BYTES};
 use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
 pub(super) use rehome::{Rehoming, rehome};
@@ -83,8 +84,14 @@ pub(super) struct Log {
     dead: Vec<u64>,
     compaction: Option<Compaction>,
     choose_at: Instant,
-    /// Slots that the file has room for.
+    /// Slots that the file has room for, filled: to write to them takes none.
     allocated: u32,
+    /// Of the next one so many bytes are there already.
+    filled: usize,
+    /// Room for all of it is set aside.
+    is_set_aside: bool,
+    /// What it is filled with.
+    zeros: Buffer,
     /// The last record that was told to be what `sync` says.
     acknowledged: u64,
     told: u64,
@@ -130,7 +137,10 @@ impl Log {
         let OpenLog { files, opened, liveness, adopted, .. } = log;
         let Opened { table, writer, .. } = opened;
         let segment_bytes = files.geometry.segment_bytes() as u64;
-        let allocated = (files.segments.len()? / segment_bytes) as u32;
+        let length = files.segments.len()?;
+        let allocated = (length / segment_bytes) as u32;
+        // A file that was cut off may hold the first part of a segment.
+        let filled = ((length % segment_bytes) as usize).next_multiple_of(SECTOR_BYTES);
         let durable = writer.durable();
         Ok(Self {
             shard,
@@ -148,6 +158,9 @@ impl Log {
             compaction: None,
             choose_at: Instant(0),
             allocated,
+            filled,
+            is_set_aside: false,
+            zeros: Buffer::new(FILL_BYTES),
             acknowledged: durable,
             told: durable,
             sync_by: None,
@@ -263,7 +276,7 @@ impl Log {
         };
         let written = usize::try_from(result).is_ok_and(|bytes| bytes == expected);
         match step {
-            _ if step == Way::Allocation as usize => self.on_allocated(result),
+            _ if step == Way::Allocation as usize => self.on_allocated(expected, result),
             // It says nothing if it isn't there, and that is all.
             _ if step == Way::Mark as usize => {}
             _ if !written => self.fail(step, result),
@@ -399,28 +412,31 @@ impl Log {
 
     /// Take the next segment when it is time, and have slots ready for it and for what must never lack one.
     fn make_room(&mut self, net: &mut Net) {
-        let is_under_way = |way: Way| self.under_way[way as usize].is_some();
-        if is_under_way(Way::Manifest) || is_under_way(Way::Allocation) {
-            return;
-        }
-        if self.change.is_some() {
-            return self.next_step(net);
-        }
-        if !self.writer.wants_segment() && self.has_room {
-            return;
-        }
-        if !self.has_slot_for(Purpose::Append) {
-            let is_time = self.room_again.is_none_or(|at| at <= self.now);
-            if is_time && self.allocated < self.table.geometry().slots_max() {
-                let bytes = self.files.start_of(Slot(self.allocated + 1));
-                let entry = self.files.segments.allocate_entry(bytes);
-                return self.begin(net, entry, Way::Allocation, 0);
+        if self.under_way[Way::Manifest as usize].is_none() {
+            if self.change.is_some() {
+                self.next_step(net);
+            } else {
+                self.take_segment_in_time(net);
             }
-            self.on_full("all its segments are in use");
-        } else {
-            self.on_room();
         }
-        if self.writer.wants_segment() {
+        if self.under_way[Way::Allocation as usize].is_some() {
+            return;
+        }
+        if self.is_short_of_slots() {
+            self.allocate(net);
+        } else {
+            self.room_again = None;
+        }
+    }
+
+    fn take_segment_in_time(&mut self, net: &mut Net) {
+        let wants = self.writer.wants_segment();
+        if self.has_slot_for(Purpose::Append) {
+            self.on_room();
+        } else if wants && self.allocated >= self.table.geometry().slots_max() {
+            self.on_full("all its segments are in use");
+        }
+        if wants {
             self.take_segment(net);
         }
     }
@@ -428,6 +444,30 @@ impl Log {
     /// Is there a slot that the file has room for, beside those that are kept for other things?
     fn has_slot_for(&self, purpose: Purpose) -> bool {
         self.allocated.min(self.table.geometry().slots_max()) > self.table.taken() + purpose.kept()
+    }
+
+    /// A log that has filled a segment has a slot ready before it asks for one: to fill it takes time.
+    fn is_short_of_slots(&self) -> bool {
+        let ahead =
+            u32::from(self.table.len() > 1) + u32::from(self.writer.wants_segment() || !self.has_room);
+        let needed = self.table.taken() + Purpose::Append.kept() + ahead;
+        ahead > 0 && self.allocated < needed.min(self.table.geometry().slots_max())
+    }
+
+    /// Set room aside for the next slot, or fill some more of it.
+    fn allocate(&mut self, net: &mut Net) {
+        if self.room_again.is_some_and(|at| at > self.now) {
+            return;
+        }
+        let start = self.files.start_of(Slot(self.allocated));
+        let bytes = self.files.geometry.segment_bytes();
+        if !self.is_set_aside {
+            let entry = self.files.segments.allocate_entry(start + bytes as u64);
+            return self.begin(net, entry, Way::Allocation, 0);
+        }
+        let length = FILL_BYTES.min(bytes - self.filled);
+        let entry = self.files.segments.write_entry(&self.zeros[..length], start + self.filled as u64);
+        self.begin(net, entry, Way::Allocation, length);
     }
 
     fn take_segment(&mut self, net: &mut Net) {
@@ -440,11 +480,23 @@ impl Log {
         self.next_step(net);
     }
 
-    fn on_allocated(&mut self, result: i32) {
-        if result == 0 {
+    /// Room is set aside, or so many bytes of it are filled.
+    fn on_allocated(&mut self, expected: usize, result: i32) {
+        // Of what was only written in part the rest comes next, from a sector's start.
+        let bytes = usize::try_from(result).unwrap_or(0).min(expected) / SECTOR_BYTES * SECTOR_BYTES;
+        if result < 0 || bytes == 0 && expected > 0 {
+            self.room_again = Some(self.now + ROOM_AGAIN_AFTER);
+            if !self.has_slot_for(Purpose::Append) {
+                let error = if result < 0 { -result } else { libc::ENOSPC };
+                self.on_full(&std::io::Error::from_raw_os_error(error).to_string());
+            }
+            return;
+        }
+        (self.room_again, self.is_set_aside) = (None, true);
+        self.filled += bytes;
+        if self.filled >= self.files.geometry.segment_bytes() {
             self.allocated += 1;
-        } else {
-            self.on_full(&std::io::Error::from_raw_os_error(-result).to_string());
+            (self.filled, self.is_set_aside) = (0, false);
         }
     }
 
@@ -452,13 +504,9 @@ impl Log {
         if std::mem::replace(&mut self.has_room, false) {
             self.say(&format!("there is no room ({why}): it takes no writes until there is"));
         }
-        if self.room_again.is_none_or(|at| at <= self.now) {
-            self.room_again = Some(self.now + ROOM_AGAIN_AFTER);
-        }
     }
 
     fn on_room(&mut self) {
-        self.room_again = None;
         if !std::mem::replace(&mut self.has_room, true) {
             self.say("there is room again: it takes writes");
         }

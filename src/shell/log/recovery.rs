@@ -150,7 +150,7 @@ impl Files {
         self.segments.read(&mut into[..bytes], self.start_of(slot))
     }
 
-    /// Write this, into a slot that the file has room for.
+    /// Write this; the file has room for all of its slot then.
     pub(super) fn write(&self, write: Write, buffer: &[u8]) -> io::Result<()> {
         if let Target::Segment(slot) = write.target {
             self.segments.allocate(self.start_of(Slot(slot.0 + 1)))?;
@@ -215,6 +215,8 @@ pub(in crate::shell) fn open(
         files.carry_out(step, &buffer).map_err(at())?;
     }
     let opened = opening.finish();
+    // The first segment of this start has the first slot that was free.
+    files.segments.allocate(files.start_of(Slot(opened.table.taken()))).map_err(at())?;
     for (found, is_marker) in opened.moved.iter().zip(markers_of_tail) {
         liveness.on_record(found, is_marker);
     }

@@ -309,6 +309,15 @@ fn seal(bytes: &mut [u8]) {
     bytes[16..24].copy_from_slice(&check.to_le_bytes());
 }
 
+/// What was written in the middle of a directory's first log is something else.
+fn damage(directory: &Path) {
+    let segments = directory.join("shard-0/segments");
+    let mut bytes = std::fs::read(&segments).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
+    std::fs::write(&segments, bytes).unwrap();
+}
+
 /// Damage in the middle is told when the node starts, with its place; what lies beyond it is there, and what is lost comes back
 /// from the others.
 #[test]
@@ -322,11 +331,7 @@ fn damage_is_told_and_repaired() {
     // Give a mark the time to say what is durable.
     std::thread::sleep(Duration::from_millis(400));
     cluster.kill(1);
-    let segments = data(root.path(), 1).join("shard-0/segments");
-    let mut bytes = std::fs::read(&segments).unwrap();
-    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
-    std::fs::write(&segments, bytes).unwrap();
+    damage(&data(root.path(), 1));
     cluster.restart(1);
     let said = cluster.process(1).said();
     assert!(said.contains("are lost: the replicas repair it") && said.contains("slot 0"), "{said}");
@@ -433,11 +438,7 @@ fn damage_is_not_forgotten_with_the_logs_that_had_it() {
     // Give a mark the time to say what is durable.
     std::thread::sleep(Duration::from_millis(400));
     cluster.kill(1);
-    let segments = data(root.path(), 1).join("shard-0/segments");
-    let mut bytes = std::fs::read(&segments).unwrap();
-    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
-    std::fs::write(&segments, bytes).unwrap();
+    damage(&data(root.path(), 1));
     cluster.set_shards(1, 2);
     cluster.restart(1);
     let said = cluster.process(1).said();

@@ -353,7 +353,7 @@ mod tests {
     use crate::shell::log::rehome::Rewriting;
     use crate::storage::log::SECTOR_BYTES;
 
-    const RECORDS: u32 = 20_000;
+    const RECORDS: u32 = 5_000;
 
     fn record(number: u32) -> Vec<u8> {
         let mut record = Vec::new();
@@ -382,10 +382,10 @@ mod tests {
         let root = tempfile::tempdir_in(".").unwrap();
         let directory = root.path().join("shard-0");
         fs::create_dir(&directory).unwrap();
-        let mut log = log_in(&directory);
         let written = AtomicU64::new(0);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
+                let mut log = log_in(&directory);
                 for number in 1..=RECORDS {
                     log.append(&record(number)).unwrap();
                     if number % 7 == 0 || number == RECORDS {
@@ -394,10 +394,15 @@ mod tests {
                     }
                 }
             });
+            while written.load(Ordering::Acquire) == 0 && !writer.is_finished() {
+                std::thread::yield_now();
+            }
             let source = Log::open(root.path(), 0, directory.clone()).unwrap();
             let copy = root.path().join("copy");
             let mut reads = 0;
-            loop {
+            let mut is_over = false;
+            while !is_over {
+                is_over = writer.is_finished();
                 let before = written.load(Ordering::Acquire);
                 let file = source.copy(&copy, &mut None, &mut Pace::new(None)).unwrap();
                 assert!(file.records >= before, "{before} were written, and {} are there", file.records);
@@ -409,10 +414,8 @@ mod tests {
                 });
                 in_order.unwrap();
                 reads += 1;
-                if before == RECORDS.into() {
-                    break;
-                }
             }
+            assert_eq!(written.load(Ordering::Acquire), u64::from(RECORDS));
             assert!(reads > 2, "it was read {reads} times only");
         });
     }

@@ -26,7 +26,7 @@ pub(super) fn read<E: From<io::Error>>(
         Ok((segment, bytes, length))
     };
     let open = open_segments(&manifest).into_iter().map(read).collect::<io::Result<Vec<Open>>>()?;
-    give(files, manifest, open, each)
+    give(files, manifest, &open, each)
 }
 
 /// The same for a log that its node may be writing meanwhile: all that was written before this was called, and perhaps more.
@@ -55,7 +55,7 @@ pub(super) fn read_while_written<E: From<io::Error>>(
         open.push((segment, bytes, length));
     }
     open.reverse();
-    give(files, manifest, open, each)
+    give(files, manifest, &open, each)
 }
 
 /// In the order in which they are written.
@@ -66,7 +66,7 @@ fn open_segments(manifest: &Manifest) -> Vec<Segment> {
 fn give<E: From<io::Error>>(
     files: &Files,
     manifest: Manifest,
-    open: Vec<Open>,
+    open: &[Open],
     mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
 ) -> Result<Report, E> {
     let mut recovery = Recovery::new(manifest, NoFailpoints);

@@ -6,15 +6,14 @@
 
 use crate::failpoint::NoFailpoints;
 
-use super::format::record_bytes;
-use super::scan::{Item, scan};
+use super::scan::scan;
 use super::stamp::Stamp;
 use super::{Manifest, Segment};
 
 /// What a first look at a segment says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
-    /// Up to the end of the last record that can be read; 0 if there is none.
+    /// Up to the end of the last record, or header of a group, that can be read; 0 if there is none.
     pub bytes: usize,
     /// All up to this sequence was durable before the segment was looked at; 0 if it says nothing.
     pub durable: u64,
@@ -27,11 +26,7 @@ impl Manifest {
         let bytes = &bytes[..bytes.len().min(segment_bytes)];
         let stamp = Stamp::new(&self.identity, self.secret, segment.id, NoFailpoints);
         let scan = scan(bytes, segment.id, segment_bytes, &stamp);
-        let end = scan.items.iter().rev().find_map(|item| match *item {
-            Item::Record { at, length, .. } => Some(at as usize + record_bytes(length as usize)),
-            Item::Gap { .. } => None,
-        });
-        Extent { bytes: end.unwrap_or(0).min(bytes.len()), durable: scan.witness }
+        Extent { bytes: scan.end.min(bytes.len()), durable: scan.witness }
     }
 
     /// Does it list the segments that another version listed? Then what was read of them before this version was is theirs.

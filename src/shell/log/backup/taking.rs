@@ -27,8 +27,8 @@ use crate::shell::log::recovery::Files;
 use crate::shell::log::rehome::{find_whole, logs_in};
 use crate::storage::log::{Damage, Identity, Manifest, Refusal, Report};
 
-/// A log is read so often before it is given up: once too many for a segment on its way out, a start of the node, and
-/// a group that was on its way when the log was looked at.
+/// A log is read so often before it is given up: once is enough, once more if a segment was on its way out when it was pinned,
+/// or if its node starts meanwhile.
 const READS_MAX: usize = 5;
 /// Both copies of the manifest may be caught while they are written. Each takes some milliseconds.
 const MANIFEST_TRIES: usize = 200;
@@ -89,8 +89,7 @@ pub(super) fn understood<'a>(
     sequence: u64,
     record: &'a [u8],
 ) -> Result<Record<'a>, BackupError> {
-    let path = || path.to_owned();
-    Record::parse(record).map_err(|error| BackupError::Record { path: path(), sequence, error })
+    Record::parse(record).map_err(|error| BackupError::Record { path: path.to_owned(), sequence, error })
 }
 
 fn write(
@@ -211,7 +210,6 @@ impl Log {
     ) -> Result<ShardFile, BackupError> {
         let unwritten = |source| BackupError::Unwritten { path: path.to_owned(), source };
         let overtaken = || BackupError::Overtaken { directory: self.directory.clone() };
-        let mut refused = overtaken();
         for _ in 0..READS_MAX {
             let before = self.manifest()?.ok_or_else(overtaken)?;
             let mut file = Writing::begin(path).map_err(unwritten)?;
@@ -226,14 +224,14 @@ impl Log {
             let report = report.map_err(|error: Interrupted| error.at(&self.directory))?;
             let is_settled = self.manifest()?.is_some_and(|after| after.lists_all_of(&before));
             match lost(&report) {
-                _ if !is_settled => refused = overtaken(),
+                _ if !is_settled => {}
                 Some(damage) => {
-                    refused = BackupError::Lacking { directory: self.directory.clone(), damage };
+                    return Err(BackupError::Lacking { directory: self.directory.clone(), damage });
                 }
                 None => return file.finish().map_err(unwritten),
             }
         }
-        Err(refused)
+        Err(overtaken())
     }
 }
 

@@ -223,7 +223,7 @@ fn backups_of_all_nodes_are_restored_together() {
     (0..3).for_each(|node| root.backup(node, &format!("b{node}")));
     drop(cluster);
     for order in [["b0", "b1", "b2"], ["b2", "b1", "b0"]] {
-        let restored = root.restored(&order, order[0], 2);
+        let restored = root.restored(&order, &format!("restored-{}", order[0]), 2);
         let mut wire = restored.greeted(0);
         for key in 0..KEYS {
             let answer = wire.ask(&get(1, &name(key)));

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -108,7 +108,11 @@ impl Node {
             return None;
         }
         let status = self.status()?;
-        Some(format!("node {} ended by itself ({status}): {}", self.name, self.said.last()))
+        Some(self.by_itself(status))
+    }
+
+    fn by_itself(&mut self, status: ExitStatus) -> String {
+        format!("node {} ended by itself ({status}): {}", self.name, self.said.last())
     }
 
     /// A sentence, if it was asked to stop and didn't, or not well.
@@ -118,6 +122,8 @@ impl Node {
         }
         match self.status() {
             Some(status) if status.success() => None,
+            // It was asked without a signal, and may have been dying by then.
+            Some(status) if status.signal().is_some() => Some(self.by_itself(status)),
             Some(status) => Some(format!("node {} stopped with {status}: {}", self.name, self.said.last())),
             None => Some(format!("node {} was told to stop, and didn't", self.name)),
         }

@@ -76,6 +76,9 @@ pub(super) fn read(
     let (mut hasher, mut read, mut said) = (Xxh3::new(), ShardFile::default(), Ok(()));
     let mut record = Vec::new();
     while read.bytes < expected.bytes {
+        if expected.bytes - read.bytes < HEADER_BYTES as u64 {
+            return Err(damaged());
+        }
         let mut header = [0; HEADER_BYTES];
         file.read_exact(&mut header).map_err(of(path))?;
         let [l0, l1, l2, l3, sequence @ ..] = header;

@@ -233,6 +233,20 @@ impl HintStore {
         self.targets.values().flat_map(|target| target.hints.values().map(|hint| hint.partition))
     }
 
+    /// Is anything kept of this partition?
+    pub fn keeps(&self, partition: PartitionId) -> bool {
+        self.targets.values().flat_map(|target| target.hints.values()).any(|hint| hint.partition == partition)
+    }
+
+    /// All that is kept of this partition: for whom, and of which keys.
+    pub fn of_partition(&self, partition: PartitionId) -> Vec<(NodeId, Box<[u8]>)> {
+        let all =
+            self.targets.iter().flat_map(|(node, target)| target.hints.iter().map(|hint| (*node, hint)));
+        all.filter(|(_, (_, hint))| hint.partition == partition)
+            .map(|(node, (key, _))| (node, key.clone()))
+            .collect()
+    }
+
     fn bytes(&self, target: NodeId) -> usize {
         self.targets.get(&target).map_or(0, |target| target.bytes)
     }

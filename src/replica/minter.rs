@@ -15,7 +15,9 @@ use super::{Applied, Covered, Refused, Replaced, Write};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Record {
     /// This replica's own, the only one that it has of the key.
-    Own,
+    /// Of its actors those up to this epoch have been forgotten: a context from before may still tell of them, and too
+    /// little.
+    Own { retired: u32 },
     /// Kept for another node; there may be more such states of the key. All that was minted under this actor, if it is known,
     /// is in the state.
     Anothers(Option<Actor>),
@@ -53,6 +55,11 @@ impl<F: Failpoints> Minter<F> {
         }
     }
 
+    /// The last epoch used.
+    pub(super) const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// Apply a write to a key's state, unless it was applied before. `appended` is the log record that will say so.
     pub(super) fn apply(
         &mut self,
@@ -84,7 +91,7 @@ impl<F: Failpoints> Minter<F> {
             return Err(Refused::TooManySiblings);
         }
         match record {
-            Record::Own => self.epoch = self.epoch.max(actor.epoch),
+            Record::Own { .. } => self.epoch = self.epoch.max(actor.epoch),
             Record::Anothers(_) => self.epoch_for_others = self.epoch_for_others.max(actor.epoch),
         }
         let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
@@ -121,16 +128,22 @@ impl<F: Failpoints> Minter<F> {
             return Actor { id, epoch: 1 };
         }
         let is_rare = self.failpoints.rare(Choice::FreshEpoch);
-        if let Record::Anothers(known) = record {
-            let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
-            return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
-        }
-        let fresh = Actor { id, epoch: self.epoch + 1 };
+        let retired = match record {
+            Record::Own { retired } => retired,
+            Record::Anothers(known) => {
+                let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
+                return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
+            }
+        };
+        let fresh = match self.failpoints.planted(Bug::ReapedWithItsActor) {
+            true => Actor { id, epoch: 1 },
+            false => Actor { id, epoch: self.epoch + 1 },
+        };
         if is_rare {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.
-        let is_mine = |actor: Actor| actor.id == id && actor.epoch <= self.epoch;
+        let is_mine = |actor: Actor| actor.id == id && actor.epoch > retired && actor.epoch <= self.epoch;
         let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
         if mine.is_none() && self.epoch > 0 && !state.is_empty() {
             // Its own record of the key is lost, or was never here; others' is.

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use hashbrown::HashTable;
 
+use crate::causality::Siblings;
 use crate::id::OperationId;
 use crate::storage::log::Range;
 
@@ -54,6 +56,11 @@ impl Superseded {
             }
         }
         is_news
+    }
+
+    /// The key is forgotten, and all its versions with it: this record of the log says so, or will.
+    pub(super) fn remember_all(&mut self, state: &Siblings<Bytes>, record: u64) {
+        self.remember(state.versions().iter().map(|version| version.operation), record);
     }
 
     fn add(&mut self, operation: OperationId, record: u64) {

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use ringmain_schema::Kind;
+use ringmain_schema::epoch::Bound;
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, PartitionId};
 use crate::replica::{Place, state_writer};
 use crate::time::Now;
 
@@ -48,6 +49,12 @@ pub(super) enum Waiter {
     Peer { connection: ConnectionId, request_id: u64 },
     /// A former owner that asks whether all it had is here.
     Former { connection: ConnectionId, request_id: u64 },
+    /// A proposer to which this shard is bound by its round.
+    Bound { connection: ConnectionId, request_id: u64, partition: u32, epoch: u64, round: u64, agreed: u128 },
+    /// A round that this shard proposes.
+    Proposed { round: u64 },
+    /// A raise of this partition's epoch that this shard has proposed.
+    Raised { partition: PartitionId },
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -65,7 +72,7 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: state_writer(&entry.state),
             ring: 0,
-            partition_epoch: 0,
+            partition_epoch: self.epoch(place.partition),
             repair: false,
             replaced,
             hint_for: 0,
@@ -178,19 +185,39 @@ impl<F: Failpoints> Shard<F> {
         while let Some((_, waiter)) =
             self.appends.waiting.pop_front_if(|(record, _)| *record <= self.appends.durable)
         {
-            match waiter {
-                // This process's copy is not the node's any more: neither its own write nor a peer's counts it.
-                Waiter::Operation(_) if self.view.is_fenced() => {}
-                Waiter::Peer { connection, request_id } if self.view.is_fenced() => {
-                    self.refuse_as_fenced(connection, request_id, out);
-                }
-                Waiter::Operation(key) => {
-                    self.count_durable(key, self.view.me);
-                    self.progress(now, key, false, out);
-                }
-                Waiter::Peer { connection, request_id } => self.send_replicated(connection, request_id, out),
-                Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
+            self.fulfil(now, waiter, out);
+        }
+    }
+
+    /// The same, at once if it is there already.
+    pub(super) fn when_durable(&mut self, now: Now, sequence: u64, waiter: Waiter, out: &mut Output) {
+        if self.is_durable(sequence) {
+            self.fulfil(now, waiter, out);
+        } else {
+            self.wait_for_record(sequence, waiter);
+        }
+    }
+
+    fn fulfil(&mut self, now: Now, waiter: Waiter, out: &mut Output) {
+        match waiter {
+            Waiter::Peer { connection, request_id } if self.view.is_fenced() => {
+                self.refuse_as_fenced(connection, request_id, out);
             }
+            // This process's copy is not the node's any more: neither its own write nor a peer's counts it, and nobody is
+            // told what it is bound to.
+            _ if self.view.is_fenced() => {}
+            Waiter::Operation(key) => {
+                self.count_durable(key, self.view.me);
+                self.progress(now, key, false, out);
+            }
+            Waiter::Peer { connection, request_id } => self.send_replicated(connection, request_id, out),
+            Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
+            Waiter::Bound { connection, request_id, partition, epoch, round, agreed } => {
+                let bound = Bound { partition, epoch, round, bound: true, agreed };
+                self.send_bound(connection, request_id, bound, out);
+            }
+            Waiter::Proposed { round } => self.on_proposed(now, round, out),
+            Waiter::Raised { partition } => self.tell_raised(now, partition, out),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! ([`Liveness`](crate::storage::log::Liveness)). Names of replaced writes are written once more if a restart would have learned
 //! them from a record of the range.
 //!
-//! A crash at any moment leaves the old records, or both: states merge, so it does no harm that they are there twice.
+//! A crash at any moment leaves the old records, or both: the last one counts, so it does no harm that they are there twice.
 
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
@@ -72,7 +72,8 @@ impl<F: Failpoints> Shard<F> {
         if may {
             let before = out.bytes.len();
             let keys = if partition < self.view.ring.partitions().count() {
-                let keys = self.append_partition_anew(PartitionId(partition), range, out);
+                let mut keys = self.append_epoch_anew(PartitionId(partition), range, out);
+                keys += self.append_partition_anew(PartitionId(partition), range, out);
                 done += u32::from(keys < STEP_KEYS);
                 keys
             } else {
@@ -124,6 +125,7 @@ impl<F: Failpoints> Shard<F> {
         if range.contains(self.appends.members) {
             self.append_members(out);
         }
+        self.append_beginnings_anew(range, out);
         // All in one turn: their records are the next, and no other comes between.
         let names = self.replica.move_replaced(self.next_append(), NAMES_PER_RECORD, range);
         let names: Vec<WireOperation> =

@@ -84,7 +84,7 @@ impl<F: Failpoints> Shard<F> {
         let (Ok(state), true) = (state, self.view.is_serving() && self.is_mine(place.partition)) else {
             return self.refuse_peer(connection, request_id, out);
         };
-        if self.view.member(target).is_none() {
+        if !self.takes_hints(place.partition) || self.view.member(target).is_none() {
             return self.refuse_peer(connection, request_id, out);
         }
         match self.keep_hint(target, place, &state, replicate, out) {
@@ -188,7 +188,7 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: kept.map(|hint| state_writer(&hint.state)).unwrap_or_default(),
             ring: 0,
-            partition_epoch: 0,
+            partition_epoch: self.epochs.number(place.partition),
             repair: false,
             replaced,
             hint_for: target.0,
@@ -281,7 +281,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// What is kept for another is this node's own to hold now.
     fn take_over(&mut self, target: NodeId, place: Place<'_>, version: u64, out: &mut Output) {
-        if self.log_refusal().is_some() {
+        if self.log_refusal().is_some() || !self.takes_copies(place.partition) {
             return;
         }
         let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
@@ -304,7 +304,7 @@ impl<F: Failpoints> Shard<F> {
             key: &key,
             state: state_writer(&hint.state),
             ring: self.view.ring.hash(),
-            partition_epoch: 0,
+            partition_epoch: self.epochs.number(partition),
             repair: true,
             replaced: &[],
             hint_for: 0,
@@ -341,10 +341,15 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn drop_held(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
-        self.remember_writes(target, place.key);
-        self.hints.store.forget(target, place.key);
         self.counters.hints_handed_over += 1;
         self.failpoints.reached(Rare::HintHandedOver);
+        self.forget_hint(target, place, out);
+    }
+
+    /// Nothing is kept of this key for this target any more.
+    pub(super) fn forget_hint(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
+        self.remember_writes(target, place.key);
+        self.hints.store.forget(target, place.key);
         self.append_hint(target, place, &[], out);
     }
 
@@ -364,6 +369,7 @@ impl<F: Failpoints> Shard<F> {
         if self.failpoints.planted(Bug::HintsForgottenAtRestart) {
             return;
         }
+        self.epochs.recovered.on_hint(target, place.key);
         let keeping = Keeping { target, key: place.key, partition: place.partition };
         if state.is_empty() {
             self.remember_writes(target, place.key);

@@ -30,8 +30,16 @@ impl<F: Failpoints> Shard<F> {
             ("departed_partitions", departed_partitions as u64),
             ("departed_keys", departed_keys as u64),
             ("suspicions_answered", self.detector.suspicions_answered()),
+            ("reap_partitions_waiting", self.epochs.rounds.waiting.len() as u64),
         ];
+        let waiting = &self.epochs.rounds.waiting;
+        let waits_for = |member: &Member| {
+            let count = waiting.values().filter(|node| **node == member.node).count() as u64;
+            (count > 0).then(|| (format!("reap_waits_for_{}", member.name), count))
+        };
+        let waits_for: Vec<_> = self.view.members.iter().filter_map(waits_for).collect();
         let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
+        let counters = counters.map(|(name, value)| (name.to_owned(), value)).chain(waits_for);
         Status {
             node: self.view.me.0,
             name: self.view.myself().name.to_string(),
@@ -42,7 +50,7 @@ impl<F: Failpoints> Shard<F> {
             serving: self.view.is_serving(),
             software: self.options.software.to_string(),
             members: self.view.members.iter().map(|member| self.member_status(now, member)).collect(),
-            counters: counters.map(|(name, value)| Counter { name: name.to_owned(), value }).collect(),
+            counters: counters.map(|(name, value)| Counter { name, value }).collect(),
             change: self.change_step().to_owned(),
             trouble: self.view.trouble.as_ref().map(ToString::to_string).unwrap_or_default(),
         }

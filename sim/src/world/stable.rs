@@ -128,10 +128,11 @@ impl World {
         let dots = self.dots.of_operation(number);
         if self.plan.durable {
             let seen = self.nodes[node].stable.seen.get(&key);
-            return seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
+            let is_seen = seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
+            return is_seen || self.was_reaped(key, dots);
         }
         let known = self.known_at(node, key).context();
-        dots.iter().any(|dot| known.covers(*dot))
+        dots.iter().any(|dot| known.covers(*dot)) || self.was_reaped(key, dots)
     }
 }
 

@@ -1,0 +1,291 @@
+//! What was deleted is forgotten when everybody has confirmed it, and not before. Defends P1 and P5.
+
+use ringmain_schema::epoch::{Binding, Epoch};
+use ringmain_schema::message::{Change, ErrorCode, Put, What};
+
+use super::changes::{WEIGHT, say};
+use super::cluster::{Answer, Cluster, get, put};
+use super::fallbacks::{hints, holds, isolate, key_and_nodes};
+use crate::membership::BORN;
+use crate::shard::{Record, ShardOptions};
+use crate::time::Duration;
+
+/// Each partition is looked at so often.
+const EVERY: Duration = Duration::from_millis(400);
+/// Two looks at each partition, and a round.
+const TWO_LOOKS: Duration = Duration::from_secs(3);
+
+fn cluster(nodes: usize, options: fn(&mut ShardOptions)) -> Cluster {
+    let mut cluster = Cluster::with_options(nodes, 1, options);
+    cluster.run(Duration::from_secs(1));
+    cluster
+}
+
+fn keys(cluster: &Cluster) -> Vec<usize> {
+    cluster.shards.values().map(|shard| shard.replica().keys()).collect()
+}
+
+/// Put and deleted; the context that the delete had.
+fn write_and_delete(cluster: &mut Cluster, at: usize, key: &[u8]) -> Vec<u8> {
+    let client = cluster.client((at, 0));
+    cluster.put(client, put(key, b"milk"));
+    let context = cluster.get(client, get(key)).context().to_vec();
+    let delete = Put { key, value: None, context: &context, ..Put::default() };
+    let deleted = cluster.put(client, delete);
+    assert!(matches!(deleted, Answer::Stored { .. }), "{deleted:?}");
+    context
+}
+
+#[test]
+fn a_deleted_key_is_forgotten_by_all_and_can_be_put_again() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let context = write_and_delete(&mut cluster, 0, b"cart");
+    assert_eq!(keys(&cluster), [1, 1, 1]);
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    let client = cluster.client((1, 0));
+    assert_eq!(cluster.get(client, get(b"cart")).code(), Some(ErrorCode::NotFound));
+    // A context from before covers what nobody knows any more.
+    let stored = cluster.put(client, Put { context: &context, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    assert_eq!(cluster.get(client, get(b"cart")).values(), [b"eggs"]);
+    cluster.run(TWO_LOOKS);
+    assert_eq!(cluster.get(client, get(b"cart")).values(), [b"eggs"], "a value is not forgotten");
+    cluster.nobody_owes_an_answer();
+}
+
+#[test]
+fn nothing_is_forgotten_while_a_member_is_away() {
+    let mut cluster = cluster(5, |options| options.reap = Some(EVERY));
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[4..]);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 3, "the last fallback is away");
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 0);
+}
+
+#[test]
+fn nothing_is_forgotten_while_a_hint_waits() {
+    let mut cluster = cluster(5, |options| options.reap = Some(EVERY));
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[1..2]);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    assert!(hints(&cluster) > 0);
+    cluster.run(TWO_LOOKS);
+    assert!(keys(&cluster).iter().sum::<usize>() >= 2);
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(20));
+    assert_eq!((keys(&cluster).iter().sum::<usize>(), hints(&cluster)), (0, 0));
+}
+
+/// In `memory` mode a restart loses the records: the node takes writes again when the others have noted that.
+#[test]
+fn a_node_that_lost_its_records_is_met_and_learns_the_epochs() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    let partition = cluster.shards[&(0, 0)].place(b"cart").partition;
+    let epochs = |cluster: &Cluster| -> Vec<u64> {
+        cluster.shards.values().map(|shard| shard.epoch(partition)).collect()
+    };
+    assert_eq!(epochs(&cluster), [1, 1, 1]);
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(epochs(&cluster), [1, 1, 1]);
+    let client = cluster.client((2, 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// P6: a context from before told of an actor that had been forgotten, and of fewer of its dots than there were: the
+/// next one was minted a second time.
+#[test]
+fn an_old_context_does_not_bring_back_a_forgotten_actor() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    let (one, other) = (cluster.client((0, 0)), cluster.client((1, 0)));
+    cluster.put(one, put(b"cart", b"milk"));
+    let old = cluster.get(one, get(b"cart")).context().to_vec();
+    let actors = |cluster: &Cluster| -> Vec<_> {
+        let shard = &cluster.shards[&(0, 0)];
+        let place = shard.place(b"cart");
+        let found = shard.replica().index().find(place.partition, place.token, place.key);
+        found.map(|entry| entry.state.clock().to_vec()).unwrap_or_default()
+    };
+    let first = actors(&cluster);
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    cluster.put(other, Put { context: &old, ..put(b"cart", b"eggs") });
+    cluster.put(one, put(b"cart", b"bread"));
+    let (mine, counter) = first[0];
+    let seen = actors(&cluster).into_iter().find(|(actor, _)| *actor == mine);
+    assert_eq!(seen, Some((mine, counter)), "that actor mints no more");
+}
+
+/// What a round binds was bound for good when its proposer was lost and removed: a new owner that had promised took no copies,
+/// so that the ring never settled, and no round could begin that would have ended it.
+#[test]
+fn a_round_of_a_node_that_was_removed_ends_without_it() {
+    let mut cluster = cluster(5, |options| options.reap = None);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let shard = &cluster.shards[&(nodes[0], 0)];
+    let (proposer, name) = (shard.view.me.0, shard.view.myself().name.to_string());
+    let partition = shard.place(&key).partition;
+    for &node in &nodes[1..] {
+        let promised = node == nodes[3] || node == nodes[4];
+        let bindings = vec![Binding::new(proposer, 7, BORN, promised)];
+        let bound = Epoch { partition: partition.0, bindings, ..Epoch::default() };
+        cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&bound, 0);
+    }
+    cluster.kill(nodes[0]);
+    cluster.run(Duration::from_secs(5));
+    let is_bound =
+        |cluster: &Cluster| nodes[1..].iter().all(|node| !cluster.shards[&(*node, 0)].takes_hints(partition));
+    assert!(is_bound(&cluster), "nobody can say that the round is over");
+    let remove = Change { what: What::Remove, name: &name, weight: 0, force: true, ..WEIGHT };
+    say(&mut cluster, (nodes[1], 0), remove).unwrap();
+    cluster.run(Duration::from_secs(20));
+    assert!(!is_bound(&cluster));
+    let client = cluster.client((nodes[1], 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(&key, b"eggs") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// A proposer raised the epoch, told one, and lost its memory. It took the epoch's number from that one, told it to two primaries
+/// that had confirmed the round, and both took their own copies for older ones: nobody held the key any more (P1).
+#[test]
+fn a_proposer_that_lost_its_memory_leads_nobody_astray() {
+    let mut cluster = cluster(5, |options| options.reap = None);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[1], 0));
+    cluster.put(client, put(&key, b"milk"));
+    let shard = &cluster.shards[&(nodes[0], 0)];
+    let (proposer, partition) = (shard.view.me.0, shard.place(&key).partition);
+    for &node in &nodes[1..] {
+        let told = if node == nodes[3] {
+            Epoch { partition: partition.0, epoch: 1, proposer, round: 7, ..Epoch::default() }
+        } else {
+            let bindings = vec![Binding::new(proposer, 7, BORN, node == nodes[4])];
+            Epoch { partition: partition.0, bindings, ..Epoch::default() }
+        };
+        cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&told, 0);
+    }
+    cluster.kill(nodes[0]);
+    cluster.start(nodes[0]);
+    cluster.run(Duration::from_secs(20));
+    let epochs: Vec<u64> = nodes.iter().map(|node| cluster.shards[&(*node, 0)].epoch(partition)).collect();
+    assert_eq!(epochs, [1; 5]);
+    assert!(nodes[..3].iter().all(|node| holds(&cluster, *node, &key)));
+    assert_eq!(cluster.get(client, get(&key)).values(), [b"milk"]);
+    cluster.nobody_owes_an_answer();
+}
+
+fn is_epoch(record: &[u8]) -> bool {
+    matches!(Record::parse(record), Ok(Record::Epoch(_)))
+}
+
+/// P5: a crash left the record of a raise, and not the one behind it that ends the key's own. The key was forgotten at the next
+/// start, and back at the one after the raise's record had been compacted.
+#[test]
+fn what_a_crash_has_left_of_a_raise_stays_forgotten() {
+    let mut cluster = cluster(1, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0]);
+    cluster.kill(0);
+    let log = cluster.logs.get_mut(&(0, 0)).unwrap();
+    let raise = |record: &Vec<u8>| match Record::parse(record) {
+        Ok(Record::Epoch(epoch)) => epoch.epoch == 1,
+        _ => false,
+    };
+    let at = log.iter().position(raise).unwrap();
+    log.truncate(at + 1);
+    cluster.start(0);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(keys(&cluster), [0]);
+    cluster.kill(0);
+    cluster.logs.get_mut(&(0, 0)).unwrap().retain(|record| !is_epoch(record));
+    cluster.start(0);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(keys(&cluster), [0]);
+}
+
+/// P5: the record of a delete and the one that ended it were damaged; the value before them was not, and all others had forgotten
+/// that it was ever deleted.
+#[test]
+fn damage_does_not_bring_back_what_was_forgotten() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    cluster.kill(2);
+    let has_value = |record: &Vec<u8>| match Record::parse(record) {
+        Ok(Record::Key(key)) => key.state.versions().any(|(version, _)| !version.tombstone()),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    cluster.logs.get_mut(&(2, 0)).unwrap().retain(has_value);
+    cluster.damaged.insert(2);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    let client = cluster.client((2, 0));
+    assert_eq!(cluster.get(client, get(b"cart")).code(), Some(ErrorCode::NotFound));
+}
+
+/// All of them had damage: what each of them read is all there is.
+#[test]
+fn damage_everywhere_leaves_what_was_read() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    let client = cluster.client((0, 0));
+    cluster.put(client, put(b"cart", b"eggs"));
+    for node in 0..3 {
+        cluster.kill(node);
+        cluster.damaged.insert(node);
+    }
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(20));
+    let client = cluster.client((1, 0));
+    assert_eq!(cluster.get(client, get(b"cart")).values(), [b"eggs"]);
+    let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// A restart in memory loses all records. Whoever had been met by another that restarted then waited for the one that was away.
+#[test]
+fn nodes_in_memory_restart_one_after_the_other_while_one_is_away() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    cluster.kill(2);
+    for node in [0, 1, 0] {
+        cluster.kill(node);
+        cluster.start(node);
+        cluster.run(Duration::from_secs(10));
+        let client = cluster.client((node, 0));
+        let stored = cluster.put(client, Put { write: 2, ..put(b"cart", b"milk") });
+        assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    }
+}
+
+/// All primaries had it, and have forgotten it: whoever says it once more was told nothing until its deadline.
+#[test]
+fn a_retry_of_a_delete_that_was_forgotten_is_answered() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let client = cluster.client((0, 0));
+    cluster.put(client, put(b"cart", b"milk"));
+    let context = cluster.get(client, get(b"cart")).context().to_vec();
+    let delete = Put { value: None, context: &context, write: 3, ..put(b"cart", b"") };
+    let delete = Put { operation_client: 5, operation_sequence: 1, ..delete };
+    let first = cluster.put(client, delete);
+    assert!(matches!(first, Answer::Stored { nodes: 3, .. }), "{first:?}");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    let again = cluster.put(client, delete);
+    assert!(matches!(again, Answer::Stored { nodes: 3, .. }), "{again:?}");
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+}

@@ -45,8 +45,8 @@ impl Appends {
 pub(super) enum Waiter {
     /// A write that this shard coordinates.
     Operation(u64),
-    /// A peer that sent a state.
-    Peer { connection: ConnectionId, request_id: u64 },
+    /// A peer that sent a state of this epoch.
+    Peer { connection: ConnectionId, request_id: u64, partition: PartitionId, epoch: u64 },
     /// A former owner that asks whether all it had is here.
     Former { connection: ConnectionId, request_id: u64 },
     /// A proposer to which this shard is bound by its round.
@@ -200,7 +200,7 @@ impl<F: Failpoints> Shard<F> {
 
     fn fulfil(&mut self, now: Now, waiter: Waiter, out: &mut Output) {
         match waiter {
-            Waiter::Peer { connection, request_id } if self.view.is_fenced() => {
+            Waiter::Peer { connection, request_id, .. } if self.view.is_fenced() => {
                 self.refuse_as_fenced(connection, request_id, out);
             }
             // This process's copy is not the node's any more: neither its own write nor a peer's counts it, and nobody is
@@ -210,7 +210,13 @@ impl<F: Failpoints> Shard<F> {
                 self.count_durable(key, self.view.me);
                 self.progress(now, key, false, out);
             }
-            Waiter::Peer { connection, request_id } => self.send_replicated(connection, request_id, out),
+            // It may have been wiped since with all that was of that epoch.
+            Waiter::Peer { connection, request_id, partition, epoch } if epoch != self.epoch(partition) => {
+                self.answer_epoch(connection, request_id, partition, out);
+            }
+            Waiter::Peer { connection, request_id, .. } => {
+                self.send_replicated(connection, request_id, out);
+            }
             Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
             Waiter::Bound { connection, request_id, partition, epoch, round, agreed } => {
                 let bound = Bound { partition, epoch, round, bound: true, agreed };

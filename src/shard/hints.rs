@@ -95,7 +95,9 @@ impl<F: Failpoints> Shard<F> {
                 if self.is_durable(sequence) {
                     self.send_replicated(connection, request_id, out);
                 } else {
-                    self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
+                    let (partition, epoch) = (place.partition, replicate.partition_epoch);
+                    let waiter = Waiter::Peer { connection, request_id, partition, epoch };
+                    self.wait_for_record(sequence, waiter);
                 }
             }
             Err(Full) => {

@@ -219,7 +219,8 @@ impl<F: Failpoints> Shard<F> {
                 self.failpoints.reached(Rare::NoNewsWaitedForRecord);
             }
             let sequence = self.replica.appended(place);
-            self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
+            let (partition, epoch) = (place.partition, theirs);
+            self.wait_for_record(sequence, Waiter::Peer { connection, request_id, partition, epoch });
         }
         true
     }

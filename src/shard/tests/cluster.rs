@@ -312,12 +312,16 @@ impl Cluster {
     }
 
     pub(super) fn handle(&mut self, at: At, input: Input<'_>) {
-        if self.paused.contains(&at.0) {
-            return;
+        if !self.paused.contains(&at.0) {
+            self.act(at, |shard, now, out| shard.handle(now, input, out));
         }
+    }
+
+    /// Let a shard do something, and carry out what comes of it.
+    pub(super) fn act(&mut self, at: At, act: impl FnOnce(&mut Shard, Now, &mut Output)) {
         let Some(shard) = self.shards.get_mut(&at) else { return };
         let mut out = Output::default();
-        shard.handle(self.now, input, &mut out);
+        act(shard, self.now, &mut out);
         let mut logged = 0;
         // What is durable may lead to another record.
         while logged < out.appends.len() {

@@ -289,3 +289,23 @@ fn a_retry_of_a_delete_that_was_forgotten_is_answered() {
     assert!(matches!(again, Answer::Stored { nodes: 3, .. }), "{again:?}");
     assert_eq!(keys(&cluster), [0, 0, 0]);
 }
+
+/// A copy that was wiped before its record was on stable storage was told as durable, and counted towards W.
+#[test]
+fn a_copy_that_is_wiped_before_it_is_durable_does_not_count() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, None));
+    let partition = cluster.shards[&(0, 0)].place(b"cart").partition;
+    let proposer = cluster.shards[&(1, 0)].view.me.0;
+    let client = cluster.client((0, 0));
+    cluster.unsynced.insert(2);
+    cluster.send_put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    cluster.run(Duration::from_millis(20));
+    assert!(holds(&cluster, 2, b"cart"));
+    let raised = Epoch { partition: partition.0, epoch: 1, proposer, round: 7, ..Epoch::default() };
+    cluster.act((2, 0), |shard, now, out| shard.raise(now, &raised, false, out));
+    assert!(!holds(&cluster, 2, b"cart"));
+    cluster.sync(2);
+    let answer = cluster.answer(client);
+    let is_stored = matches!(answer, Answer::Stored { nodes: 3, .. });
+    assert!(!is_stored || (0..3).all(|node| holds(&cluster, node, b"cart")), "{answer:?}");
+}

@@ -256,6 +256,8 @@ pub struct Word {
 pub struct Met {
     /// The beginning, as it was told; it is on stable storage here.
     pub beginning: u64,
+    /// A hash of the members, their beginnings and their incarnations, as the sender knows them.
+    pub beginnings: u64,
     /// Of each partition, in ascending order.
     pub words: BTreeMap<u32, Word>,
 }
@@ -279,7 +281,7 @@ impl Met {
                 word.bound.push((bound.proposer(), bound.round(), bound.dead()));
             });
         }
-        Ok(Self { beginning: wire.beginning(), words })
+        Ok(Self { beginning: wire.beginning(), beginnings: wire.beginnings(), words })
     }
 
     /// Append as a frame.
@@ -302,6 +304,7 @@ impl Met {
                 beginning: self.beginning,
                 words: Some(builder.create_vector(&words)),
                 bound: (!bound.is_empty()).then(|| builder.create_vector(&bound)),
+                beginnings: self.beginnings,
             };
             wire::Met::create(builder, &arguments)
         });
@@ -396,7 +399,7 @@ mod tests {
         assert_eq!(Lost::parse(&frame(&bytes)), Ok(lost));
         let kept = Word { trusted: true, epoch: 5, proposer: 8, round: 9, bound: vec![] };
         let lost = Word { bound: vec![(6, 7, true), (8, 9, false)], ..Word::default() };
-        let met = Met { beginning: 4, words: [(1, kept), (2, lost)].into() };
+        let met = Met { beginning: 4, beginnings: 7, words: [(1, kept), (2, lost)].into() };
         let bytes = written(|encoder, out| met.encode(encoder, 1, out));
         assert_eq!(Met::parse(&frame(&bytes)), Ok(met));
         let beginnings = Beginnings(vec![(1, 2), (3, 4)]);

@@ -37,6 +37,8 @@ pub(super) struct Minter<F> {
     /// The last one used for what is kept for others.
     epoch_for_others: u32,
     pub(super) superseded: Superseded,
+    /// Of what was wiped.
+    pub(super) lost: Superseded,
     /// A key's versions together may not grow past this by a put.
     state_bytes_max: usize,
     pub(super) failpoints: F,
@@ -50,9 +52,15 @@ impl<F: Failpoints> Minter<F> {
             epoch: 0,
             epoch_for_others: EPOCHS_FOR_OTHERS,
             superseded,
+            lost: Superseded::new(SUPERSEDED_MAX),
             state_bytes_max,
             failpoints,
         }
+    }
+
+    /// Is all that this state covers minted here?
+    pub(super) fn is_own(&self, state: &Siblings<Bytes>) -> bool {
+        state.clock().iter().all(|(actor, _)| actor.id == self.actor_id)
     }
 
     /// The last epoch used.
@@ -78,6 +86,9 @@ impl<F: Failpoints> Minter<F> {
         if state.contains_operation(write.operation).is_some() {
             self.failpoints.reached(Rare::RetryFoundItsVersion);
             return Ok(Applied::Before);
+        }
+        if self.lost.contains(write.operation) {
+            return Err(Refused::Lost);
         }
         let covered = match write.covered {
             Covered::Context(context) => context,

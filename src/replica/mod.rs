@@ -64,6 +64,8 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// It was applied here before, and what it left was lost since: others may have it, or nobody.
+    Lost,
 }
 
 /// How a write came out.
@@ -250,11 +252,32 @@ impl<F: Failpoints> Replica<F> {
         keys
     }
 
-    /// Forget all keys of a partition; their writes are remembered, as above.
-    pub fn wipe(&mut self, partition: PartitionId) -> Vec<Box<Entry>> {
-        let gone = self.index.forget_all(partition);
+    /// Forget all keys of a partition, since others have them all; their writes are remembered, as above.
+    pub fn forget_all(&mut self, partition: PartitionId) {
+        let gone = self.index.forget_all(partition, |_| false);
         self.note_forgotten(&gone);
+    }
+
+    /// Forget all keys of a partition, since they may be older than what others have forgotten; `but_own` keeps those that
+    /// nobody but this replica has ever written, since it was started. Retries of their writes are known as lost.
+    pub fn wipe(&mut self, partition: PartitionId, but_own: bool) -> Vec<Box<Entry>> {
+        let Self { index, minter, .. } = self;
+        let gone = index.forget_all(partition, |entry| but_own && minter.is_own(&entry.state));
+        for entry in &gone {
+            self.minter.lost.remember_all(&entry.state, entry.appended);
+            self.note_dead(entry.appended);
+        }
         gone
+    }
+
+    /// Has nobody but this replica ever written this, since it was started?
+    pub fn is_own(&self, state: &Siblings<Bytes>) -> bool {
+        self.minter.is_own(state)
+    }
+
+    /// What these writes had left is lost here. `record` is that of the log which says so, or will.
+    pub fn remember_lost(&mut self, writes: impl Iterator<Item = OperationId>, record: u64) {
+        self.minter.lost.remember(writes, record);
     }
 
     /// Forget a key, whatever is known of it.
@@ -285,6 +308,11 @@ impl<F: Failpoints> Replica<F> {
     /// one of this sequence does, the next `per_record` of them are in the one after that, and so on.
     pub fn move_replaced(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {
         self.minter.superseded.move_to(record, per_record, from)
+    }
+
+    /// The same of writes that were lost.
+    pub fn move_lost(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {
+        self.minter.lost.move_to(record, per_record, from)
     }
 
     /// This record of the log covers no key.

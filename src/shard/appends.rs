@@ -47,6 +47,8 @@ pub(super) enum Waiter {
     Operation(u64),
     /// A peer that sent a state of this epoch.
     Peer { connection: ConnectionId, request_id: u64, partition: PartitionId, epoch: u64 },
+    /// A peer that said something of another epoch than this partition's.
+    Asked { connection: ConnectionId, request_id: u64, partition: PartitionId },
     /// A former owner that asks whether all it had is here.
     Former { connection: ConnectionId, request_id: u64 },
     /// A proposer to which this shard is bound by its round.
@@ -200,7 +202,9 @@ impl<F: Failpoints> Shard<F> {
 
     fn fulfil(&mut self, now: Now, waiter: Waiter, out: &mut Output) {
         match waiter {
-            Waiter::Peer { connection, request_id, .. } if self.view.is_fenced() => {
+            Waiter::Peer { connection, request_id, .. } | Waiter::Asked { connection, request_id, .. }
+                if self.view.is_fenced() =>
+            {
                 self.refuse_as_fenced(connection, request_id, out);
             }
             // This process's copy is not the node's any more: neither its own write nor a peer's counts it, and nobody is
@@ -216,6 +220,9 @@ impl<F: Failpoints> Shard<F> {
             }
             Waiter::Peer { connection, request_id, .. } => {
                 self.send_replicated(connection, request_id, out);
+            }
+            Waiter::Asked { connection, request_id, partition } => {
+                self.answer_epoch(connection, request_id, partition, out);
             }
             Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
             Waiter::Bound { connection, request_id, partition, epoch, round, agreed } => {

@@ -311,7 +311,7 @@ impl<F: Failpoints> Shard<F> {
         self.departures.kept.remove(&partition);
         self.forget_copies(partition);
         if self.options.durable {
-            let sequence = self.append_given_up(partition, out);
+            let sequence = self.append_given_up(partition, false, out);
             self.departures.on_record.push_back((sequence, partition));
         }
     }

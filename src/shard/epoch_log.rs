@@ -30,6 +30,9 @@ pub(super) struct Recovered {
     hints: BTreeSet<(NodeId, Box<[u8]>)>,
     /// Records are missing: what they had ended may be back.
     pub(super) is_doubtful: bool,
+    /// The beginning that the log tells; 0 if it tells none. Partitions in which the shard was not met then are in doubt too:
+    /// what was damaged may have been compacted since.
+    pub(super) beginning: u64,
 }
 
 impl Recovered {
@@ -65,7 +68,7 @@ impl<F: Failpoints> Shard<F> {
         }
         // It was so when it was written.
         known.epoch.wiped = false;
-        self.epochs.note();
+        self.epochs.note(partition);
     }
 
     /// Is the last record about a partition's epoch on stable storage?
@@ -113,13 +116,13 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// No record before this one says what is held of this partition. Its sequence; 0 if there is no log.
-    pub(super) fn append_given_up(&mut self, partition: PartitionId, out: &mut Output) -> u64 {
+    pub(super) fn append_given_up(&mut self, partition: PartitionId, wiped: bool, out: &mut Output) -> u64 {
         if !self.options.durable {
             return 0;
         }
         let sequence = self.take_append();
         let start = out.bytes.len();
-        GivenUp { partition: partition.0 }.encode(&mut self.encoder, &mut out.bytes);
+        GivenUp { partition: partition.0, wiped }.encode(&mut self.encoder, &mut out.bytes);
         out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: true });
         sequence
     }
@@ -167,11 +170,11 @@ impl<F: Failpoints> Shard<F> {
         known.epoch = Epoch { wiped: false, ..told.clone() };
         let before = std::mem::replace(&mut known.recorded, sequence);
         self.replica.note_dead(before);
-        self.epochs.note();
+        self.epochs.note(partition);
     }
 
     fn recover_wiped(&mut self, partition: PartitionId) {
-        let gone = self.replica.wipe(partition);
+        let gone = self.replica.wipe(partition, false);
         self.epochs.recovered.keys.extend(gone.into_iter().map(|entry| (entry.key, partition)));
         for (target, key) in self.hints.store.of_partition(partition) {
             self.hints.store.forget(target, &key);

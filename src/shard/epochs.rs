@@ -8,7 +8,7 @@
 //! The rounds that raise an epoch are in `rounds`, the way back of who has lost its records in `meeting`, what the log keeps
 //! of all this in `epoch_log`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain_schema::epoch::{Binding, Epoch};
 
@@ -19,6 +19,7 @@ use crate::storage::digest;
 use crate::time::{Instant, Now};
 
 use super::Shard;
+use super::appends::Waiter;
 use super::epoch_log::Recovered;
 use super::io::{Output, SiblingMessage};
 use super::links::LinkId;
@@ -35,9 +36,9 @@ const BEHIND_MAX: u64 = 1 << 20;
 pub(super) struct Epochs {
     /// Of partitions of which there is something to know.
     all: BTreeMap<PartitionId, Known>,
-    /// Is this shard bound by any round, and is any partition to be streamed again? Asked at each turn.
-    is_bound: bool,
-    is_any_lost: bool,
+    /// Those with rounds by which this shard is bound, and those that are to be streamed again: asked for at each turn.
+    bound: BTreeSet<PartitionId>,
+    lost: BTreeSet<PartitionId>,
     /// Beginnings of others that this shard has noted for good; at most one for each member.
     pub(super) beginnings: BTreeMap<NodeId, u64>,
     /// The log record that covers these.
@@ -47,6 +48,18 @@ pub(super) struct Epochs {
     pub(super) rounds: Rounds,
     pub(super) meeting: Meeting,
     pub(super) recovered: Recovered,
+}
+
+/// What a shard holds of a partition whose epoch is raised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    /// It is bound by the round of that raise: what was forgotten is listed.
+    Confirmed,
+    /// It may be older than what was forgotten.
+    Older,
+    /// The same, in a shard that has lost its records and is being met. What it has minted alone since it was started may
+    /// have been acknowledged, before it heard that there had been more; nobody can have forgotten any of that.
+    Unmet,
 }
 
 /// What it knows of one.
@@ -81,30 +94,26 @@ impl Epochs {
         self.known(partition).map_or(&[], |known| &known.epoch.bindings)
     }
 
-    /// All of which there is something to know.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PartitionId, &Known)> {
-        self.all.iter().map(|(partition, known)| (*partition, known))
-    }
-
     /// Partitions with rounds by which this shard is bound.
     pub(super) fn bound(&self) -> impl Iterator<Item = (PartitionId, &Known)> {
-        self.iter().filter(|(_, known)| !known.epoch.bindings.is_empty())
+        self.bound.iter().filter_map(|partition| Some((*partition, self.all.get(partition)?)))
     }
 
     /// Is anything to be streamed again?
-    pub(super) const fn has_lost(&self) -> bool {
-        self.is_any_lost
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     /// Is there a round by which this shard is bound?
-    pub(super) const fn is_bound(&self) -> bool {
-        self.is_bound
+    pub(super) fn is_bound(&self) -> bool {
+        !self.bound.is_empty()
     }
 
     /// Something has changed.
-    pub(super) fn note(&mut self) {
-        self.is_bound = self.all.values().any(|known| !known.epoch.bindings.is_empty());
-        self.is_any_lost = self.all.values().any(|known| known.epoch.lost);
+    pub(super) fn note(&mut self, partition: PartitionId) {
+        let epoch = self.all.get(&partition).map(|known| &known.epoch);
+        note_in(&mut self.bound, partition, epoch.is_some_and(|epoch| !epoch.bindings.is_empty()));
+        note_in(&mut self.lost, partition, epoch.is_some_and(|epoch| epoch.lost));
     }
 
     /// What was wiped and has not been streamed again.
@@ -177,11 +186,16 @@ impl<F: Failpoints> Shard<F> {
 
     /// Can the last raise not be undone any more, by a crash of who has proposed it?
     pub(super) fn is_certain(&self, partition: PartitionId) -> bool {
-        let certain_with = self.epochs.known(partition).map_or(0, |known| known.certain_with);
-        self.is_durable(certain_with)
+        self.uncertain_until(partition).is_none()
     }
 
-    /// Answer a question with how the epoch was raised; with a refusal, if that can still be undone or isn't known.
+    /// The record with which it can't, if that is not on stable storage yet.
+    fn uncertain_until(&self, partition: PartitionId) -> Option<u64> {
+        let certain_with = self.epochs.known(partition).map_or(0, |known| known.certain_with);
+        (!self.is_durable(certain_with)).then_some(certain_with)
+    }
+
+    /// Answer a question with how the epoch was raised: when that can't be undone any more.
     pub(super) fn answer_epoch(
         &mut self,
         connection: ConnectionId,
@@ -189,8 +203,9 @@ impl<F: Failpoints> Shard<F> {
         partition: PartitionId,
         out: &mut Output,
     ) {
-        if !self.is_certain(partition) {
-            return self.refuse_peer(connection, request_id, out);
+        if let Some(certain_with) = self.uncertain_until(partition) {
+            let waiter = Waiter::Asked { connection, request_id, partition };
+            return self.wait_for_record(certain_with, waiter);
         }
         let told = self.epoch_to_tell(partition);
         let encoder = &mut self.encoder;
@@ -204,7 +219,7 @@ impl<F: Failpoints> Shard<F> {
         partition: PartitionId,
         out: &mut Output,
     ) -> bool {
-        let may_tell = self.is_certain(partition);
+        let may_tell = self.is_certain(partition) && self.is_met(partition);
         if may_tell {
             let told = self.epoch_to_tell(partition);
             let encoder = &mut self.encoder;
@@ -268,23 +283,26 @@ impl<F: Failpoints> Shard<F> {
         if is_next && is_bound && request_id != 0 && self.view.owns(partition) {
             self.failpoints.reached(Rare::CaughtUp);
         }
-        self.raise(now, told, is_next && is_bound, out);
+        let held = if is_next && is_bound { Held::Confirmed } else { Held::Older };
+        self.raise(now, told, held, out);
     }
 
     /// The epoch is another from here on. Whoever is bound by the round that raised it forgets what all have confirmed,
     /// where it is still the same; a copy of anybody else is wiped.
-    pub(super) fn raise(&mut self, now: Now, told: &Epoch, is_bound: bool, out: &mut Output) {
+    pub(super) fn raise(&mut self, now: Now, told: &Epoch, held: Held, out: &mut Output) {
         let partition = PartitionId(told.partition);
         let is_owner = self.view.owns(partition);
+        let is_bound = held == Held::Confirmed;
         self.replica.retire(partition);
         let (mut gone, mut wiped) = (Vec::new(), Vec::new());
         if is_bound {
             let reaped = told.reaped.iter();
             gone.extend(reaped.flat_map(|(token, hash)| self.replica.reap(partition, *token, *hash)));
         } else {
-            wiped = self.replica.wipe(partition);
+            wiped = self.replica.wipe(partition, held == Held::Unmet);
             self.streams.forget(partition);
         }
+        self.epochs.meeting.on_raised(partition);
         let known = self.epochs.known_mut(partition);
         let (met, lost) = (known.epoch.met, known.epoch.lost || (!is_bound && is_owner));
         let (bindings, is_wiped) = (Vec::new(), !is_bound);
@@ -293,7 +311,8 @@ impl<F: Failpoints> Shard<F> {
         known.epoch = Epoch { bindings, met, lost, wiped: is_wiped, ..told.clone() };
         self.record_epoch(partition, out);
         if is_wiped {
-            self.append_given_up(partition, out);
+            self.append_given_up(partition, true, out);
+            self.append_left(partition, out);
         }
         for entry in &gone {
             self.append_gone(&entry.key, out);
@@ -305,7 +324,7 @@ impl<F: Failpoints> Shard<F> {
             told.pruned.iter().for_each(|(token, hash)| self.prune(partition, *token, *hash, out));
         }
         wiped.iter().for_each(|entry| self.failpoints.wiped(&entry.key, &entry.state));
-        let hints = self.drop_hints(partition, out);
+        let hints = self.drop_hints(partition, held == Held::Unmet, out);
         if !wiped.is_empty() || (!is_bound && hints > 0) {
             self.failpoints.reached(Rare::OlderCopyWiped);
             self.counters.keys_wiped += wiped.len() as u64;
@@ -331,16 +350,31 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Hints of an epoch that is over: whoever is bound has none.
-    fn drop_hints(&mut self, partition: PartitionId, out: &mut Output) -> usize {
+    fn drop_hints(&mut self, partition: PartitionId, but_own: bool, out: &mut Output) -> usize {
         if self.failpoints.planted(Bug::ReapIgnoresHints) || !self.hints.store.keeps(partition) {
             return 0;
         }
-        let hints = self.hints.store.of_partition(partition);
+        let mut hints = self.hints.store.of_partition(partition);
+        let is_own = |(target, key): &(NodeId, Box<[u8]>)| {
+            self.hints.store.find(*target, key).is_some_and(|hint| self.replica.is_own(&hint.state))
+        };
+        hints.retain(|hint| !(but_own && is_own(hint)));
         for (target, key) in &hints {
             let place = self.place(key);
-            self.forget_hint(*target, place, out);
+            self.lose_hint(*target, place, out);
         }
         hints.len()
+    }
+
+    /// What was not wiped is on no record any more.
+    fn append_left(&mut self, partition: PartitionId, out: &mut Output) {
+        let left: Vec<Box<[u8]>> =
+            self.replica.index().partition(partition).map(|entry| entry.key.clone()).collect();
+        for key in left {
+            let place = self.place(&key);
+            self.replica.cover(place, self.next_append());
+            self.append(place, &[], out);
+        }
     }
 
     /// Partitions that were wiped, and of which shard 0 doesn't know it yet.
@@ -348,8 +382,8 @@ impl<F: Failpoints> Shard<F> {
         if !self.epochs.has_lost() {
             return PartitionSet::default();
         }
-        let lost = self.epochs.all.iter().filter(|(_, known)| known.epoch.lost && !known.is_loss_known);
-        lost.map(|(partition, _)| *partition).collect()
+        let is_loss_known = |partition| self.epochs.known(partition).is_some_and(|known| known.is_loss_known);
+        self.epochs.lost.iter().copied().filter(|partition| !is_loss_known(*partition)).collect()
     }
 
     /// Shard 0 hears of what was wiped: at once, and once between two views.
@@ -372,9 +406,7 @@ impl<F: Failpoints> Shard<F> {
         if !self.epochs.has_lost() {
             return;
         }
-        let lost: Vec<PartitionId> =
-            self.epochs.all.iter().filter(|(_, known)| known.epoch.lost).map(|(at, _)| *at).collect();
-        for partition in lost {
+        for partition in self.epochs.lost.clone() {
             let is_complete = self.view.is_complete_for(partition);
             let is_owner = self.view.owns(partition);
             let known = self.epochs.known_mut(partition);
@@ -403,5 +435,13 @@ impl<F: Failpoints> Shard<F> {
             self.tend_meeting(now, out);
             self.tend_rounds(now, out);
         }
+    }
+}
+
+fn note_in(set: &mut BTreeSet<PartitionId>, partition: PartitionId, is_in: bool) {
+    if is_in {
+        set.insert(partition);
+    } else {
+        set.remove(&partition);
     }
 }

@@ -355,6 +355,16 @@ impl<F: Failpoints> Shard<F> {
         self.append_hint(target, place, &[], out);
     }
 
+    /// The same, of what may be older than what others have forgotten.
+    pub(super) fn lose_hint(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
+        if let Some(hint) = self.hints.store.find(target, place.key) {
+            let writes = hint.state.versions().iter().map(|version| version.operation);
+            self.replica.remember_lost(writes, hint.appended);
+        }
+        self.hints.store.forget(target, place.key);
+        self.append_hint(target, place, &[], out);
+    }
+
     /// Who was to take it refused, or is gone: it will be sent again.
     pub(super) fn on_not_handed_over(&mut self, ticket: u64) {
         self.hints.under_way.remove(ticket);

@@ -14,7 +14,7 @@
 //! Whoever is bound by a round whose proposer has lost its records since, or is gone for good, asks in the same way: nobody
 //! is left to say how it ended. Its own word counts with the others'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain_schema::epoch::{Binding, Epoch, Lost, Met, Round, Word};
 use ringmain_schema::limits::WORDS_MAX;
@@ -27,7 +27,7 @@ use crate::membership::{BORN, Member};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
-use super::epochs::EPOCH_MAX;
+use super::epochs::{EPOCH_MAX, Held};
 use super::io::Output;
 use super::links::LinkId;
 use super::words::{Raised, decide};
@@ -47,6 +47,14 @@ pub(super) struct Meeting {
     /// What follows from these: an epoch, and how it was raised must still be told.
     decided: BTreeMap<PartitionId, Raised>,
     next: Instant,
+}
+
+impl Meeting {
+    /// The epoch of this partition is another now.
+    pub(super) fn on_raised(&mut self, partition: PartitionId) {
+        self.words.remove(&partition);
+        self.decided.remove(&partition);
+    }
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -162,7 +170,7 @@ impl<F: Failpoints> Shard<F> {
         let mine = lost.partitions.iter().map(|partition| PartitionId(*partition));
         let mine = mine.filter(|&partition| partition.0 < self.trees.partitions() && self.is_mine(partition));
         let words = mine.filter_map(|partition| Some((partition.0, self.word(partition)?))).collect();
-        let met = Met { beginning: lost.beginning, words };
+        let met = Met { beginning: lost.beginning, beginnings: self.hash_of_beginnings(), words };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| met.encode(encoder, request_id, bytes));
     }
@@ -196,10 +204,13 @@ impl<F: Failpoints> Shard<F> {
         if met.beginning != self.beginning() || !self.others().contains(&from) {
             return;
         }
-        let asked: Vec<PartitionId> = self.asked_about().collect();
+        let asked: BTreeSet<PartitionId> = self.asked_about().collect();
+        // Who doesn't know yet that a proposer has lost its records may still come to be bound by its round.
+        let knows_as_much = met.beginnings == self.hash_of_beginnings();
         for (partition, word) in met.words {
             let partition = PartitionId(partition);
-            if asked.contains(&partition) && word.epoch <= EPOCH_MAX {
+            let counts = knows_as_much || !self.is_met(partition);
+            if counts && asked.contains(&partition) && word.epoch <= EPOCH_MAX {
                 self.epochs.meeting.words.entry(partition).or_default().insert(from, word);
                 self.settle(now, partition, out);
             }
@@ -254,15 +265,27 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// Has anybody whose word is to be trusted all that this node would lose with its copies?
+    /// Are records missing of this partition, or were they, and it has not been met since?
+    fn is_in_doubt(&self, partition: PartitionId) -> bool {
+        let recovered = &self.epochs.recovered;
+        let met = self.epochs.known(partition).map_or(0, |known| known.epoch.met);
+        recovered.is_doubtful || (recovered.beginning > BORN && met < recovered.beginning)
+    }
+
+    /// Have the others all that this node would lose with its copies? All other primaries must be complete, as far as is known,
+    /// and one whose word is to be trusted be there.
     fn may_be_streamed(&self, partition: PartitionId) -> bool {
-        let is_complete =
-            |member: &Member| member.oneself.serving && member.oneself.is_complete_for(partition);
+        let primaries = self.view.primaries(partition);
+        let mut others = primaries.iter().filter(|node| **node != self.view.me);
+        let is_complete = |node: &NodeId| {
+            self.view.member(*node).is_some_and(|member| member.oneself.is_complete_for(partition))
+        };
         let told = self.epochs.meeting.words.get(&partition);
-        let mut trusted = told.into_iter().flatten().filter(|(_, word)| word.trusted);
-        trusted.any(|(node, _)| {
-            self.view.primaries(partition).contains(node) && self.view.member(*node).is_some_and(is_complete)
-        })
+        let is_trusted = |node: &NodeId| {
+            told.and_then(|told| told.get(node)).is_some_and(|word| word.trusted)
+                && self.view.member(*node).is_some_and(|member| member.oneself.serving)
+        };
+        others.clone().any(is_trusted) && others.all(is_complete)
     }
 
     /// Rounds whose proposers can't tell how they ended are over.
@@ -280,7 +303,8 @@ impl<F: Failpoints> Shard<F> {
         if frame.header.request_id != ASKED || frame.header.kind != Kind::ERROR {
             return;
         }
-        let is_old = ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::Unsupported);
+        let is_old = ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::Unsupported)
+            && self.view.member(link.node).is_some_and(|member| self.known_beginning(member) == 0);
         if is_old {
             let met: Vec<PartitionId> =
                 self.unmet().filter(|&partition| self.link_to(link.node, partition) == Some(link)).collect();
@@ -300,25 +324,17 @@ impl<F: Failpoints> Shard<F> {
         let partition = PartitionId(told.partition);
         let beginning = self.beginning();
         // Records are missing, and what they had ended may be back; unless nothing was ever forgotten, or nobody else has all.
-        let is_doubtful =
-            self.epochs.recovered.is_doubtful && told.epoch > 0 && self.may_be_streamed(partition);
-        self.epochs.meeting.words.remove(&partition);
-        self.epochs.meeting.decided.remove(&partition);
+        let is_doubtful = self.is_in_doubt(partition) && told.epoch > 0 && self.may_be_streamed(partition);
+        self.epochs.meeting.on_raised(partition);
         let known = self.epochs.known_mut(partition);
         let is_other = Raised::from(told) != Raised::from(&known.epoch);
-        // By that very round, and what is left of the records is all that there was of this partition.
+        let mut bindings = std::mem::take(&mut known.epoch.bindings).into_iter();
         let is_bound = known.epoch.epoch + 1 == told.epoch
-            && known
-                .epoch
-                .bindings
-                .iter()
-                .any(|bound| (bound.proposer(), bound.round()) == (told.proposer, told.round))
-            && !self.epochs.recovered.is_doubtful;
-        let known = self.epochs.known_mut(partition);
+            && bindings.any(|bound| (bound.proposer(), bound.round()) == (told.proposer, told.round));
         known.epoch.met = beginning;
-        known.epoch.bindings.clear();
         if is_other || is_doubtful {
-            self.raise(now, told, is_bound && !is_doubtful, out);
+            let held = if is_bound && !is_doubtful { Held::Confirmed } else { Held::Unmet };
+            self.raise(now, told, held, out);
         } else {
             self.record_epoch(partition, out);
         }

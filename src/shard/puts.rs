@@ -273,7 +273,9 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn refuse_write(&mut self, out: &mut Output, origin: Origin, refused: Refused) {
-        self.failpoints.reached(Rare::SiblingsFull);
+        if refused != Refused::Lost {
+            self.failpoints.reached(Rare::SiblingsFull);
+        }
         let (code, limit, message) = match refused {
             Refused::TooManySiblings => (
                 ErrorCode::TooManySiblings,
@@ -286,6 +288,11 @@ impl<F: Failpoints> Shard<F> {
                 limit as u64,
                 "the key's concurrent versions together are too large: read it, merge them, and put the result \
                  with the read's context",
+            ),
+            Refused::Lost => (
+                ErrorCode::MaybeApplied,
+                0,
+                "this node had applied the write before, and has lost what it left: read it back, or write anew",
             ),
         };
         self.answer_error(out, origin, &ErrorAnswer { limit, ..ErrorAnswer::new(code, message) });

@@ -32,8 +32,8 @@ pub enum Record<'a> {
     Members(Gossip),
     /// The whole state of one key, or what is kept of it for another node.
     Key(Replicate<'a>),
-    /// The copies of a partition were given up: no record before this one says what is held of it.
-    GivenUp(PartitionId),
+    /// The copies of a partition were given up or wiped: no record before this one says what is held of it.
+    GivenUp(GivenUp),
     /// What a shard knew of a partition's epoch.
     Epoch(Box<Epoch>),
     /// Beginnings of other nodes that a shard had noted.
@@ -59,9 +59,7 @@ impl<'a> Record<'a> {
         match frame.header.kind {
             Kind::GOSSIP => Gossip::parse(&frame).map(Self::Members).map_err(malformed),
             Kind::REPLICATE => Replicate::parse(&frame).map(Self::Key).map_err(malformed),
-            Kind::GIVEN_UP => GivenUp::parse(&frame)
-                .map(|given_up| Self::GivenUp(PartitionId(given_up.partition)))
-                .map_err(malformed),
+            Kind::GIVEN_UP => GivenUp::parse(&frame).map(Self::GivenUp).map_err(malformed),
             Kind::EPOCH => Epoch::parse(&frame).map(Box::new).map(Self::Epoch).map_err(malformed),
             Kind::BEGINNINGS => Beginnings::parse(&frame).map(Self::Beginnings).map_err(malformed),
             _ => Err(BadRecord::NoFrame),
@@ -94,7 +92,7 @@ impl<F: Failpoints> Shard<F> {
                 self.replica.note_dead(before);
             }
             Record::Key(key) => self.recover(key, sequence)?,
-            Record::GivenUp(partition) => self.recover_given_up(*partition),
+            Record::GivenUp(given_up) => self.recover_given_up(*given_up),
             Record::Epoch(epoch) => self.recover_epoch(epoch, sequence),
             Record::Beginnings(beginnings) => self.recover_beginnings(beginnings, sequence),
         }
@@ -104,8 +102,12 @@ impl<F: Failpoints> Shard<F> {
     /// A key that another shard of this node owns, since their number has changed, is left to it.
     fn recover(&mut self, key: &Replicate<'_>, sequence: u64) -> Result<(), BadRecord> {
         if key.key.is_empty() {
-            // Only the names of writes that were replaced, which any record may hold.
-            self.replica.remember_replaced(replaced_by(key), sequence);
+            // Only the names of writes that were replaced, which any record may hold, or of those that were lost.
+            if key.repair {
+                self.replica.remember_lost(replaced_by(key), sequence);
+            } else {
+                self.replica.remember_replaced(replaced_by(key), sequence);
+            }
             self.replica.note_dead(sequence);
             return Ok(());
         }
@@ -134,11 +136,16 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// These copies were given up, or wiped: then a retry of what they held is still known.
-    fn recover_given_up(&mut self, partition: PartitionId) {
+    /// These copies were given up, or wiped: a retry of what they held is still known.
+    fn recover_given_up(&mut self, given_up: GivenUp) {
+        let partition = PartitionId(given_up.partition);
         if partition.0 < self.view.ring.partitions().count() && self.is_mine(partition) {
             self.epochs.recovered.on_given_up(partition);
-            self.replica.wipe(partition);
+            if given_up.wiped {
+                self.replica.wipe(partition, false);
+            } else {
+                self.replica.forget_all(partition);
+            }
             self.keep_trees();
         }
     }
@@ -162,6 +169,7 @@ impl<F: Failpoints> Shard<F> {
     /// Before the first input: this is what the node knew of the members.
     pub fn remember(&mut self, membership: Membership<F>) {
         self.view = Arc::new(membership.view());
+        self.epochs.recovered.beginning = membership.recovered_beginning();
         if self.membership.is_some() {
             self.membership = Some(membership);
         }

@@ -19,13 +19,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::causality::{Content, Siblings};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
-use crate::membership::Health;
+use crate::membership::{Health, Member};
 use crate::pace::Claimant;
-use crate::storage::{Entry, digest};
+use crate::storage::{Entry, digest, value_bytes};
 use crate::time::{Duration, Instant, Now, WallTime};
 
 use super::Shard;
 use super::appends::Waiter;
+use super::epochs::Held;
 use super::io::Output;
 use super::links::LinkId;
 
@@ -41,6 +42,8 @@ const QUESTIONS_MAX: usize = 64;
 const STEP_MIN: Duration = Duration::from_millis(10);
 /// Actors without a version of which a key may tell before it is worth a round.
 const PRUNED_FROM: usize = 8;
+/// Bytes of values of the keys that are pruned in one round, beyond the first: each is written to the log anew, in one turn.
+const PRUNED_BYTES_MAX: usize = 256 * 1024;
 
 /// The rounds of one shard.
 #[derive(Debug, Default)]
@@ -159,6 +162,7 @@ impl<F: Failpoints> Shard<F> {
     fn forgettable(&self, now: Now, partition: PartitionId, is_early: bool) -> [Keys; 2] {
         let spare = if is_early { 1 } else { PRUNED_FROM };
         let (mut reaped, mut pruned) = (Keys::new(), Keys::new());
+        let mut bytes = 0;
         for entry in self.replica.index().partition(partition) {
             if reaped.len() + pruned.len() == REAPED_KEYS_MAX {
                 break;
@@ -170,7 +174,10 @@ impl<F: Failpoints> Shard<F> {
             if is_dead(&entry.state, now.wall) {
                 reaped.push((entry.token, digest(entry.token, &entry.state)));
             } else if clock.len() >= versions.len() + spare && entry.state.is_prunable() {
-                pruned.push((entry.token, digest(entry.token, &entry.state)));
+                bytes += value_bytes(&entry.state);
+                if pruned.is_empty() || bytes <= PRUNED_BYTES_MAX {
+                    pruned.push((entry.token, digest(entry.token, &entry.state)));
+                }
             }
         }
         [reaped, pruned]
@@ -224,17 +231,23 @@ impl<F: Failpoints> Shard<F> {
     /// A hash of all members, their beginnings and their processes, as this shard knows them; a member that doesn't reap, if
     /// there is one. What a process has said doesn't bind another that starts from a copy of its disk.
     fn beginnings(&self) -> Result<u64, NodeId> {
+        let reaps = |member: &&Member| member.is_removed() || self.known_beginning(member) > 0;
+        match self.view.members.iter().find(|member| !reaps(member)) {
+            Some(member) => Err(member.node),
+            None => Ok(self.hash_of_beginnings()),
+        }
+    }
+
+    /// The hash alone.
+    pub(super) fn hash_of_beginnings(&self) -> u64 {
         let mut bytes = Vec::new();
         for member in self.view.members.iter().filter(|member| !member.is_removed()) {
             let beginning = self.known_beginning(member);
-            if beginning == 0 {
-                return Err(member.node);
-            }
             for number in [member.node.0, beginning, member.oneself.incarnation.0] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
         }
-        Ok(xxh3_64(&bytes))
+        xxh3_64(&bytes)
     }
 
     /// Are members, beginnings and ring still those that this proposal names?
@@ -451,7 +464,10 @@ impl<F: Failpoints> Shard<F> {
         let (reaped, pruned) = (chosen(reaped), chosen(pruned));
         let is_idle = reaped.is_empty() && pruned.is_empty();
         let keeps_hints = self.hints.store.keeps(partition) && !self.ignores_hints();
-        if is_idle || keeps_hints || *epoch != self.epoch(partition) || !self.stands(&round.proposal) {
+        // A process that stood still may have been taken over from, and others have let go since.
+        let is_late = round.until <= now.monotonic;
+        let is_other = *epoch != self.epoch(partition) || !self.stands(&round.proposal);
+        if is_idle || keeps_hints || is_late || is_other {
             self.epochs.rounds.under_way = Some(round);
             return self.give_up_round(out);
         }
@@ -464,7 +480,7 @@ impl<F: Failpoints> Shard<F> {
             pruned,
             ..Epoch::default()
         };
-        self.raise(now, &raised, true, out);
+        self.raise(now, &raised, Held::Confirmed, out);
         let known = self.epochs.known_mut(partition);
         known.certain_with = known.recorded;
         self.when_recorded(now, partition, Waiter::Raised { partition }, out);

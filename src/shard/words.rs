@@ -27,20 +27,23 @@ impl From<&Epoch> for Raised {
 
 /// What the epoch is, by the words of members that have all noted the beginning of who asks; `are_all` if nobody's is missing.
 ///
-/// - Who is trusted and bound by nothing would have to be bound by any raise beyond its epoch: its word suffices.
+/// - Who is trusted and bound by nothing would have to be bound by any raise beyond its epoch: its word suffices, unless
+///   another who is trusted tells of a later one. Then its disk is an older one.
 /// - Else all must have spoken, and nobody who is trusted may be bound by a round whose proposer can still raise it. The epoch is
 ///   the latest of those who are trusted; or the next one, if somebody who has lost its records still tells of a raise by whose
 ///   round all of these are bound. A raise by another round is of a process that was taken over from: nobody follows it.
 /// - If all have lost their records, the latest of what is left of them.
 pub fn decide<'a>(words: impl Iterator<Item = &'a Word> + Clone, are_all: bool) -> Option<Raised> {
     let trusted = words.clone().filter(|word| word.trusted);
-    if let Some(free) = trusted.clone().filter(|word| word.bound.is_empty()).map(Raised::from).max() {
-        return Some(free);
+    let latest = trusted.clone().map(Raised::from).max();
+    let is_free = |word: &Word| word.bound.is_empty() && Some(Raised::from(word)) == latest;
+    if trusted.clone().any(is_free) {
+        return latest;
     }
     if !are_all {
         return None;
     }
-    let Some(latest) = trusted.clone().map(Raised::from).max() else { return words.map(Raised::from).max() };
+    let Some(latest) = latest else { return words.map(Raised::from).max() };
     let at_it = trusted.filter(|word| word.epoch == latest.epoch);
     if at_it.clone().any(|word| word.bound.iter().any(|(.., is_dead)| !is_dead)) {
         return None;
@@ -76,7 +79,8 @@ mod tests {
     #[test]
     fn who_is_trusted_and_free_suffices() {
         assert_eq!(epoch(&[lost(5, (1, 1)), trusted(3, &[])], false), Some(3));
-        assert_eq!(epoch(&[trusted(3, &[]), trusted(4, &[(1, 1, false)])], false), Some(3));
+        assert_eq!(epoch(&[trusted(3, &[]), trusted(3, &[(1, 1, false)])], false), Some(3));
+        assert_eq!(epoch(&[trusted(3, &[]), trusted(4, &[(1, 1, false)])], false), None, "its disk is older");
         assert_eq!(epoch(&[lost(5, (1, 1))], false), None);
     }
 

@@ -161,9 +161,14 @@ impl Index {
         gone
     }
 
-    /// Forget all keys of a partition: what was known of them.
-    pub fn forget_all(&mut self, partition: PartitionId) -> Vec<Box<Entry>> {
-        let gone: Vec<Box<Entry>> = self.tables[partition.0 as usize].drain().collect();
+    /// Forget all keys of a partition but those that are to be kept: what was known of them.
+    pub fn forget_all(
+        &mut self,
+        partition: PartitionId,
+        is_kept: impl Fn(&Entry) -> bool,
+    ) -> Vec<Box<Entry>> {
+        let gone: Vec<Box<Entry>> =
+            self.tables[partition.0 as usize].extract_if(|entry| !is_kept(entry)).collect();
         for entry in &gone {
             self.keys -= 1;
             self.bytes -= entry.key.len() + value_bytes(&entry.state);
@@ -201,7 +206,7 @@ impl Index {
 }
 
 /// Bytes of all live values of a key.
-fn value_bytes(state: &Siblings<Bytes>) -> usize {
+pub(crate) fn value_bytes(state: &Siblings<Bytes>) -> usize {
     let length = |content: &Content<Bytes>| match content {
         Content::Value(value) => value.len(),
         Content::Tombstone => 0,
@@ -292,7 +297,7 @@ mod tests {
         assert!(index.forget(P, 7, hash + 1).is_empty(), "it is another by now");
         assert_eq!(index.forget(P, 7, hash).len(), 1);
         assert_eq!((index.keys(), index.bytes()), (1, 4));
-        assert_eq!(index.forget_all(P).len(), 1);
+        assert_eq!(index.forget_all(P, |_| false).len(), 1);
         assert_eq!((index.keys(), index.bytes()), (0, 0));
         let changes: Vec<_> = index.take_changes().collect();
         assert!(changes.iter().all(|change| change.after == 0 && change.before != 0) && changes.len() == 2);

@@ -3236,6 +3236,7 @@ impl<'a> ::flatbuffers::Follow<'a> for GivenUp<'a> {
 
 impl<'a> GivenUp<'a> {
   pub const VT_PARTITION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WIPED: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3248,6 +3249,7 @@ impl<'a> GivenUp<'a> {
   ) -> ::flatbuffers::WIPOffset<GivenUp<'bldr>> {
     let mut builder = GivenUpBuilder::new(_fbb);
     builder.add_partition(args.partition);
+    builder.add_wiped(args.wiped);
     builder.finish()
   }
 
@@ -3259,6 +3261,13 @@ impl<'a> GivenUp<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(GivenUp::VT_PARTITION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn wiped(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(GivenUp::VT_WIPED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GivenUp<'_> {
@@ -3268,18 +3277,21 @@ impl ::flatbuffers::Verifiable for GivenUp<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<bool>("wiped", Self::VT_WIPED, false)?
      .finish();
     Ok(())
   }
 }
 pub struct GivenUpArgs {
     pub partition: u32,
+    pub wiped: bool,
 }
 impl<'a> Default for GivenUpArgs {
   #[inline]
   fn default() -> Self {
     GivenUpArgs {
       partition: 0,
+      wiped: false,
     }
   }
 }
@@ -3292,6 +3304,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GivenUpBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_partition(&mut self, partition: u32) {
     self.fbb_.push_slot::<u32>(GivenUp::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_wiped(&mut self, wiped: bool) {
+    self.fbb_.push_slot::<bool>(GivenUp::VT_WIPED, wiped, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GivenUpBuilder<'a, 'b, A> {
@@ -3312,6 +3328,7 @@ impl ::core::fmt::Debug for GivenUp<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("GivenUp");
       ds.field("partition", &self.partition());
+      ds.field("wiped", &self.wiped());
       ds.finish()
   }
 }
@@ -5167,6 +5184,7 @@ impl<'a> Met<'a> {
   pub const VT_BEGINNING: ::flatbuffers::VOffsetT = 4;
   pub const VT_WORDS: ::flatbuffers::VOffsetT = 6;
   pub const VT_BOUND: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BEGINNINGS: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5178,6 +5196,7 @@ impl<'a> Met<'a> {
     args: &'args MetArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Met<'bldr>> {
     let mut builder = MetBuilder::new(_fbb);
+    builder.add_beginnings(args.beginnings);
     builder.add_beginning(args.beginning);
     if let Some(x) = args.bound { builder.add_bound(x); }
     if let Some(x) = args.words { builder.add_words(x); }
@@ -5206,6 +5225,13 @@ impl<'a> Met<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, WordBound>>>(Met::VT_BOUND, None)}
   }
+  #[inline]
+  pub fn beginnings(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Met::VT_BEGINNINGS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Met<'_> {
@@ -5217,6 +5243,7 @@ impl ::flatbuffers::Verifiable for Met<'_> {
      .visit_field::<u64>("beginning", Self::VT_BEGINNING, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Word>>>("words", Self::VT_WORDS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, WordBound>>>("bound", Self::VT_BOUND, false)?
+     .visit_field::<u64>("beginnings", Self::VT_BEGINNINGS, false)?
      .finish();
     Ok(())
   }
@@ -5225,6 +5252,7 @@ pub struct MetArgs<'a> {
     pub beginning: u64,
     pub words: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Word>>>,
     pub bound: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, WordBound>>>,
+    pub beginnings: u64,
 }
 impl<'a> Default for MetArgs<'a> {
   #[inline]
@@ -5233,6 +5261,7 @@ impl<'a> Default for MetArgs<'a> {
       beginning: 0,
       words: None,
       bound: None,
+      beginnings: 0,
     }
   }
 }
@@ -5255,6 +5284,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MetBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Met::VT_BOUND, bound);
   }
   #[inline]
+  pub fn add_beginnings(&mut self, beginnings: u64) {
+    self.fbb_.push_slot::<u64>(Met::VT_BEGINNINGS, beginnings, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MetBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MetBuilder {
@@ -5275,6 +5308,7 @@ impl ::core::fmt::Debug for Met<'_> {
       ds.field("beginning", &self.beginning());
       ds.field("words", &self.words());
       ds.field("bound", &self.bound());
+      ds.field("beginnings", &self.beginnings());
       ds.finish()
   }
 }

@@ -53,7 +53,7 @@ impl Stable {
         let mut stable = Self::default();
         for record in records {
             match Record::parse(record) {
-                Ok(Record::GivenUp(partition)) => stable.forget(partition),
+                Ok(Record::GivenUp(given_up)) => stable.forget(PartitionId(given_up.partition)),
                 Ok(Record::Key(state)) => {
                     if let Some(key) = key_of(state.key) {
                         stable.seen.entry(key).or_default().merge(&seen_by(&state));
@@ -68,7 +68,7 @@ impl Stable {
     /// A record was appended to a shard's log.
     pub(super) fn on_append(&mut self, shard: u16, position: u64, record: &[u8]) {
         match Record::parse(record) {
-            Ok(Record::GivenUp(partition)) => self.forget(partition),
+            Ok(Record::GivenUp(given_up)) => self.forget(PartitionId(given_up.partition)),
             Ok(Record::Key(state)) => {
                 if let Some(key) = key_of(state.key) {
                     self.waiting.push(Waiting { shard, position, key, clock: seen_by(&state) });

@@ -7,6 +7,7 @@ use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{hints, holds, isolate, key_and_nodes};
 use crate::membership::BORN;
+use crate::shard::epochs::Held;
 use crate::shard::{Record, ShardOptions};
 use crate::time::Duration;
 
@@ -302,7 +303,7 @@ fn a_copy_that_is_wiped_before_it_is_durable_does_not_count() {
     cluster.run(Duration::from_millis(20));
     assert!(holds(&cluster, 2, b"cart"));
     let raised = Epoch { partition: partition.0, epoch: 1, proposer, round: 7, ..Epoch::default() };
-    cluster.act((2, 0), |shard, now, out| shard.raise(now, &raised, false, out));
+    cluster.act((2, 0), |shard, now, out| shard.raise(now, &raised, Held::Older, out));
     assert!(!holds(&cluster, 2, b"cart"));
     cluster.sync(2);
     let answer = cluster.answer(client);

@@ -63,9 +63,12 @@ impl World {
             }
             self.lose_for_good(node);
             self.plan_return(node);
-            // The others keep for it what it can't take, until the operator has noticed.
+            // The others keep for it what it can't take, until the operator has noticed; now and then until the clients stop,
+            // since most of it is overwritten while they go on.
             let rest = (Instant(0) + self.plan.span).since(self.now);
-            let unnoticed = Duration(self.prng.below(rest.0.min(NOTICED_WITHIN.0) + 1));
+            let is_late = self.prng.chance(0.25);
+            let within = if is_late { rest.0 } else { self.prng.below(rest.0.min(NOTICED_WITHIN.0) + 1) };
+            let unnoticed = Duration(within);
             return self.heap.plan(self.now + unnoticed, Event::Word(word));
         }
         let name = |node: usize| self.nodes[node].name.to_string();

@@ -76,6 +76,13 @@ pub(super) struct Known {
 }
 
 impl Epochs {
+    /// Those of a node whose log tells this beginning.
+    pub(super) fn recovered_in(beginning: u64) -> Self {
+        let mut epochs = Self::default();
+        epochs.recovered.beginning = beginning;
+        epochs
+    }
+
     pub(super) fn known(&self, partition: PartitionId) -> Option<&Known> {
         self.all.get(&partition)
     }

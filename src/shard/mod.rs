@@ -152,6 +152,7 @@ impl<F: Failpoints> Shard<F> {
         failpoints: F,
     ) -> Self {
         let view = Arc::new(membership.view());
+        let beginning = membership.recovered_beginning();
         let partitions = view.ring.partitions().count();
         let context_key = if options.secret.is_empty() {
             ContextKey::from_cluster(view.cluster)
@@ -190,7 +191,7 @@ impl<F: Failpoints> Shard<F> {
             departures: Departures::default(),
             words: Words::default(),
             pace: Pace::new(options.pace),
-            epochs: Epochs::default(),
+            epochs: Epochs::recovered_in(beginning),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),

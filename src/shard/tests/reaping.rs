@@ -1,7 +1,8 @@
 //! What was deleted is forgotten when everybody has confirmed it, and not before. Defends P1 and P5.
 
+use ringmain_schema::Encoder;
 use ringmain_schema::epoch::{Binding, Epoch};
-use ringmain_schema::message::{Change, ErrorCode, Put, What};
+use ringmain_schema::message::{Change, ErrorCode, Get, Put, What};
 
 use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};
@@ -309,4 +310,150 @@ fn a_copy_that_is_wiped_before_it_is_durable_does_not_count() {
     let answer = cluster.answer(client);
     let is_stored = matches!(answer, Answer::Stored { nodes: 3, .. });
     assert!(!is_stored || (0..3).all(|node| holds(&cluster, node, b"cart")), "{answer:?}");
+}
+
+/// P5: a damaged segment was compacted before the node was met, and the next start knew nothing of the damage.
+#[test]
+fn damage_is_not_forgotten_before_the_node_is_met() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+    cluster.kill(2);
+    let has_value = |record: &Vec<u8>| match Record::parse(record) {
+        Ok(Record::Key(key)) => key.state.versions().any(|(version, _)| !version.tombstone()),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    cluster.logs.get_mut(&(2, 0)).unwrap().retain(has_value);
+    cluster.damaged.insert(2);
+    cluster.cut.extend([(0, 2), (2, 0), (1, 2), (2, 1)]);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(2));
+    cluster.kill(2);
+    cluster.damaged.clear();
+    cluster.start(2);
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(15));
+    assert_eq!(keys(&cluster), [0, 0, 0]);
+}
+
+/// P1: what had been wiped was known as replaced. A retry at the node that had lost it was told that it was stored, and nobody
+/// had it.
+#[test]
+fn a_retry_of_what_was_wiped_is_in_doubt() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    cluster.cut.extend([(0, 2), (2, 0), (1, 2), (2, 1)]);
+    let lost = Put { write: 1, operation_client: 5, operation_sequence: 1, ..put(b"cart", b"milk") };
+    let client = cluster.client((2, 0));
+    let first = cluster.put(client, lost);
+    assert!(matches!(first, Answer::Stored { .. }), "{first:?}");
+    cluster.kill(2);
+    cluster.damaged.insert(2);
+    cluster.start(2);
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(15));
+    assert!(!(0..3).any(|node| holds(&cluster, node, b"cart")), "all others are complete without it");
+    let client = cluster.client((2, 0));
+    let again = cluster.put(client, lost);
+    assert_eq!(again.code(), Some(ErrorCode::MaybeApplied), "{again:?}");
+}
+
+/// P1: one disk was lost, and another was damaged elsewhere. The damaged one's copies went in favour of the third node's, which had
+/// missed the write.
+#[test]
+fn a_damaged_copy_is_kept_while_another_is_lost() {
+    let mut cluster = cluster(3, |options| {
+        (options.durable, options.reap, options.anti_entropy) = (true, Some(EVERY), None);
+    });
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    cluster.cut.extend([(0, 2), (2, 0), (1, 2), (2, 1)]);
+    let client = cluster.client((0, 0));
+    let stored = cluster.put(client, Put { write: 2, ..put(b"cart", b"milk") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    (0..2).for_each(|node| cluster.kill(node));
+    cluster.logs.remove(&(0, 0));
+    cluster.damaged.insert(1);
+    cluster.cut.clear();
+    (0..2).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(20));
+    let client = cluster.client((2, 0));
+    assert_eq!(cluster.get(client, Get { read: 3, ..get(b"cart") }).values(), [b"milk"]);
+}
+
+/// P1: a proposer had raised the epoch and told nobody. All lost power, and each had a damaged record: by what was left the raise
+/// stood, and the copies of those that had confirmed it were wiped, though nobody could stream them.
+#[test]
+fn who_is_bound_by_a_raise_that_is_left_follows_it() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, None));
+    cluster.cut.extend([(0, 1), (1, 0), (0, 2), (2, 0)]);
+    let client = cluster.client((1, 0));
+    let stored = cluster.put(client, Put { write: 2, ..put(b"cart", b"milk") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    let shard = &cluster.shards[&(0, 0)];
+    let (proposer, partition) = (shard.view.me.0, shard.place(b"cart").partition.0);
+    for node in 0..3 {
+        cluster.kill(node);
+        let bindings = vec![Binding::new(proposer, 7, BORN, false)];
+        let left = match node {
+            0 => Epoch { partition, epoch: 1, proposer, round: 7, ..Epoch::default() },
+            _ => Epoch { partition, bindings, ..Epoch::default() },
+        };
+        let mut record = Vec::new();
+        left.encode(&mut Encoder::default(), 0, &mut record);
+        cluster.logs.entry((node, 0)).or_default().push(record);
+        cluster.damaged.insert(node);
+    }
+    cluster.cut.clear();
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(20));
+    let client = cluster.client((2, 0));
+    assert_eq!(cluster.get(client, Get { read: 3, ..get(b"cart") }).values(), [b"milk"]);
+}
+
+/// P1: founders that lost their memory served at once, as if the cluster had just been born. When they heard of the epoch, what they
+/// had acknowledged since was wiped with the rest.
+#[test]
+fn what_was_minted_before_a_node_heard_who_it_was_is_kept() {
+    let mut cluster = cluster(3, |options| options.reap = None);
+    let client = cluster.client((0, 0));
+    cluster.put(client, put(b"cart", b"milk"));
+    let partition = cluster.shards[&(0, 0)].place(b"cart").partition.0;
+    let proposer = cluster.shards[&(1, 0)].view.me.0;
+    let raised = Epoch { partition, epoch: 1, proposer, round: 7, ..Epoch::default() };
+    assert!(holds(&cluster, 2, b"cart"));
+    for (node, is_kept) in [(0, true), (2, false)] {
+        cluster.act((node, 0), |shard, now, out| shard.raise(now, &raised, Held::Unmet, out));
+        assert_eq!(holds(&cluster, node, b"cart"), is_kept);
+    }
+}
+
+/// P10: while its raise was not on stable storage yet the proposer refused what the others sent, and they counted it out.
+#[test]
+fn a_proposer_waits_with_its_answer_until_it_can_tell_the_epoch() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, None));
+    let shard = &cluster.shards[&(1, 0)];
+    let (proposer, partition) = (shard.view.me.0, shard.place(b"cart").partition);
+    for node in [0, 2] {
+        let bindings = vec![Binding::new(proposer, 7, BORN, false)];
+        let bound = Epoch { partition: partition.0, bindings, ..Epoch::default() };
+        cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&bound, 0);
+    }
+    cluster.unsynced.insert(1);
+    let raised = Epoch { partition: partition.0, epoch: 1, proposer, round: 7, ..Epoch::default() };
+    cluster.act((1, 0), |shard, now, out| {
+        shard.raise(now, &raised, Held::Confirmed, out);
+        let known = shard.epochs.known_mut(partition);
+        known.certain_with = known.recorded;
+    });
+    let client = cluster.client((0, 0));
+    cluster.send_put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    cluster.run(Duration::from_millis(20));
+    assert!(cluster.receive(client).is_none());
+    cluster.sync(1);
+    let answer = cluster.answer(client);
+    assert!(matches!(answer, Answer::Stored { nodes: 3, .. }), "{answer:?}");
 }

@@ -68,6 +68,24 @@ impl<F: Failpoints> Shard<F> {
         all.filter(|&partition| self.is_mine(partition) && !self.is_met(partition))
     }
 
+    /// How many these are.
+    pub(super) fn partitions_unmet(&self) -> usize {
+        if self.beginning() > BORN { self.unmet().count() } else { 0 }
+    }
+
+    /// Who has not given its word yet, as often as it is missed.
+    pub(super) fn meeting_waits_for(&self) -> Vec<NodeId> {
+        if self.epochs.meeting.awaited_in.is_none() {
+            return Vec::new();
+        }
+        let (others, none) = (self.others(), BTreeMap::new());
+        let missing = |partition: PartitionId| {
+            let told = self.epochs.meeting.words.get(&partition).unwrap_or(&none);
+            others.iter().copied().filter(|node| !told.contains_key(node))
+        };
+        self.asked_about().flat_map(missing).collect()
+    }
+
     /// Has the proposer lost its records since this shard was bound, so that it will not raise that round any more, and can't
     /// say whether it did? Or is it gone for good, as all members know? Then nobody listens to the process that had proposed.
     fn is_dead(&self, bound: &Binding) -> bool {

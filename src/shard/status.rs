@@ -31,13 +31,21 @@ impl<F: Failpoints> Shard<F> {
             ("departed_keys", departed_keys as u64),
             ("suspicions_answered", self.detector.suspicions_answered()),
             ("reap_partitions_waiting", self.epochs.rounds.waiting.len() as u64),
+            ("partitions_unmet", self.partitions_unmet() as u64),
         ];
-        let waiting = &self.epochs.rounds.waiting;
-        let waits_for = |member: &Member| {
-            let count = waiting.values().filter(|node| **node == member.node).count() as u64;
-            (count > 0).then(|| (format!("reap_waits_for_{}", member.name), count))
+        let (rounds, meeting) = (self.epochs.rounds.waiting.values(), self.meeting_waits_for());
+        let waits_for = |kind: &str, member: &Member, count: usize| {
+            (count > 0).then(|| (format!("{kind}_waits_for_{}", member.name), count as u64))
         };
-        let waits_for: Vec<_> = self.view.members.iter().filter_map(waits_for).collect();
+        let members = self.view.members.iter();
+        let waits_for: Vec<_> = members
+            .flat_map(|member| {
+                let reap = rounds.clone().filter(|node| **node == member.node).count();
+                let meet = meeting.iter().filter(|node| **node == member.node).count();
+                [waits_for("reap", member, reap), waits_for("meeting", member, meet)]
+            })
+            .flatten()
+            .collect();
         let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
         let counters = counters.map(|(name, value)| (name.to_owned(), value)).chain(waits_for);
         Status {

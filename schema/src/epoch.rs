@@ -313,23 +313,30 @@ impl Met {
 
 /// Beginnings of other nodes that a shard has noted: a record of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Beginnings(pub Vec<(u64, u64)>);
+pub struct Beginnings {
+    /// By node.
+    pub noted: Vec<(u64, u64)>,
+    /// Records of the log are missing, and the shard has not met all others since.
+    pub doubtful: bool,
+}
 
 impl Beginnings {
     /// From a frame of kind `BEGINNINGS`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::Beginnings<'_>>(frame, "Beginnings", 1)?;
         let beginnings = wire.beginnings().into_iter().flat_map(|all| all.iter()).take(MEMBERS_MAX);
-        Ok(Self(beginnings.map(|beginning| (beginning.node(), beginning.beginning())).collect()))
+        let noted = beginnings.map(|beginning| (beginning.node(), beginning.beginning())).collect();
+        Ok(Self { noted, doubtful: wire.doubtful() })
     }
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         encoder.frame(out, Kind::BEGINNINGS, Flags::CHECKSUM, 0, [], |builder| {
             let beginnings: Vec<Beginning> =
-                self.0.iter().map(|(node, beginning)| Beginning::new(*node, *beginning)).collect();
+                self.noted.iter().map(|(node, beginning)| Beginning::new(*node, *beginning)).collect();
             let beginnings = Some(builder.create_vector(&beginnings));
-            wire::Beginnings::create(builder, &wire::BeginningsArgs { beginnings })
+            let doubtful = self.doubtful;
+            wire::Beginnings::create(builder, &wire::BeginningsArgs { beginnings, doubtful })
         });
     }
 }
@@ -402,7 +409,7 @@ mod tests {
         let met = Met { beginning: 4, beginnings: 7, words: [(1, kept), (2, lost)].into() };
         let bytes = written(|encoder, out| met.encode(encoder, 1, out));
         assert_eq!(Met::parse(&frame(&bytes)), Ok(met));
-        let beginnings = Beginnings(vec![(1, 2), (3, 4)]);
+        let beginnings = Beginnings { noted: vec![(1, 2), (3, 4)], doubtful: true };
         let bytes = written(|encoder, out| beginnings.encode(encoder, out));
         assert_eq!(Beginnings::parse(&frame(&bytes)), Ok(beginnings));
     }

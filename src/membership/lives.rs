@@ -122,7 +122,8 @@ impl<F: Failpoints> Membership<F> {
             let all = PartitionSet::first(self.options.partitions.count()).to_words();
             let oneself = &mut self.myself_mut().oneself;
             (oneself.serving, oneself.complete, oneself.lacking) = (false, false, all);
-            oneself.beginning = later_beginning(oneself.incarnation).max(oneself.beginning + 1);
+            let later = later_beginning(told.oneself.incarnation) + 1;
+            oneself.beginning = later.max(oneself.beginning + 1);
         }
     }
 

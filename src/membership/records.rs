@@ -70,8 +70,6 @@ pub struct Membership<F = NoFailpoints> {
     ceiling: u64,
     /// This node's own disk remembered an earlier life.
     pub(super) recovered: bool,
-    /// The beginning that it told.
-    recovered_beginning: u64,
     pub(super) layout: Layout,
     pub(super) options: MembershipOptions,
     pub(super) failpoints: F,
@@ -131,7 +129,6 @@ impl<F: Failpoints> Membership<F> {
             troubles: Troubles::default(),
             ceiling: COUNTED_AT_ONCE,
             recovered: false,
-            recovered_beginning: 0,
             layout: Layout::new(options, me, !guest),
             options,
             failpoints,
@@ -171,7 +168,6 @@ impl<F: Failpoints> Membership<F> {
                     known => known,
                 };
                 self.recovered = true;
-                self.recovered_beginning = told.oneself.beginning;
                 own = Some(told.oneself);
             }
         }
@@ -198,11 +194,6 @@ impl<F: Failpoints> Membership<F> {
         let oneself = &mut self.myself_mut().oneself;
         oneself.beginning = later_beginning(oneself.incarnation);
         self.advance();
-    }
-
-    /// The beginning that this node's own disk told; 0 if it told none.
-    pub const fn recovered_beginning(&self) -> u64 {
-        self.recovered_beginning
     }
 
     /// Who this node is.

@@ -58,6 +58,14 @@ impl<F: Failpoints> Minter<F> {
         }
     }
 
+    /// All writes that are known as replaced are known as lost from now on.
+    pub(super) fn doubt_replaced(&mut self) {
+        let replaced = std::mem::replace(&mut self.superseded, Superseded::new(SUPERSEDED_MAX));
+        replaced.into_names().for_each(|(operation, record)| {
+            self.lost.remember(std::iter::once(operation), record);
+        });
+    }
+
     /// Is all that this state covers minted here?
     pub(super) fn is_own(&self, state: &Siblings<Bytes>) -> bool {
         state.clock().iter().all(|(actor, _)| actor.id == self.actor_id)

@@ -263,6 +263,8 @@ impl<F: Failpoints> Replica<F> {
     pub fn wipe(&mut self, partition: PartitionId, but_own: bool) -> Vec<Box<Entry>> {
         let Self { index, minter, .. } = self;
         let gone = index.forget_all(partition, |entry| but_own && minter.is_own(&entry.state));
+        // What had replaced a write may be among this: what was replaced is in as much doubt.
+        self.minter.doubt_replaced();
         for entry in &gone {
             self.minter.lost.remember_all(&entry.state, entry.appended);
             self.note_dead(entry.appended);

@@ -45,6 +45,11 @@ impl Superseded {
         moved
     }
 
+    /// All that are remembered, the oldest first, each with its record of the log.
+    pub(super) fn into_names(self) -> impl Iterator<Item = (OperationId, u64)> {
+        self.order.into_iter()
+    }
+
     /// These versions are about to be replaced, here or at whoever told of it, and a restart will learn it from this record
     /// of the log. True if any of them was news.
     pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>, record: u64) -> bool {

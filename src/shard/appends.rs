@@ -102,11 +102,25 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// The log takes records, or takes none for now.
-    pub(super) fn on_log(&mut self, state: LogState) {
+    pub(super) fn on_log(&mut self, state: LogState, out: &mut Output) {
         self.appends.log = state;
         if state != LogState::Open {
             self.failpoints.reached(Rare::LogRefuses);
         }
+        if state == LogState::Failed {
+            for (record, waiter) in std::mem::take(&mut self.appends.waiting) {
+                if let Waiter::Asked { connection, request_id, .. } = waiter {
+                    self.refuse_peer(connection, request_id, out);
+                } else {
+                    self.appends.waiting.push_back((record, waiter));
+                }
+            }
+        }
+    }
+
+    /// Peers that wait for an epoch that can't be told yet.
+    pub(super) fn asked_waiting(&self) -> usize {
+        self.appends.waiting.iter().filter(|(_, waiter)| matches!(waiter, Waiter::Asked { .. })).count()
     }
 
     /// What the log takes.

@@ -28,11 +28,11 @@ use super::io::{Append, Output};
 pub(super) struct Recovered {
     keys: BTreeMap<Box<[u8]>, PartitionId>,
     hints: BTreeSet<(NodeId, Box<[u8]>)>,
-    /// Records are missing: what they had ended may be back.
+    /// Records are missing: what they had ended may be back. The log says so itself from then on, until the others were met: the
+    /// damage is soon compacted.
     pub(super) is_doubtful: bool,
-    /// The beginning that the log tells; 0 if it tells none. Partitions in which the shard was not met then are in doubt too:
-    /// what was damaged may have been compacted since.
-    pub(super) beginning: u64,
+    /// The log doesn't say so yet.
+    pub(super) is_doubt_news: bool,
 }
 
 impl Recovered {
@@ -95,7 +95,7 @@ impl<F: Failpoints> Shard<F> {
         }
         let sequence = self.take_append();
         let noted = self.epochs.beginnings.iter().map(|(node, beginning)| (node.0, *beginning));
-        let noted = Beginnings(noted.collect());
+        let noted = Beginnings { noted: noted.collect(), doubtful: self.epochs.recovered.is_doubtful };
         let start = out.bytes.len();
         noted.encode(&mut self.encoder, &mut out.bytes);
         out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: false });
@@ -177,6 +177,7 @@ impl<F: Failpoints> Shard<F> {
         let gone = self.replica.wipe(partition, false);
         self.epochs.recovered.keys.extend(gone.into_iter().map(|entry| (entry.key, partition)));
         for (target, key) in self.hints.store.of_partition(partition) {
+            self.remember_lost_hint(target, &key);
             self.hints.store.forget(target, &key);
             self.epochs.recovered.hints.insert((target, key));
         }
@@ -184,7 +185,8 @@ impl<F: Failpoints> Shard<F> {
 
     /// The same of beginnings that were noted.
     pub(super) fn recover_beginnings(&mut self, noted: &Beginnings, sequence: u64) {
-        for (node, beginning) in &noted.0 {
+        self.epochs.recovered.is_doubtful = noted.doubtful;
+        for (node, beginning) in &noted.noted {
             let known = self.epochs.beginnings.entry(NodeId(*node)).or_default();
             *known = (*known).max(*beginning);
         }
@@ -194,6 +196,9 @@ impl<F: Failpoints> Shard<F> {
 
     /// With the first input: what the log has said is gone must stay so when the record which says it is no more.
     pub(super) fn end_what_was_gone(&mut self, out: &mut Output) {
+        if std::mem::take(&mut self.epochs.recovered.is_doubt_news) {
+            self.record_beginnings(out);
+        }
         for key in std::mem::take(&mut self.epochs.recovered.keys).into_keys() {
             self.append_gone(&key, out);
         }

@@ -21,13 +21,15 @@ use crate::time::{Instant, Now};
 use super::Shard;
 use super::appends::Waiter;
 use super::epoch_log::Recovered;
-use super::io::{Output, SiblingMessage};
+use super::io::{LogState, Output, SiblingMessage};
 use super::links::LinkId;
 use super::meeting::Meeting;
 use super::rounds::Rounds;
 
 /// Whatever counts up honestly stays below this.
 pub(super) const EPOCH_MAX: u64 = 1 << 48;
+/// So many may wait for an epoch that can't be told yet; more are refused.
+const ASKED_WAITING_MAX: usize = 1024;
 /// Nobody is behind by more: each raise waits for all members, and takes milliseconds at least.
 const BEHIND_MAX: u64 = 1 << 20;
 
@@ -57,9 +59,9 @@ pub(super) enum Held {
     Confirmed,
     /// It may be older than what was forgotten.
     Older,
-    /// The same, in a shard that has lost its records and is being met. What it has minted alone since it was started may
-    /// have been acknowledged, before it heard that there had been more; nobody can have forgotten any of that.
-    Unmet,
+    /// The same, in a shard in memory that took itself for newly born until now: the founders had lost their memory, and another
+    /// hadn't. What it has minted alone since it was started may have been acknowledged, and nobody has forgotten any of that.
+    Reborn,
 }
 
 /// What it knows of one.
@@ -76,13 +78,6 @@ pub(super) struct Known {
 }
 
 impl Epochs {
-    /// Those of a node whose log tells this beginning.
-    pub(super) fn recovered_in(beginning: u64) -> Self {
-        let mut epochs = Self::default();
-        epochs.recovered.beginning = beginning;
-        epochs
-    }
-
     pub(super) fn known(&self, partition: PartitionId) -> Option<&Known> {
         self.all.get(&partition)
     }
@@ -210,7 +205,14 @@ impl<F: Failpoints> Shard<F> {
         partition: PartitionId,
         out: &mut Output,
     ) {
+        if !self.is_met(partition) {
+            return self.refuse_peer(connection, request_id, out);
+        }
         if let Some(certain_with) = self.uncertain_until(partition) {
+            // A log that takes nothing may never have that record.
+            if self.log_state() != LogState::Open || self.asked_waiting() >= ASKED_WAITING_MAX {
+                return self.refuse_peer(connection, request_id, out);
+            }
             let waiter = Waiter::Asked { connection, request_id, partition };
             return self.wait_for_record(certain_with, waiter);
         }
@@ -274,6 +276,9 @@ impl<F: Failpoints> Shard<F> {
                 if self.tell_epoch(connection, partition, out) {
                     self.send_again(now, request_id, link.node, out);
                 }
+            } else if request_id != 0 {
+                // It refused what was sent in the epoch before.
+                self.send_again(now, request_id, link.node, out);
             }
         }
         self.on_not_handed_over(request_id);
@@ -306,7 +311,7 @@ impl<F: Failpoints> Shard<F> {
             let reaped = told.reaped.iter();
             gone.extend(reaped.flat_map(|(token, hash)| self.replica.reap(partition, *token, *hash)));
         } else {
-            wiped = self.replica.wipe(partition, held == Held::Unmet);
+            wiped = self.replica.wipe(partition, held == Held::Reborn);
             self.streams.forget(partition);
         }
         self.epochs.meeting.on_raised(partition);
@@ -319,7 +324,6 @@ impl<F: Failpoints> Shard<F> {
         self.record_epoch(partition, out);
         if is_wiped {
             self.append_given_up(partition, true, out);
-            self.append_left(partition, out);
         }
         for entry in &gone {
             self.append_gone(&entry.key, out);
@@ -331,7 +335,7 @@ impl<F: Failpoints> Shard<F> {
             told.pruned.iter().for_each(|(token, hash)| self.prune(partition, *token, *hash, out));
         }
         wiped.iter().for_each(|entry| self.failpoints.wiped(&entry.key, &entry.state));
-        let hints = self.drop_hints(partition, held == Held::Unmet, out);
+        let hints = self.drop_hints(partition, held == Held::Reborn, out);
         if !wiped.is_empty() || (!is_bound && hints > 0) {
             self.failpoints.reached(Rare::OlderCopyWiped);
             self.counters.keys_wiped += wiped.len() as u64;
@@ -371,17 +375,6 @@ impl<F: Failpoints> Shard<F> {
             self.lose_hint(*target, place, out);
         }
         hints.len()
-    }
-
-    /// What was not wiped is on no record any more.
-    fn append_left(&mut self, partition: PartitionId, out: &mut Output) {
-        let left: Vec<Box<[u8]>> =
-            self.replica.index().partition(partition).map(|entry| entry.key.clone()).collect();
-        for key in left {
-            let place = self.place(&key);
-            self.replica.cover(place, self.next_append());
-            self.append(place, &[], out);
-        }
     }
 
     /// Partitions that were wiped, and of which shard 0 doesn't know it yet.

@@ -181,6 +181,18 @@ impl<F: Failpoints> Shard<F> {
         replaced: &[WireOperation],
         out: &mut Output,
     ) {
+        self.append_hint_as(target, place, replaced, false, out);
+    }
+
+    /// The same; a hint that is gone may be lost.
+    fn append_hint_as(
+        &mut self,
+        target: NodeId,
+        place: Place<'_>,
+        replaced: &[WireOperation],
+        is_lost: bool,
+        out: &mut Output,
+    ) {
         if !self.options.durable {
             return;
         }
@@ -191,7 +203,7 @@ impl<F: Failpoints> Shard<F> {
             state: kept.map(|hint| state_writer(&hint.state)).unwrap_or_default(),
             ring: 0,
             partition_epoch: self.epochs.number(place.partition),
-            repair: false,
+            repair: is_lost,
             replaced,
             hint_for: target.0,
             exchange: false,
@@ -357,12 +369,16 @@ impl<F: Failpoints> Shard<F> {
 
     /// The same, of what may be older than what others have forgotten.
     pub(super) fn lose_hint(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
-        if let Some(hint) = self.hints.store.find(target, place.key) {
+        self.remember_lost_hint(target, place.key);
+        self.hints.store.forget(target, place.key);
+        self.append_hint_as(target, place, &[], true, out);
+    }
+
+    pub(super) fn remember_lost_hint(&mut self, target: NodeId, key: &[u8]) {
+        if let Some(hint) = self.hints.store.find(target, key) {
             let writes = hint.state.versions().iter().map(|version| version.operation);
             self.replica.remember_lost(writes, hint.appended);
         }
-        self.hints.store.forget(target, place.key);
-        self.append_hint(target, place, &[], out);
     }
 
     /// Who was to take it refused, or is gone: it will be sent again.
@@ -376,6 +392,7 @@ impl<F: Failpoints> Shard<F> {
         place: Place<'_>,
         target: NodeId,
         state: &Siblings<bytes::Bytes>,
+        is_lost: bool,
         sequence: u64,
     ) {
         if self.failpoints.planted(Bug::HintsForgottenAtRestart) {
@@ -384,7 +401,11 @@ impl<F: Failpoints> Shard<F> {
         self.epochs.recovered.on_hint(target, place.key);
         let keeping = Keeping { target, key: place.key, partition: place.partition };
         if state.is_empty() {
-            self.remember_writes(target, place.key);
+            if is_lost {
+                self.remember_lost_hint(target, place.key);
+            } else {
+                self.remember_writes(target, place.key);
+            }
             self.hints.store.forget(target, place.key);
         } else {
             self.hints.store.recover(keeping, state.clone(), sequence);

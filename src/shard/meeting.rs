@@ -73,17 +73,18 @@ impl<F: Failpoints> Shard<F> {
         if self.beginning() > BORN { self.unmet().count() } else { 0 }
     }
 
-    /// Who has not given its word yet, as often as it is missed.
-    pub(super) fn meeting_waits_for(&self) -> Vec<NodeId> {
-        if self.epochs.meeting.awaited_in.is_none() {
-            return Vec::new();
+    /// Who has not given its word yet, and of how many partitions.
+    pub(super) fn meeting_waits_for(&self) -> BTreeMap<NodeId, usize> {
+        let mut missing = BTreeMap::new();
+        if self.epochs.meeting.awaited_in.is_some() {
+            let (others, none) = (self.others(), BTreeMap::new());
+            for partition in self.asked_about() {
+                let told = self.epochs.meeting.words.get(&partition).unwrap_or(&none);
+                let silent = others.iter().filter(|node| !told.contains_key(node));
+                silent.for_each(|node| *missing.entry(*node).or_default() += 1);
+            }
         }
-        let (others, none) = (self.others(), BTreeMap::new());
-        let missing = |partition: PartitionId| {
-            let told = self.epochs.meeting.words.get(&partition).unwrap_or(&none);
-            others.iter().copied().filter(|node| !told.contains_key(node))
-        };
-        self.asked_about().flat_map(missing).collect()
+        missing
     }
 
     /// Has the proposer lost its records since this shard was bound, so that it will not raise that round any more, and can't
@@ -249,6 +250,9 @@ impl<F: Failpoints> Shard<F> {
                 _ => self.let_go_of_dead(partition, out),
             };
         }
+        if self.awaits_primaries(partition, raised) {
+            return;
+        }
         if raised == Raised::from(&mine) || raised.epoch == 0 {
             let known = self.epochs.known(partition).map(|known| known.epoch.clone());
             let known = known.filter(|_| raised.epoch > 0);
@@ -283,11 +287,16 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// Are records missing of this partition, or were they, and it has not been met since?
-    fn is_in_doubt(&self, partition: PartitionId) -> bool {
-        let recovered = &self.epochs.recovered;
-        let met = self.epochs.known(partition).map_or(0, |known| known.epoch.met);
-        recovered.is_doubtful || (recovered.beginning > BORN && met < recovered.beginning)
+    /// Must another primary speak before it is known whether doubtful copies may be wiped?
+    fn awaits_primaries(&self, partition: PartitionId, raised: Raised) -> bool {
+        let told = self.epochs.meeting.words.get(&partition);
+        let has_spoken = |node: &NodeId| told.is_some_and(|told| told.contains_key(node));
+        let primaries = self.view.primaries(partition);
+        let mut others = primaries.iter().filter(|node| **node != self.view.me);
+        self.epochs.recovered.is_doubtful
+            && raised.epoch > 0
+            && !self.may_be_streamed(partition)
+            && !others.all(has_spoken)
     }
 
     /// Have the others all that this node would lose with its copies? All other primaries must be complete, as far as is known,
@@ -342,19 +351,29 @@ impl<F: Failpoints> Shard<F> {
         let partition = PartitionId(told.partition);
         let beginning = self.beginning();
         // Records are missing, and what they had ended may be back; unless nothing was ever forgotten, or nobody else has all.
-        let is_doubtful = self.is_in_doubt(partition) && told.epoch > 0 && self.may_be_streamed(partition);
+        let is_doubtful =
+            self.epochs.recovered.is_doubtful && told.epoch > 0 && self.may_be_streamed(partition);
         self.epochs.meeting.on_raised(partition);
         let known = self.epochs.known_mut(partition);
         let is_other = Raised::from(told) != Raised::from(&known.epoch);
         let mut bindings = std::mem::take(&mut known.epoch.bindings).into_iter();
         let is_bound = known.epoch.epoch + 1 == told.epoch
             && bindings.any(|bound| (bound.proposer(), bound.round()) == (told.proposer, told.round));
+        let is_reborn = !self.options.durable && (known.epoch.epoch, known.epoch.met) == (0, 0);
         known.epoch.met = beginning;
         if is_other || is_doubtful {
-            let held = if is_bound && !is_doubtful { Held::Confirmed } else { Held::Unmet };
+            let held = match () {
+                () if is_bound && !is_doubtful => Held::Confirmed,
+                () if is_reborn => Held::Reborn,
+                () => Held::Older,
+            };
             self.raise(now, told, held, out);
         } else {
             self.record_epoch(partition, out);
+        }
+        if self.epochs.recovered.is_doubtful && self.unmet().next().is_none() {
+            self.epochs.recovered.is_doubtful = false;
+            self.record_beginnings(out);
         }
     }
 }

@@ -152,7 +152,6 @@ impl<F: Failpoints> Shard<F> {
         failpoints: F,
     ) -> Self {
         let view = Arc::new(membership.view());
-        let beginning = membership.recovered_beginning();
         let partitions = view.ring.partitions().count();
         let context_key = if options.secret.is_empty() {
             ContextKey::from_cluster(view.cluster)
@@ -191,7 +190,7 @@ impl<F: Failpoints> Shard<F> {
             departures: Departures::default(),
             words: Words::default(),
             pace: Pace::new(options.pace),
-            epochs: Epochs::recovered_in(beginning),
+            epochs: Epochs::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -235,7 +234,7 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Closed { connection } => self.on_closed(now, connection, out),
             Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
             Input::Appended { sequence } => self.on_appended(now, sequence, out),
-            Input::Log(state) => self.on_log(state),
+            Input::Log(state) => self.on_log(state, out),
             Input::Compact(range) => self.on_compact(now, range),
             Input::Waited { longest } => self.pace.on_waited(longest),
             Input::Tick => {}

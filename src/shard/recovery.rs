@@ -120,7 +120,7 @@ impl<F: Failpoints> Shard<F> {
                 self.recover_copy(place, &state, sequence);
                 self.keep_trees();
             } else {
-                self.recover_hint(place, NodeId(key.hint_for), &state, sequence);
+                self.recover_hint(place, NodeId(key.hint_for), &state, key.repair, sequence);
             }
         }
         Ok(())
@@ -152,7 +152,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Before the first input: some records of this shard are missing. What they had ended may be back.
     pub const fn doubt_copies(&mut self) {
-        self.epochs.recovered.is_doubtful = true;
+        (self.epochs.recovered.is_doubtful, self.epochs.recovered.is_doubt_news) = (true, true);
     }
 
     /// Before the first input: the records that what was recovered since the last call covers.
@@ -169,7 +169,6 @@ impl<F: Failpoints> Shard<F> {
     /// Before the first input: this is what the node knew of the members.
     pub fn remember(&mut self, membership: Membership<F>) {
         self.view = Arc::new(membership.view());
-        self.epochs.recovered.beginning = membership.recovered_beginning();
         if self.membership.is_some() {
             self.membership = Some(membership);
         }

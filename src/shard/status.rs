@@ -41,7 +41,7 @@ impl<F: Failpoints> Shard<F> {
         let waits_for: Vec<_> = members
             .flat_map(|member| {
                 let reap = rounds.clone().filter(|node| **node == member.node).count();
-                let meet = meeting.iter().filter(|node| **node == member.node).count();
+                let meet = meeting.get(&member.node).copied().unwrap_or(0);
                 [waits_for("reap", member, reap), waits_for("meeting", member, meet)]
             })
             .flatten()

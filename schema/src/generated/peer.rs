@@ -5329,6 +5329,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Beginnings<'a> {
 
 impl<'a> Beginnings<'a> {
   pub const VT_BEGINNINGS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DOUBTFUL: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5341,6 +5342,7 @@ impl<'a> Beginnings<'a> {
   ) -> ::flatbuffers::WIPOffset<Beginnings<'bldr>> {
     let mut builder = BeginningsBuilder::new(_fbb);
     if let Some(x) = args.beginnings { builder.add_beginnings(x); }
+    builder.add_doubtful(args.doubtful);
     builder.finish()
   }
 
@@ -5352,6 +5354,13 @@ impl<'a> Beginnings<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Beginning>>>(Beginnings::VT_BEGINNINGS, None)}
   }
+  #[inline]
+  pub fn doubtful(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Beginnings::VT_DOUBTFUL, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Beginnings<'_> {
@@ -5361,18 +5370,21 @@ impl ::flatbuffers::Verifiable for Beginnings<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Beginning>>>("beginnings", Self::VT_BEGINNINGS, false)?
+     .visit_field::<bool>("doubtful", Self::VT_DOUBTFUL, false)?
      .finish();
     Ok(())
   }
 }
 pub struct BeginningsArgs<'a> {
     pub beginnings: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Beginning>>>,
+    pub doubtful: bool,
 }
 impl<'a> Default for BeginningsArgs<'a> {
   #[inline]
   fn default() -> Self {
     BeginningsArgs {
       beginnings: None,
+      doubtful: false,
     }
   }
 }
@@ -5385,6 +5397,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BeginningsBuilder<'a, 'b, A> 
   #[inline]
   pub fn add_beginnings(&mut self, beginnings: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Beginning>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Beginnings::VT_BEGINNINGS, beginnings);
+  }
+  #[inline]
+  pub fn add_doubtful(&mut self, doubtful: bool) {
+    self.fbb_.push_slot::<bool>(Beginnings::VT_DOUBTFUL, doubtful, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BeginningsBuilder<'a, 'b, A> {
@@ -5405,6 +5421,7 @@ impl ::core::fmt::Debug for Beginnings<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Beginnings");
       ds.field("beginnings", &self.beginnings());
+      ds.field("doubtful", &self.doubtful());
       ds.finish()
   }
 }

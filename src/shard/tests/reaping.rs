@@ -9,7 +9,7 @@ use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{hints, holds, isolate, key_and_nodes};
 use crate::membership::BORN;
 use crate::shard::epochs::Held;
-use crate::shard::{Record, ShardOptions};
+use crate::shard::{Input, LogState, Record, ShardOptions};
 use crate::time::Duration;
 
 /// Each partition is looked at so often.
@@ -216,6 +216,17 @@ fn what_a_crash_has_left_of_a_raise_stays_forgotten() {
     assert_eq!(keys(&cluster), [0]);
 }
 
+/// The records of deletes, and those that ended them, are damaged; those of the values before them aren't.
+fn lose_tombstones(cluster: &mut Cluster, node: usize) {
+    let has_value = |record: &Vec<u8>| match Record::parse(record) {
+        Ok(Record::Key(key)) => key.state.versions().any(|(version, _)| !version.tombstone()),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    cluster.logs.get_mut(&(node, 0)).unwrap().retain(has_value);
+    cluster.damaged.insert(node);
+}
+
 /// P5: the record of a delete and the one that ended it were damaged; the value before them was not, and all others had forgotten
 /// that it was ever deleted.
 #[test]
@@ -225,13 +236,7 @@ fn damage_does_not_bring_back_what_was_forgotten() {
     cluster.run(TWO_LOOKS);
     assert_eq!(keys(&cluster), [0, 0, 0]);
     cluster.kill(2);
-    let has_value = |record: &Vec<u8>| match Record::parse(record) {
-        Ok(Record::Key(key)) => key.state.versions().any(|(version, _)| !version.tombstone()),
-        Ok(_) => true,
-        Err(_) => false,
-    };
-    cluster.logs.get_mut(&(2, 0)).unwrap().retain(has_value);
-    cluster.damaged.insert(2);
+    lose_tombstones(&mut cluster, 2);
     cluster.start(2);
     cluster.run(Duration::from_secs(10));
     assert_eq!(keys(&cluster), [0, 0, 0]);
@@ -320,13 +325,7 @@ fn damage_is_not_forgotten_before_the_node_is_met() {
     cluster.run(TWO_LOOKS);
     assert_eq!(keys(&cluster), [0, 0, 0]);
     cluster.kill(2);
-    let has_value = |record: &Vec<u8>| match Record::parse(record) {
-        Ok(Record::Key(key)) => key.state.versions().any(|(version, _)| !version.tombstone()),
-        Ok(_) => true,
-        Err(_) => false,
-    };
-    cluster.logs.get_mut(&(2, 0)).unwrap().retain(has_value);
-    cluster.damaged.insert(2);
+    lose_tombstones(&mut cluster, 2);
     cluster.cut.extend([(0, 2), (2, 0), (1, 2), (2, 1)]);
     cluster.start(2);
     cluster.run(Duration::from_secs(2));
@@ -346,10 +345,15 @@ fn a_retry_of_what_was_wiped_is_in_doubt() {
     write_and_delete(&mut cluster, 0, b"cart");
     cluster.run(TWO_LOOKS);
     cluster.cut.extend([(0, 2), (2, 0), (1, 2), (2, 1)]);
-    let lost = Put { write: 1, operation_client: 5, operation_sequence: 1, ..put(b"cart", b"milk") };
+    let lost = [1, 2].map(|operation_sequence| {
+        let overwrite = Put { overwrite: true, write: 1, ..put(b"cart", b"milk") };
+        Put { operation_client: 5, operation_sequence, ..overwrite }
+    });
     let client = cluster.client((2, 0));
-    let first = cluster.put(client, lost);
-    assert!(matches!(first, Answer::Stored { .. }), "{first:?}");
+    for put in lost {
+        let first = cluster.put(client, put);
+        assert!(matches!(first, Answer::Stored { .. }), "{first:?}");
+    }
     cluster.kill(2);
     cluster.damaged.insert(2);
     cluster.start(2);
@@ -357,8 +361,10 @@ fn a_retry_of_what_was_wiped_is_in_doubt() {
     cluster.run(Duration::from_secs(15));
     assert!(!(0..3).any(|node| holds(&cluster, node, b"cart")), "all others are complete without it");
     let client = cluster.client((2, 0));
-    let again = cluster.put(client, lost);
-    assert_eq!(again.code(), Some(ErrorCode::MaybeApplied), "{again:?}");
+    for put in lost {
+        let again = cluster.put(client, put);
+        assert_eq!(again.code(), Some(ErrorCode::MaybeApplied), "{again:?}");
+    }
 }
 
 /// P1: one disk was lost, and another was damaged elsewhere. The damaged one's copies went in favour of the third node's, which had
@@ -426,7 +432,7 @@ fn what_was_minted_before_a_node_heard_who_it_was_is_kept() {
     let raised = Epoch { partition, epoch: 1, proposer, round: 7, ..Epoch::default() };
     assert!(holds(&cluster, 2, b"cart"));
     for (node, is_kept) in [(0, true), (2, false)] {
-        cluster.act((node, 0), |shard, now, out| shard.raise(now, &raised, Held::Unmet, out));
+        cluster.act((node, 0), |shard, now, out| shard.raise(now, &raised, Held::Reborn, out));
         assert_eq!(holds(&cluster, node, b"cart"), is_kept);
     }
 }
@@ -479,4 +485,49 @@ fn nodes_in_memory_that_restart_at_once_say_for_whom_they_wait() {
     let client = cluster.client((0, 0));
     let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"milk") });
     assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// P5: a member that owns nothing of the partition was the first to give its word. By that alone the doubt was over, and when the
+/// others came back they took what had been forgotten.
+#[test]
+fn damage_is_in_doubt_until_an_owner_has_spoken() {
+    let mut cluster = cluster(5, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let (key, nodes) = key_and_nodes(&cluster);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 0);
+    let damaged = nodes[2];
+    cluster.kill(damaged);
+    lose_tombstones(&mut cluster, damaged);
+    for other in &nodes[..2] {
+        cluster.cut.extend([(*other, damaged), (damaged, *other)]);
+    }
+    cluster.start(damaged);
+    cluster.run(Duration::from_secs(5));
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 0);
+}
+
+/// P10: questions waited for a record that a log which had failed would never have.
+#[test]
+fn a_proposer_whose_log_has_failed_lets_nobody_wait() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, None));
+    let shard = &cluster.shards[&(1, 0)];
+    let (proposer, partition) = (shard.view.me.0, shard.place(b"cart").partition);
+    cluster.unsynced.insert(1);
+    let raised = Epoch { partition: partition.0, epoch: 1, proposer, round: 7, ..Epoch::default() };
+    cluster.act((1, 0), |shard, now, out| {
+        shard.raise(now, &raised, Held::Confirmed, out);
+        let known = shard.epochs.known_mut(partition);
+        known.certain_with = known.recorded;
+    });
+    let client = cluster.client((0, 0));
+    cluster.send_put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    cluster.run(Duration::from_millis(20));
+    assert_eq!(cluster.shards[&(1, 0)].asked_waiting(), 1);
+    cluster.handle((1, 0), Input::Log(LogState::Failed));
+    assert_eq!(cluster.shards[&(1, 0)].asked_waiting(), 0);
+    assert_eq!(cluster.answer(client).code(), Some(ErrorCode::MaybeApplied));
+    cluster.nobody_owes_an_answer();
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Ended, Wire, encoded, get, put, run};
 use ringmain_schema::Flags;
-use ringmain_schema::message::Get;
+use ringmain_schema::message::{Get, Put};
 use tempfile::TempDir;
 
 const ROUNDS: usize = 20;
@@ -263,7 +263,6 @@ fn a_directory_that_can_not_be_used_is_refused_in_one_sentence() {
     cluster.kill(0);
     // A node of its own name alone is another cluster's, so it is another node too.
     refused(serve("other", &directory, &[]), "belongs to shard 0 of node");
-    refused(serve("n0", &directory, &["--shards=2"]), "start it with --shards 1");
     refused(
         serve("n0", &directory, &["--value-bytes-max=1MiB", "--segment-bytes=16MiB"]),
         "lower value_bytes_max",
@@ -310,6 +309,15 @@ fn seal(bytes: &mut [u8]) {
     bytes[16..24].copy_from_slice(&check.to_le_bytes());
 }
 
+/// What was written in the middle of a directory's first log is something else.
+fn damage(directory: &Path) {
+    let segments = directory.join("shard-0/segments");
+    let mut bytes = std::fs::read(&segments).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
+    std::fs::write(&segments, bytes).unwrap();
+}
+
 /// Damage in the middle is told when the node starts, with its place; what lies beyond it is there, and what is lost comes back
 /// from the others.
 #[test]
@@ -323,11 +331,7 @@ fn damage_is_told_and_repaired() {
     // Give a mark the time to say what is durable.
     std::thread::sleep(Duration::from_millis(400));
     cluster.kill(1);
-    let segments = data(root.path(), 1).join("shard-0/segments");
-    let mut bytes = std::fs::read(&segments).unwrap();
-    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
-    std::fs::write(&segments, bytes).unwrap();
+    damage(&data(root.path(), 1));
     cluster.restart(1);
     let said = cluster.process(1).said();
     assert!(said.contains("are lost: the replicas repair it") && said.contains("slot 0"), "{said}");
@@ -337,5 +341,113 @@ fn damage_is_told_and_repaired() {
         let get = Get { key: &key, read: 2, ..Get::default() };
         let answer = wire.ask(&encoded(|encoder, out| get.encode(encoder, number, Flags::NONE, out)));
         assert_eq!(answer.values(), [value(number)], "key {number}");
+    }
+}
+
+/// Puts, overwrites and deletes of keys that are told apart by their `round`.
+fn fill(wire: &mut Wire, round: u64) {
+    for number in 0..300 {
+        let key = key(round as usize, number);
+        assert_eq!(wire.ask(&put(number, &key, &value(number))).code(), None);
+        if number % 3 == 0 {
+            let later = value(number + 1);
+            let overwrite = Put { key: &key, value: Some(&later), overwrite: true, ..Put::default() };
+            let overwrite = encoded(|encoder, out| overwrite.encode(encoder, number, Flags::NONE, out));
+            assert_eq!(wire.ask(&overwrite).code(), None);
+        }
+        if number % 10 == 0 {
+            assert_eq!(wire.ask(&cluster::delete(number, &key)).code(), None);
+        }
+    }
+}
+
+fn check_filled(wire: &mut Wire, round: u64) {
+    for number in 0..300 {
+        let answer = wire.ask(&get(number, &key(round as usize, number)));
+        let values = answer.values();
+        match number {
+            _ if number % 10 == 0 => assert!(values.is_empty(), "key {number} of round {round} was deleted"),
+            _ if number % 3 == 0 => assert_eq!(values, [value(number + 1)], "key {number} of round {round}"),
+            _ => assert_eq!(values, [value(number)], "key {number} of round {round}"),
+        }
+    }
+}
+
+#[test]
+fn a_node_may_have_another_number_of_shards_at_each_start() {
+    let root = directory();
+    let mut cluster = start(root.path(), 1, 3, &[]);
+    fill(&mut cluster.greeted(0), 0);
+    for (round, shards) in [(1, 1), (2, 4), (3, 2)] {
+        cluster.kill(0);
+        cluster.set_shards(0, shards);
+        cluster.restart(0);
+        let mut wire = cluster.greeted(0);
+        (0..round).for_each(|round| check_filled(&mut wire, round));
+        fill(&mut wire, round);
+    }
+    cluster.restart(0);
+    (0..4).for_each(|round| check_filled(&mut cluster.greeted(0), round));
+    let names = std::fs::read_dir(data(root.path(), 0)).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["lock", "shard-0", "shard-1"]);
+}
+
+/// What a crash can leave of a change of the number of shards: the next start goes back, or goes on.
+#[test]
+fn a_change_of_the_number_of_shards_may_be_interrupted_anywhere() {
+    let root = directory();
+    let mut cluster = start(root.path(), 1, 2, &[]);
+    fill(&mut cluster.greeted(0), 0);
+    cluster.kill(0);
+    let (directory, old) = (data(root.path(), 0), root.path().join("old"));
+    copy(&directory, &old);
+    let shard = |number: usize| directory.join(format!("shard-{number}"));
+    // While the new logs were written.
+    copy(&shard(0), &directory.join("rehome/shard-0"));
+    cluster.set_shards(0, 3);
+    cluster.restart(0);
+    check_filled(&mut cluster.greeted(0), 0);
+    // They are whole, and so many of the old ones are left, and so many of the new ones have moved.
+    for (old_left, moved) in [(2, 0), (1, 0), (0, 0), (0, 1), (0, 2), (0, 3)] {
+        cluster.kill(0);
+        let whole = directory.join("rehomed-3");
+        std::fs::create_dir(&whole).unwrap();
+        for number in 0..3 - moved {
+            std::fs::rename(shard(number), whole.join(format!("shard-{number}"))).unwrap();
+        }
+        for number in 0..old_left {
+            let name = format!("shard-{number}");
+            copy(&old.join(&name), &directory.join(&name));
+        }
+        let verified = run(&["verify", directory.to_str().unwrap()]);
+        assert!(verified.stderr.contains("start its node"), "{verified:?}");
+        cluster.restart(0);
+        check_filled(&mut cluster.greeted(0), 0);
+        assert!(!whole.exists());
+    }
+}
+
+/// The new logs are whole, and don't tell that a record was lost: the node does.
+#[test]
+fn damage_is_not_forgotten_with_the_logs_that_had_it() {
+    let root = directory();
+    let mut cluster = start(root.path(), 3, 1, &[]);
+    fill(&mut cluster.greeted(0), 0);
+    // Give a mark the time to say what is durable.
+    std::thread::sleep(Duration::from_millis(400));
+    cluster.kill(1);
+    damage(&data(root.path(), 1));
+    cluster.set_shards(1, 2);
+    cluster.restart(1);
+    let said = cluster.process(1).said();
+    assert!(said.contains("are lost: the replicas repair it"), "{said}");
+    let mut wire = cluster.greeted(1);
+    for number in (0..300).filter(|number| number % 10 != 0) {
+        let key = key(0, number);
+        let get = Get { key: &key, read: 2, ..Get::default() };
+        let answer = wire.ask(&encoded(|encoder, out| get.encode(encoder, number, Flags::NONE, out)));
+        assert_eq!(answer.values(), [value(number + u64::from(number % 3 == 0))], "key {number}");
     }
 }

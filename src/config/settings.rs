@@ -72,7 +72,8 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<String>,
 
-    /// How many shards, each on a thread of its own [default: one per core this process may use]
+    /// How many shards, each on a thread of its own; a data directory is written anew for another number [default: one per
+    /// core this process may use]
     #[arg(long, value_name = "NUMBER")]
     pub shards: Option<u16>,
 

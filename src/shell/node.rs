@@ -75,7 +75,8 @@ pub fn serve_node(config: &Config, ready: impl FnOnce(&Server)) -> Result<(), No
         }
         ready(server);
     };
-    let data = Data::open(config, plan.cluster, &plan.name).map_err(StartError::from)?;
+    let data = Data::open(config, plan.cluster, &plan.name, plan.membership.partitions);
+    let data = data.map_err(StartError::from)?;
     // The directory is locked until the last shard has left.
     let kept = data.clone();
     let served = serve_logged(&options, move |start| plan.shard(&start, data.as_deref()), ready);

@@ -10,12 +10,13 @@ use std::sync::{Arc, OnceLock};
 use ringmain_schema::limits::state_bytes_max;
 use ringmain_schema::peer::Gossip;
 
-use super::log::{DataDirectory, DataError, Log, LogIdentity, OpenLog, open};
+use super::log::{DataDirectory, DataError, Log, LogIdentity, OpenLog, Rehoming, open, rehome};
 use super::probe::StartError;
 use super::stop::Stop;
 use crate::config::{Config, Sync};
 use crate::id::{ClusterId, NodeId, ShardId};
 use crate::membership::{Membership, node_id};
+use crate::ring::Partitions;
 use crate::shard::{BadRecord, Record, Shard};
 use crate::storage::log::RECORD_BYTES_OVERHEAD;
 
@@ -49,11 +50,12 @@ impl Data {
         config: &Config,
         cluster: ClusterId,
         name: &str,
+        partitions: Partitions,
     ) -> Result<Option<Arc<Self>>, DataError> {
         let Some(path) = &config.data else { return Ok(None) };
         let shards = usize::from(config.shards);
         let data = Self {
-            directory: DataDirectory::open(Path::new(path), shards)?,
+            directory: DataDirectory::open(Path::new(path))?,
             cluster,
             node: node_id(cluster, name),
             segment_bytes: config.segment_bytes,
@@ -65,7 +67,25 @@ impl Data {
             opened: AtomicUsize::new(0),
             shards,
         };
+        let from = data.directory.shards_found()?;
+        if from != 0 && from != shards {
+            let rehoming = Rehoming { from, to: shards, partitions };
+            rehome(&data.directory, &rehoming, |shard| data.identity(shard))?;
+        }
+        data.directory.make(shards)?;
         Ok(Some(Arc::new(data)))
+    }
+
+    fn identity(&self, shard: ShardId) -> LogIdentity {
+        LogIdentity {
+            directory: self.directory.of_shard(shard),
+            cluster: self.cluster,
+            node: self.node,
+            shard,
+            segment_bytes: self.segment_bytes,
+            record_bytes_max: self.record_bytes_max,
+            adopt: self.adopt,
+        }
     }
 
     /// Give a shard back what its log holds, and who its node was.
@@ -103,7 +123,7 @@ impl Data {
             shard.remember(membership);
         }
         shard.recovered_through(log.last());
-        Ok(Log::new(number, self.sync, log).map_err(|source| {
+        Ok(Log::new(number, self.sync, log, self.directory.pin()?).map_err(|source| {
             let path = self.directory.of_shard(number);
             DataError::Io { path, source }
         })?)
@@ -127,15 +147,7 @@ impl Data {
         shard: &mut Shard,
         members: &mut Option<Gossip>,
     ) -> Result<OpenLog, DataError> {
-        let identity = LogIdentity {
-            directory: self.directory.of_shard(number),
-            cluster: self.cluster,
-            node: self.node,
-            shard: number,
-            segment_bytes: self.segment_bytes,
-            record_bytes_max: self.record_bytes_max,
-            adopt: self.adopt,
-        };
+        let identity = self.identity(number);
         let log = open(&identity, |sequence, record, dead| {
             let is_marker = take(shard, members, sequence, record)?;
             dead.extend(shard.take_dead());

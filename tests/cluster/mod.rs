@@ -207,6 +207,13 @@ impl Cluster {
         self.nodes[node].arguments.pop();
     }
 
+    /// A node has so many shards from its next start on.
+    pub fn set_shards(&mut self, node: usize, shards: usize) {
+        let arguments = self.nodes[node].arguments.iter_mut();
+        let mut is_shards = arguments.filter(|argument| argument.starts_with("--shards="));
+        *is_shards.next().expect("each node is told how many") = format!("--shards={shards}");
+    }
+
     /// What a node is started with.
     pub fn arguments(&self, node: usize) -> Vec<&str> {
         self.nodes[node].arguments.iter().map(String::as_str).collect()

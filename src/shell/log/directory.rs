@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! DIR/lock                held while a process uses the directory
+//! DIR/pinned              held while a backup reads: see `pin`
+//! DIR/restoring           it is being restored from a backup, or that was interrupted
 //! DIR/adopted             it was copied, and its node has not written yet that it lacks what the original wrote later
 //! DIR/shard-0/manifest-0  the first copy of the manifest of shard 0's log
 //! DIR/shard-0/manifest-1  the second
 //! DIR/shard-0/segments    its slots, one after the other
 //! DIR/shard-1/..
+//! DIR/rehome/..           logs for another number of shards that are being written, and
+//! DIR/rehomed-N/..        such that are whole: see `rehome`
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,9 +20,14 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::disk::memory_file_system;
+use super::pin::Pin;
+use super::rehome::{find_whole, finish};
 use crate::id::ShardId;
 use crate::shard::BadRecord;
 use crate::storage::log::{OpeningError, Refusal};
+
+/// The file that says that a directory is not restored yet.
+pub(super) const RESTORING: &str = "restoring";
 
 /// Why a data directory can't be used.
 #[derive(Debug, Error)]
@@ -51,18 +60,35 @@ pub enum DataError {
         /// What was tried.
         path: PathBuf,
     },
-    /// Another number of shards has written it.
+    /// It can't be written anew for another number of shards.
     #[error(
-        "{} was written by {found} shard(s), and this node has {configured}: start it with --shards {found}, until it can be \
-         changed", directory.display()
+        "{} was written by {from} shard(s), and can't be written anew for {to}: {source}; nothing has changed: that takes as much \
+         room again as it holds, or start it with --shards {from}", directory.display()
     )]
-    Shards {
+    Rehome {
         /// Which.
         directory: PathBuf,
-        /// That wrote it.
-        found: usize,
-        /// That were to use it.
-        configured: usize,
+        /// Shards that wrote it.
+        from: usize,
+        /// Shards that were to use it.
+        to: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// That was interrupted, and nobody has gone on with it.
+    #[error(
+        "{} was being written anew for another number of shards: start its node, which goes on with that, and verify it then",
+        directory.display()
+    )]
+    Interrupted {
+        /// Which.
+        directory: PathBuf,
+    },
+    /// It was to be made from backups, and isn't whole.
+    #[error("{} is being restored from a backup, or that was interrupted: restore it once more", directory.display())]
+    Unrestored {
+        /// Which.
+        directory: PathBuf,
     },
     /// Some of it is missing.
     #[error(
@@ -126,33 +152,52 @@ pub(in crate::shell) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Take it, and make what isn't there yet.
-    pub(in crate::shell) fn open(path: &Path, shards: usize) -> Result<Self, DataError> {
+    /// Take it; a change of the number of shards that was interrupted is ended.
+    pub(in crate::shell) fn open(path: &Path) -> Result<Self, DataError> {
+        let directory = Self::take(path)?;
+        directory.check_restored()?;
+        finish(path)?;
+        Ok(directory)
+    }
+
+    /// Take it, whatever is in it.
+    pub(super) fn take(path: &Path) -> Result<Self, DataError> {
         fs::create_dir_all(path).map_err(of(path))?;
         if let Some(kind) = memory_file_system(path).map_err(of(path))? {
             return Err(DataError::Memory { directory: path.to_owned(), kind });
         }
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-        let directory = Self::locked(path, lock.map_err(of(&lock_path))?)?;
-        let found = directory.shards_found().map_err(of(path))?;
-        if found != 0 && found != shards {
-            return Err(DataError::Shards { directory: path.to_owned(), found, configured: shards });
+        Self::locked(path, lock.map_err(of(&lock_path))?)
+    }
+
+    fn check_restored(&self) -> Result<(), DataError> {
+        if self.path.join(RESTORING).exists() {
+            return Err(DataError::Unrestored { directory: self.path.clone() });
         }
+        Ok(())
+    }
+
+    /// Make what isn't there yet for so many shards.
+    pub(in crate::shell) fn make(&self, shards: usize) -> Result<(), DataError> {
         // The last one first: its number says how many there are.
         for shard in (0..shards).rev() {
-            let of_shard = directory.of_shard(ShardId(shard as u16));
+            let of_shard = self.of_shard(ShardId(shard as u16));
             fs::create_dir_all(&of_shard).map_err(of(&of_shard))?;
         }
-        sync_directory(path)?;
-        Ok(directory)
+        sync_directory(&self.path)
     }
 
     /// Take one that is there, only to look at it.
     pub(super) fn look_at(path: &Path) -> Result<Self, DataError> {
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().write(true).open(&lock_path).map_err(of(&lock_path))?;
-        Self::locked(path, lock)
+        let directory = Self::locked(path, lock)?;
+        directory.check_restored()?;
+        if find_whole(path).map_err(of(path))?.is_some() {
+            return Err(DataError::Interrupted { directory: path.to_owned() });
+        }
+        Ok(directory)
     }
 
     fn locked(path: &Path, lock: File) -> Result<Self, DataError> {
@@ -163,13 +208,26 @@ impl DataDirectory {
         }
     }
 
+    /// By which a shard knows whether a backup reads its log.
+    pub(in crate::shell) fn pin(&self) -> Result<Pin, DataError> {
+        Pin::of(&self.path)
+    }
+
     /// Where a shard's log is.
     pub(in crate::shell) fn of_shard(&self, shard: ShardId) -> PathBuf {
         self.path.join(format!("shard-{}", shard.0))
     }
 
     /// One more than the highest that has a directory here.
-    pub(super) fn shards_found(&self) -> io::Result<usize> {
+    pub(in crate::shell) fn shards_found(&self) -> Result<usize, DataError> {
+        self.count_shards().map_err(of(&self.path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn count_shards(&self) -> io::Result<usize> {
         let mut found = 0;
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name();

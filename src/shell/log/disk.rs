@@ -15,6 +15,9 @@ use io_uring::{opcode, squeue};
 
 use crate::storage::log::SECTOR_BYTES;
 
+/// New room is filled in pieces of this size.
+pub(super) const FILL_BYTES: usize = 256 << 10;
+
 /// What `statfs` says of file systems that are memory.
 const RAMFS: i64 = 0x8584_58f6;
 const TMPFS: i64 = 0x0102_1994;
@@ -118,14 +121,25 @@ impl DirectFile {
         self.file.sync_data()
     }
 
-    /// Let it have room for so many bytes from its beginning.
+    /// Let it have room for so many bytes from its beginning, and fill all beyond its end with zeros. What was never written
+    /// can still lack room when it is: a file system splits what it has only set aside, and may need a block for that.
     pub(super) fn allocate(&self, bytes: u64) -> io::Result<()> {
-        let bytes = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
-        // SAFETY: the descriptor is open, and no pointer is passed.
-        match unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, bytes) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        let mut at = self.len()?.next_multiple_of(SECTOR_BYTES as u64);
+        if at >= bytes {
+            return Ok(());
         }
+        let room = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is open, and no pointer is passed.
+        if unsafe { libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, room) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let zeros = Buffer::new(FILL_BYTES);
+        while at < bytes {
+            let length = (bytes - at).min(FILL_BYTES as u64) as usize;
+            self.write(&zeros[..length], at)?;
+            at += length as u64;
+        }
+        Ok(())
     }
 
     /// The same as operations of a ring. Whoever submits them keeps this file, and what it writes from, until they end.
@@ -137,8 +151,9 @@ impl DirectFile {
         opcode::Fsync::new(self.fd()).flags(FsyncFlags::DATASYNC).build()
     }
 
+    /// Only sets the room aside: it still has to be filled.
     pub(super) fn allocate_entry(&self, bytes: u64) -> squeue::Entry {
-        opcode::Fallocate::new(self.fd(), bytes).build()
+        opcode::Fallocate::new(self.fd(), bytes).mode(libc::FALLOC_FL_KEEP_SIZE).build()
     }
 
     fn fd(&self) -> Fd {

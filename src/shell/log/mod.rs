@@ -13,9 +13,14 @@
 //!
 //! What it never does: wait, decide what is written, or trust what it reads ([`recovery`]).
 
+mod backup;
 mod directory;
 mod disk;
+mod pin;
+mod read;
 mod recovery;
+mod rehome;
+mod room;
 mod verify;
 
 use std::collections::VecDeque;
@@ -27,15 +32,18 @@ use crate::config::Sync;
 use crate::id::ShardId;
 use crate::shard::{Append, Compacted, LogState};
 use crate::storage::log::{
-    Liveness, Opened, Purpose, Range as Sequences, Refused, Segment, SegmentTable, Slot, Step, Writer,
+    Liveness, Opened, Range as Sequences, Refused, SECTOR_BYTES, Segment, SegmentTable, Step, Writer,
 };
 use crate::time::{Duration, Instant};
 
+pub use backup::{Backup, BackupError, Restoration, Restored, backup, is_backup, restore, verify_backup};
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
-use disk::Buffer;
+use disk::{Buffer, FILL_BYTES};
+use pin::Pin;
 use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
+pub(super) use rehome::{Rehoming, rehome};
 pub use verify::{Verdict, verify};
 
 /// Records that wait to be written, in bytes, before the shard is asked to take nothing new; it goes on at half of that.
@@ -44,7 +52,7 @@ const BACKLOG_BYTES_MAX: usize = 64 << 20;
 const GROUP_BYTES: usize = 1 << 20;
 /// A full disk is tried again so often.
 const ROOM_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Whether a segment is worth a compaction is asked so often.
+/// Whether a segment is worth a compaction is asked so often; and whether a backup has ended, while one reads.
 const CHOOSE_EVERY: Duration = Duration::from_millis(100);
 /// So long after the last group nothing else is about to be written, and a mark says what is durable.
 const MARK_AFTER: Duration = Duration::from_millis(100);
@@ -80,8 +88,17 @@ pub(super) struct Log {
     dead: Vec<u64>,
     compaction: Option<Compaction>,
     choose_at: Instant,
-    /// Slots that the file has room for.
+    /// A backup reads: no segment is let go, as long as there is room.
+    pin: Pin,
+    ask_pin_at: Instant,
+    /// Slots that the file has room for, filled: to write to them takes none.
     allocated: u32,
+    /// Of the next one so many bytes are there already.
+    filled: usize,
+    /// Room for all of it is set aside.
+    is_set_aside: bool,
+    /// What it is filled with.
+    zeros: Buffer,
     /// The last record that was told to be what `sync` says.
     acknowledged: u64,
     told: u64,
@@ -123,11 +140,14 @@ struct Waiting {
 }
 
 impl Log {
-    pub(super) fn new(shard: ShardId, sync: Sync, log: OpenLog) -> std::io::Result<Self> {
+    pub(super) fn new(shard: ShardId, sync: Sync, log: OpenLog, pin: Pin) -> std::io::Result<Self> {
         let OpenLog { files, opened, liveness, adopted, .. } = log;
         let Opened { table, writer, .. } = opened;
         let segment_bytes = files.geometry.segment_bytes() as u64;
-        let allocated = (files.segments.len()? / segment_bytes) as u32;
+        let length = files.segments.len()?;
+        let allocated = (length / segment_bytes) as u32;
+        // A file that was cut off may hold the first part of a segment.
+        let filled = ((length % segment_bytes) as usize).next_multiple_of(SECTOR_BYTES);
         let durable = writer.durable();
         Ok(Self {
             shard,
@@ -144,7 +164,12 @@ impl Log {
             dead: Vec::new(),
             compaction: None,
             choose_at: Instant(0),
+            pin,
+            ask_pin_at: Instant(0),
             allocated,
+            filled,
+            is_set_aside: false,
+            zeros: Buffer::new(FILL_BYTES),
             acknowledged: durable,
             told: durable,
             sync_by: None,
@@ -260,7 +285,7 @@ impl Log {
         };
         let written = usize::try_from(result).is_ok_and(|bytes| bytes == expected);
         match step {
-            _ if step == Way::Allocation as usize => self.on_allocated(result),
+            _ if step == Way::Allocation as usize => self.on_allocated(expected, result),
             // It says nothing if it isn't there, and that is all.
             _ if step == Way::Mark as usize => {}
             _ if !written => self.fail(step, result),
@@ -329,6 +354,9 @@ impl Log {
             Some(Compaction::Copied(segment, through))
                 if self.writer.durable() >= through && self.change.is_none() =>
             {
+                if !self.may_release() {
+                    return;
+                }
                 self.compaction = None;
                 self.liveness.on_released(segment);
                 self.table.release(segment);
@@ -342,6 +370,21 @@ impl Log {
             }
             _ => {}
         }
+    }
+
+    /// Writes go before a backup: one that reads a segment which a full log needs finds it gone, and begins again.
+    fn may_release(&mut self) -> bool {
+        if !self.has_room {
+            return true;
+        }
+        if self.ask_pin_at > self.now {
+            return false;
+        }
+        let is_held = self.pin.is_held();
+        if is_held {
+            self.ask_pin_at = self.now + CHOOSE_EVERY;
+        }
+        !is_held
     }
 
     fn on_written(&mut self) {
@@ -391,73 +434,6 @@ impl Log {
             let (file, offset) = self.files.place(write);
             let entry = file.write_entry(&self.group[..write.bytes], offset);
             self.begin(net, entry, Way::Mark, write.bytes);
-        }
-    }
-
-    /// Take the next segment when it is time, and have slots ready for it and for what must never lack one.
-    fn make_room(&mut self, net: &mut Net) {
-        let is_under_way = |way: Way| self.under_way[way as usize].is_some();
-        if is_under_way(Way::Manifest) || is_under_way(Way::Allocation) {
-            return;
-        }
-        if self.change.is_some() {
-            return self.next_step(net);
-        }
-        if !self.writer.wants_segment() && self.has_room {
-            return;
-        }
-        if !self.has_slot_for(Purpose::Append) {
-            let is_time = self.room_again.is_none_or(|at| at <= self.now);
-            if is_time && self.allocated < self.table.geometry().slots_max() {
-                let bytes = self.files.start_of(Slot(self.allocated + 1));
-                let entry = self.files.segments.allocate_entry(bytes);
-                return self.begin(net, entry, Way::Allocation, 0);
-            }
-            self.on_full("all its segments are in use");
-        } else {
-            self.on_room();
-        }
-        if self.writer.wants_segment() {
-            self.take_segment(net);
-        }
-    }
-
-    /// Is there a slot that the file has room for, beside those that are kept for other things?
-    fn has_slot_for(&self, purpose: Purpose) -> bool {
-        self.allocated.min(self.table.geometry().slots_max()) > self.table.taken() + purpose.kept()
-    }
-
-    fn take_segment(&mut self, net: &mut Net) {
-        let all = [Purpose::Append, Purpose::Compact];
-        let may = |purpose: &Purpose| *purpose == Purpose::Append || self.compaction.is_some();
-        let Some(purpose) = all.into_iter().find(|one| may(one) && self.has_slot_for(*one)) else { return };
-        let Ok(segment) = self.table.reserve(purpose) else { return };
-        self.table.list(segment);
-        self.persist(Some(segment));
-        self.next_step(net);
-    }
-
-    fn on_allocated(&mut self, result: i32) {
-        if result == 0 {
-            self.allocated += 1;
-        } else {
-            self.on_full(&std::io::Error::from_raw_os_error(-result).to_string());
-        }
-    }
-
-    fn on_full(&mut self, why: &str) {
-        if std::mem::replace(&mut self.has_room, false) {
-            self.say(&format!("there is no room ({why}): it takes no writes until there is"));
-        }
-        if self.room_again.is_none_or(|at| at <= self.now) {
-            self.room_again = Some(self.now + ROOM_AGAIN_AFTER);
-        }
-    }
-
-    fn on_room(&mut self) {
-        self.room_again = None;
-        if !std::mem::replace(&mut self.has_room, true) {
-            self.say("there is room again: it takes writes");
         }
     }
 

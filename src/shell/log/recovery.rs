@@ -150,16 +150,19 @@ impl Files {
         self.segments.read(&mut into[..bytes], self.start_of(slot))
     }
 
+    /// Write this; the file has room for all of its slot then.
+    pub(super) fn write(&self, write: Write, buffer: &[u8]) -> io::Result<()> {
+        if let Target::Segment(slot) = write.target {
+            self.segments.allocate(self.start_of(Slot(slot.0 + 1)))?;
+        }
+        let (file, offset) = self.place(write);
+        file.write(&buffer[..write.bytes], offset)
+    }
+
     /// Carry out a step of an opening.
-    fn carry_out(&self, step: Step, buffer: &[u8]) -> io::Result<()> {
+    pub(super) fn carry_out(&self, step: Step, buffer: &[u8]) -> io::Result<()> {
         match step {
-            Step::Write(write) => {
-                if let Target::Segment(slot) = write.target {
-                    self.segments.allocate(self.start_of(Slot(slot.0 + 1)))?;
-                }
-                let (file, offset) = self.place(write);
-                file.write(&buffer[..write.bytes], offset)
-            }
+            Step::Write(write) => self.write(write, buffer),
             Step::Sync(target) => self.file(target).sync(),
         }
     }
@@ -212,6 +215,8 @@ pub(in crate::shell) fn open(
         files.carry_out(step, &buffer).map_err(at())?;
     }
     let opened = opening.finish();
+    // The first segment of this start has the first slot that was free.
+    files.segments.allocate(files.start_of(Slot(opened.table.taken()))).map_err(at())?;
     for (found, is_marker) in opened.moved.iter().zip(markers_of_tail) {
         liveness.on_record(found, is_marker);
     }
@@ -229,11 +234,11 @@ fn owner(identity: &LogIdentity, files: &Files) -> io::Result<Identity> {
 }
 
 /// In the node's data directory: one for the logs of all its shards.
-fn adopted_marker(identity: &LogIdentity) -> PathBuf {
+pub(super) fn adopted_marker(identity: &LogIdentity) -> PathBuf {
     identity.directory.with_file_name("adopted")
 }
 
-fn mark_adopted(marker: &Path) -> Result<(), DataError> {
+pub(super) fn mark_adopted(marker: &Path) -> Result<(), DataError> {
     std::fs::write(marker, b"").map_err(of(marker))?;
     marker.parent().map_or(Ok(()), sync_directory)
 }
@@ -245,7 +250,10 @@ pub(super) fn forget_adopted(marker: &Path) -> Result<(), DataError> {
 }
 
 /// The manifest that is there, and whose it is from now on.
-fn read_manifest(identity: &LogIdentity, files: &Files) -> Result<Option<(Manifest, Identity)>, DataError> {
+pub(super) fn read_manifest(
+    identity: &LogIdentity,
+    files: &Files,
+) -> Result<Option<(Manifest, Identity)>, DataError> {
     let at = || of(&identity.directory);
     let (copies, has_segments) = files.read_manifests().map_err(at())?;
     let copies = [&copies[0][..], &copies[1][..]];

@@ -4,12 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::directory::{DataDirectory, DataError, of};
-use super::disk::Buffer;
+use super::read::read;
 use super::recovery::Files;
-use crate::failpoint::NoFailpoints;
 use crate::id::{ClusterId, NodeId, ShardId};
 use crate::shard::Record;
-use crate::storage::log::{Found, Identity, Manifest, Recovery, Refusal, Report, Segment};
+use crate::storage::log::{Identity, Manifest, Refusal, Report};
 
 /// What was found of one shard's log.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Verdict {
 /// If it can't be read, or a node uses it.
 pub fn verify(path: &Path) -> Result<Vec<Verdict>, DataError> {
     let directory = DataDirectory::look_at(path)?;
-    let shards = directory.shards_found().map_err(of(path))?;
+    let shards = directory.shards_found()?;
     (0..shards).map(|shard| verify_one(directory.of_shard(ShardId(shard as u16)))).collect()
 }
 
@@ -60,40 +59,15 @@ fn verify_one(directory: PathBuf) -> Result<Verdict, DataError> {
         Err(refusal) => return Ok(Verdict { directory, found: Err(refusal) }),
     };
     files.geometry = manifest.geometry;
-    let (report, strange) = read(&files, manifest).map_err(of(&directory))?;
+    let mut strange = Vec::new();
+    let report = read(&files, manifest, |sequence, record| {
+        if let Err(error) = Record::parse(record) {
+            strange.push((sequence, error.to_string()));
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    let report = report.map_err(of(&directory))?;
     Ok(Verdict { directory, found: Ok(Verified { owner, report, strange }) })
-}
-
-fn read(files: &Files, manifest: Manifest) -> std::io::Result<(Report, Vec<(u64, String)>)> {
-    let mut recovery = Recovery::new(manifest, NoFailpoints);
-    let segments: Vec<Segment> = recovery.segments().collect();
-    let (mut found, mut strange, mut open) = (Vec::new(), Vec::new(), Vec::new());
-    let mut records = 0;
-    let mut look_at = |one: &Found, bytes: &[u8]| {
-        if let Err(error) = Record::parse(&bytes[one.payload()]) {
-            strange.push((one.sequence, error.to_string()));
-        }
-    };
-    let is_open: Vec<Segment> = recovery.open_segments().collect();
-    for segment in segments {
-        let mut bytes = Buffer::new(files.geometry.segment_bytes());
-        let length = files.read_slot(segment.slot, &mut bytes)?;
-        recovery.feed(segment, &bytes[..length], &mut found);
-        if is_open.contains(&segment) {
-            open.push(bytes);
-        } else {
-            records += found.len() as u64;
-            found.drain(..).for_each(|one| look_at(&one, &bytes));
-        }
-    }
-    let recovered = recovery.settle(&mut found);
-    for one in found.iter().chain(&recovered.tail) {
-        let at = is_open.iter().position(|segment| *segment == one.segment);
-        look_at(one, &open[at.expect("what is left was read last")]);
-    }
-    let mut report = recovered.report;
-    report.records += records;
-    Ok((report, strange))
 }
 
 impl fmt::Display for Verdict {

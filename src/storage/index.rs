@@ -249,8 +249,7 @@ impl Index {
     pub fn memory(&self) -> usize {
         let list = cost::allocated(self.tables.capacity() * size_of::<HashTable<Box<Entry>>>());
         let changes = cost::allocated(self.changes.capacity() * size_of::<Change>());
-        let wheel: usize = self.wheel.allocations().map(cost::allocated).sum();
-        self.entry_bytes + self.table_bytes + list + changes + wheel
+        self.entry_bytes + self.table_bytes + list + changes + self.wheel.memory()
     }
 
     /// Keys held, deleted ones included.

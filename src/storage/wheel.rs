@@ -12,6 +12,7 @@
 //!
 //! Memory: 32 bytes a timer, in blocks of 1,024 that are kept for later ones; 16 KiB for the slots.
 
+use super::cost;
 use crate::id::PartitionId;
 use crate::time::WallTime;
 
@@ -173,11 +174,11 @@ impl Wheel {
         self.next_slot().map(|(_, _, start)| WallTime(start << TICK_BITS))
     }
 
-    /// Bytes allocated: those of each block, and the rest.
-    pub(super) fn allocations(&self) -> impl Iterator<Item = usize> {
-        let blocks = self.blocks.iter().map(|block| size_of_val(&**block));
-        let list = self.blocks.capacity() * size_of::<Box<[Node]>>();
-        blocks.chain([size_of_val(&*self.heads), list])
+    /// What it costs in memory, as the allocator gives it out.
+    pub(super) fn memory(&self) -> usize {
+        let list = cost::allocated(self.blocks.capacity() * size_of::<Box<[Node]>>());
+        let blocks = self.blocks.len() * cost::allocated(BLOCK * size_of::<Node>());
+        cost::allocated(HEADS * size_of::<Node>()) + list + blocks
     }
 
     /// Has the clock gone back, so that new timers would wait for it?

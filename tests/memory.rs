@@ -70,7 +70,6 @@ fn check(what: &str, said: usize, before: isize, slack: f64) {
         said <= truly * slack + 4096.0,
         "{what}: {said} bytes are counted, and only {truly} are allocated"
     );
-    println!("{what}: {said:.0} bytes counted, {truly:.0} allocated ({:.3})", said / truly.max(1.0));
 }
 
 fn now(wall: u64) -> Now {

@@ -114,8 +114,8 @@ impl Trees {
 
     /// What they cost in memory, as the allocator gives it out.
     pub const fn memory(&self) -> usize {
-        let lists = self.all.capacity() + self.roots.capacity();
-        self.tree_bytes + lists * size_of::<u64>()
+        let all = cost::allocated(self.all.capacity() * size_of::<Option<Box<HashTree>>>());
+        self.tree_bytes + all + cost::allocated(self.roots.capacity() * size_of::<u64>())
     }
 
     /// Where a token lies in its partition's tree: the ten bits behind those that name the partition.

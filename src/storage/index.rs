@@ -252,6 +252,25 @@ impl Index {
         self.entry_bytes + self.table_bytes + list + changes + self.wheel.memory()
     }
 
+    /// What is counted as it changes: keys, bytes of keys and values, what entries and tables cost, and timers of keys that
+    /// expire.
+    pub const fn counted(&self) -> [usize; 4] {
+        [self.keys, self.bytes, self.entry_bytes + self.table_bytes, self.wheel.timers()]
+    }
+
+    /// The same, counted anew.
+    pub fn recounted(&self) -> [usize; 4] {
+        let tables = self.tables.iter().map(|table| cost::allocated(table.allocation_size()));
+        let mut sums = [0, 0, tables.sum(), 0];
+        for entry in self.tables.iter().flatten() {
+            let expires = entry.state.versions().iter().any(|version| version.expiry.is_some());
+            let bytes = entry.key.len() + value_bytes(&entry.state);
+            let own = [1, bytes, cost::of_entry(entry), usize::from(expires)];
+            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        }
+        sums
+    }
+
     /// Keys held, deleted ones included.
     pub const fn keys(&self) -> usize {
         self.keys
@@ -337,14 +356,9 @@ mod tests {
     }
 
     /// Whatever was counted as it changed, counted anew.
+    #[track_caller]
     fn check_sums(index: &Index) {
-        let entries = || index.tables.iter().flatten();
-        assert_eq!(index.keys(), entries().count());
-        let bytes = entries().map(|entry| entry.key.len() + value_bytes(&entry.state));
-        assert_eq!(index.bytes(), bytes.sum::<usize>());
-        assert_eq!(index.entry_bytes, entries().map(|entry| cost::of_entry(entry)).sum::<usize>());
-        let tables = index.tables.iter().map(|table| cost::allocated(table.allocation_size()));
-        assert_eq!(index.table_bytes, tables.sum::<usize>());
+        assert_eq!(index.counted(), index.recounted());
     }
 
     #[test]

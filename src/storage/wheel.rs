@@ -174,6 +174,11 @@ impl Wheel {
         self.next_slot().map(|(_, _, start)| WallTime(start << TICK_BITS))
     }
 
+    /// How many are set.
+    pub(super) const fn timers(&self) -> usize {
+        self.timers
+    }
+
     /// What it costs in memory, as the allocator gives it out.
     pub(super) fn memory(&self) -> usize {
         let list = cost::allocated(self.blocks.capacity() * size_of::<Box<[Node]>>());

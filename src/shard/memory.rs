@@ -3,8 +3,9 @@
 //! Everything that grows with what others do is counted as it changes, by what the allocator gives out for it
 //! ([`cost`]): the index with its keys and values, hash trees, hints, writes that are remembered for their retries, requests
 //! under way, connections. What whoever runs the shard keeps for it (buffers, sockets) it says itself
-//! ([`Input::Buffered`](super::Input::Buffered)). What does not grow is not counted: the program, its threads' stacks, the
-//! records of members.
+//! ([`Input::Buffered`](super::Input::Buffered)). Not counted is what doesn't grow with keys, requests or
+//! connections: the program, its threads' stacks, records of members, what is known of partitions' epochs and of the one exchange
+//! under way. Nor are the buffers of a log.
 
 use bytes::Bytes;
 use ringmain_schema::peer::Operation as WireOperation;
@@ -69,7 +70,7 @@ impl<F: Failpoints> Shard<F> {
             trees: self.trees.memory(),
             remembered,
             hints: self.hints.store.memory(),
-            requests: tables + self.memory.requests + self.batch_answer_bytes(),
+            requests: tables + self.deadlines.memory() + self.memory.requests + self.batch_answer_bytes(),
             buffers: sessions + self.memory.buffers,
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::failpoint::Failpoints;
 use crate::pace::Claimant;
-use crate::time::{Duration, Instant, Now};
+use crate::time::{Duration, Instant, Now, WallTime};
 
 use super::Shard;
 
@@ -32,7 +32,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Go on, as far as the budget goes: some steps a turn.
     pub(super) fn tend_expiry(&mut self, now: Now) {
-        let is_due = |at: crate::time::WallTime| at <= now.wall;
+        let is_due = |at: WallTime| at <= now.wall;
         let mut due = self.replica.next_expiry(now);
         let mut may = true;
         if due.is_some_and(is_due) {

@@ -457,3 +457,26 @@ fn a_proposer_waits_with_its_answer_until_it_can_tell_the_epoch() {
     let answer = cluster.answer(client);
     assert!(matches!(answer, Answer::Stored { nodes: 3, .. }), "{answer:?}");
 }
+
+/// Of three, one is away and the others restart at once: nobody is left whose word can be trusted. They say for whom they wait.
+#[test]
+fn nodes_in_memory_that_restart_at_once_say_for_whom_they_wait() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    cluster.kill(2);
+    cluster.kill(0);
+    cluster.start(0);
+    while !cluster.shards[&(0, 0)].view().is_serving() {
+        cluster.run(Duration::from_millis(5));
+    }
+    cluster.kill(1);
+    cluster.start(1);
+    cluster.run(Duration::from_secs(10));
+    let counters = cluster.shards[&(0, 0)].status(cluster.now.monotonic).counters;
+    let counted = |name: &str| counters.iter().find(|one| one.name == name).map_or(0, |one| one.value);
+    assert!(counted("partitions_unmet") > 0 && counted("meeting_waits_for_n2") > 0, "{counters:?}");
+    cluster.start(2);
+    cluster.run(Duration::from_secs(10));
+    let client = cluster.client((0, 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}

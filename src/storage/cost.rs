@@ -1,7 +1,7 @@
 //! What it costs to keep something: bytes as the allocator hands them out, not as they were asked for.
 //!
 //! An allocator of size classes rounds up. Ours has classes of 8 and then every second word up to 64 bytes, and four to
-//! each doubling from there on; what is larger than half a mebibyte gets whole slices of 64 KiB. So a key of 20 bytes costs
+//! each doubling from there on; from half a mebibyte on it is whole slices of 64 KiB, with room to spare. So a key of 20 bytes costs
 //! 32, and a value of 100 costs 112. A value costs 32 bytes more, for the count of who reads it: that is allocated when it
 //! is first read, and counted from the beginning.
 //!
@@ -16,7 +16,7 @@ const WORD: usize = 8;
 /// Up to here every second number of words is a class.
 const EVEN_WORDS_MAX: usize = 8;
 /// What is larger has pages of its own.
-const CLASS_BYTES_MAX: usize = 512 << 10;
+const CLASS_BYTES_MAX: usize = (512 << 10) - WORD;
 const SLICE_BYTES: usize = 64 << 10;
 /// Whoever shares a value counts itself here.
 const SHARED_BYTES: usize = 3 * WORD;
@@ -32,7 +32,7 @@ pub const fn allocated(bytes: usize) -> usize {
         let quarter = 1 << ((words - 1).ilog2() - 2);
         words.next_multiple_of(quarter) * WORD
     } else {
-        bytes.next_multiple_of(SLICE_BYTES)
+        (bytes + 1).next_multiple_of(SLICE_BYTES)
     }
 }
 

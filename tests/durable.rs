@@ -404,6 +404,14 @@ fn a_change_of_the_number_of_shards_may_be_interrupted_anywhere() {
     let (directory, old) = (data(root.path(), 0), root.path().join("old"));
     copy(&directory, &old);
     let shard = |number: usize| directory.join(format!("shard-{number}"));
+    // A log that was lost is not taken for one that was never written.
+    for name in ["manifest-0", "manifest-1", "segments"] {
+        std::fs::write(shard(1).join(name), b"").unwrap();
+    }
+    cluster.set_shards(0, 3);
+    let refused = run(&cluster.arguments(0));
+    assert!(refused.code == Some(1) && refused.stderr.contains("has no log, though"), "{refused:?}");
+    copy(&old, &directory);
     // While the new logs were written.
     copy(&shard(0), &directory.join("rehome/shard-0"));
     cluster.set_shards(0, 3);

@@ -139,20 +139,31 @@ fn write_all(
         fs::create_dir_all(&path).map_err(of(&path))?;
         logs.push(Rewriting::new(&LogIdentity { directory: path, ..identity(ShardId(shard as u16)) })?);
     }
+    let (mut records, mut blank) = (0, None);
     for shard in 0..rehoming.from {
         let shard = ShardId(shard as u16);
         let identity = LogIdentity { directory: directory.of_shard(shard), ..identity(shard) };
-        route(&identity, rehoming, &mut logs)?;
+        match route(&identity, rehoming, &mut logs)? {
+            Some(routed) => records += routed,
+            None => blank = Some(identity.directory),
+        }
+    }
+    // No shard appends anything before all have made their logs.
+    if let Some(directory) = blank.filter(|_| records > 0) {
+        return Err(DataError::Missing { directory });
     }
     logs.into_iter().try_for_each(Rewriting::finish)?;
     sync_directory(scratch)
 }
 
-/// Give all records of an old log to the new ones.
-fn route(identity: &LogIdentity, rehoming: &Rehoming, logs: &mut [Rewriting]) -> Result<(), DataError> {
+/// Give all records of an old log to the new ones: how many there were; `None` if nothing was ever written to it.
+fn route(
+    identity: &LogIdentity,
+    rehoming: &Rehoming,
+    logs: &mut [Rewriting],
+) -> Result<Option<u64>, DataError> {
     let mut files = Files::look_at(&identity.directory)?;
-    // Without a manifest its creation was interrupted, and no shard has appended anything.
-    let Some((manifest, owner)) = read_manifest(identity, &files)? else { return Ok(()) };
+    let Some((manifest, owner)) = read_manifest(identity, &files)? else { return Ok(None) };
     let is_copy = manifest.identity.home != owner.home;
     files.geometry = manifest.geometry;
     let report = read(&files, manifest, |sequence, record| {
@@ -171,7 +182,7 @@ fn route(identity: &LogIdentity, rehoming: &Rehoming, logs: &mut [Rewriting]) ->
         // The new logs don't say so. As after `--adopt`, the node lacks something until its own records tell it.
         mark_adopted(&super::recovery::adopted_marker(identity))?;
     }
-    Ok(())
+    Ok(Some(report.records))
 }
 
 /// Where a record goes.

@@ -4,6 +4,7 @@
 //! make no sense.
 
 mod arguments;
+mod backups;
 mod changes;
 mod render;
 mod requests;
@@ -54,6 +55,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Replace(replace) => changes::replace(&replace),
         Command::Weight(weight) => changes::weight(&weight),
         Command::Verify(arguments) => verify(&arguments.directory),
+        Command::Backup(arguments) => backups::backup(&arguments),
+        Command::Restore(arguments) => backups::restore(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,8 +71,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Look at a data directory that no node uses, and say what is wrong where.
+/// Look at a data directory that no node uses, or at a backup, and say what is wrong where.
 fn verify(directory: &Path) -> Result<(), Failure> {
+    if ringmain::shell::is_backup(directory) {
+        return backups::verify(directory);
+    }
     let verdicts = ringmain::shell::verify(directory).map_err(Failure::failed)?;
     verdicts.iter().for_each(|verdict| println!("{verdict}"));
     if verdicts.iter().all(Verdict::is_sound) {

@@ -304,10 +304,7 @@ impl Config {
                 names.push((zone, what));
             }
         }
-        match names.into_iter().find(|(name, _)| !text::is_name(name)) {
-            Some((name, what)) => Err(ConfigError::Name(name.clone(), what)),
-            None => Ok(()),
-        }
+        names.into_iter().try_for_each(|(name, what)| check_name(name, what))
     }
 
     fn check_members(&self) -> Result<(), ConfigError> {
@@ -410,6 +407,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Can this be the name of a node, or of whatever `what` is?
+pub fn check_name(name: &str, what: &'static str) -> Result<(), ConfigError> {
+    if text::is_name(name) { Ok(()) } else { Err(ConfigError::Name(name.to_owned(), what)) }
 }
 
 /// The name of the member at `address`, or else the address itself.

@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
-use ringmain::config::{HostPort, ServeArguments, Span};
+use ringmain::config::{ByteSize, HostPort, ServeArguments, Span};
 use ringmain_schema::limits::WEIGHT_MAX;
 
 /// An always-writable, replicated key-value store: Amazon Dynamo for one thread a core.
@@ -34,8 +36,12 @@ pub(super) enum Command {
     Replace(ReplaceArguments),
     /// Give a member more or less to hold
     Weight(WeightArguments),
-    /// Check a data directory while no node uses it, and say what is wrong where; nothing is changed
+    /// Check a data directory while no node uses it, or a backup, and say what is wrong where; nothing is changed
     Verify(VerifyArguments),
+    /// Copy what a node holds, while it serves or stands still, into a new directory; run it on the node's machine
+    Backup(BackupArguments),
+    /// Make the data directory of a new cluster's first node from backups of the nodes of another cluster
+    Restore(RestoreArguments),
 }
 
 /// Whom to ask, and for how long.
@@ -254,8 +260,41 @@ pub(super) struct WeightArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct VerifyArguments {
-    /// What a node was started with as --data
-    pub(super) directory: std::path::PathBuf,
+    /// What a node was started with as --data, or what `ringmain backup` has made
+    pub(super) directory: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BackupArguments {
+    /// Where to: a directory that is empty, or isn't there yet
+    pub(super) backup: PathBuf,
+
+    /// What the node was started with as --data
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+
+    /// Copy no more than this in a second, so that the node has the disk too [default: as fast as it goes]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) rate: Option<ByteSize>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RestoreArguments {
+    /// What `ringmain backup` has made: one of each node, or of one node that has a copy of everything
+    #[arg(required = true, value_name = "BACKUP")]
+    pub(super) backups: Vec<PathBuf>,
+
+    /// Where to: a directory that is empty, or isn't there yet; the node is started with it as --data
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+
+    /// The new cluster's name; the node is started with it as --cluster
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: String,
+
+    /// The name of the new cluster's first node; it is started with it as --name
+    #[arg(long)]
+    pub(super) name: String,
 }
 
 #[cfg(test)]
@@ -307,6 +346,10 @@ mod tests {
             ("ringmain leave n4 --plan --wait 1s", "cannot be used with"),
             ("ringmain leave n4 --force", "--force"),
             ("ringmain replace n4", "<NEW>"),
+            ("ringmain backup b", "--data <DIR>"),
+            ("ringmain backup b --data d --rate fast", "is not a size"),
+            ("ringmain restore --data d --cluster c --name n", "<BACKUP>..."),
+            ("ringmain restore b --data d --name n", "--cluster <NAME>"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

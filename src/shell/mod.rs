@@ -37,7 +37,10 @@ mod start;
 mod stop;
 mod trial;
 
-pub use log::{DataError, Verdict, verify};
+pub use log::{
+    Backup, BackupError, DataError, Restoration, Restored, Verdict, backup, is_backup, restore, verify,
+    verify_backup,
+};
 pub use node::{NodeError, SOFTWARE, serve_node};
 pub use probe::StartError;
 pub use signals::serve;

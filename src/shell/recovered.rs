@@ -122,7 +122,7 @@ impl Data {
             shard.remember(membership);
         }
         shard.recovered_through(log.last());
-        Ok(Log::new(number, self.sync, log).map_err(|source| {
+        Ok(Log::new(number, self.sync, log, self.directory.pin()?).map_err(|source| {
             let path = self.directory.of_shard(number);
             DataError::Io { path, source }
         })?)

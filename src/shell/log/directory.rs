@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! DIR/lock                held while a process uses the directory
+//! DIR/pinned              held while a backup reads: see `pin`
+//! DIR/restoring           it is being restored from a backup, or that was interrupted
 //! DIR/adopted             it was copied, and its node has not written yet that it lacks what the original wrote later
 //! DIR/shard-0/manifest-0  the first copy of the manifest of shard 0's log
 //! DIR/shard-0/manifest-1  the second
@@ -18,10 +20,14 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::disk::memory_file_system;
+use super::pin::Pin;
 use super::rehome::{find_whole, finish};
 use crate::id::ShardId;
 use crate::shard::BadRecord;
 use crate::storage::log::{OpeningError, Refusal};
+
+/// The file that says that a directory is not restored yet.
+pub(super) const RESTORING: &str = "restoring";
 
 /// Why a data directory can't be used.
 #[derive(Debug, Error)]
@@ -75,6 +81,12 @@ pub enum DataError {
         directory.display()
     )]
     Interrupted {
+        /// Which.
+        directory: PathBuf,
+    },
+    /// It was to be made from backups, and isn't whole.
+    #[error("{} is being restored from a backup, or that was interrupted: restore it once more", directory.display())]
+    Unrestored {
         /// Which.
         directory: PathBuf,
     },
@@ -142,15 +154,28 @@ pub(in crate::shell) struct DataDirectory {
 impl DataDirectory {
     /// Take it; a change of the number of shards that was interrupted is ended.
     pub(in crate::shell) fn open(path: &Path) -> Result<Self, DataError> {
+        let directory = Self::take(path)?;
+        directory.check_restored()?;
+        finish(path)?;
+        Ok(directory)
+    }
+
+    /// Take it, whatever is in it.
+    pub(super) fn take(path: &Path) -> Result<Self, DataError> {
         fs::create_dir_all(path).map_err(of(path))?;
         if let Some(kind) = memory_file_system(path).map_err(of(path))? {
             return Err(DataError::Memory { directory: path.to_owned(), kind });
         }
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-        let directory = Self::locked(path, lock.map_err(of(&lock_path))?)?;
-        finish(path)?;
-        Ok(directory)
+        Self::locked(path, lock.map_err(of(&lock_path))?)
+    }
+
+    fn check_restored(&self) -> Result<(), DataError> {
+        if self.path.join(RESTORING).exists() {
+            return Err(DataError::Unrestored { directory: self.path.clone() });
+        }
+        Ok(())
     }
 
     /// Make what isn't there yet for so many shards.
@@ -168,6 +193,7 @@ impl DataDirectory {
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().write(true).open(&lock_path).map_err(of(&lock_path))?;
         let directory = Self::locked(path, lock)?;
+        directory.check_restored()?;
         if find_whole(path).map_err(of(path))?.is_some() {
             return Err(DataError::Interrupted { directory: path.to_owned() });
         }
@@ -180,6 +206,11 @@ impl DataDirectory {
             Err(TryLockError::WouldBlock) => Err(DataError::Locked { directory: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(DataError::Io { path: path.join("lock"), source }),
         }
+    }
+
+    /// By which a shard knows whether a backup reads its log.
+    pub(in crate::shell) fn pin(&self) -> Result<Pin, DataError> {
+        Pin::of(&self.path)
     }
 
     /// Where a shard's log is.

@@ -13,8 +13,10 @@
 //!
 //! What it never does: wait, decide what is written, or trust what it reads ([`recovery`]).
 
+mod backup;
 mod directory;
 mod disk;
+mod pin;
 mod read;
 mod recovery;
 mod rehome;
@@ -34,9 +36,11 @@ use crate::storage::log::{
 };
 use crate::time::{Duration, Instant};
 
+pub use backup::{Backup, BackupError, Restoration, Restored, backup, is_backup, restore, verify_backup};
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::{Buffer, FILL_BYTES};
+use pin::Pin;
 use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
 pub(super) use rehome::{Rehoming, rehome};
@@ -48,7 +52,7 @@ const BACKLOG_BYTES_MAX: usize = 64 << 20;
 const GROUP_BYTES: usize = 1 << 20;
 /// A full disk is tried again so often.
 const ROOM_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Whether a segment is worth a compaction is asked so often.
+/// Whether a segment is worth a compaction is asked so often; and whether a backup has ended, while one reads.
 const CHOOSE_EVERY: Duration = Duration::from_millis(100);
 /// So long after the last group nothing else is about to be written, and a mark says what is durable.
 const MARK_AFTER: Duration = Duration::from_millis(100);
@@ -84,6 +88,9 @@ pub(super) struct Log {
     dead: Vec<u64>,
     compaction: Option<Compaction>,
     choose_at: Instant,
+    /// A backup reads: no segment is let go, as long as there is room.
+    pin: Pin,
+    ask_pin_at: Instant,
     /// Slots that the file has room for, filled: to write to them takes none.
     allocated: u32,
     /// Of the next one so many bytes are there already.
@@ -133,7 +140,7 @@ struct Waiting {
 }
 
 impl Log {
-    pub(super) fn new(shard: ShardId, sync: Sync, log: OpenLog) -> std::io::Result<Self> {
+    pub(super) fn new(shard: ShardId, sync: Sync, log: OpenLog, pin: Pin) -> std::io::Result<Self> {
         let OpenLog { files, opened, liveness, adopted, .. } = log;
         let Opened { table, writer, .. } = opened;
         let segment_bytes = files.geometry.segment_bytes() as u64;
@@ -157,6 +164,8 @@ impl Log {
             dead: Vec::new(),
             compaction: None,
             choose_at: Instant(0),
+            pin,
+            ask_pin_at: Instant(0),
             allocated,
             filled,
             is_set_aside: false,
@@ -345,6 +354,9 @@ impl Log {
             Some(Compaction::Copied(segment, through))
                 if self.writer.durable() >= through && self.change.is_none() =>
             {
+                if !self.may_release() {
+                    return;
+                }
                 self.compaction = None;
                 self.liveness.on_released(segment);
                 self.table.release(segment);
@@ -358,6 +370,21 @@ impl Log {
             }
             _ => {}
         }
+    }
+
+    /// Writes go before a backup: one that reads a segment which a full log needs finds it gone, and begins again.
+    fn may_release(&mut self) -> bool {
+        if !self.has_room {
+            return true;
+        }
+        if self.ask_pin_at > self.now {
+            return false;
+        }
+        let is_held = self.pin.is_held();
+        if is_held {
+            self.ask_pin_at = self.now + CHOOSE_EVERY;
+        }
+        !is_held
     }
 
     fn on_written(&mut self) {

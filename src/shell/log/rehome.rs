@@ -31,7 +31,7 @@ use crate::storage::log::{OpeningError, Purpose, Refused, SegmentTable, Writer};
 
 /// Of a group, unless a single record is larger.
 const GROUP_BYTES: usize = 1 << 20;
-const BEING_WRITTEN: &str = "rehome";
+pub(super) const BEING_WRITTEN: &str = "rehome";
 const WHOLE: &str = "rehomed-";
 
 /// What changes.
@@ -55,23 +55,35 @@ pub(in crate::shell) fn rehome(
     rehoming: &Rehoming,
     identity: impl Fn(ShardId) -> LogIdentity,
 ) -> Result<(), DataError> {
-    let scratch = directory.path().join(BEING_WRITTEN);
-    let written = write_all(directory, &scratch, rehoming, identity);
-    if let Err(error) = written {
-        // It may be the room for it that is missing.
-        _ = fs::remove_dir_all(&scratch);
-        return Err(match error {
+    replace(directory, rehoming.to, |scratch| {
+        write_all(directory, scratch, rehoming, identity).map_err(|error| match error {
+            // It may be the room for it that is missing.
             DataError::Io { source, .. } => {
                 let (from, to) = (rehoming.from, rehoming.to);
                 DataError::Rehome { directory: directory.path().to_owned(), from, to, source }
             }
             other => other,
-        });
-    }
-    let whole = directory.path().join(format!("{WHOLE}{}", rehoming.to));
+        })
+    })
+}
+
+/// Let so many logs that `write` makes in a directory of their own take the places of those that are there, if there are any.
+///
+/// # Errors
+///
+/// What `write` says, and [`DataError`]; the old logs are as they were.
+pub(super) fn replace<T, E: From<DataError>>(
+    directory: &DataDirectory,
+    shards: usize,
+    write: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    let scratch = directory.path().join(BEING_WRITTEN);
+    let written = write(&scratch).inspect_err(|_| _ = fs::remove_dir_all(&scratch))?;
+    let whole = directory.path().join(format!("{WHOLE}{shards}"));
     fs::rename(&scratch, &whole).map_err(of(&scratch))?;
     sync_directory(directory.path())?;
-    finish(directory.path())
+    finish(directory.path())?;
+    Ok(written)
 }
 
 /// Logs that are whole take the places of the old ones; those that aren't go.
@@ -112,7 +124,7 @@ pub(super) fn find_whole(directory: &Path) -> io::Result<Option<(PathBuf, usize)
 }
 
 /// The directories of shards, in the order of their numbers.
-fn logs_in(directory: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
+pub(super) fn logs_in(directory: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
     let mut logs = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -123,7 +135,7 @@ fn logs_in(directory: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
     Ok(logs)
 }
 
-fn name_of(shard: usize) -> String {
+pub(super) fn name_of(shard: usize) -> String {
     format!("shard-{shard}")
 }
 
@@ -232,7 +244,7 @@ impl RouteError {
 }
 
 /// A new log while it is filled.
-struct Rewriting {
+pub(super) struct Rewriting {
     directory: PathBuf,
     files: Files,
     table: SegmentTable,
@@ -245,7 +257,7 @@ struct Rewriting {
 }
 
 impl Rewriting {
-    fn new(identity: &LogIdentity) -> Result<Self, DataError> {
+    pub(super) fn new(identity: &LogIdentity) -> Result<Self, DataError> {
         let OpenLog { files, opened, .. } = open(identity, |_, _, _| Ok(false))?;
         let image = Buffer::new(files.geometry.manifest_bytes());
         Ok(Self {
@@ -260,14 +272,14 @@ impl Rewriting {
         })
     }
 
-    fn append(&mut self, record: &[u8]) -> Result<(), DataError> {
+    pub(super) fn append(&mut self, record: &[u8]) -> Result<(), DataError> {
         self.waiting.push(record.to_vec());
         self.waiting_bytes += record.len();
         if self.waiting_bytes >= GROUP_BYTES { self.write() } else { Ok(()) }
     }
 
     /// Write all that waits.
-    fn write(&mut self) -> Result<(), DataError> {
+    pub(super) fn write(&mut self) -> Result<(), DataError> {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
         let records: Vec<&[u8]> = waiting.iter().map(Vec::as_slice).collect();
@@ -316,7 +328,7 @@ impl Rewriting {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), DataError> {
+    pub(super) fn finish(mut self) -> Result<(), DataError> {
         self.write()?;
         self.persist()?;
         sync_directory(&self.directory)

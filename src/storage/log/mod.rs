@@ -16,6 +16,7 @@
 //! What it never does: touch a file, allocate what a length on the disk claims, read a clock, or draw chance. Its
 //! machines say what to write where; whoever runs them hands in buffers, aligned as the device wants them.
 
+mod extent;
 mod format;
 mod liveness;
 mod manifest;
@@ -29,6 +30,7 @@ mod table;
 mod tests;
 mod writer;
 
+pub use extent::Extent;
 pub use format::RECORD_BYTES_OVERHEAD;
 pub use liveness::Liveness;
 pub use manifest::{Entry, Manifest, Refusal};

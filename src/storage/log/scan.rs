@@ -17,6 +17,8 @@ pub(super) struct Scan {
     pub(super) witness: u64,
     /// In the order of their places.
     pub(super) items: Vec<Item>,
+    /// Where the last thing ends that can be read: a record, or the header of a group.
+    pub(super) end: usize,
 }
 
 /// Something in a segment, or its lack.
@@ -38,7 +40,7 @@ pub(super) fn scan<F: Failpoints>(
     let header = SegmentHeader::decode(segment, stamp).filter(|header| header.segment == id);
     let witness = header.map_or(0, |header| header.durable);
     let first = header.map(|header| header.first);
-    let scan = Scan { header, first, witness, items: Vec::new() };
+    let scan = Scan { header, first, witness, items: Vec::new(), end: 0 };
     let mut walk = Walk { segment, segment_bytes, stamp, gap: None, scan };
     walk.run();
     walk.scan
@@ -77,6 +79,7 @@ impl<F: Failpoints> Walk<'_, F> {
                         self.scan.first.get_or_insert(header.sequence);
                     }
                     at += HEADER_BYTES;
+                    self.scan.end = at;
                     group_end = at + header.length as usize;
                 }
                 Kind::Record => {
@@ -107,6 +110,7 @@ impl<F: Failpoints> Walk<'_, F> {
             self.close_gap(at);
             let (at, length, sequence) = (at as u32, header.length, header.sequence);
             self.scan.items.push(Item::Record { at, length, sequence });
+            self.scan.end = at as usize + record_bytes(length as usize);
         } else {
             self.gap.get_or_insert(at);
         }

@@ -398,3 +398,58 @@ fn a_failed_sync_ends_all_acknowledgements() {
     assert_eq!((opened.writer.begin_sync(), opened.writer.durable()), (None, 1));
     assert_eq!(opened.writer.mark(&mut vec![0; SECTOR_BYTES]), None);
 }
+
+/// A segment is read twice while it is written, and each read shows any of the sectors that were being written meanwhile: up to
+/// where the first look says, the second shows all that was written before, without a hole. One look alone would show holes below
+/// what it says is durable.
+#[test]
+fn a_segment_that_is_being_written_is_believed_as_far_as_a_look_at_it_says() {
+    let mut disk = Disk::default();
+    let mut opened = disk.open(8);
+    // Sectors 0 and 1 (with the segment's header), 2 and 3, 4, 5.
+    let records: [&[u8]; 4] = [&[1; 100], &[2; 6000], &[3; 100], &[4; 100]];
+    let ends = [2, 4, 5, 6];
+    let write_of = |sector: usize| ends.iter().position(|end| sector < *end).unwrap();
+    disk.append(&mut opened, &records[..1]).unwrap();
+    let manifest = disk.manifest(8);
+    for record in &records[1..] {
+        sync(&mut opened);
+        disk.append(&mut opened, &[record]).unwrap();
+    }
+    let segment = manifest.entries.iter().find(|entry| entry.sealed.is_none()).unwrap().segment;
+    let whole = disk.slot(segment.slot);
+    assert_eq!(whole.len(), SEGMENT_BYTES);
+    let shown = |sectors: u32| {
+        let mut bytes = whole.to_vec();
+        for sector in (0..6).filter(|sector| sectors & (1 << sector) == 0) {
+            bytes[sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES].fill(0);
+        }
+        bytes
+    };
+    let recovered = |manifest: Manifest, bytes: &[u8]| {
+        let (mut recovery, mut found) = (Recovery::new(manifest, NoFailpoints), Vec::new());
+        recovery.feed(segment, bytes, &mut found);
+        let recovered = recovery.settle(&mut found);
+        (found.into_iter().chain(recovered.tail).collect::<Vec<_>>(), recovered.report)
+    };
+    let mut holes = 0;
+    for before in 0..=4 {
+        let written = ends[..before].last().map_or(0, |end| (1_u32 << end) - 1);
+        for first in (0..64).filter(|first| first & written == written) {
+            let look = shown(first);
+            holes += usize::from(recovered(manifest.clone(), &look).1.missing() > 0);
+            let extent = manifest.extent_of(segment, &look);
+            // If anything of a group was there, all before it was, and what was there stays.
+            let last = (0..6).rev().find(|sector| first & (1 << sector) != 0).map_or(0, write_of);
+            let complete = ends[..last].last().map_or(0, |end| (1_u32 << end) - 1);
+            for second in (0..64).filter(|second| second & (first | complete) == first | complete) {
+                let manifest = Manifest { durable: manifest.durable.max(extent.durable), ..manifest.clone() };
+                let (found, report) = recovered(manifest, &shown(second)[..extent.bytes]);
+                assert_eq!(report.missing(), 0, "{before} writes, {first:06b}, then {second:06b}");
+                assert!(found.len() >= before, "{before} writes, {first:06b}, then {second:06b}");
+                assert_eq!(disk.payloads(&found), records[..found.len()]);
+            }
+        }
+    }
+    assert!(holes > 0, "one look would do");
+}

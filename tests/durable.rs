@@ -391,7 +391,7 @@ fn a_node_may_have_another_number_of_shards_at_each_start() {
     let names = std::fs::read_dir(data(root.path(), 0)).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["lock", "shard-0", "shard-1"]);
+    assert_eq!(names, ["lock", "pinned", "shard-0", "shard-1"]);
 }
 
 /// What a crash can leave of a change of the number of shards: the next start goes back, or goes on.

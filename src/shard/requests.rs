@@ -99,6 +99,7 @@ impl<F: Failpoints> Shard<F> {
         }
         let at_least = self.open_context(get.key, get.at_least)?;
         let needed = self.quorum(get.read, self.options.read, get.primaries)?;
+        self.check_epoch(place.partition, false)?;
         self.counters.gets += 1;
         self.coordinate_get(now, origin, place, needed, at_least, get.latest, budget, out);
         Ok(())
@@ -121,6 +122,7 @@ impl<F: Failpoints> Shard<F> {
             self.pass_on(now, origin, frame, place, budget, out);
             return Ok(());
         }
+        self.check_epoch(place.partition, true)?;
         let covered = if put.overwrite {
             Covered::Everything
         } else {
@@ -142,6 +144,22 @@ impl<F: Failpoints> Shard<F> {
         }
         self.coordinate_put(now, origin, place, asked, write, budget, out);
         Ok(())
+    }
+
+    /// A node that has lost its records, or has promised to keep nothing of this epoch, coordinates nothing that it might
+    /// have to give up again.
+    fn check_epoch(&self, partition: PartitionId, writes: bool) -> Result<(), Problem> {
+        let is_held_up = match self.role(partition) {
+            _ if !self.is_met(partition) => true,
+            Role::Primary => self.has_promised(partition) && writes,
+            Role::Fallback => !self.takes_hints(partition) && writes,
+        };
+        if !is_held_up {
+            return Ok(());
+        }
+        let message = "this node may take no writes to the key until it has met the others, or a round of reaping has \
+                       ended: nothing was written; retry, or ask another";
+        Err((ErrorCode::NotServing, message.to_owned()))
     }
 
     fn check_value(&self, put: &Put<'_>) -> Result<(), Problem> {

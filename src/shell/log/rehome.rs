@@ -178,9 +178,14 @@ fn route(
     let Some((manifest, owner)) = read_manifest(identity, &files)? else { return Ok(None) };
     let is_copy = manifest.identity.home != owner.home;
     files.geometry = manifest.geometry;
+    let mut is_doubtful = false;
     let report = read(&files, manifest, |sequence, record| {
         let record_error = |error| RouteError::Record { sequence, error };
-        match home_of(&Record::parse(record).map_err(record_error)?, rehoming) {
+        let parsed = Record::parse(record).map_err(record_error)?;
+        if let Record::Beginnings(beginnings) = &parsed {
+            is_doubtful = beginnings.doubtful;
+        }
+        match home_of(&parsed, rehoming) {
             Home::Shard(shard) => logs[usize::from(shard)].append(record)?,
             Home::All => logs.iter_mut().try_for_each(|log| log.append(record))?,
         }
@@ -190,7 +195,7 @@ fn route(
     for damage in &report.damages {
         eprintln!("ringmain: {}: {damage}: the replicas repair it", identity.directory.display());
     }
-    if report.missing() > 0 || is_copy {
+    if report.missing() > 0 || is_copy || is_doubtful {
         // The new logs don't say so. As after `--adopt`, the node lacks something until its own records tell it.
         mark_adopted(&super::recovery::adopted_marker(identity))?;
     }
@@ -209,7 +214,10 @@ fn home_of(record: &Record<'_>, rehoming: &Rehoming) -> Home {
         Record::Members(_) => Home::Shard(0),
         Record::Key(Replicate { key: [], .. }) => Home::All,
         Record::Key(key) => home(rehoming.partitions.of(Token(token(key.key)))),
-        Record::GivenUp(partition) => home(*partition),
+        Record::GivenUp(given_up) => home(PartitionId(given_up.partition)),
+        Record::Epoch(epoch) => home(PartitionId(epoch.partition)),
+        // Each shard notes what it has heard; to have heard it from another does no harm.
+        Record::Beginnings(_) => Home::All,
     }
 }
 

@@ -355,7 +355,7 @@ mod tests {
 
     fn record(number: u32) -> Vec<u8> {
         let mut record = Vec::new();
-        GivenUp { partition: number }.encode(&mut Encoder::default(), &mut record);
+        GivenUp { partition: number, wiped: false }.encode(&mut Encoder::default(), &mut record);
         record
     }
 

@@ -312,7 +312,7 @@ impl Met {
 }
 
 /// Beginnings of other nodes that a shard has noted: a record of the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Beginnings {
     /// By node.
     pub noted: Vec<(u64, u64)>,

@@ -28,6 +28,10 @@ use super::io::{Append, Output};
 pub(super) struct Recovered {
     keys: BTreeMap<Box<[u8]>, PartitionId>,
     hints: BTreeSet<(NodeId, Box<[u8]>)>,
+    /// Of which actors without a version are forgotten.
+    pruned: BTreeSet<Box<[u8]>>,
+    /// In which epoch hints were kept that are still there.
+    kept_in: BTreeMap<(NodeId, Box<[u8]>), u64>,
     /// Records are missing: what they had ended may be back. The log says so itself from then on, until the others were met: the
     /// damage is soon compacted.
     pub(super) is_doubtful: bool,
@@ -39,13 +43,21 @@ impl Recovered {
     /// A record said how it is with this key from there on.
     pub(super) fn on_key(&mut self, key: &[u8]) {
         self.keys.remove(key);
+        self.pruned.remove(key);
     }
 
     /// The same of a hint.
     pub(super) fn on_hint(&mut self, target: NodeId, key: &[u8]) {
-        if !self.hints.is_empty() {
-            self.hints.remove(&(target, key.into()));
+        if !self.hints.is_empty() || !self.kept_in.is_empty() {
+            let hint = (target, key.into());
+            self.hints.remove(&hint);
+            self.kept_in.remove(&hint);
         }
+    }
+
+    /// A hint was kept in this epoch.
+    pub(super) fn note_hint(&mut self, target: NodeId, key: &[u8], epoch: u64) {
+        self.kept_in.insert((target, key.into()), epoch);
     }
 
     /// No record before says what is held of this partition.
@@ -162,8 +174,11 @@ impl<F: Failpoints> Shard<F> {
                 self.epochs.recovered.keys.extend(gone.into_iter().map(|entry| (entry.key, partition)));
             }
             for (token, hash) in &told.pruned {
-                self.replica.prune(partition, *token, *hash);
+                let pruned = self.replica.prune(partition, *token, *hash);
+                self.epochs.recovered.pruned.extend(pruned);
             }
+            // No hint outlives a raise: the record that ended it is missing.
+            self.recover_without_hints(partition, told.epoch);
         }
         self.keep_trees();
         let known = self.epochs.known_mut(partition);
@@ -176,10 +191,19 @@ impl<F: Failpoints> Shard<F> {
     fn recover_wiped(&mut self, partition: PartitionId) {
         let gone = self.replica.wipe(partition, false);
         self.epochs.recovered.keys.extend(gone.into_iter().map(|entry| (entry.key, partition)));
-        for (target, key) in self.hints.store.of_partition(partition) {
-            self.remember_lost_hint(target, &key);
-            self.hints.store.forget(target, &key);
-            self.epochs.recovered.hints.insert((target, key));
+        self.recover_without_hints(partition, u64::MAX);
+    }
+
+    /// Hints of an epoch before this one are gone.
+    fn recover_without_hints(&mut self, partition: PartitionId, epoch: u64) {
+        for hint in self.hints.store.of_partition(partition) {
+            if self.epochs.recovered.kept_in.get(&hint).is_some_and(|kept_in| *kept_in < epoch) {
+                let (target, key) = &hint;
+                self.remember_lost_hint(*target, key);
+                self.hints.store.forget(*target, key);
+                self.epochs.recovered.kept_in.remove(&hint);
+                self.epochs.recovered.hints.insert(hint);
+            }
         }
     }
 
@@ -202,6 +226,14 @@ impl<F: Failpoints> Shard<F> {
         for key in std::mem::take(&mut self.epochs.recovered.keys).into_keys() {
             self.append_gone(&key, out);
         }
+        for key in std::mem::take(&mut self.epochs.recovered.pruned) {
+            let place = self.place(&key);
+            if self.replica.index().find(place.partition, place.token, place.key).is_some() {
+                self.replica.cover(place, self.next_append());
+                self.append(place, &[], out);
+            }
+        }
+        self.epochs.recovered.kept_in.clear();
         for (target, key) in std::mem::take(&mut self.epochs.recovered.hints) {
             self.append_hint(target, self.place(&key), &[], out);
         }

@@ -30,7 +30,7 @@ use super::rounds::Rounds;
 pub(super) const EPOCH_MAX: u64 = 1 << 48;
 /// So many may wait for an epoch that can't be told yet; more are refused.
 const ASKED_WAITING_MAX: usize = 1024;
-/// Nobody is behind by more: each raise waits for all members, and takes milliseconds at least.
+/// Nobody who has kept its records is behind by more: each raise waits for all members, and takes milliseconds at least.
 const BEHIND_MAX: u64 = 1 << 20;
 
 /// What a shard knows of the epochs of its partitions.
@@ -265,7 +265,9 @@ impl<F: Failpoints> Shard<F> {
         // Nobody tells what it doesn't know itself, and no member is told by who is none.
         let is_whole = told.epoch == 0 || told.proposer != 0;
         let is_member = self.view.member(link.node).is_some();
-        let is_credible = told.epoch <= EPOCH_MAX.min(self.epoch(partition) + BEHIND_MAX);
+        // Who has lost its records takes only what follows from all words.
+        let most = if self.is_met(partition) { self.epoch(partition) + BEHIND_MAX } else { EPOCH_MAX };
+        let is_credible = told.epoch <= EPOCH_MAX.min(most);
         if is_ours && is_whole && is_member && is_credible {
             if !self.is_met(partition) {
                 self.on_told_how(now, told, out);

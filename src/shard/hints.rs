@@ -274,6 +274,10 @@ impl<F: Failpoints> Shard<F> {
         let Some((key, hint)) = self.hints.store.next(target) else { return };
         let (key, version, held_by): (Box<[u8]>, _, _) = (key.into(), hint.version, hint.held_by.clone());
         let place = self.place(&key);
+        // A hint that it had lost the end of would come back, with the epoch of now.
+        if !self.is_met(place.partition) {
+            return;
+        }
         let heirs = self.heirs(target, place.partition);
         let is_given_up = heirs.is_empty() && self.failpoints.planted(Bug::HintsDrainedBeforeMove);
         if is_home(&heirs, &held_by) || is_given_up {
@@ -392,12 +396,13 @@ impl<F: Failpoints> Shard<F> {
         place: Place<'_>,
         target: NodeId,
         state: &Siblings<bytes::Bytes>,
-        is_lost: bool,
+        told: &Replicate<'_>,
         sequence: u64,
     ) {
         if self.failpoints.planted(Bug::HintsForgottenAtRestart) {
             return;
         }
+        let is_lost = told.repair;
         self.epochs.recovered.on_hint(target, place.key);
         let keeping = Keeping { target, key: place.key, partition: place.partition };
         if state.is_empty() {
@@ -409,6 +414,7 @@ impl<F: Failpoints> Shard<F> {
             self.hints.store.forget(target, place.key);
         } else {
             self.hints.store.recover(keeping, state.clone(), sequence);
+            self.epochs.recovered.note_hint(target, place.key, told.partition_epoch);
             self.failpoints.reached(Rare::HintRecovered);
         }
     }

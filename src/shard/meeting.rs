@@ -299,20 +299,20 @@ impl<F: Failpoints> Shard<F> {
             && !others.all(has_spoken)
     }
 
-    /// Have the others all that this node would lose with its copies? All other primaries must be complete, as far as is known,
-    /// and one whose word is to be trusted be there.
+    /// Have the others all that this node would lose with its copies? All other primaries must have said in this meeting that they are
+    /// to be trusted, and be complete; what gossip tells of one that is away may be of before it lost its disk.
     fn may_be_streamed(&self, partition: PartitionId) -> bool {
         let primaries = self.view.primaries(partition);
-        let mut others = primaries.iter().filter(|node| **node != self.view.me);
-        let is_complete = |node: &NodeId| {
-            self.view.member(*node).is_some_and(|member| member.oneself.is_complete_for(partition))
-        };
+        let mut others = primaries.iter().filter(|node| **node != self.view.me).peekable();
         let told = self.epochs.meeting.words.get(&partition);
-        let is_trusted = |node: &NodeId| {
-            told.and_then(|told| told.get(node)).is_some_and(|word| word.trusted)
-                && self.view.member(*node).is_some_and(|member| member.oneself.serving)
+        let is_trusted =
+            |node: &NodeId| told.and_then(|told| told.get(node)).is_some_and(|word| word.trusted);
+        let is_complete = |member: &Member| {
+            let is_of_now = self.known_beginning(member) == member.oneself.beginning;
+            is_of_now && member.oneself.serving && member.oneself.is_complete_for(partition)
         };
-        others.clone().any(is_trusted) && others.all(is_complete)
+        let has_all = |node: &NodeId| is_trusted(node) && self.view.member(*node).is_some_and(is_complete);
+        others.peek().is_some() && others.all(has_all)
     }
 
     /// Rounds whose proposers can't tell how they ended are over.

@@ -120,7 +120,7 @@ impl<F: Failpoints> Shard<F> {
                 self.recover_copy(place, &state, sequence);
                 self.keep_trees();
             } else {
-                self.recover_hint(place, NodeId(key.hint_for), &state, key.repair, sequence);
+                self.recover_hint(place, NodeId(key.hint_for), &state, key, sequence);
             }
         }
         Ok(())

@@ -335,8 +335,11 @@ impl<F: Failpoints> Shard<F> {
         };
         let bindings = self.epochs.bindings(partition);
         if !bindings.iter().any(|bound| (bound.proposer(), bound.round()) == (link.node.0, round)) {
+            // Else whoever is bound again and again would never ask how those before have ended.
+            if !self.epochs.is_bound() {
+                self.epochs.rounds.next_question = now.monotonic + QUESTION_EVERY;
+            }
             self.bind(partition, link.node, round, promised, out);
-            self.epochs.rounds.next_question = now.monotonic + QUESTION_EVERY;
         } else if !self.is_recorded(partition) {
             // Asked again before the first answer could be given, it will ask once more.
             return;

@@ -1,8 +1,8 @@
 //! What was deleted is forgotten when everybody has confirmed it, and not before. Defends P1 and P5.
 
-use ringmain_schema::Encoder;
 use ringmain_schema::epoch::{Binding, Epoch};
 use ringmain_schema::message::{Change, ErrorCode, Get, Put, What};
+use ringmain_schema::{Encoder, Kind};
 
 use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};
@@ -16,6 +16,8 @@ use crate::time::Duration;
 const EVERY: Duration = Duration::from_millis(400);
 /// Two looks at each partition, and a round.
 const TWO_LOOKS: Duration = Duration::from_secs(3);
+/// Before anything is looked at twice.
+const SOON: Duration = Duration::from_millis(50);
 
 fn cluster(nodes: usize, options: fn(&mut ShardOptions)) -> Cluster {
     let mut cluster = Cluster::with_options(nodes, 1, options);
@@ -207,13 +209,51 @@ fn what_a_crash_has_left_of_a_raise_stays_forgotten() {
     let at = log.iter().position(raise).unwrap();
     log.truncate(at + 1);
     cluster.start(0);
-    cluster.run(Duration::from_secs(2));
+    cluster.run(SOON);
     assert_eq!(keys(&cluster), [0]);
     cluster.kill(0);
     cluster.logs.get_mut(&(0, 0)).unwrap().retain(|record| !is_epoch(record));
     cluster.start(0);
-    cluster.run(Duration::from_secs(2));
+    cluster.run(SOON);
     assert_eq!(keys(&cluster), [0]);
+}
+
+/// The same of an actor that was pruned.
+#[test]
+fn what_a_crash_has_left_of_pruning_stays_pruned() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    // Each process mints in its own name.
+    for _ in 0..10 {
+        cluster.kill(0);
+        cluster.start(0);
+        cluster.run(Duration::from_secs(2));
+        let client = cluster.client((0, 0));
+        let context = cluster.get(client, get(b"cart")).context().to_vec();
+        let stored = cluster.put(client, Put { context: &context, ..put(b"cart", b"milk") });
+        assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    }
+    cluster.run(TWO_LOOKS);
+    cluster.kill(2);
+    let log = cluster.logs.get_mut(&(2, 0)).unwrap();
+    let raise = |record: &Vec<u8>| match Record::parse(record) {
+        Ok(Record::Epoch(epoch)) => !epoch.pruned.is_empty(),
+        _ => false,
+    };
+    let at = log.iter().position(raise).unwrap();
+    log.truncate(at + 1);
+    let clocks = |cluster: &Cluster| -> Vec<usize> {
+        let parsed = cluster.logs[&(2, 0)].iter().filter_map(|record| match Record::parse(record) {
+            Ok(Record::Key(key)) if key.key == b"cart" && key.hint_for == 0 => {
+                Some(key.state.clock().count())
+            }
+            _ => None,
+        });
+        parsed.collect()
+    };
+    assert!(clocks(&cluster).last().unwrap() > &8);
+    cluster.start(2);
+    cluster.run(SOON);
+    assert_eq!(clocks(&cluster).last(), Some(&1));
 }
 
 /// The records of deletes, and those that ended them, are damaged; those of the values before them aren't.
@@ -242,6 +282,36 @@ fn damage_does_not_bring_back_what_was_forgotten() {
     assert_eq!(keys(&cluster), [0, 0, 0]);
     let client = cluster.client((2, 0));
     assert_eq!(cluster.get(client, get(b"cart")).code(), Some(ErrorCode::NotFound));
+}
+
+/// P5: the record that ended a hint was damaged. The hint came back with the epoch of now, and was handed over before its keeper had
+/// met anybody.
+#[test]
+fn damage_does_not_bring_back_a_hint_that_was_handed_over() {
+    let mut cluster = cluster(5, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let (key, nodes) = key_and_nodes(&cluster);
+    isolate(&mut cluster, &nodes[1..2]);
+    let client = cluster.client((nodes[0], 0));
+    cluster.put(client, put(&key, b"milk"));
+    let keeper = (0..5).find(|node| cluster.shards[&(*node, 0)].hints().backlog().count() > 0).unwrap();
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(hints(&cluster), 0);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 0);
+    cluster.kill(keeper);
+    let ends_hint = |record: &Vec<u8>| match Record::parse(record) {
+        Ok(record @ Record::Key(key)) => key.hint_for != 0 && record.is_marker(),
+        _ => false,
+    };
+    cluster.logs.get_mut(&(keeper, 0)).unwrap().retain(|record| !ends_hint(record));
+    cluster.damaged.insert(keeper);
+    cluster.start(keeper);
+    cluster.run(SOON);
+    assert_eq!(hints(&cluster), 0);
+    cluster.run(Duration::from_secs(15));
+    assert_eq!((keys(&cluster).iter().sum::<usize>(), hints(&cluster)), (0, 0));
 }
 
 /// All of them had damage: what each of them read is all there is.
@@ -388,6 +458,91 @@ fn a_damaged_copy_is_kept_while_another_is_lost() {
     cluster.run(Duration::from_secs(20));
     let client = cluster.client((2, 0));
     assert_eq!(cluster.get(client, Get { read: 3, ..get(b"cart") }).values(), [b"milk"]);
+}
+
+/// The same, when the lost one comes back long after: what gossip had told of it was of before its loss.
+#[test]
+fn a_damaged_copy_is_kept_while_another_is_away() {
+    let mut cluster = cluster(3, |options| {
+        (options.durable, options.reap, options.anti_entropy) = (true, Some(EVERY), None);
+    });
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    cluster.cut.extend([(0, 2), (2, 0), (1, 2), (2, 1)]);
+    let client = cluster.client((0, 0));
+    let stored = cluster.put(client, Put { write: 2, ..put(b"cart", b"milk") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    (0..2).for_each(|node| cluster.kill(node));
+    cluster.logs.remove(&(0, 0));
+    cluster.damaged.insert(1);
+    cluster.cut.clear();
+    cluster.start(1);
+    cluster.run(Duration::from_secs(5));
+    cluster.start(0);
+    cluster.run(Duration::from_secs(20));
+    let client = cluster.client((2, 0));
+    assert_eq!(cluster.get(client, Get { read: 3, ..get(b"cart") }).values(), [b"milk"]);
+}
+
+/// P10: who had lost its records, and with them how far the epochs were, believed nobody who told of one so far ahead.
+#[test]
+fn who_has_lost_its_records_believes_an_epoch_that_is_far_ahead() {
+    let mut cluster = cluster(3, |options| options.reap = None);
+    let shard = &cluster.shards[&(1, 0)];
+    let (proposer, partition) = (shard.view.me.0, shard.place(b"cart").partition);
+    let far = Epoch { partition: partition.0, epoch: 1 << 21, proposer, round: 7, ..Epoch::default() };
+    for node in 0..2 {
+        cluster.shards.get_mut(&(node, 0)).unwrap().recover_epoch(&far, 0);
+    }
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.shards[&(2, 0)].epoch(partition), 1 << 21);
+    let client = cluster.client((2, 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// P10: each new round put off the question how those before had ended.
+#[test]
+fn who_is_bound_again_and_again_still_asks_how_rounds_ended() {
+    let mut cluster = cluster(3, |options| options.reap = Some(EVERY));
+    let shard = &cluster.shards[&(0, 0)];
+    let (proposer, partition) = (shard.view.me.0, shard.place(b"cart").partition);
+    let bindings = vec![Binding::new(proposer, 7, BORN, false)];
+    let bound = Epoch { partition: partition.0, bindings, ..Epoch::default() };
+    cluster.shards.get_mut(&(1, 0)).unwrap().recover_epoch(&bound, 0);
+    let is_bound = |cluster: &Cluster| {
+        let bindings = cluster.shards[&(1, 0)].epochs.bindings(partition);
+        bindings.iter().any(|bound| bound.round() == 7)
+    };
+    for number in 0..20 {
+        let key = format!("key {number}");
+        if cluster.shards[&(0, 0)].place(key.as_bytes()).partition != partition {
+            write_and_delete(&mut cluster, 0, key.as_bytes());
+        }
+        cluster.run(Duration::from_millis(200));
+    }
+    assert!(!is_bound(&cluster), "it is a round that nobody knows");
+}
+
+/// P10: all lost power, and one never came back. The others wait for it until it is removed.
+#[test]
+fn a_founder_that_is_lost_while_all_are_stopped_can_be_removed() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let client = cluster.client((0, 0));
+    cluster.put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    (0..3).for_each(|node| cluster.kill(node));
+    (0..2).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(20));
+    let remove = Change { what: What::Remove, name: "n2", weight: 0, force: true, ..WEIGHT };
+    say(&mut cluster, (0, 0), remove).unwrap();
+    cluster.run(Duration::from_secs(20));
+    let client = cluster.client((1, 0));
+    assert_eq!(cluster.get(client, Get { read: 2, ..get(b"cart") }).values(), [b"milk"]);
+    let context = cluster.get(client, get(b"cart")).context().to_vec();
+    let stored = cluster.put(client, Put { write: 2, context: &context, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
 }
 
 /// P1: a proposer had raised the epoch and told nobody. All lost power, and each had a damaged record: by what was left the raise

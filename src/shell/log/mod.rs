@@ -372,9 +372,9 @@ impl Log {
         }
     }
 
-    /// Writes go before a backup: one that reads a segment which a full log needs finds it gone, and begins again.
+    /// Writes go before a backup: one that reads a segment which a log without room needs finds it gone, and begins again.
     fn may_release(&mut self) -> bool {
-        if !self.has_room {
+        if self.is_short_of_room() {
             return true;
         }
         if self.ask_pin_at > self.now {

@@ -2,7 +2,7 @@
 
 use super::super::net::Net;
 use super::disk::FILL_BYTES;
-use super::{Log, ROOM_AGAIN_AFTER, Way};
+use super::{Compaction, Log, ROOM_AGAIN_AFTER, Way};
 use crate::storage::log::{Purpose, SECTOR_BYTES, Slot};
 
 impl Log {
@@ -40,6 +40,12 @@ impl Log {
     /// Is there a slot that the file has room for, beside those that are kept for other things?
     fn has_slot_for(&self, purpose: Purpose) -> bool {
         self.allocated.min(self.table.geometry().slots_max()) > self.table.taken() + purpose.kept()
+    }
+
+    /// There is none, or there would be none soon: the disk is full, or all slots are in use.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        let is_used_up = self.allocated >= self.table.geometry().slots_max();
+        !self.has_room || self.room_again.is_some() || is_used_up && !self.has_slot_for(Purpose::Append)
     }
 
     /// A log that has filled a segment has a slot ready before it asks for one: to fill it takes time.
@@ -82,7 +88,10 @@ impl Log {
         let bytes = usize::try_from(result).unwrap_or(0).min(expected) / SECTOR_BYTES * SECTOR_BYTES;
         if result < 0 || bytes == 0 && expected > 0 {
             self.room_again = Some(self.now + ROOM_AGAIN_AFTER);
-            if !self.has_slot_for(Purpose::Append) {
+            // A segment that was held back for a backup is let go now, and leaves a slot before one is needed.
+            let is_soon =
+                matches!(self.compaction, Some(Compaction::Copied(..))) && !self.writer.wants_segment();
+            if !self.has_slot_for(Purpose::Append) && !is_soon {
                 let error = if result < 0 { -result } else { libc::ENOSPC };
                 self.on_full(&std::io::Error::from_raw_os_error(error).to_string());
             }

@@ -36,7 +36,9 @@ use crate::storage::log::{
 };
 use crate::time::{Duration, Instant};
 
-pub use backup::{Backup, BackupError, Restoration, Restored, backup, is_backup, restore, verify_backup};
+pub use backup::{
+    Backup, BackupError, Pass, Restoration, Restored, Taking, backup, is_backup, restore, verify_backup,
+};
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::{Buffer, FILL_BYTES};

@@ -16,6 +16,7 @@
 
 mod description;
 mod noted;
+mod place;
 mod records;
 mod restoring;
 mod taking;

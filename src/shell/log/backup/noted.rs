@@ -108,22 +108,39 @@ pub(super) fn said_of(members: &Gossip, node: NodeId) -> Option<&MemberRecord> {
     members.members.iter().find(|member| member.node == node.0)
 }
 
-/// What a node said that it lacks. One that has not begun to serve, or doesn't say who it is, may lack anything.
-pub(super) fn lacking(members: &Gossip, node: NodeId) -> Lacking {
-    match said_of(members, node) {
-        Some(own) if own.complete => Lacking::NOTHING,
-        Some(own) if !own.lacking.is_empty() => {
-            Lacking::Partitions(own.lacking.iter().map(|word| word.count_ones()).sum())
-        }
-        _ => Lacking::Unknown,
-    }
+/// What a node said of its copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Said {
+    pub(super) lacking: Lacking,
+    pub(super) ring: RingInForce,
 }
 
-/// By which ring a node worked.
-pub(super) fn ring_of(members: &Gossip, node: NodeId) -> RingInForce {
-    let in_ring = |member: &&MemberRecord| member.settled.as_ref().is_some_and(|settled| settled.in_ring);
-    let (hash, change) = said_of(members, node).map_or((0, 0), |own| (own.ring, own.change));
-    RingInForce { hash, change, members: members.members.iter().filter(in_ring).count() }
+impl Said {
+    /// One that has not begun to serve, or doesn't say who it is, may lack anything.
+    pub(super) fn of(members: &Gossip, node: NodeId) -> Self {
+        let own = said_of(members, node);
+        let lacking = match own {
+            Some(own) if own.complete => Lacking::NOTHING,
+            Some(own) if !own.lacking.is_empty() => {
+                Lacking::Partitions(own.lacking.iter().map(|word| word.count_ones()).sum())
+            }
+            _ => Lacking::Unknown,
+        };
+        let in_ring = |member: &&MemberRecord| member.settled.as_ref().is_some_and(|settled| settled.in_ring);
+        let (hash, change) = own.map_or((0, 0), |own| (own.ring, own.change));
+        let ring = RingInForce { hash, change, members: members.members.iter().filter(in_ring).count() };
+        Self { lacking, ring }
+    }
+
+    /// And later, while its logs were still being read. A ring that was another then was changing.
+    pub(super) fn and(self, later: Self) -> Self {
+        let change = match later.ring {
+            ring if ring.hash != self.ring.hash => ring.hash,
+            ring if ring.is_changing() => ring.change,
+            _ => self.ring.change,
+        };
+        Self { lacking: self.lacking.or(later.lacking), ring: RingInForce { change, ..self.ring } }
+    }
 }
 
 #[cfg(test)]
@@ -177,16 +194,30 @@ pub(super) mod tests {
     #[test]
     fn whoever_says_nothing_of_itself_may_lack_anything() {
         let gossip = |members| Gossip { ring: 0, members, partitions: 0, replicas: 0 };
-        let told = |complete, lacking_words: &[u64]| {
-            let (complete, lacking_words) = (complete, lacking_words.to_vec());
-            lacking(&gossip(vec![MemberRecord { complete, lacking: lacking_words, ..record() }]), NodeId(7))
+        let told = |complete, lacking: &[u64]| {
+            let own = MemberRecord { complete, lacking: lacking.to_vec(), ..record() };
+            Said::of(&gossip(vec![own]), NodeId(7)).lacking
         };
         assert_eq!(told(true, &[]), Lacking::NOTHING);
         assert_eq!(told(false, &[0b101, 1]), Lacking::Partitions(3));
         assert_eq!(told(false, &[]), Lacking::Unknown);
-        assert_eq!(lacking(&gossip(vec![]), NodeId(7)), Lacking::Unknown);
+        assert_eq!(Said::of(&gossip(vec![]), NodeId(7)).lacking, Lacking::Unknown);
         assert_eq!(Lacking::NOTHING.or(Lacking::Partitions(3)), Lacking::Partitions(3));
         assert_eq!(Lacking::Unknown.or(Lacking::Partitions(3)), Lacking::Unknown);
+    }
+
+    #[test]
+    fn a_ring_that_is_another_in_the_end_was_changing() {
+        let said = |hash, change| {
+            let ring = RingInForce { hash, change, members: 3 };
+            Said { lacking: Lacking::NOTHING, ring }
+        };
+        assert!(!said(1, 1).and(said(1, 1)).ring.is_changing());
+        assert!(said(1, 1).and(said(1, 2)).ring.is_changing());
+        assert!(said(1, 1).and(said(2, 2)).ring.is_changing());
+        assert!(said(1, 2).and(said(2, 2)).ring.is_changing());
+        assert!(said(1, 2).and(said(1, 1)).ring.is_changing());
+        assert!(said(1, 1).and(said(2, 2)).and(said(1, 1)).ring.is_changing());
     }
 
     pub(in super::super) fn record() -> MemberRecord {

@@ -7,19 +7,20 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::description::{Backup, NAME, ShardFile, UNFINISHED};
-use super::noted::{Lacking, Noted, lacking, ring_of, said_of};
+use super::description::{Backup, ShardFile};
+use super::noted::{Lacking, Noted, Said, said_of};
+use super::place::Place;
 use super::records::{Writing, path_of, read};
 use super::{BackupError, of};
 use crate::config::check_name;
 use crate::id::{ClusterId, NodeId, ShardId};
 use crate::ring::Partitions;
 use crate::shard::Record;
-use crate::shell::log::directory::{DataError, RESTORING, sync_directory};
+use crate::shell::log::directory::{DataError, RESTORING};
 use crate::shell::log::pin::Pinned;
 use crate::shell::log::read::{Told, read_while_written};
 use crate::shell::log::recovery::{ADOPTED, Files};
@@ -136,11 +137,12 @@ fn write(taking: &Taking<'_>, logs: &[Log], place: &Place, taken: u64) -> Result
     let Some(members) = noted[0].take_members() else {
         return Err(BackupError::Nothing { path: data.to_owned() });
     };
-    let mut lacking = lacking(&members, node);
+    let mut said = Said::of(&members, node);
     if logs.len() > 1 {
-        // While the other logs were read it may have lacked something, or no more what it had lacked.
-        lacking = lacking.or(logs[0].lacked_since(shards[0].through, &mut pace)?);
+        // While the other logs were read it may have lacked something, or no more what it had lacked; and the ring as well.
+        said = logs[0].said_since(shards[0].through, said, &mut pace)?;
     }
+    let Said { mut lacking, ring } = said;
     if was_adopted || is_adopted(data)? {
         lacking = Lacking::Unknown;
     }
@@ -156,7 +158,6 @@ fn write(taking: &Taking<'_>, logs: &[Log], place: &Place, taken: u64) -> Result
     let name = own.filter(|name| check_name(name, "node").is_ok()).unwrap_or_else(|| node.to_string());
     let segment_bytes = logs.iter().map(|log| log.files.geometry.segment_bytes() as u32).max().unwrap_or(0);
     let hints = noted.iter().map(|noted| noted.hints(partitions)).sum();
-    let ring = ring_of(&members, node);
     let backup =
         Backup { cluster, node, name, partitions, segment_bytes, taken, ring, lacking, hints, shards };
     place.describe(&backup)?;
@@ -293,21 +294,21 @@ impl Log {
         }
     }
 
-    /// What the node has said that it lacks, in any record after this one.
-    fn lacked_since(&self, since: u64, pace: &mut Pace) -> Result<Lacking, BackupError> {
+    /// What the node has said, and says in any record after this one.
+    fn said_since(&self, since: u64, before: Said, pace: &mut Pace) -> Result<Said, BackupError> {
         for _ in 0..READS_MAX {
-            let before = self.manifest()?.ok_or_else(|| self.overtaken())?;
-            let mut lacked = Lacking::NOTHING;
-            let report = self.read(&before, since, pace, |sequence, record| {
+            let manifest = self.manifest()?.ok_or_else(|| self.overtaken())?;
+            let mut said = before;
+            let report = self.read(&manifest, since, pace, |sequence, record| {
                 if let Record::Members(members) = understood(&self.directory, sequence, record)?
                     && sequence > since
                 {
-                    lacked = lacked.or(lacking(&members, self.owner.node));
+                    said = said.and(Said::of(&members, self.owner.node));
                 }
                 Ok(())
             })?;
             if report.is_some() {
-                return Ok(lacked);
+                return Ok(said);
             }
         }
         Err(self.overtaken())
@@ -362,75 +363,6 @@ impl From<io::Error> for Interrupted {
 impl From<BackupError> for Interrupted {
     fn from(error: BackupError) -> Self {
         Self::Other(error)
-    }
-}
-
-/// Where the backup goes.
-struct Place {
-    path: PathBuf,
-    /// Directories that weren't there before, itself among them: the deepest first.
-    made: Vec<PathBuf>,
-    /// Those that they lie in: their names outlive a power cut once these are synced.
-    parents: Vec<(PathBuf, fs::File)>,
-}
-
-impl Place {
-    /// It is empty, and nobody else begins a backup there.
-    fn claim(path: &Path) -> Result<Self, BackupError> {
-        let not_empty = || BackupError::NotEmpty { path: path.to_owned() };
-        let mut made = Vec::new();
-        for directory in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-            if directory.try_exists().map_err(of(directory))? {
-                break;
-            }
-            made.push(directory.to_owned());
-        }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(of(path))?;
-        let mut place = Self { path: path.to_owned(), made, parents: Vec::new() };
-        if fs::read_dir(path).map_err(of(path))?.next().is_some() {
-            return Err(not_empty());
-        }
-        if let Err(error) = place.open_parents() {
-            place.clear(0);
-            return Err(error);
-        }
-        let unfinished = path.join(UNFINISHED);
-        match fs::OpenOptions::new().write(true).create_new(true).open(&unfinished) {
-            Ok(_) => Ok(place),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(not_empty()),
-            Err(error) => Err(of(&unfinished)(error)),
-        }
-    }
-
-    /// Before anything is copied: who may write to a directory may not always read it, which it takes to sync it.
-    fn open_parents(&mut self) -> Result<(), BackupError> {
-        for made in &self.made {
-            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent = parent.unwrap_or(Path::new("."));
-            self.parents.push((parent.to_owned(), fs::File::open(parent).map_err(of(parent))?));
-        }
-        Ok(())
-    }
-
-    /// All files are there: say so. This makes it a backup.
-    fn describe(&self, backup: &Backup) -> Result<(), BackupError> {
-        let (unfinished, whole) = (self.path.join(UNFINISHED), self.path.join(NAME));
-        let unwritten = |source| BackupError::Unwritten { path: whole.clone(), source };
-        fs::write(&unfinished, backup.encode()).map_err(unwritten)?;
-        fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(unwritten)?;
-        // The names of the files come before that of the description.
-        sync_directory(&self.path)?;
-        fs::rename(&unfinished, &whole).map_err(unwritten)?;
-        sync_directory(&self.path)?;
-        self.parents.iter().try_for_each(|(path, parent)| parent.sync_all().map_err(of(path)))
-    }
-
-    /// What was begun is worth nothing. Whatever can't be removed isn't taken for a backup either.
-    fn clear(&self, shards: usize) {
-        _ = fs::remove_file(self.path.join(NAME));
-        (0..shards).for_each(|shard| _ = fs::remove_file(path_of(&self.path, shard)));
-        _ = fs::remove_file(self.path.join(UNFINISHED));
-        self.made.iter().for_each(|made| _ = fs::remove_dir(made));
     }
 }
 
@@ -583,9 +515,11 @@ mod tests {
         log.write().unwrap();
         let source = Log::open(root.path(), 0, directory.clone()).unwrap();
         let last = u64::from(RECORDS) + 4;
+        let nothing = Gossip { ring: 0, members: vec![own()], partitions: 1024, replicas: 3 };
+        let nothing = Said::of(&nothing, NodeId(own().node));
         let lacked = |since| {
             let mut pace = Pace::new(None);
-            (source.lacked_since(since, &mut pace).unwrap(), pace.bytes)
+            (source.said_since(since, nothing, &mut pace).unwrap().lacking, pace.bytes)
         };
         let (all, all_bytes) = lacked(0);
         assert_eq!(all, Lacking::Partitions(3));

@@ -40,7 +40,7 @@ pub(super) enum Command {
     Verify(VerifyArguments),
     /// Copy what a node holds, while it serves or stands still, into a new directory; run it on the node's machine
     Backup(BackupArguments),
-    /// Make the data directory of a new cluster's first node from backups of the nodes of another cluster
+    /// Make the data directory of a new cluster's first node from the backups of all nodes of another cluster
     Restore(RestoreArguments),
 }
 
@@ -364,6 +364,7 @@ mod tests {
             ("ringmain backup b --data d --rate fast", "is not a size"),
             ("ringmain restore --data d --cluster c --name n", "<BACKUP>..."),
             ("ringmain restore b --data d --name n", "--cluster <NAME>"),
+            ("ringmain restore b --data d --cluster c --name n --memory much", "is not a size"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

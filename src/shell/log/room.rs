@@ -2,7 +2,7 @@
 
 use super::super::net::Net;
 use super::disk::FILL_BYTES;
-use super::{Compaction, Log, ROOM_AGAIN_AFTER, Way};
+use super::{Log, ROOM_AGAIN_AFTER, Way};
 use crate::storage::log::{Purpose, SECTOR_BYTES, Slot};
 
 impl Log {
@@ -88,9 +88,8 @@ impl Log {
         let bytes = usize::try_from(result).unwrap_or(0).min(expected) / SECTOR_BYTES * SECTOR_BYTES;
         if result < 0 || bytes == 0 && expected > 0 {
             self.room_again = Some(self.now + ROOM_AGAIN_AFTER);
-            // A segment that was held back for a backup is let go now, and leaves a slot before one is needed.
-            let is_soon =
-                matches!(self.compaction, Some(Compaction::Copied(..))) && !self.writer.wants_segment();
+            // The segment that is being compacted, or is kept for a backup, leaves a slot before one is needed.
+            let is_soon = self.compaction.is_some() && !self.writer.wants_segment();
             if !self.has_slot_for(Purpose::Append) && !is_soon {
                 let error = if result < 0 { -result } else { libc::ENOSPC };
                 self.on_full(&std::io::Error::from_raw_os_error(error).to_string());

@@ -95,6 +95,12 @@ impl fmt::Display for Restored {
             let given = self.backups.len();
             writeln!(f, "of {most} nodes {given} had a backup: what only the others held is not restored")?;
         }
+        if self.backups.iter().any(|backup| backup.ring != self.backups[0].ring) {
+            writeln!(
+                f,
+                "the ring changed between the backups: what moved from one node to another may be in none"
+            )?;
+        }
         if self.backups.iter().any(|backup| backup.hints > 0) {
             f.write_str(
                 "states that were kept for other nodes are restored like others; one that was handed over after the backup of its \

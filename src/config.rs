@@ -40,6 +40,7 @@ const VALUE_BYTES_LIMIT: u64 = 256 << 20;
 /// Of the least that background work may do in a second: more than a shard can.
 const BACKGROUND_BYTES_LIMIT: u64 = 1 << 30;
 const REQUESTS_IN_FLIGHT_LIMIT: u32 = 65_536;
+const VALUE_BYTES_UNLESS_SET: u32 = 8 << 20;
 /// Whatever the largest value is.
 const SEGMENT_BYTES_LEAST: u64 = 32 << 20;
 /// What a log takes.
@@ -159,7 +160,7 @@ impl Config {
         let name = settings.name.unwrap_or_else(|| name_by_address(&members, &address));
         // Who joins a running cluster takes over what its founders fixed.
         let founds = settings.seeds.as_ref().is_none_or(Vec::is_empty);
-        let value_bytes_max = settings.value_bytes_max.unwrap_or(ByteSize(8 << 20));
+        let value_bytes_max = settings.value_bytes_max.unwrap_or(ByteSize(VALUE_BYTES_UNLESS_SET.into()));
         let background_bytes_min = settings.background_bytes_min.unwrap_or(ByteSize(1 << 20));
         let config = Self {
             secret: read_secret(settings.secret, settings.secret_file.as_deref().map(Path::new))?,
@@ -282,10 +283,9 @@ impl Config {
             (Mode::Memory, Some(_)) => return Err(ConfigError::DataInMemory),
             _ => {}
         }
-        let largest = state_bytes_max(self.value_bytes_max) as u64 + SEGMENT_BYTES_BESIDE;
+        let largest = largest_in_segment(self.value_bytes_max);
         let limit = u64::from(SEGMENT_BYTES_MAX);
-        let bytes =
-            given.map_or(largest.next_multiple_of(1 << 20).clamp(SEGMENT_BYTES_LEAST, limit), |size| size.0);
+        let bytes = given.map_or_else(|| segment_bytes_for(largest), |size| size.0);
         if self.mode == Mode::Memory {
             return Ok(u32::try_from(bytes).unwrap_or(SEGMENT_BYTES_MAX));
         }
@@ -422,6 +422,20 @@ pub fn check_name(name: &str, what: &'static str) -> Result<(), ConfigError> {
 }
 
 /// The name of the member at `address`, or else the address itself.
+/// What the segments of a log have if nothing else is set, nor another size for values.
+pub fn segment_bytes_unless_set() -> u32 {
+    segment_bytes_for(largest_in_segment(VALUE_BYTES_UNLESS_SET)) as u32
+}
+
+/// The most that a segment must hold, with values of so many bytes.
+fn largest_in_segment(value_bytes_max: u32) -> u64 {
+    state_bytes_max(value_bytes_max) as u64 + SEGMENT_BYTES_BESIDE
+}
+
+fn segment_bytes_for(largest: u64) -> u64 {
+    largest.next_multiple_of(1 << 20).clamp(SEGMENT_BYTES_LEAST, SEGMENT_BYTES_MAX.into())
+}
+
 fn name_by_address(members: &[Founder], address: &HostPort) -> String {
     match members.iter().find(|member| member.address == *address) {
         Some(member) => member.name.clone(),

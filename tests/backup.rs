@@ -19,6 +19,8 @@ const IN_FLIGHT: usize = 32;
 const VALUE_BYTES: usize = 2_000;
 /// Of the log, so that a run fills and compacts some.
 const SEGMENT_BYTES: u64 = 2 << 20;
+/// A user who is not root.
+const NOBODY: u32 = 65_534;
 const SMALL: [&str; 2] = ["--value-bytes-max=16KiB", "--segment-bytes=2MiB"];
 
 /// On a real disk: the system's directory for temporary files may be memory.
@@ -54,12 +56,31 @@ impl Root {
     }
 
     fn restore(&self, backups: &[&str], data: &str) -> Ended {
+        self.restore_with(backups, data, &[])
+    }
+
+    fn restore_with(&self, backups: &[&str], data: &str, more: &[&str]) -> Ended {
         let backups: Vec<String> = backups.iter().map(|backup| self.at(backup)).collect();
         let mut arguments = vec!["restore"];
         arguments.extend(backups.iter().map(String::as_str));
         let data = self.at(data);
         arguments.extend(["--data", &data, "--cluster", "restored", "--name", "n0"]);
+        arguments.extend(more);
         run(&arguments)
+    }
+
+    /// All that is here belongs to somebody who isn't root, if this is root.
+    fn is_nobodys(&self) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut paths = vec![self.0.path().to_owned()];
+        while let Some(path) = paths.pop() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            if path.is_dir() {
+                paths.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
     }
 
     /// A backup that takes its time.
@@ -222,6 +243,10 @@ fn backups_of_all_nodes_are_restored_together() {
     // One of a node that stands still, two of nodes that serve.
     (0..3).for_each(|node| root.backup(node, &format!("b{node}")));
     drop(cluster);
+    let ended = root.restore(&["b0", "b1", "b2"], "told");
+    assert!(!ended.stdout.contains("had a backup"), "{}", ended.stdout);
+    let ended = root.restore(&["b0", "b1"], "two");
+    assert!(ended.stdout.contains("of 3 nodes 2 had a backup"), "{}", ended.stdout);
     for order in [["b0", "b1", "b2"], ["b2", "b1", "b0"]] {
         let restored = root.restored(&order, &format!("restored-{}", order[0]), 2);
         let mut wire = restored.greeted(0);
@@ -234,6 +259,30 @@ fn backups_of_all_nodes_are_restored_together() {
             }
         }
     }
+}
+
+/// What a node keeps for another is restored like any copy, and told: had it been handed over between two backups, it might be in
+/// neither.
+#[test]
+fn hints_are_restored_and_told() {
+    let root = Root::new();
+    let mut cluster = root.start(4, 1, &[]);
+    cluster.kill(3);
+    let mut wire = cluster.greeted(0);
+    for key in 0..KEYS {
+        acknowledged(&mut wire, &put(1, &name(key), &value(key as u64)));
+    }
+    let hints = |cluster: &Cluster| (0..3).map(|node| cluster.counter(node, "hints")).sum::<u64>();
+    wait_until("all are kept that the missing node owns", || hints(&cluster) > 0);
+    (0..4).for_each(|node| root.backup(node, &format!("b{node}")));
+    drop(cluster);
+    let ended = root.restore(&["b0", "b1", "b2", "b3"], "told");
+    assert!(ended.stdout.contains("kept for "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("one that was handed over after"), "{}", ended.stdout);
+    assert!(!run(&["verify", &root.at("b3")]).stdout.contains("kept for "), "it kept nothing");
+    let restored = root.restored(&["b0", "b1", "b2", "b3"], "r", 1);
+    let mut wire = restored.greeted(0);
+    (0..KEYS).for_each(|key| assert_eq!(wire.ask(&get(1, &name(key))).values(), [value(key as u64)]));
 }
 
 /// Siblings stay siblings, a context still replaces what it covers, and what was to expire expires when it was to.
@@ -294,7 +343,7 @@ fn a_backup_holds_compaction_back_and_no_longer_than_it_lives() {
         stop.store(true, Ordering::Relaxed);
     });
     refused(&root.restore(&["backup"], "restored"), "was interrupted while it was made");
-    refused(&run(&["verify", &root.at("backup")]), "was interrupted while it was made");
+    refused(&run(&["verify", &root.at("backup")]), "is being made, or was interrupted");
     refused(&run(&["backup", &root.at("backup"), "--data", &root.at("n0")]), "is not empty");
     assert!(!Path::new(&root.at("restored")).exists());
 }
@@ -317,7 +366,7 @@ fn a_node_may_restart_while_it_is_backed_up() {
     };
     write(&cluster, 1_000);
     let before = load.acknowledged();
-    // 2 MB at least: the restart is over before it is.
+    // Two segments at least: the restarts are over before it is.
     let mut backup = root.begin_backup(0, "backup", "512KiB");
     for _ in 0..2 {
         cluster.kill(0);
@@ -385,17 +434,13 @@ fn what_is_no_whole_backup_of_another_cluster_is_refused() {
     std::fs::write(&description, text.replace("ringmain-backup 1", "ringmain-backup 2")).unwrap();
     refused(&root.restore(&["b1"], "r"), "is a backup of format 2, and this build reads 1");
     std::fs::remove_file(&description).unwrap();
-    refused(&root.restore(&["b1"], "r"), "was interrupted while it was made");
+    refused(&root.restore(&["b1"], "r"), "is no backup");
     assert!(!Path::new(&into).exists(), "nothing was made");
 
     // A log that lacks something must not be taken for all there was.
     cluster.process(0).terminate();
     assert_eq!(cluster.process(0).wait().code(), Some(0));
-    let segments = PathBuf::from(root.at("n0")).join("shard-0/segments");
-    let mut bytes = std::fs::read(&segments).unwrap();
-    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
-    std::fs::write(&segments, bytes).unwrap();
+    damage(&Path::new(&root.at("n0")).join("shard-0/segments"));
     refused(&backup("lacking", "n0"), "a backup would lack something");
     assert!(!Path::new(&root.at("lacking")).exists());
     cluster.kill(0);
@@ -420,11 +465,232 @@ fn an_interrupted_restoration_is_not_taken_for_a_whole_one() {
     let started = run(&[&serve[..], &SMALL, &["--data", &data]].concat());
     refused(&started, "is being restored from a backup, or that was interrupted");
     refused(&run(&["verify", &data]), "is being restored from a backup, or that was interrupted");
+    refused(&run(&["backup", &root.at("b"), "--data", &data]), "restore it once more");
     let restored = root.restored(&["backup"], "r", 1);
     assert_eq!(restored.greeted(0).ask(&get(1, b"k")).values(), [b"v"]);
     assert!(!Path::new(&data).join("restoring").exists());
     drop(restored);
     refused(&root.restore(&["backup"], "r"), "is not empty");
+}
+
+/// What a node's own records say that it lacks is told to nobody by its log: after damage, what was damaged is compacted away, and a
+/// node that came back empty has a log without any fault. Their backups passed for whole ones.
+#[test]
+fn a_node_that_lacks_something_is_not_backed_up_unless_asked_to() {
+    let root = Root::new();
+    let mut cluster = root.start(3, 2, &[]);
+    let mut wire = cluster.greeted(0);
+    for key in 0..KEYS {
+        acknowledged(&mut wire, &put(1, &name(key), &value(key as u64)));
+    }
+    // While one owner is away nobody knows whether the other has everything.
+    cluster.kill(0);
+    let lacking = |cluster: &Cluster, node: usize| {
+        let status = cluster.statuses(node).unwrap().remove(0);
+        status.members.into_iter().find(|member| member.name == format!("n{node}")).unwrap().lacking
+    };
+    cluster.process(1).terminate();
+    assert_eq!(cluster.process(1).wait().code(), Some(0));
+    damage(&Path::new(&root.at("n1")).join("shard-1/segments"));
+    cluster.restart(1);
+    wait_until("the damage is compacted away", || cluster.counter(1, "compactions") > 0);
+    cluster.kill(2);
+    std::fs::remove_dir_all(root.at("n2")).unwrap();
+    cluster.restart(2);
+    for node in [1, 2] {
+        assert!(lacking(&cluster, node) > 0);
+        let (to, data) = (root.at(&format!("b{node}")), root.at(&format!("n{node}")));
+        refused(&run(&["backup", &to, "--data", &data]), "partitions, and so would its backup");
+        assert!(!Path::new(&to).exists());
+        let ended = run(&["backup", &to, "--data", &data, "--incomplete"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let verified = run(&["verify", &to]);
+        assert_eq!(verified.code, Some(0), "{verified:?}");
+        assert!(verified.stdout.contains("incomplete: the node lacked"), "{}", verified.stdout);
+        let restored = root.restore(&[&format!("b{node}")], &format!("r{node}"));
+        assert!(restored.stdout.contains("incomplete: the node lacked"), "{restored:?}");
+    }
+    cluster.restart(0);
+    wait_until("nobody lacks anything", || (1..3).all(|node| lacking(&cluster, node) == 0));
+    // A record of that is on its way to the disk.
+    wait_until("its log says so", || {
+        let to = root.at("whole");
+        run(&["backup", &to, "--data", &root.at("n2")]).code == Some(0)
+    });
+    assert!(!run(&["verify", &root.at("whole")]).stdout.contains("incomplete"));
+    // What a copy, or a change of the number of shards after damage, leaves until the node's own records say it.
+    cluster.kill(1);
+    std::fs::write(Path::new(&root.at("n1")).join("adopted"), b"").unwrap();
+    let (to, data) = (root.at("adopted"), root.at("n1"));
+    refused(&run(&["backup", &to, "--data", &data]), "lacks some of what it held");
+    let ended = run(&["backup", &to, "--data", &data, "--incomplete"]);
+    assert!(ended.stdout.contains("incomplete: the node lacked some of what it held"), "{ended:?}");
+}
+
+fn damage(segments: &Path) {
+    let mut bytes = std::fs::read(segments).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 2..written / 2 + 20_000].fill(0xaa);
+    std::fs::write(segments, bytes).unwrap();
+}
+
+/// Copies that move from one node to another between their backups may be in neither.
+#[test]
+fn backups_of_a_ring_that_changes_are_not_restored_together() {
+    let root = Root::new();
+    let mut cluster = root.start(3, 1, &[]);
+    acknowledged(&mut cluster.greeted(0), &put(1, b"k", b"v"));
+    root.backup(0, "before");
+    let server = cluster.address(0).to_string();
+    let data = format!("--data={}", root.at("n3"));
+    cluster.join_with(1, &[&SMALL[..], &[data.as_str()]].concat());
+    let changed = |arguments: &[&str]| {
+        let ended = run(&[arguments, &["--server", &server]].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    changed(&["join", "n3", "--wait", "20s"]);
+    wait_until("all have settled on the ring", || {
+        (0..4).all(|node| cluster.statuses(node).unwrap().iter().all(|status| status.change.is_empty()))
+    });
+    wait_until("its log says so", || {
+        let ended = run(&["backup", &root.at("after"), "--data", &root.at("n1"), "--incomplete"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let is_over = !ended.stdout.contains("the ring was changing");
+        if !is_over {
+            std::fs::remove_dir_all(root.at("after")).unwrap();
+        }
+        is_over
+    });
+    refused(&root.restore(&["before", "after"], "r"), "when another ring was in force");
+    assert!(!Path::new(&root.at("r")).exists());
+
+    // A change that waits for somebody.
+    cluster.kill(2);
+    changed(&["weight", "n1", "200"]);
+    wait_until("its log says so", || {
+        let ended = run(&["backup", &root.at("amid"), "--data", &root.at("n1"), "--incomplete"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let is_begun = ended.stdout.contains("the ring was changing");
+        if !is_begun {
+            std::fs::remove_dir_all(root.at("amid")).unwrap();
+        }
+        is_begun
+    });
+    refused(&root.restore(&["amid"], "r"), "was taken while the ring was changing");
+    let ended = root.restore_with(&["amid", "before"], "r", &["--incomplete"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("the ring was changing"), "{ended:?}");
+    assert!(ended.stdout.contains("the ring changed between the backups"), "{ended:?}");
+}
+
+/// A backup needs to read the node's files and no more, and leaves nothing there: one that was taken by root made a file that
+/// the node couldn't open, and it didn't start any more.
+#[test]
+fn a_backup_changes_nothing_in_the_data_directory() {
+    let root = Root::new();
+    let mut cluster = root.start(1, 1, &[]);
+    acknowledged(&mut cluster.greeted(0), &put(1, b"k", b"v"));
+    cluster.kill(0);
+    // As an older build left it.
+    std::fs::remove_file(Path::new(&root.at("n0")).join("pinned")).unwrap();
+    root.backup(0, "backup");
+    let names = std::fs::read_dir(root.at("n0")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["lock", "shard-0"]);
+    cluster.restart(0);
+    assert_eq!(cluster.greeted(0).ask(&get(1, b"k")).values(), [b"v"]);
+}
+
+/// A backup that was whole was removed because its parent could be written to, and not be opened.
+#[test]
+fn a_backup_beside_which_nothing_can_be_read_is_kept() {
+    let root = Root::new();
+    let mut cluster = root.start(1, 1, &[]);
+    acknowledged(&mut cluster.greeted(0), &put(1, b"k", b"v"));
+    cluster.kill(0);
+    let parent = PathBuf::from(root.at("parent"));
+    std::fs::create_dir_all(parent.join("there")).unwrap();
+    root.is_nobodys();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    allow(&parent, 0o300);
+    let data = root.at("n0");
+    let backup = |to: &str| run_as_nobody(&["backup", &root.at(to), "--data", &data]);
+    let ended = backup("parent/there");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    refused(&backup("parent/new"), "can't use");
+    allow(&parent, 0o700);
+    assert!(!parent.join("new").exists());
+    assert_eq!(run(&["verify", &root.at("parent/there")]).code, Some(0));
+    // A directory that can't be looked into was said to be none.
+    allow(Path::new(&data), 0o000);
+    refused(&backup("other"), "can't be read by this user");
+    allow(Path::new(&data), 0o700);
+}
+
+/// Root may do everything.
+fn run_as_nobody(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::process::CommandExt::uid(&mut command, NOBODY);
+        std::os::unix::process::CommandExt::gid(&mut command, NOBODY);
+    }
+    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Less memory takes more passes, and each is told.
+#[test]
+fn a_restoration_goes_over_the_backups_as_often_as_the_memory_asks_for() {
+    let root = Root::new();
+    let cluster = root.start(1, 2, &[]);
+    let mut wire = cluster.greeted(0);
+    for key in 0..KEYS {
+        acknowledged(&mut wire, &put(1, &name(key), &value(key as u64)));
+    }
+    root.backup(0, "backup");
+    drop(cluster);
+    let ended = root.restore_with(&["backup"], "r", &["--memory", "64KiB"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let passes = ended.stderr.lines().count();
+    assert!(passes > 3, "{} bytes in pieces of 64 KiB: {}", KEYS * VALUE_BYTES, ended.stderr);
+    let last = format!("pass {passes} of {passes} over all backups");
+    assert!(ended.stderr.contains("pass 1 of ") && ended.stderr.contains(&last), "{}", ended.stderr);
+    assert!(ended.stdout.contains(&format!("{KEYS} keys")), "{}", ended.stdout);
+    assert_eq!(root.restore_with(&["backup"], "all", &[]).stderr, "");
+}
+
+/// The rate is that of reading: a segment in which little is needed was read as fast as the disk gave it.
+#[test]
+fn the_rate_bounds_what_is_read() {
+    let root = Root::new();
+    let cluster = root.start(1, 1, &[]);
+    acknowledged(&mut cluster.greeted(0), &put(1, b"k", b"v"));
+    let begun = std::time::Instant::now();
+    let ended = run(&["backup", &root.at("b"), "--data", &root.at("n0"), "--rate", "1MiB"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let least = std::time::Duration::from_secs(SEGMENT_BYTES >> 20);
+    assert!(begun.elapsed() >= least, "{SEGMENT_BYTES} bytes in {:?}", begun.elapsed());
+}
+
+/// The command that a restoration prints was refused if the old nodes had small segments, with the advice to empty the
+/// directory.
+#[test]
+fn what_was_restored_starts_as_is_said() {
+    let root = Root::new();
+    let cluster = root.start(1, 1, &[]);
+    acknowledged(&mut cluster.greeted(0), &put(1, b"k", b"v"));
+    root.backup(0, "backup");
+    drop(cluster);
+    let ended = root.restore(&["backup"], "r");
+    let words = format!("start it: ringmain serve --data {} --cluster restored --name n0", root.at("r"));
+    assert!(ended.stdout.contains(&words), "{}", ended.stdout);
+    let data = format!("--data={}", root.at("r"));
+    let restored = Cluster::start_each(1, 1, &["--cluster=restored"], |_| Some(data.clone()));
+    assert_eq!(restored.greeted(0).ask(&get(1, b"k")).values(), [b"v"]);
 }
 
 /// The disk that a backup goes to is full: the sentence says so, and nothing is left on it.

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Port, Wire, get, put, run};
-use ringmain_schema::message::ErrorCode;
+use cluster::{Cluster, Port, Process, Wire, encoded, get, put, run};
+use ringmain_schema::Flags;
+use ringmain_schema::message::{ErrorCode, Put};
 use tempfile::TempDir;
 
 const SMALL: [&str; 2] = ["--value-bytes-max=16KiB", "--segment-bytes=2MiB"];
@@ -160,6 +161,55 @@ fn a_full_disk_refuses_writes_reads_on_and_takes_writes_again() {
     cluster.kill(0);
     cluster.restart_all();
     check(&mut cluster.greeted(0), acknowledged + 1);
+}
+
+/// While a backup reads, compacted segments are kept for it, unless the log has no room. A node was said to have none, and refused
+/// writes, when it could have let go of them.
+#[test]
+fn a_backup_that_reads_costs_no_writes_when_the_disk_is_full() {
+    let Some(disk) = Disk::ext4() else { return };
+    let cluster = Cluster::start_each(1, 1, &SMALL, on(&disk.data()));
+    let mut wire = cluster.greeted(0);
+    let write = |wire: &mut Wire, number: u64| {
+        let key = key(number % 50);
+        let overwrite = Put { key: &key, value: Some(&value(number)), overwrite: true, ..Put::default() };
+        let overwrite = encoded(|encoder, out| overwrite.encode(encoder, number, Flags::NONE, out));
+        assert_eq!(wire.ask(&overwrite).code(), None, "write {number}");
+    };
+    // Enough for it to compact.
+    (0..2_000).for_each(|number| write(&mut wire, number));
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (to, data) = (root.path().join("backup"), disk.data());
+    let arguments = ["backup", to.to_str().unwrap(), "--data", data.to_str().unwrap(), "--rate", "64KiB"];
+    let mut backup = Process::start(&arguments.map(str::to_owned));
+    cluster::wait_until("the backup has begun", || to.join("unfinished").exists());
+    disk.fill(3 << 20);
+    let compactions = cluster.counter(0, "compactions");
+    (2_000..4_000).for_each(|number| write(&mut wire, number));
+    assert!(backup.is_running(), "{}", backup.said());
+    assert!(cluster.counter(0, "compactions") > compactions + 3);
+    backup.kill();
+}
+
+/// A backup changes nothing, so it needs no right to.
+#[test]
+fn a_node_on_a_disk_that_can_only_be_read_is_backed_up() {
+    let Some(disk) = Disk::ext4() else { return };
+    let mut cluster = Cluster::start_each(1, 1, &SMALL, on(&disk.data()));
+    assert_eq!(cluster.greeted(0).ask(&put(0, &key(0), &value(0))).code(), None);
+    cluster.kill(0);
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (to, data, path) = (root.path().join("backup"), disk.data(), disk.path());
+    for has_pin in [true, false] {
+        assert!(disk.does("mount", &["-o", "remount,ro", path.to_str().unwrap()]));
+        let ended = run(&["backup", to.to_str().unwrap(), "--data", data.to_str().unwrap()]);
+        assert_eq!(ended.code, Some(0), "{has_pin}: {ended:?}");
+        assert!(disk.does("mount", &["-o", "remount,rw", path.to_str().unwrap()]));
+        std::fs::remove_dir_all(&to).unwrap();
+        if has_pin {
+            std::fs::remove_file(data.join("pinned")).unwrap();
+        }
+    }
 }
 
 #[test]

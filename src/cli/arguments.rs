@@ -40,7 +40,7 @@ pub(super) enum Command {
     Verify(VerifyArguments),
     /// Copy what a node holds, while it serves or stands still, into a new directory; run it on the node's machine
     Backup(BackupArguments),
-    /// Make the data directory of a new cluster's first node from backups of the nodes of another cluster
+    /// Make the data directory of a new cluster's first node from the backups of all nodes of another cluster
     Restore(RestoreArguments),
 }
 
@@ -273,14 +273,19 @@ pub(super) struct BackupArguments {
     #[arg(long, value_name = "DIR")]
     pub(super) data: PathBuf,
 
-    /// Copy no more than this in a second, so that the node has the disk too [default: as fast as it goes]
+    /// Read no more than this in a second, so that the node has the disk too [default: as fast as it goes]
     #[arg(long, value_name = "BYTES")]
     pub(super) rate: Option<ByteSize>,
+
+    /// Even if the node lacks data, which the backup says then; else wait until `ringmain status` shows that it lacks nothing
+    #[arg(long)]
+    pub(super) incomplete: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct RestoreArguments {
-    /// What `ringmain backup` has made: one of each node, or of one node that has a copy of everything
+    /// What `ringmain backup` has made: one of each node of the cluster, all taken while `ringmain status` showed no change of the
+    /// ring and no hints
     #[arg(required = true, value_name = "BACKUP")]
     pub(super) backups: Vec<PathBuf>,
 
@@ -295,6 +300,15 @@ pub(super) struct RestoreArguments {
     /// The name of the new cluster's first node; it is started with it as --name
     #[arg(long)]
     pub(super) name: String,
+
+    /// Look at so much of the backups at once: less takes longer, since all are read again for each part [default: a quarter of
+    /// the memory that is free, and 512MiB at least]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) memory: Option<ByteSize>,
+
+    /// Even if the ring changed while the backups were taken: some of what was acknowledged may be in none of them
+    #[arg(long)]
+    pub(super) incomplete: bool,
 }
 
 #[cfg(test)]
@@ -350,6 +364,7 @@ mod tests {
             ("ringmain backup b --data d --rate fast", "is not a size"),
             ("ringmain restore --data d --cluster c --name n", "<BACKUP>..."),
             ("ringmain restore b --data d --name n", "--cluster <NAME>"),
+            ("ringmain restore b --data d --cluster c --name n --memory much", "is not a size"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

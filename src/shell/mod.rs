@@ -38,8 +38,8 @@ mod stop;
 mod trial;
 
 pub use log::{
-    Backup, BackupError, DataError, Restoration, Restored, Verdict, backup, is_backup, restore, verify,
-    verify_backup,
+    Backup, BackupError, DataError, Pass, Restoration, Restored, Taking, Verdict, backup, is_backup, restore,
+    verify, verify_backup,
 };
 pub use node::{NodeError, SOFTWARE, serve_node};
 pub use probe::StartError;

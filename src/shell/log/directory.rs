@@ -4,7 +4,7 @@
 //! DIR/lock                held while a process uses the directory
 //! DIR/pinned              held while a backup reads: see `pin`
 //! DIR/restoring           it is being restored from a backup, or that was interrupted
-//! DIR/adopted             it was copied, and its node has not written yet that it lacks what the original wrote later
+//! DIR/adopted             it was copied, or written anew with damage, and its node has not written yet that it lacks something
 //! DIR/shard-0/manifest-0  the first copy of the manifest of shard 0's log
 //! DIR/shard-0/manifest-1  the second
 //! DIR/shard-0/segments    its slots, one after the other
@@ -127,8 +127,8 @@ pub enum DataError {
     },
     /// Its segments are too small for what may be stored.
     #[error(
-        "{} has segments of {found} bytes, and the largest record needs {needed}: lower value_bytes_max to what it was, or \
-         empty the directory and let the replicas fill it", directory.display()
+        "{} has segments of {found} bytes, and the largest record needs {needed}: lower value_bytes_max to what it was, or, if \
+         replicas hold all of it too, empty the directory and let them fill it", directory.display()
     )]
     SegmentTooSmall {
         /// A shard's.
@@ -172,7 +172,8 @@ impl DataDirectory {
     }
 
     fn check_restored(&self) -> Result<(), DataError> {
-        if self.path.join(RESTORING).exists() {
+        let marker = self.path.join(RESTORING);
+        if marker.try_exists().map_err(of(&marker))? {
             return Err(DataError::Unrestored { directory: self.path.clone() });
         }
         Ok(())

@@ -8,8 +8,8 @@
 //!
 //! What it promises: [`Log::take_acknowledged`] tells of a record when it is what `sync` says, never before. A write or a sync
 //! that fails ends all acknowledgements until the next start, loudly. A full disk, or a full log, is found while there is
-//! half a segment left; then it says [`LogState::Full`] and tries again every second. More than [`BACKLOG_BYTES_MAX`]
-//! waiting is [`LogState::Behind`].
+//! half a segment left; then, unless a compacted segment is about to be let go, it says [`LogState::Full`] and tries again
+//! every second. More than [`BACKLOG_BYTES_MAX`] waiting is [`LogState::Behind`].
 //!
 //! What it never does: wait, decide what is written, or trust what it reads ([`recovery`]).
 
@@ -36,7 +36,9 @@ use crate::storage::log::{
 };
 use crate::time::{Duration, Instant};
 
-pub use backup::{Backup, BackupError, Restoration, Restored, backup, is_backup, restore, verify_backup};
+pub use backup::{
+    Backup, BackupError, Pass, Restoration, Restored, Taking, backup, is_backup, restore, verify_backup,
+};
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::{Buffer, FILL_BYTES};
@@ -105,6 +107,8 @@ pub(super) struct Log {
     sync_by: Option<Instant>,
     mark_by: Option<Instant>,
     room_again: Option<Instant>,
+    /// What the system said then.
+    room_error: i32,
     has_room: bool,
     is_behind: bool,
     is_stopping: bool,
@@ -175,6 +179,7 @@ impl Log {
             sync_by: None,
             mark_by: None,
             room_again: None,
+            room_error: 0,
             has_room: true,
             is_behind: false,
             is_stopping: false,
@@ -372,9 +377,9 @@ impl Log {
         }
     }
 
-    /// Writes go before a backup: one that reads a segment which a full log needs finds it gone, and begins again.
+    /// Writes go before a backup: one that reads a segment which a log without room needs finds it gone, and begins again.
     fn may_release(&mut self) -> bool {
-        if !self.has_room {
+        if self.is_short_of_room() {
             return true;
         }
         if self.ask_pin_at > self.now {

@@ -3,8 +3,12 @@
 //! The lock is the kernel's, on the file `DIR/pinned`: it ends with the process that holds it, however that ends, so there is no
 //! lease to be renewed and nothing to be tidied up. Readers share it. It is a courtesy and not the proof: a log without room
 //! releases its segments all the same, and a reader checks afterwards that all it has read was still listed.
+//!
+//! The node makes the file. A reader only opens it, so that it needs no right to write to the directory, and leaves nothing there
+//! that the node can't open.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +34,10 @@ pub(super) struct Pinned {
 impl Pin {
     /// Of a data directory.
     pub(super) fn of(directory: &Path) -> Result<Self, DataError> {
-        open(directory).map(Self)
+        let path = directory.join(NAME);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.open(&path).map(Self).map_err(of(&path))
     }
 
     /// Does anybody read?
@@ -46,26 +53,23 @@ impl Pin {
 }
 
 impl Pinned {
-    /// Hold the segments of a data directory.
-    pub(super) fn take(directory: &Path) -> Result<Self, DataError> {
-        let lock = open(directory)?;
-        let failed = of(&directory.join(NAME));
+    /// Hold the segments of a data directory. `None` if nobody would look at that: no node that looks has served from it, or its
+    /// file system has no locks.
+    pub(super) fn take(directory: &Path) -> Result<Option<Self>, DataError> {
+        let path = directory.join(NAME);
+        let lock = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(of(&path))?,
+        };
         for _ in 0..TRIES_MAX {
             match lock.try_lock_shared() {
-                Ok(()) => return Ok(Self { _lock: lock }),
+                Ok(()) => return Ok(Some(Self { _lock: lock })),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(AGAIN_AFTER),
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::Error(_)) => return Ok(None),
             }
         }
-        Err(failed(std::io::ErrorKind::WouldBlock.into()))
+        Err(of(&path)(io::ErrorKind::WouldBlock.into()))
     }
-}
-
-fn open(directory: &Path) -> Result<File, DataError> {
-    let path = directory.join(NAME);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(&path).map_err(of(&path))
 }
 
 #[cfg(test)]
@@ -77,12 +81,19 @@ mod tests {
         let directory = tempfile::tempdir_in(".").unwrap();
         let pin = Pin::of(directory.path()).unwrap();
         assert!(!pin.is_held());
-        let one = Pinned::take(directory.path()).unwrap();
-        let other = Pinned::take(directory.path()).unwrap();
+        let take = || Pinned::take(directory.path()).unwrap().unwrap();
+        let (one, other) = (take(), take());
         assert!(pin.is_held());
         drop(one);
         assert!(pin.is_held());
         drop(other);
         assert!(!pin.is_held());
+    }
+    /// A backup that was taken by root left a lock behind that its node couldn't open, and so the node didn't start.
+    #[test]
+    fn a_reader_leaves_nothing_behind() {
+        let directory = tempfile::tempdir_in(".").unwrap();
+        assert!(Pinned::take(directory.path()).unwrap().is_none());
+        assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none());
     }
 }

@@ -18,6 +18,8 @@ use crate::storage::log::{
     Segment, Slot, Step, Target, Write,
 };
 
+/// The file that says that a node lacks something of which its own records don't tell yet.
+pub(super) const ADOPTED: &str = "adopted";
 /// How many segments a log may have: of 32 MiB each, they are 128 GiB a shard.
 const SLOTS_MAX: u32 = 4096;
 /// Of a manifest's copy, whoever wrote it: a longer file is none.
@@ -235,7 +237,7 @@ fn owner(identity: &LogIdentity, files: &Files) -> io::Result<Identity> {
 
 /// In the node's data directory: one for the logs of all its shards.
 pub(super) fn adopted_marker(identity: &LogIdentity) -> PathBuf {
-    identity.directory.with_file_name("adopted")
+    identity.directory.with_file_name(ADOPTED)
 }
 
 pub(super) fn mark_adopted(marker: &Path) -> Result<(), DataError> {

@@ -2,7 +2,8 @@
 
 use super::super::net::Net;
 use super::disk::FILL_BYTES;
-use super::{Log, ROOM_AGAIN_AFTER, Way};
+use super::{Compaction, Log, ROOM_AGAIN_AFTER, Way};
+use crate::config::Sync;
 use crate::storage::log::{Purpose, SECTOR_BYTES, Slot};
 
 impl Log {
@@ -29,8 +30,12 @@ impl Log {
         let wants = self.writer.wants_segment();
         if self.has_slot_for(Purpose::Append) {
             self.on_room();
-        } else if wants && self.allocated >= self.table.geometry().slots_max() {
-            self.on_full("all its segments are in use");
+        } else if wants && self.has_room && !self.is_slot_coming() {
+            if self.allocated >= self.table.geometry().slots_max() {
+                self.on_full("all its segments are in use");
+            } else if self.room_again.is_some() {
+                self.on_full(&std::io::Error::from_raw_os_error(self.room_error).to_string());
+            }
         }
         if wants {
             self.take_segment(net);
@@ -40,6 +45,19 @@ impl Log {
     /// Is there a slot that the file has room for, beside those that are kept for other things?
     fn has_slot_for(&self, purpose: Purpose) -> bool {
         self.allocated.min(self.table.geometry().slots_max()) > self.table.taken() + purpose.kept()
+    }
+
+    /// A segment that was compacted, and perhaps kept for a backup, is let go as soon as the manifest can be changed. Until its copies
+    /// are durable that may take long, unless each group is synced.
+    fn is_slot_coming(&self) -> bool {
+        let Some(Compaction::Copied(_, through)) = self.compaction else { return false };
+        self.writer.durable() >= through || self.sync == Sync::Always
+    }
+
+    /// There is none, or there would be none soon: the disk is full, or all slots are in use.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        let is_used_up = self.allocated >= self.table.geometry().slots_max();
+        !self.has_room || self.room_again.is_some() || is_used_up && !self.has_slot_for(Purpose::Append)
     }
 
     /// A log that has filled a segment has a slot ready before it asks for one: to fill it takes time.
@@ -82,10 +100,8 @@ impl Log {
         let bytes = usize::try_from(result).unwrap_or(0).min(expected) / SECTOR_BYTES * SECTOR_BYTES;
         if result < 0 || bytes == 0 && expected > 0 {
             self.room_again = Some(self.now + ROOM_AGAIN_AFTER);
-            if !self.has_slot_for(Purpose::Append) {
-                let error = if result < 0 { -result } else { libc::ENOSPC };
-                self.on_full(&std::io::Error::from_raw_os_error(error).to_string());
-            }
+            // Whether that matters is seen when the next segment is wanted.
+            self.room_error = if result < 0 { -result } else { libc::ENOSPC };
             return;
         }
         (self.room_again, self.is_set_aside) = (None, true);

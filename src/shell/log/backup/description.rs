@@ -7,6 +7,9 @@
 //! partitions 1024
 //! segment-bytes 33554432
 //! taken 1795787221
+//! ring 5d0c1f6a9b3e2874 change 5d0c1f6a9b3e2874 members 3
+//! lacking 0
+//! hints 0
 //! shard 0 records 1000 through 1204 bytes 181936 check 3b0c16a1d2c9ff60
 //! check 9a0c8b5de1f2a763
 //! ```
@@ -17,6 +20,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::noted::{Lacking, RingInForce};
 use super::{BackupError, of};
 use crate::config::check_name;
 use crate::id::{ClusterId, NodeId};
@@ -30,6 +34,8 @@ const TITLE: &str = "ringmain-backup ";
 pub(super) const NAME: &str = "description";
 /// The file while a backup is being made.
 pub(super) const UNFINISHED: &str = "unfinished";
+/// Of what is lacking.
+const UNKNOWN: &str = "unknown";
 /// Lines of 65,535 shards are shorter.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -46,6 +52,12 @@ pub struct Backup {
     pub(super) segment_bytes: u32,
     /// When it was begun, in seconds since 1970.
     pub(super) taken: u64,
+    /// By which it worked.
+    pub(super) ring: RingInForce,
+    /// What it says that it lacks.
+    pub(super) lacking: Lacking,
+    /// States of keys that it kept for others.
+    pub(super) hints: u64,
     /// In the order of the shards.
     pub(super) shards: Vec<ShardFile>,
 }
@@ -63,7 +75,8 @@ pub(super) struct ShardFile {
 
 /// Is there a backup, whole or not?
 pub fn is_backup(path: &Path) -> bool {
-    path.join(NAME).exists() || path.join(UNFINISHED).exists()
+    // What can't be looked at is said when it is read.
+    [NAME, UNFINISHED].into_iter().any(|name| path.join(name).try_exists().unwrap_or(true))
 }
 
 impl Backup {
@@ -73,7 +86,11 @@ impl Backup {
         let length = match fs::metadata(&file) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(BackupError::Unfinished { path: path.to_owned() });
+                let path = path.to_owned();
+                return Err(match path.join(UNFINISHED).try_exists() {
+                    Ok(true) => BackupError::Unfinished { path },
+                    _ => BackupError::NoBackup { path },
+                });
             }
             Err(error) => return Err(of(&file)(error)),
         };
@@ -92,10 +109,16 @@ impl Backup {
 
     pub(super) fn encode(&self) -> String {
         use fmt::Write as _;
-        let Self { cluster, node, name, partitions, segment_bytes, taken, shards } = self;
+        let Self { cluster, node, name, partitions, segment_bytes, taken, ring, lacking, hints, shards } =
+            self;
+        let RingInForce { hash, change, members } = ring;
+        let lacking = match lacking {
+            Lacking::Partitions(count) => count.to_string(),
+            Lacking::Unknown => UNKNOWN.to_owned(),
+        };
         let mut text = format!(
             "{TITLE}{FORMAT}\ncluster {cluster}\nnode {node} {name}\npartitions {partitions}\nsegment-bytes {segment_bytes}\n\
-             taken {taken}\n"
+             taken {taken}\nring {hash:016x} change {change:016x} members {members}\nlacking {lacking}\nhints {hints}\n"
         );
         for (shard, file) in shards.iter().enumerate() {
             let ShardFile { records, through, bytes, check } = file;
@@ -122,6 +145,12 @@ impl Backup {
         let partitions = value("partitions")?.parse().ok()?;
         let segment_bytes = value("segment-bytes")?.parse().ok()?;
         let taken = value("taken")?.parse().ok()?;
+        let ring = parse_ring(value("ring")?)?;
+        let lacking = match value("lacking")? {
+            UNKNOWN => Lacking::Unknown,
+            count => Lacking::Partitions(count.parse().ok()?),
+        };
+        let hints = value("hints")?.parse().ok()?;
         let shards = lines.enumerate().map(|(shard, line)| ShardFile::parse(shard, line));
         let shards: Vec<ShardFile> = shards.collect::<Option<_>>()?;
         // Its checksum is right, but anybody can make one.
@@ -137,9 +166,19 @@ impl Backup {
             partitions,
             segment_bytes,
             taken,
+            ring,
+            lacking,
+            hints,
             shards,
         })
     }
+}
+
+fn parse_ring(text: &str) -> Option<RingInForce> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [hash, "change", change, "members", members] = words[..] else { return None };
+    let (hash, change) = (hexadecimal(hash)?, hexadecimal(change)?);
+    Some(RingInForce { hash, change, members: members.parse().ok()? })
 }
 
 impl ShardFile {
@@ -191,12 +230,25 @@ fn hexadecimal(text: &str) -> Option<u64> {
 
 impl fmt::Display for Backup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, node, name, taken, shards, .. } = self;
+        let Self { cluster, node, name, taken, ring, lacking, hints, shards, .. } = self;
         write!(f, "{name} (node {node} of cluster {cluster}), taken {}", in_words(*taken))?;
         shards.iter().enumerate().try_for_each(|(shard, file)| {
             let ShardFile { records, through, bytes, .. } = file;
             write!(f, "\nshard {shard}: {records} records up to {through}, {bytes} bytes")
-        })
+        })?;
+        if *lacking != Lacking::NOTHING {
+            write!(f, "\nincomplete: the node lacked {lacking}, and so does this")?;
+        }
+        if ring.is_changing() {
+            f.write_str("\nthe ring was changing: it is of no use beside backups of other nodes")?;
+        }
+        match hints {
+            0 => Ok(()),
+            1 => f.write_str("\n1 state of a key was kept for another node, which may have had it later"),
+            hints => {
+                write!(f, "\n{hints} states of keys were kept for other nodes, which may have had them later")
+            }
+        }
     }
 }
 
@@ -213,6 +265,9 @@ mod tests {
             partitions: 64,
             segment_bytes: 1 << 21,
             taken: 7,
+            ring: RingInForce { hash: 0xa1, change: 0xa2, members: 3 },
+            lacking: Lacking::Partitions(12),
+            hints: 4,
             shards: vec![file, ShardFile::default()],
         }
     }
@@ -221,6 +276,8 @@ mod tests {
     fn what_is_written_is_read() {
         let text = sample().encode();
         assert_eq!(Backup::parse(&text), Some(sample()));
+        let unknown = Backup { lacking: Lacking::Unknown, ..sample() };
+        assert_eq!(Backup::parse(&unknown.encode()), Some(unknown));
         assert_eq!(format_of(&text), Some(FORMAT));
         assert_eq!(format_of("ringmain-backup 9\nwhatever"), Some(9));
         assert_eq!(format_of("something else"), None);

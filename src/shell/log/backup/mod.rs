@@ -9,12 +9,14 @@
 //!
 //! A backup is taken by a process of its own, beside the node, from the node's data directory (docs/adr/0020). The node does
 //! nothing for it but to let no segment go meanwhile ([`pin`](super::pin)). What it promises: all that was acknowledged
-//! before it began is in it, as the log has it (`taking`); without a description that is whole, and files that are as it says,
-//! it is refused. A restoration writes the log of the founder of a new cluster from one or more of them (`restoring`).
+//! before it began is in it, as the log has it (`taking`), and what the node itself lacks is told; without a description that is
+//! whole, and files that are as it says, it is refused. A restoration writes the log of the founder of a new cluster from one or more of them (`restoring`).
 //!
 //! What it never does: change the node's logs, leave out what it can't read, or restore into the cluster that it was taken of.
 
 mod description;
+mod noted;
+mod place;
 mod records;
 mod restoring;
 mod taking;
@@ -31,8 +33,8 @@ use crate::shard::BadRecord;
 use crate::storage::log::Damage;
 
 pub use description::{Backup, is_backup};
-pub use restoring::{Restoration, Restored, restore};
-pub use taking::{backup, verify_backup};
+pub use restoring::{Pass, Restoration, Restored, restore};
+pub use taking::{Taking, backup, verify_backup};
 
 /// Why a backup can't be taken, or not be restored.
 #[derive(Debug, Error)]
@@ -75,6 +77,17 @@ pub enum BackupError {
         /// The first of all.
         damage: Damage,
     },
+    /// The node has not all that was acknowledged to it, and knows it.
+    #[error(
+        "the node of {} lacks {lacking}, and so would its backup: wait until `ringmain status` shows that it lacks nothing, or \
+         pass --incomplete to take it all the same", path.display()
+    )]
+    Incomplete {
+        /// Its data directory.
+        path: PathBuf,
+        /// What it says.
+        lacking: String,
+    },
     /// Segments were let go while they were read, again and again.
     #[error(
         "the log in {} has no room, and goes on without waiting for a backup: free some, or add a disk, and try again",
@@ -112,8 +125,23 @@ pub enum BackupError {
         /// What the system said.
         source: io::Error,
     },
-    /// It has no description.
-    #[error("{} is no backup, or was interrupted while it was made: take another", path.display())]
+    /// Its files belong to somebody else.
+    #[error("{} can't be read by this user: run this as the one who runs the node, or as root", path.display())]
+    Forbidden {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// There is none.
+    #[error("{} is no backup: give what `ringmain backup` has made", path.display())]
+    NoBackup {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// It has no description yet.
+    #[error(
+        "{} is being made, or was interrupted while it was made: wait for the `ringmain backup` that makes it, or take another",
+        path.display()
+    )]
     Unfinished {
         /// What was given.
         path: PathBuf,
@@ -160,6 +188,25 @@ pub enum BackupError {
         found: ClusterId,
         /// Whose the first is.
         first: ClusterId,
+    },
+    /// Their nodes didn't agree on who owns what.
+    #[error(
+        "{} was taken when another ring was in force than for the first: copies may have moved from one to the other, and be in \
+         neither; take backups of all nodes again while nothing changes, or pass --incomplete to restore what there is",
+        path.display()
+    )]
+    OtherRing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Copies were on their way from node to node.
+    #[error(
+        "{} was taken while the ring was changing: copies may have moved from one node to another, and be in no backup; take \
+         backups of all nodes again while nothing changes, or pass --incomplete to restore what there is", path.display()
+    )]
+    RingChanging {
+        /// Which.
+        path: PathBuf,
     },
     /// The same node twice.
     #[error(

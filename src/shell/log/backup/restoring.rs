@@ -6,8 +6,9 @@
 //!
 //! Each file is read as a start reads a log: of the records of a key the last one counts, and one without anything says that it is
 //! gone, as the word about a partition says it of all its copies. What the files say of a key is then merged, as replicas
-//! merge. That takes the memory of what there is, so it is done for one range of tokens after the other, with all files read for
-//! each: more data takes more time, not more memory. First of all they are read to see that they are whole.
+//! merge. That takes the memory of what there is, so it is done for one range of tokens after the other, as large as the memory
+//! allows, with all files read for each: more data takes more time, not more memory. First of all they are read to see that they
+//! are whole.
 //!
 //! Dots stay as they were minted, and no new one can be the same: each start of a node draws an actor of its own.
 //!
@@ -17,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -29,7 +31,7 @@ use super::records::{path_of, read};
 use super::taking::{understood, verify_backup};
 use super::{BackupError, of};
 use crate::causality::Siblings;
-use crate::config::{SEGMENT_BYTES_MAX, check_name};
+use crate::config::{SEGMENT_BYTES_MAX, check_name, segment_bytes_unless_set};
 use crate::id::{ClusterId, NodeId, ShardId};
 use crate::membership::{cluster_id, node_id};
 use crate::replica::{state_from_wire, state_writer};
@@ -41,8 +43,11 @@ use crate::storage::digest;
 
 /// Of all slots of the new log, it is to fill not more than so many.
 const SLOTS_FILLED_MAX: u64 = 2048;
-/// Of what the files hold, so much is looked at in one pass.
-const BYTES_PER_PASS: u64 = 512 << 20;
+/// Of what the files hold, at least so much is looked at in one pass,
+const BYTES_PER_PASS_LEAST: u64 = 512 << 20;
+/// or this part of the memory that is free: what one log says is held beside what all of them have said, and small states take
+/// more room in memory than in a file.
+const PART_OF_MEMORY: u64 = 4;
 
 /// What to restore, and as whom.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,19 @@ pub struct Restoration<'a> {
     pub cluster: &'a str,
     /// Of the node that founds it.
     pub name: &'a str,
+    /// Of what the backups hold, as many bytes are looked at in one pass; `None`: as the free memory allows.
+    pub memory: Option<u64>,
+    /// Even if the backups were taken while copies moved from node to node.
+    pub incomplete: bool,
+}
+
+/// How far a restoration has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pass {
+    /// This one begins, counted from 1,
+    pub number: u64,
+    /// of so many. In each of them all backups are read.
+    pub of: u64,
 }
 
 /// A data directory that was made.
@@ -72,20 +90,40 @@ impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.backups.iter().try_for_each(|backup| writeln!(f, "restored {backup}"))?;
         let Self { cluster, node, keys, .. } = self;
+        let most = self.backups.iter().map(|backup| backup.ring.members).max().unwrap_or(0);
+        if self.backups.len() < most {
+            let given = self.backups.len();
+            writeln!(f, "of {most} nodes {given} had a backup: what only the others held is not restored")?;
+        }
+        if self.backups.iter().any(|backup| backup.ring != self.backups[0].ring) {
+            writeln!(
+                f,
+                "the ring changed between the backups: what moved from one node to another may be in none"
+            )?;
+        }
+        if self.backups.iter().any(|backup| backup.hints > 0) {
+            f.write_str(
+                "states that were kept for other nodes are restored like others; one that was handed over after the backup of its \
+                 owner was taken, and before that of its keeper, is in neither\n",
+            )?;
+        }
         write!(f, "{keys} keys, deleted ones among them, are node {node}'s now, of the new cluster {cluster}")
     }
 }
 
-/// Make a data directory from backups.
+/// Make a data directory from backups. `on_pass` is told of each pass over them that begins.
 ///
 /// # Errors
 ///
 /// [`BackupError`]; nothing is restored then.
-pub fn restore(restoration: &Restoration<'_>) -> Result<Restored, BackupError> {
-    let Restoration { backups, data, cluster, name } = *restoration;
+pub fn restore(restoration: &Restoration<'_>, on_pass: impl FnMut(Pass)) -> Result<Restored, BackupError> {
+    let Restoration { backups, data, cluster, name, memory, incomplete } = *restoration;
     check_name(cluster, "cluster")?;
     check_name(name, "node")?;
     let described = describe(backups)?;
+    if !incomplete {
+        check_rings(backups, &described)?;
+    }
     let cluster = cluster_id(cluster, [name].into_iter());
     if let Some(same) = described.iter().find(|backup| backup.cluster == cluster) {
         return Err(BackupError::SameCluster { cluster: same.cluster });
@@ -104,13 +142,14 @@ pub fn restore(restoration: &Restoration<'_>) -> Result<Restored, BackupError> {
         record_bytes_max: 0,
         adopt: false,
     };
-    let directory = DataDirectory::take(data)?;
+    let directory = take_empty(data)?;
     let unfinished = Unfinished::begin(data)?;
     let files = Files { backups, described: &described };
     let keys = replace(&directory, 1, |scratch| {
         let path = scratch.join(name_of(0));
         fs::create_dir_all(&path).map_err(of(&path))?;
-        let keys = write(files, Rewriting::new(&LogIdentity { directory: path, ..identity })?)?;
+        let log = Rewriting::new(&LogIdentity { directory: path, ..identity })?;
+        let keys = write(files, log, memory.unwrap_or_else(bytes_per_pass), on_pass)?;
         sync_directory(scratch)?;
         Ok::<_, BackupError>(keys)
     })?;
@@ -119,16 +158,40 @@ pub fn restore(restoration: &Restoration<'_>) -> Result<Restored, BackupError> {
 }
 
 /// How many keys it holds then.
-fn write(files: Files<'_>, mut log: Rewriting) -> Result<u64, BackupError> {
+fn write(
+    files: Files<'_>,
+    mut log: Rewriting,
+    bytes_per_pass: u64,
+    mut on_pass: impl FnMut(Pass),
+) -> Result<u64, BackupError> {
     let mut keys = 0;
-    let passes = files.bytes() / BYTES_PER_PASS + 1;
+    let passes = files.bytes() / bytes_per_pass.max(1) + 1;
     for pass in 0..passes {
+        on_pass(Pass { number: pass + 1, of: passes });
         let merged = files.merged(pass, passes)?;
         keys += merged.len() as u64;
         append(&merged, &mut log)?;
     }
     log.finish()?;
     Ok(keys)
+}
+
+/// As the system says now.
+fn bytes_per_pass() -> u64 {
+    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|told| available_bytes(&told));
+    available.map_or(0, |bytes| bytes / PART_OF_MEMORY).max(BYTES_PER_PASS_LEAST)
+}
+
+fn available_bytes(told: &str) -> Option<u64> {
+    let kib = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"))?;
+    Some(kib.trim().parse::<u64>().ok()? << 10)
+}
+
+/// Nobody else uses it from now on; and nobody has, since it was found empty, which is some time ago.
+fn take_empty(data: &Path) -> Result<DataDirectory, BackupError> {
+    let directory = DataDirectory::take(data)?;
+    check_empty(data)?;
+    Ok(directory)
 }
 
 /// A directory that is being restored: no node starts from it, whatever is there already.
@@ -145,8 +208,9 @@ impl<'a> Unfinished<'a> {
         sync_directory(data)?;
         let whole = find_whole(data).map_err(of(data))?.map(|(path, _)| path);
         for path in [data.join(name_of(0)), data.join(BEING_WRITTEN)].into_iter().chain(whole) {
-            if path.exists() {
-                fs::remove_dir_all(&path).map_err(of(&path))?;
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of(&path)(error)),
+                _ => {}
             }
         }
         Ok(Self { data, marker })
@@ -176,12 +240,27 @@ fn describe(backups: &[PathBuf]) -> Result<Vec<Backup>, BackupError> {
     Ok(described)
 }
 
+/// Copies may move from node to node only while the ring changes: then one may be in no backup at all.
+fn check_rings(backups: &[PathBuf], described: &[Backup]) -> Result<(), BackupError> {
+    for (path, backup) in backups.iter().zip(described) {
+        let path = path.clone();
+        if backup.ring.is_changing() {
+            return Err(BackupError::RingChanging { path });
+        }
+        if backup.ring.hash != described[0].ring.hash {
+            return Err(BackupError::OtherRing { path });
+        }
+    }
+    Ok(())
+}
+
 /// Nothing is there but what a restoration that was interrupted has left.
 fn check_empty(data: &Path) -> Result<(), BackupError> {
-    if !data.exists() {
+    let is_there = |path: &Path| path.try_exists().map_err(of(path));
+    if !is_there(data)? {
         return Ok(());
     }
-    let was_interrupted = data.join(RESTORING).exists();
+    let was_interrupted = is_there(&data.join(RESTORING))?;
     for entry in fs::read_dir(data).map_err(of(data))? {
         let name = entry.map_err(of(data))?.file_name();
         if name != "lock" && !was_interrupted {
@@ -191,13 +270,13 @@ fn check_empty(data: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// As large as they were, so that each record fits and the node takes values as large as before; larger, if one log could not hold
-/// it all.
+/// As large as they were, so that each record fits and the node takes values as large as before; and at least as a node needs them
+/// that is configured to nothing else, or it would refuse them; larger, if one log could not hold it all.
 fn segment_bytes(backups: &[Backup]) -> u32 {
     let files = || backups.iter().flat_map(|backup| &backup.shards);
     // With its header, and what aligns it.
     let bytes: u64 = files().map(|file| file.bytes + 64 * file.records).sum();
-    let least = backups.iter().map(|backup| backup.segment_bytes).max().unwrap_or(0);
+    let least = backups.iter().map(|backup| backup.segment_bytes).fold(segment_bytes_unless_set(), u32::max);
     let needed = (bytes / SLOTS_FILLED_MAX).next_power_of_two().min(SEGMENT_BYTES_MAX.into());
     least.max(needed as u32)
 }
@@ -314,6 +393,7 @@ fn append(states: &States, log: &mut Rewriting) -> Result<(), BackupError> {
 #[cfg(test)]
 mod tests {
     use super::super::description::ShardFile;
+    use super::super::noted::{Lacking, RingInForce};
     use super::super::records::Writing;
     use super::*;
     use crate::causality::{Actor, Content, VersionVector};
@@ -374,6 +454,9 @@ mod tests {
             partitions: PARTITIONS,
             segment_bytes,
             taken: 0,
+            ring: RingInForce { hash: 1, change: 1, members: 2 },
+            lacking: Lacking::NOTHING,
+            hints: 0,
             shards: vec![file],
         }
     }
@@ -429,8 +512,28 @@ mod tests {
     fn segments_are_as_large_as_they_were_and_larger_if_there_is_much() {
         let backup =
             |segment_bytes, bytes| described(2, segment_bytes, ShardFile { bytes, ..ShardFile::default() });
-        assert_eq!(segment_bytes(&[backup(1 << 21, 1000), backup(1 << 25, 0)]), 1 << 25);
-        assert_eq!(segment_bytes(&[backup(1 << 21, 1 << 34)]), 1 << 23);
+        let least = segment_bytes_unless_set();
+        assert_eq!(segment_bytes(&[backup(1 << 21, 1000), backup(1 << 28, 0)]), 1 << 28);
+        assert_eq!(segment_bytes(&[backup(1 << 21, 1 << 34)]), least, "or it is refused when it is started");
+        assert_eq!(segment_bytes(&[backup(1 << 21, 1 << 38)]), 1 << 27);
         assert_eq!(segment_bytes(&[backup(1 << 21, 1 << 60)]), SEGMENT_BYTES_MAX);
+    }
+
+    /// It takes long to read all backups once; a node that was started meanwhile in the same place lost what it had taken.
+    #[test]
+    fn a_directory_that_was_filled_meanwhile_is_not_touched() {
+        let root = tempfile::tempdir_in(".").unwrap();
+        check_empty(root.path()).unwrap();
+        fs::create_dir(root.path().join("shard-0")).unwrap();
+        assert!(matches!(take_empty(root.path()), Err(BackupError::NotEmpty { .. })));
+    }
+
+    #[test]
+    fn what_is_available_is_read_from_what_the_system_tells() {
+        let told = "MemTotal:       16384000 kB\nMemFree:         1000 kB\nMemAvailable:    8192000 kB\nBuffers: 1 kB\n";
+        assert_eq!(available_bytes(told), Some(8_192_000 << 10));
+        assert_eq!(available_bytes("MemTotal: 1 kB\n"), None);
+        assert_eq!(available_bytes("MemAvailable: many kB\n"), None);
+        assert!(bytes_per_pass() >= BYTES_PER_PASS_LEAST);
     }
 }

@@ -2,28 +2,28 @@
 //!
 //! For each shard in turn: the manifest is read, then all that its segments hold ([`read_while_written`]), then the manifest
 //! again. If it still lists them all, none was used for anything else meanwhile, and what was read is one state of the log, as
-//! a crash would have left it after the backup began. If not, all is read again. The pin keeps the node from letting segments
+//! a crash would have left it after the backup began. If not, which is looked at after each segment, all is read again. The pin keeps the node from letting segments
 //! go, so that happens at most for one that was on its way out, or if the node's log is full.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ringmain_schema::peer::Gossip;
-
-use super::description::{Backup, NAME, ShardFile, UNFINISHED};
+use super::description::{Backup, ShardFile};
+use super::noted::{Lacking, Noted, Said, said_of};
+use super::place::Place;
 use super::records::{Writing, path_of, read};
 use super::{BackupError, of};
 use crate::config::check_name;
 use crate::id::{ClusterId, NodeId, ShardId};
 use crate::ring::Partitions;
 use crate::shard::Record;
-use crate::shell::log::directory::{DataError, sync_directory};
+use crate::shell::log::directory::{DataError, RESTORING};
 use crate::shell::log::pin::Pinned;
-use crate::shell::log::read::read_while_written;
-use crate::shell::log::recovery::Files;
+use crate::shell::log::read::{Told, read_while_written};
+use crate::shell::log::recovery::{ADOPTED, Files};
 use crate::shell::log::rehome::{find_whole, logs_in};
 use crate::storage::log::{Damage, Identity, Manifest, Refusal, Report};
 
@@ -36,15 +36,27 @@ const MANIFEST_AGAIN: Duration = Duration::from_millis(10);
 /// A pause that is worth making.
 const PAUSE_LEAST: Duration = Duration::from_millis(5);
 
-/// Copy what a node's logs hold into a new directory, at most so many bytes a second.
+/// What to copy, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Taking<'a> {
+    /// A node's data directory.
+    pub data: &'a Path,
+    /// Empty, or not there.
+    pub into: &'a Path,
+    /// Read at most so many bytes in a second.
+    pub rate: Option<u64>,
+    /// Even if the node lacks something.
+    pub incomplete: bool,
+}
+
+/// Copy what a node's logs hold into a new directory.
 ///
 /// # Errors
 ///
 /// [`BackupError`]; nothing is left that could be taken for a backup.
-pub fn backup(data: &Path, into: &Path, rate: Option<u64>) -> Result<Backup, BackupError> {
-    if !data.join("lock").exists() {
-        return Err(BackupError::NoDataDirectory { path: data.to_owned() });
-    }
+pub fn backup(taking: &Taking<'_>) -> Result<Backup, BackupError> {
+    let Taking { data, into, .. } = *taking;
+    check_data(data)?;
     let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if lies_in(into, data) {
         return Err(BackupError::Inside { path: into.to_owned() });
@@ -52,11 +64,29 @@ pub fn backup(data: &Path, into: &Path, rate: Option<u64>) -> Result<Backup, Bac
     let _pinned = Pinned::take(data)?;
     let logs = Log::all_of(data)?;
     let place = Place::claim(into)?;
-    let written = write(data, &logs, &place, taken, rate);
+    let written = write(taking, &logs, &place, taken);
     if written.is_err() {
         place.clear(logs.len());
     }
     written
+}
+
+/// Is it a data directory, and all there?
+fn check_data(data: &Path) -> Result<(), BackupError> {
+    let has = |name: &str| {
+        let path = data.join(name);
+        path.try_exists().map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => BackupError::Forbidden { path: data.to_owned() },
+            _ => of(&path)(error),
+        })
+    };
+    if has(RESTORING)? {
+        return Err(DataError::Unrestored { directory: data.to_owned() }.into());
+    }
+    if !has("lock")? {
+        return Err(BackupError::NoDataDirectory { path: data.to_owned() });
+    }
+    Ok(())
 }
 
 /// Whatever of the path is there already.
@@ -92,32 +122,52 @@ pub(super) fn understood<'a>(
     Record::parse(record).map_err(|error| BackupError::Record { path: path.to_owned(), sequence, error })
 }
 
-fn write(
-    data: &Path,
-    logs: &[Log],
-    place: &Place,
-    taken: u64,
-    rate: Option<u64>,
-) -> Result<Backup, BackupError> {
-    let (mut members, mut pace) = (None, Pace::new(rate));
-    let mut segment_bytes = 0;
-    let mut shards = Vec::new();
+fn write(taking: &Taking<'_>, logs: &[Log], place: &Place, taken: u64) -> Result<Backup, BackupError> {
+    let Taking { data, rate, incomplete, .. } = *taking;
+    let mut pace = Pace::new(rate);
+    let was_adopted = is_adopted(data)?;
+    let (mut shards, mut noted) = (Vec::new(), Vec::new());
     for (shard, log) in logs.iter().enumerate() {
-        shards.push(log.copy(&path_of(&place.path, shard), &mut members, &mut pace)?);
-        segment_bytes = segment_bytes.max(log.files.geometry.segment_bytes() as u32);
+        let (file, of_log) = log.copy(&path_of(&place.path, shard), &mut pace)?;
+        shards.push(file);
+        noted.push(of_log);
+    }
+    let Identity { cluster, node, .. } = logs[0].owner;
+    // Shard 0's log says it.
+    let Some(members) = noted[0].take_members() else {
+        return Err(BackupError::Nothing { path: data.to_owned() });
+    };
+    let mut said = Said::of(&members, node);
+    if logs.len() > 1 {
+        // While the other logs were read it may have lacked something, or no more what it had lacked; and the ring as well.
+        said = logs[0].said_since(shards[0].through, said, &mut pace)?;
+    }
+    let Said { mut lacking, ring } = said;
+    if was_adopted || is_adopted(data)? {
+        lacking = Lacking::Unknown;
+    }
+    if lacking != Lacking::NOTHING && !incomplete {
+        let lacking = lacking.to_string();
+        return Err(BackupError::Incomplete { path: data.to_owned(), lacking });
     }
     if !Log::are_still(logs, data)? {
         return Err(BackupError::Changing { path: data.to_owned() });
     }
-    let Some(members) = members else { return Err(BackupError::Nothing { path: data.to_owned() }) };
-    let Identity { cluster, node, .. } = logs[0].owner;
-    let own = members.members.into_iter().find(|member| member.node == node.0);
     let partitions = Partitions::new(members.partitions).unwrap_or_default().count();
-    let name = own.map(|member| member.name).filter(|name| check_name(name, "node").is_ok());
-    let name = name.unwrap_or_else(|| node.to_string());
-    let backup = Backup { cluster, node, name, partitions, segment_bytes, taken, shards };
+    let own = said_of(&members, node).map(|member| member.name.clone());
+    let name = own.filter(|name| check_name(name, "node").is_ok()).unwrap_or_else(|| node.to_string());
+    let segment_bytes = logs.iter().map(|log| log.files.geometry.segment_bytes() as u32).max().unwrap_or(0);
+    let hints = noted.iter().map(|noted| noted.hints(partitions)).sum();
+    let backup =
+        Backup { cluster, node, name, partitions, segment_bytes, taken, ring, lacking, hints, shards };
     place.describe(&backup)?;
     Ok(backup)
+}
+
+/// Until the node's own records say that it lacks something, this says it.
+fn is_adopted(data: &Path) -> Result<bool, BackupError> {
+    let marker = data.join(ADOPTED);
+    marker.try_exists().map_err(of(&marker))
 }
 
 /// The log of one shard.
@@ -201,37 +251,93 @@ impl Log {
         Ok(true)
     }
 
+    /// Does its manifest still list all segments of this one?
+    fn lists_all_of(&self, before: &Manifest) -> Result<bool, BackupError> {
+        Ok(self.manifest()?.is_some_and(|after| after.lists_all_of(before)))
+    }
+
+    fn overtaken(&self) -> BackupError {
+        BackupError::Overtaken { directory: self.directory.clone() }
+    }
+
     /// Write all that it holds to a file.
-    fn copy(
-        &self,
-        path: &Path,
-        members: &mut Option<Gossip>,
-        pace: &mut Pace,
-    ) -> Result<ShardFile, BackupError> {
-        let unwritten = |source| BackupError::Unwritten { path: path.to_owned(), source };
-        let overtaken = || BackupError::Overtaken { directory: self.directory.clone() };
+    fn copy(&self, path: &Path, pace: &mut Pace) -> Result<(ShardFile, Noted), BackupError> {
         for _ in 0..READS_MAX {
-            let before = self.manifest()?.ok_or_else(overtaken)?;
-            let mut file = Writing::begin(path).map_err(unwritten)?;
-            let report = read_while_written(&self.files, before.clone(), |sequence, record| {
-                if let Record::Members(told) = understood(&self.directory, sequence, record)? {
-                    *members = Some(told);
-                }
-                file.add(sequence, record).map_err(unwritten)?;
-                pace.spend(record.len());
-                Ok(())
-            });
-            let report = report.map_err(|error: Interrupted| error.at(&self.directory))?;
-            let is_settled = self.manifest()?.is_some_and(|after| after.lists_all_of(&before));
-            match lost(&report) {
-                _ if !is_settled => {}
-                Some(damage) => {
-                    return Err(BackupError::Lacking { directory: self.directory.clone(), damage });
-                }
-                None => return file.finish().map_err(unwritten),
+            let before = self.manifest()?.ok_or_else(|| self.overtaken())?;
+            if let Some(copied) = self.copy_once(path, &before, pace)? {
+                return Ok(copied);
             }
         }
-        Err(overtaken())
+        Err(self.overtaken())
+    }
+
+    /// `None` if a segment was let go meanwhile.
+    fn copy_once(
+        &self,
+        path: &Path,
+        before: &Manifest,
+        pace: &mut Pace,
+    ) -> Result<Option<(ShardFile, Noted)>, BackupError> {
+        let unwritten = |source| BackupError::Unwritten { path: path.to_owned(), source };
+        let mut file = Writing::begin(path).map_err(unwritten)?;
+        let mut noted = Noted::default();
+        let report = self.read(before, 0, pace, |sequence, record| {
+            noted.on_record(understood(&self.directory, sequence, record)?);
+            file.add(sequence, record).map_err(unwritten)
+        })?;
+        match report {
+            None => Ok(None),
+            Some(report) => match lost(&report) {
+                Some(damage) => Err(BackupError::Lacking { directory: self.directory.clone(), damage }),
+                None => Ok(Some((file.finish().map_err(unwritten)?, noted))),
+            },
+        }
+    }
+
+    /// What the node has said, and says in any record after this one.
+    fn said_since(&self, since: u64, before: Said, pace: &mut Pace) -> Result<Said, BackupError> {
+        for _ in 0..READS_MAX {
+            let manifest = self.manifest()?.ok_or_else(|| self.overtaken())?;
+            let mut said = before;
+            let report = self.read(&manifest, since, pace, |sequence, record| {
+                if let Record::Members(members) = understood(&self.directory, sequence, record)?
+                    && sequence > since
+                {
+                    said = said.and(Said::of(&members, self.owner.node));
+                }
+                Ok(())
+            })?;
+            if report.is_some() {
+                return Ok(said);
+            }
+        }
+        Err(self.overtaken())
+    }
+
+    /// Give `each` all records in segments that hold anything after `since`. `None` if a segment was let go meanwhile: that is
+    /// noticed when the next one is read.
+    fn read(
+        &self,
+        before: &Manifest,
+        since: u64,
+        pace: &mut Pace,
+        mut each: impl FnMut(u64, &[u8]) -> Result<(), BackupError>,
+    ) -> Result<Option<Report>, BackupError> {
+        let read = read_while_written(&self.files, before.clone(), since, |told| match told {
+            Told::Record(sequence, record) => Ok(each(sequence, record)?),
+            Told::Piece(bytes) => {
+                pace.spend(bytes);
+                Ok(())
+            }
+            Told::Segment if self.lists_all_of(before)? => Ok(()),
+            Told::Segment => Err(Interrupted::Overtaken),
+        });
+        match read {
+            Ok(report) => Ok(self.lists_all_of(before)?.then_some(report)),
+            Err(Interrupted::Overtaken) => Ok(None),
+            Err(Interrupted::Read(source)) => Err(of(&self.directory)(source)),
+            Err(Interrupted::Other(error)) => Err(error),
+        }
     }
 }
 
@@ -242,6 +348,8 @@ fn lost(report: &Report) -> Option<Damage> {
 
 /// Why a log was not read to its end.
 enum Interrupted {
+    /// A segment was let go.
+    Overtaken,
     Read(io::Error),
     Other(BackupError),
 }
@@ -255,64 +363,6 @@ impl From<io::Error> for Interrupted {
 impl From<BackupError> for Interrupted {
     fn from(error: BackupError) -> Self {
         Self::Other(error)
-    }
-}
-
-impl Interrupted {
-    fn at(self, directory: &Path) -> BackupError {
-        match self {
-            Self::Read(source) => of(directory)(source),
-            Self::Other(error) => error,
-        }
-    }
-}
-
-/// Where the backup goes.
-struct Place {
-    path: PathBuf,
-    /// It wasn't there before.
-    is_new: bool,
-}
-
-impl Place {
-    /// It is empty, and nobody else begins a backup there.
-    fn claim(path: &Path) -> Result<Self, BackupError> {
-        let not_empty = || BackupError::NotEmpty { path: path.to_owned() };
-        let is_new = !path.exists();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(of(path))?;
-        if fs::read_dir(path).map_err(of(path))?.next().is_some() {
-            return Err(not_empty());
-        }
-        let unfinished = path.join(UNFINISHED);
-        match fs::OpenOptions::new().write(true).create_new(true).open(&unfinished) {
-            Ok(_) => Ok(Self { path: path.to_owned(), is_new }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(not_empty()),
-            Err(error) => Err(of(&unfinished)(error)),
-        }
-    }
-
-    /// All files are there: say so. This makes it a backup.
-    fn describe(&self, backup: &Backup) -> Result<(), BackupError> {
-        let (unfinished, whole) = (self.path.join(UNFINISHED), self.path.join(NAME));
-        let unwritten = |source| BackupError::Unwritten { path: whole.clone(), source };
-        fs::write(&unfinished, backup.encode()).map_err(unwritten)?;
-        fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(unwritten)?;
-        // The names of the files come before that of the description.
-        sync_directory(&self.path)?;
-        fs::rename(&unfinished, &whole).map_err(unwritten)?;
-        sync_directory(&self.path)?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Ok(sync_directory(parent.unwrap_or(Path::new(".")))?)
-    }
-
-    /// What was begun is worth nothing. Whatever can't be removed isn't taken for a backup either.
-    fn clear(&self, shards: usize) {
-        _ = fs::remove_file(self.path.join(NAME));
-        (0..shards).for_each(|shard| _ = fs::remove_file(path_of(&self.path, shard)));
-        _ = fs::remove_file(self.path.join(UNFINISHED));
-        if self.is_new {
-            _ = fs::remove_dir(&self.path);
-        }
     }
 }
 
@@ -343,9 +393,11 @@ impl Pace {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use ringmain_schema::Encoder;
     use ringmain_schema::departure::GivenUp;
+    use ringmain_schema::peer::{Gossip, MemberRecord};
+    use ringmain_schema::{Encoder, Kind};
 
+    use super::super::noted::tests::record as own;
     use super::*;
     use crate::shell::log::recovery::LogIdentity;
     use crate::shell::log::rehome::Rewriting;
@@ -402,7 +454,7 @@ mod tests {
             while !is_over {
                 is_over = writer.is_finished();
                 let before = written.load(Ordering::Acquire);
-                let file = source.copy(&copy, &mut None, &mut Pace::new(None)).unwrap();
+                let file = source.copy(&copy, &mut Pace::new(None)).unwrap().0;
                 assert!(file.records >= before, "{before} were written, and {} are there", file.records);
                 let mut expected = 0;
                 let in_order = read(&copy, &file, |sequence, found| {
@@ -416,6 +468,65 @@ mod tests {
             assert_eq!(written.load(Ordering::Acquire), u64::from(RECORDS));
             assert!(reads > 2, "it was read {reads} times only");
         });
+    }
+
+    /// A log of which a segment is gone was read to its end before that was noticed, and then all over again.
+    #[test]
+    fn what_is_overtaken_is_not_read_to_its_end() {
+        let root = tempfile::tempdir_in(".").unwrap();
+        let directory = root.path().join("shard-0");
+        fs::create_dir(&directory).unwrap();
+        let mut log = log_in(&directory);
+        (1..=RECORDS).for_each(|number| log.append(&record(number)).unwrap());
+        log.finish().unwrap();
+        let source = Log::open(root.path(), 0, directory.clone()).unwrap();
+        let mut before = source.manifest().unwrap().unwrap();
+        let (copy, segment_bytes) = (root.path().join("copy"), 16 * SECTOR_BYTES as u64);
+        let mut pace = Pace::new(None);
+        assert!(source.copy_once(&copy, &before, &mut pace).unwrap().is_some());
+        assert!(pace.bytes > 3 * segment_bytes, "{} bytes", pace.bytes);
+        before.entries[0].segment.id.0 += 1_000;
+        let mut pace = Pace::new(None);
+        assert!(source.copy_once(&copy, &before, &mut pace).unwrap().is_none());
+        assert!(pace.bytes <= 2 * segment_bytes, "{} bytes", pace.bytes);
+    }
+
+    /// Each shard's log is read at another time. A partition that had not all of its copies when one of them was read may have them
+    /// when the last one is.
+    #[test]
+    fn what_was_lacking_meanwhile_is_found() {
+        let root = tempfile::tempdir_in(".").unwrap();
+        let directory = root.path().join("shard-0");
+        fs::create_dir(&directory).unwrap();
+        let mut log = log_in(&directory);
+        let members = |lacking: &[u64]| {
+            let own =
+                MemberRecord { node: 2, complete: lacking.is_empty(), lacking: lacking.to_vec(), ..own() };
+            let gossip = Gossip { ring: 0, members: vec![own], partitions: 1024, replicas: 3 };
+            let mut out = Vec::new();
+            gossip.encode(&mut Encoder::default(), Kind::GOSSIP, 0, &mut out);
+            out
+        };
+        log.append(&members(&[7])).unwrap();
+        log.append(&members(&[])).unwrap();
+        (1..=RECORDS).for_each(|number| log.append(&record(number)).unwrap());
+        log.append(&members(&[1])).unwrap();
+        log.append(&members(&[])).unwrap();
+        log.write().unwrap();
+        let source = Log::open(root.path(), 0, directory.clone()).unwrap();
+        let last = u64::from(RECORDS) + 4;
+        let nothing = Gossip { ring: 0, members: vec![own()], partitions: 1024, replicas: 3 };
+        let nothing = Said::of(&nothing, NodeId(own().node));
+        let lacked = |since| {
+            let mut pace = Pace::new(None);
+            (source.said_since(since, nothing, &mut pace).unwrap().lacking, pace.bytes)
+        };
+        let (all, all_bytes) = lacked(0);
+        assert_eq!(all, Lacking::Partitions(3));
+        assert_eq!(lacked(2).0, Lacking::Partitions(1));
+        let (none, bytes) = lacked(last);
+        assert_eq!(none, Lacking::NOTHING);
+        assert!(bytes < all_bytes / 2, "{bytes} of {all_bytes} bytes: what was known is not read again");
     }
 
     /// A reader that didn't look at the manifest again would take the noise for damage, or for the end of the log.

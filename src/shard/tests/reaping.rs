@@ -2,7 +2,7 @@
 
 use ringmain_schema::epoch::{Binding, Epoch};
 use ringmain_schema::message::{Change, ErrorCode, Get, Put, What};
-use ringmain_schema::{Encoder, Kind};
+use ringmain_schema::Encoder;
 
 use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};

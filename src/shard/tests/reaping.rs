@@ -1,8 +1,8 @@
 //! What was deleted is forgotten when everybody has confirmed it, and not before. Defends P1 and P5.
 
+use ringmain_schema::Encoder;
 use ringmain_schema::epoch::{Binding, Epoch};
 use ringmain_schema::message::{Change, ErrorCode, Get, Put, What};
-use ringmain_schema::Encoder;
 
 use super::changes::{WEIGHT, say};
 use super::cluster::{Answer, Cluster, get, put};

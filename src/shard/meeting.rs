@@ -292,7 +292,8 @@ impl<F: Failpoints> Shard<F> {
         let told = self.epochs.meeting.words.get(&partition);
         let has_spoken = |node: &NodeId| told.is_some_and(|told| told.contains_key(node));
         let primaries = self.view.primaries(partition);
-        let mut others = primaries.iter().filter(|node| **node != self.view.me);
+        let speaks = self.others();
+        let mut others = primaries.iter().filter(|node| speaks.contains(node));
         self.epochs.recovered.is_doubtful
             && raised.epoch > 0
             && !self.may_be_streamed(partition)

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
 
 use ringmain_client::Status;
 use ringmain_schema::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
@@ -119,21 +118,6 @@ impl Wire {
     pub fn ask(&mut self, bytes: &[u8]) -> Answer {
         self.send(bytes);
         self.receive().expect("the connection stays open")
-    }
-
-    /// The same, as clients do that know no other node: a node that has lost records says `NotServing` until it has met the others
-    /// (docs/adr/0013), and is asked again. Nothing else counts as that.
-    #[track_caller]
-    pub fn ask_until_met(&mut self, bytes: &[u8]) -> Answer {
-        let until = Instant::now() + Duration::from_secs(10);
-        loop {
-            let answer = self.ask(bytes);
-            if answer.code() != Some(ErrorCode::NotServing) {
-                return answer;
-            }
-            assert!(Instant::now() < until, "it has met nobody: {:?}", answer.error());
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     /// Is somebody there, and listening to this connection?

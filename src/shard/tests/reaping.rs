@@ -529,6 +529,52 @@ fn who_is_bound_again_and_again_still_asks_how_rounds_ended() {
     assert!(!is_bound(&cluster), "it is a round that nobody knows");
 }
 
+/// P10 (seed 34010000000175 at the time): a node with a damaged log waited for the word of a primary that was gone for good, and the
+/// change that took that one out of the ring waited for the node.
+#[test]
+fn a_node_with_damage_waits_for_no_primary_that_was_removed() {
+    let mut cluster = cluster(5, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    let (key, nodes) = key_and_nodes(&cluster);
+    write_and_delete(&mut cluster, nodes[0], &key);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(keys(&cluster).iter().sum::<usize>(), 0);
+    let name = cluster.shards[&(nodes[0], 0)].view.myself().name.to_string();
+    cluster.kill(nodes[0]);
+    cluster.kill(nodes[1]);
+    cluster.damaged.insert(nodes[1]);
+    cluster.start(nodes[1]);
+    cluster.run(Duration::from_secs(10));
+    let unmet = |cluster: &Cluster| cluster.shards[&(nodes[1], 0)].partitions_unmet();
+    assert!(unmet(&cluster) > 0, "it may hold what the primary that is away has lost");
+    let remove = Change { what: What::Remove, name: &name, weight: 0, force: true, ..WEIGHT };
+    say(&mut cluster, (nodes[2], 0), remove).unwrap();
+    cluster.run(Duration::from_secs(30));
+    assert_eq!(unmet(&cluster), 0);
+    let client = cluster.client((nodes[1], 0));
+    let stored = cluster.put(client, Put { write: 3, ..put(&key, b"eggs") });
+    assert!(matches!(stored, Answer::Stored { nodes: 3, .. }), "{stored:?}");
+}
+
+/// P10: a node that had lost its records refused what another could have done, for as long as it hadn't met the others.
+#[test]
+fn who_is_not_met_yet_leaves_requests_to_the_next() {
+    let mut cluster = cluster(3, |options| (options.durable, options.reap) = (true, Some(EVERY)));
+    write_and_delete(&mut cluster, 0, b"cart");
+    cluster.run(TWO_LOOKS);
+    let client = cluster.client((0, 0));
+    cluster.put(client, Put { write: 3, ..put(b"cart", b"milk") });
+    (0..2).for_each(|node| cluster.kill(node));
+    cluster.damaged.insert(1);
+    cluster.start(1);
+    cluster.run(Duration::from_secs(10));
+    assert!(cluster.shards[&(1, 0)].partitions_unmet() > 0);
+    let client = cluster.client((1, 0));
+    assert_eq!(cluster.get(client, Get { read: 1, ..get(b"cart") }).values(), [b"milk"]);
+    let context = cluster.get(client, Get { read: 1, ..get(b"cart") }).context().to_vec();
+    let stored = cluster.put(client, Put { write: 1, context: &context, ..put(b"cart", b"eggs") });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+}
+
 /// P10: all lost power, and one never came back. The others wait for it until it is removed.
 #[test]
 fn a_founder_that_is_lost_while_all_are_stopped_can_be_removed() {

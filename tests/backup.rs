@@ -267,6 +267,9 @@ fn backups_of_all_nodes_are_restored_together() {
 fn hints_are_restored_and_told() {
     let root = Root::new();
     let mut cluster = root.start(4, 1, &[]);
+    wait_until("its log says that it has begun", || {
+        run(&["backup", &root.at("early"), "--data", &root.at("n3")]).code == Some(0)
+    });
     cluster.kill(3);
     let mut wire = cluster.greeted(0);
     for key in 0..KEYS {
@@ -539,7 +542,8 @@ fn damage(segments: &Path) {
 fn backups_of_a_ring_that_changes_are_not_restored_together() {
     let root = Root::new();
     let mut cluster = root.start(3, 1, &[]);
-    acknowledged(&mut cluster.greeted(0), &put(1, b"k", b"v"));
+    let mut wire = cluster.greeted(0);
+    (0..10).for_each(|key| acknowledged(&mut wire, &put(1, &name(key), b"v")));
     root.backup(0, "before");
     let server = cluster.address(0).to_string();
     let data = format!("--data={}", root.at("n3"));

@@ -301,11 +301,13 @@ pub enum Rare {
     ReadBeganAgain,
     /// A node that had lost its records was met.
     NodeMet,
+    /// A version expired that nobody had asked for.
+    ExpiredUnread,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -359,6 +361,7 @@ impl Rare {
         Self::DeadRoundEnded,
         Self::ReadBeganAgain,
         Self::NodeMet,
+        Self::ExpiredUnread,
     ];
 }
 

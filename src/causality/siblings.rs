@@ -274,6 +274,15 @@ impl<V: Clone> Siblings<V> {
         buried
     }
 
+    /// Bytes of its two allocations, the clock's and the versions', values apart: 0 for what fits into the state itself.
+    pub fn allocations(&self) -> [usize; 2] {
+        let bytes_of = |is_spilled, bytes| if is_spilled { bytes } else { 0 };
+        [
+            bytes_of(self.clock.spilled(), self.clock.capacity() * size_of::<Entry>()),
+            bytes_of(self.versions.spilled(), self.versions.capacity() * size_of::<Version<V>>()),
+        ]
+    }
+
     /// Whether the operation of the version at this index already stands under a lesser dot.
     fn has_lesser_twin(&self, at: usize) -> bool {
         let operation = self.versions[at].operation;

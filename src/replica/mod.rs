@@ -24,7 +24,7 @@ use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::storage::log::Range;
-use crate::storage::{Change, Entry, Index, digest};
+use crate::storage::{Change, Entry, Expired, Index, cost, digest};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
@@ -114,6 +114,21 @@ impl<F: Failpoints> Replica<F> {
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
     pub fn read(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
         self.index.find_current(now.wall, place.partition, place.token, place.key)
+    }
+
+    /// Turn versions whose time has come into tombstones, whether anybody reads them or not, in so many bounded steps at
+    /// most. Nothing is appended: the record that covers a key tells when its versions expire.
+    pub fn expire(&mut self, now: Now, steps: usize) -> Expired {
+        let expired = self.index.expire(now.wall, steps);
+        if expired.versions > 0 {
+            self.minter.failpoints.reached(Rare::ExpiredUnread);
+        }
+        expired
+    }
+
+    /// From when on there is something to expire; at `now` or before, if there is already.
+    pub fn next_expiry(&self, now: Now) -> Option<WallTime> {
+        self.index.next_expiry(now.wall)
     }
 
     /// Apply a client's write and mint its dot. `appended` is the log record that will cover it.
@@ -299,6 +314,14 @@ impl<F: Failpoints> Replica<F> {
     /// Bytes of keys and values.
     pub const fn bytes(&self) -> usize {
         self.index.bytes()
+    }
+
+    /// What the copies cost in memory, as the allocator gives it out, and what is remembered of writes that are gone.
+    pub fn memory(&self) -> [usize; 2] {
+        let Minter { superseded, lost, .. } = &self.minter;
+        let retired = self.retired.len() * cost::map_slot(size_of::<(PartitionId, u32)>());
+        let dead = cost::allocated(self.dead.capacity() * size_of::<u64>());
+        [self.index.memory(), superseded.memory() + lost.memory() + retired + dead]
     }
 
     /// What has changed since the last call.

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use crate::causality::Siblings;
 use crate::id::OperationId;
+use crate::storage::cost;
 use crate::storage::log::Range;
 
 /// Replaced writes that a shard remembers, the newest ones. Clients retry within a request's deadline, so
@@ -32,6 +33,12 @@ impl Superseded {
     pub fn contains(&self, operation: OperationId) -> bool {
         operation != OperationId::NONE
             && self.known.find(hash(operation), |known| *known == operation).is_some()
+    }
+
+    /// What it costs in memory, as the allocator gives it out.
+    pub(super) fn memory(&self) -> usize {
+        let order = self.order.capacity() * size_of::<(OperationId, u64)>();
+        cost::allocated(self.known.allocation_size()) + cost::allocated(order)
     }
 
     /// Those that a restart would learn from these records, the oldest first: from now on it will from the one of this

@@ -5,6 +5,7 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Multi, MultiWriter};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
 use crate::failpoint::Failpoints;
+use crate::storage::cost;
 use crate::time::{Duration, Now};
 
 use super::Shard;
@@ -93,6 +94,12 @@ impl<F: Failpoints> Shard<F> {
             self.on_key_request(now, item_origin, &item, cap, out);
         }
         self.on_item_answered(out, key);
+    }
+
+    /// What the answers that wait for others take in memory.
+    pub(super) fn batch_answer_bytes(&self) -> usize {
+        let batches = self.batches.keys().filter_map(|key| self.batches.get(key));
+        batches.map(|batch| cost::allocated(batch.answers.items.capacity())).sum()
     }
 
     /// One item fewer to wait for; the last one sends the answer.

@@ -40,6 +40,8 @@ pub(super) struct Counters {
     pub(super) keys_pruned: u64,
     /// Keys of copies of an older epoch.
     pub(super) keys_wiped: u64,
+    /// Versions that became tombstones before anybody asked for them.
+    pub(super) versions_expired: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -50,7 +52,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 33] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 34] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -81,6 +83,7 @@ impl Counters {
             ("keys_reaped", self.keys_reaped),
             ("keys_pruned", self.keys_pruned),
             ("keys_wiped", self.keys_wiped),
+            ("versions_expired", self.versions_expired),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

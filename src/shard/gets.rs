@@ -15,6 +15,7 @@ use super::Shard;
 use super::answer::Origin;
 use super::fallbacks::Missing;
 use super::io::Output;
+use super::memory;
 use super::operations::{Nodes, Operation, Work};
 
 /// A read that is answered waits so long for the last replicas, to repair them.
@@ -109,7 +110,10 @@ impl<F: Failpoints> Shard<F> {
 
     /// `node` told what it has for this operation.
     pub(super) fn count_state(&mut self, key: u64, node: NodeId, state: Siblings<Bytes>, complete: bool) {
-        if let Some(Operation { work: Work::Get { quorum, .. }, .. }) = self.operations.get_mut(key) {
+        if let Some(Operation { work: Work::Get { quorum, .. }, cost, .. }) = self.operations.get_mut(key) {
+            let added = memory::of_answer(&state);
+            *cost += added;
+            self.memory.requests += added;
             quorum.on_state(node, state, complete);
         }
     }

@@ -24,6 +24,7 @@ mod departed;
 mod epoch_log;
 mod epochs;
 mod exchanges;
+mod expiry;
 mod fallbacks;
 mod gets;
 mod hints;
@@ -31,6 +32,7 @@ mod io;
 mod links;
 mod lives;
 mod meeting;
+mod memory;
 mod nodes;
 mod operations;
 mod options;
@@ -75,8 +77,10 @@ use deadlines::{Deadlines, Due};
 use departed::Departures;
 use epochs::Epochs;
 use exchanges::Exchanges;
+use expiry::Expiry;
 use hints::Hints;
 use links::Links;
+use memory::Memory;
 use nodes::Notices;
 use operations::Operation;
 use relay::Relay;
@@ -125,6 +129,8 @@ pub struct Shard<F = NoFailpoints> {
     words: Words,
     pace: Pace,
     epochs: Epochs,
+    expiry: Expiry,
+    memory: Memory,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -191,6 +197,8 @@ impl<F: Failpoints> Shard<F> {
             words: Words::default(),
             pace: Pace::new(options.pace),
             epochs: Epochs::default(),
+            expiry: Expiry::default(),
+            memory: Memory::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -237,6 +245,7 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Log(state) => self.on_log(state, out),
             Input::Compact(range) => self.on_compact(now, range),
             Input::Waited { longest } => self.pace.on_waited(longest),
+            Input::Buffered { bytes } => self.memory.on_buffered(bytes),
             Input::Tick => {}
             Input::Stop => self.stopping = true,
         }
@@ -249,8 +258,9 @@ impl<F: Failpoints> Machine for Shard<F> {
         let node = self.next_beat();
         let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
         let (departure, compaction) = (self.next_look(), self.next_compaction());
-        let links = self.links.next_timeout();
-        let all = [self.deadlines.next(), links, node, exchange, hints, departure, compaction, epochs];
+        let (links, expiry) = (self.links.next_timeout(), self.next_expiry());
+        let all =
+            [self.deadlines.next(), links, node, exchange, hints, departure, compaction, epochs, expiry];
         all.into_iter().flatten().min()
     }
 
@@ -288,6 +298,7 @@ impl<F: Failpoints> Shard<F> {
         self.tend_departures(now, out);
         self.tend_compaction(now, out);
         self.tend_epochs(now, out);
+        self.tend_expiry(now);
         self.tell_loss(out);
         self.tell_own_progress(out);
     }

@@ -46,7 +46,11 @@ impl<F: Failpoints> Shard<F> {
             })
             .flatten()
             .collect();
-        let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
+        let counters = gauges
+            .into_iter()
+            .chain(self.memory_gauges())
+            .chain(self.counters.named())
+            .chain(self.pace_gauges());
         let counters = counters.map(|(name, value)| (name.to_owned(), value)).chain(waits_for);
         Status {
             node: self.view.me.0,

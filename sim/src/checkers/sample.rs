@@ -10,7 +10,7 @@ use ringmain::causality::{Actor, Content, Dot, Siblings, Version, VersionVector}
 use ringmain::id::NodeId;
 use ringmain::time::{Duration, Instant, WallTime};
 
-use super::{Copy, Evidence, Opinion, Reaped, Settled};
+use super::{Accounts, Copy, Evidence, Opinion, Reaped, Settled};
 use crate::dots::{DotLog, Minted, name_of};
 use crate::history::{Call, History, Key, Number, Operation, Outcome, Reading, Sent, value};
 use crate::plan::Application;
@@ -43,6 +43,7 @@ pub(super) struct Sample {
     pub(super) doubled: Vec<(Instant, Instant)>,
     pub(super) copied: Vec<(Instant, Instant)>,
     pub(super) roots: BTreeMap<(Key, usize), [u64; 2]>,
+    pub(super) accounts: Accounts,
     pub(super) settled: Vec<Settled>,
     pub(super) reaped: Vec<Reaped>,
     pub(super) epochs: BTreeMap<Key, Vec<(usize, u64)>>,
@@ -77,6 +78,7 @@ impl Sample {
             doubled: Vec::new(),
             copied: Vec::new(),
             roots: BTreeMap::new(),
+            accounts: Accounts::new(),
             settled: Vec::new(),
             reaped: Vec::new(),
             epochs: BTreeMap::new(),
@@ -103,6 +105,7 @@ impl Sample {
             doubled: &self.doubled,
             copied: &self.copied,
             roots: &self.roots,
+            accounts: &self.accounts,
             settled: &self.settled,
             reaped: &self.reaped,
             epochs: &self.epochs,

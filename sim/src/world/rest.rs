@@ -117,7 +117,7 @@ impl World {
         };
         let lost = self.destroyed.iter().map(lost).collect();
         let copied = self.copied.until(self.now);
-        let roots = self.roots(&primaries);
+        let (roots, accounts) = (self.roots(&primaries), self.accounts());
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
@@ -132,6 +132,7 @@ impl World {
             doubled: &doubled,
             copied: &copied,
             roots: &roots,
+            accounts: &accounts,
             settled: &settled,
             reaped: &self.reaped,
             epochs: &epochs,

@@ -13,7 +13,7 @@ use ringmain_schema::{Frame, Kind, token};
 use super::carry::whole_frame;
 use super::departures::{partition_of, partition_of_name};
 use super::{At, Event, World};
-use crate::checkers::{Copy, Opinion, Promise, Reaped, Settled, Violation};
+use crate::checkers::{Accounts, Copy, Opinion, Promise, Reaped, Settled, Violation};
 use crate::deeds::DiskFate;
 use crate::dots::{Clash, Minted, operation_of};
 use crate::history::{Call, Key, Number, Outcome, Sent};
@@ -371,6 +371,17 @@ impl World {
             Some(((key, node), both))
         });
         roots.collect()
+    }
+
+    /// What each shard counts.
+    pub(super) fn accounts(&self) -> Accounts {
+        let all = self.nodes.iter().enumerate().flat_map(|(node, process)| {
+            process.all_running().iter().enumerate().map(move |(shard, running)| {
+                let index = running.shard.replica().index();
+                ((node, shard), [index.counted(), index.recounted()])
+            })
+        });
+        all.collect()
     }
 
     /// What each node thinks of the cluster.

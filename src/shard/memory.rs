@@ -76,10 +76,11 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// The same, as status shows it.
-    pub(super) fn memory_gauges(&self) -> [(&'static str, u64); 7] {
+    pub(super) fn memory_gauges(&self) -> [(&'static str, u64); 8] {
         let memory = self.memory();
         [
             ("memory_bytes", memory.total()),
+            ("memory_limit_bytes", self.options.memory_max),
             ("memory_index_bytes", memory.index),
             ("memory_tree_bytes", memory.trees),
             ("memory_remembered_bytes", memory.remembered),

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::cost;
 use super::digest::digest;
+use super::eviction::{Seat, Seats};
 use super::wheel::{Alarm, Step, Wheel};
 use crate::causality::{Content, Siblings};
 use crate::id::PartitionId;
@@ -25,6 +26,8 @@ pub struct Entry {
     pub appended: u64,
     /// Set for when the first of its versions expires, if any does.
     alarm: Alarm,
+    /// Taken while it has a value, if the index may put keys out.
+    seat: Seat,
 }
 
 /// The keys of one shard.
@@ -42,6 +45,8 @@ pub struct Index {
     table_bytes: usize,
     /// When versions expire.
     wheel: Wheel,
+    /// Who goes when there is no room; none, if nobody ever does.
+    seats: Option<Seats>,
     /// Since they were last taken.
     changes: Vec<Change>,
 }
@@ -74,7 +79,29 @@ impl Index {
         let mut tables = Vec::new();
         tables.resize_with(partitions as usize, HashTable::new);
         let (wheel, changes) = (Wheel::new(), Vec::new());
-        Self { tables, keys: 0, bytes: 0, entry_bytes: 0, table_bytes: 0, wheel, changes }
+        Self { tables, keys: 0, bytes: 0, entry_bytes: 0, table_bytes: 0, wheel, seats: None, changes }
+    }
+
+    /// The same, and keys may be put out of it ([`Index::put_out`]).
+    #[must_use]
+    pub fn with_seats(mut self) -> Self {
+        assert_eq!(self.keys, 0, "whoever has no seat could never go");
+        self.seats = Some(Seats::default());
+        self
+    }
+
+    /// Whoever has to go if there is no more room: what was known of it. Nobody, if no key has a value. Tombstones stay.
+    pub fn put_out(&mut self) -> Option<Box<Entry>> {
+        let victim = self.seats.as_mut()?.put_out()?;
+        let (partition, token) = (victim.partition, victim.token);
+        let is_it = |entry: &Box<Entry>| entry.seat == victim.seat;
+        let found = self.tables[partition.0 as usize].find_entry(spread(token), is_it);
+        let (mut entry, _) = found.expect("whoever is forgotten gives its seat back").remove();
+        entry.seat = Seat::default();
+        self.uncount(partition, &mut entry);
+        let before = digest(token, &entry.state);
+        self.changes.push(Change { partition, token, before, after: 0 });
+        Some(entry)
     }
 
     /// What is known of `key`; `token` must be its token, and `partition` its partition.
@@ -100,6 +127,7 @@ impl Index {
             expire(entry, now, bytes, cost);
             set_alarm(&mut self.wheel, partition, entry);
         }
+        set_seat(self.seats.as_mut(), partition, entry);
         Some(entry)
     }
 
@@ -122,13 +150,16 @@ impl Index {
 
     /// The key's whose alarm has gone off.
     fn expire_one(&mut self, now: WallTime, alarm: &Alarm, partition: PartitionId, token: u64) -> usize {
-        let Self { tables, wheel, bytes, entry_bytes, .. } = self;
+        let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
         let mut under = tables[partition.0 as usize].iter_hash_mut(spread(token));
         let entry =
             under.find(|entry| entry.alarm == *alarm).expect("whoever is forgotten takes its alarm back");
         entry.alarm = Alarm::default();
         let versions = expire(entry, now, bytes, entry_bytes);
         set_alarm(wheel, partition, entry);
+        if let Some(seats) = seats {
+            sit(seats, partition, entry);
+        }
         versions
     }
 
@@ -145,7 +176,7 @@ impl Index {
         key: &[u8],
         change: impl FnOnce(&mut Entry) -> T,
     ) -> T {
-        let Self { tables, wheel, .. } = self;
+        let Self { tables, wheel, seats, .. } = self;
         let table = &mut tables[partition.0 as usize];
         let table_before = table.allocation_size();
         let found = table.entry(
@@ -162,6 +193,7 @@ impl Index {
                 self.bytes = self.bytes + value_bytes(&entry.state) - bytes;
                 self.entry_bytes = self.entry_bytes + cost::of_entry(entry) - cost;
                 set_alarm(wheel, partition, entry);
+                set_seat(seats.as_mut(), partition, entry);
                 let after = digest(token, &entry.state);
                 if before != after {
                     self.changes.push(Change { partition, token, before, after });
@@ -169,14 +201,17 @@ impl Index {
                 result
             }
             Slot::Vacant(slot) => {
-                let (state, alarm) = (Siblings::new(), Alarm::default());
-                let mut entry = Box::new(Entry { key: key.into(), token, state, appended: 0, alarm });
+                let (state, alarm, seat) = (Siblings::new(), Alarm::default(), Seat::default());
+                let mut entry = Box::new(Entry { key: key.into(), token, state, appended: 0, alarm, seat });
                 let result = change(&mut entry);
                 if !entry.state.is_empty() {
                     self.keys += 1;
                     self.bytes += key.len() + value_bytes(&entry.state);
                     self.entry_bytes += cost::of_entry(&entry);
                     set_alarm(wheel, partition, &mut entry);
+                    if let Some(seats) = seats {
+                        sit(seats, partition, &mut entry);
+                    }
                     let after = digest(token, &entry.state);
                     self.changes.push(Change { partition, token, before: 0, after });
                     slot.insert(entry);
@@ -243,13 +278,17 @@ impl Index {
         self.bytes -= entry.key.len() + value_bytes(&entry.state);
         self.entry_bytes -= cost::of_entry(entry);
         self.wheel.set(&mut entry.alarm, None, partition, entry.token);
+        if let Some(seats) = &mut self.seats {
+            seats.give_back(&mut entry.seat);
+        }
     }
 
     /// What all of it costs, as the allocator gives it out.
     pub fn memory(&self) -> usize {
         let list = cost::allocated(self.tables.capacity() * size_of::<HashTable<Box<Entry>>>());
         let changes = cost::allocated(self.changes.capacity() * size_of::<Change>());
-        self.entry_bytes + self.table_bytes + list + changes + self.wheel.memory()
+        let seats = self.seats.as_ref().map_or(0, Seats::memory);
+        self.entry_bytes + self.table_bytes + list + changes + self.wheel.memory() + seats
     }
 
     /// What is counted as it changes: keys, bytes of keys and values, what entries and tables cost, and timers of keys that
@@ -311,6 +350,23 @@ fn expire(entry: &mut Entry, now: WallTime, bytes: &mut usize, cost: &mut usize)
 fn set_alarm(wheel: &mut Wheel, partition: PartitionId, entry: &mut Entry) {
     let first = entry.state.versions().iter().filter_map(|version| version.expiry).min();
     wheel.set(&mut entry.alarm, first, partition, entry.token);
+}
+
+/// The key was used: it has a seat while it has a value.
+fn set_seat(seats: Option<&mut Seats>, partition: PartitionId, entry: &mut Entry) {
+    if let Some(seats) = seats {
+        sit(seats, partition, entry);
+        seats.touch(&entry.seat);
+    }
+}
+
+fn sit(seats: &mut Seats, partition: PartitionId, entry: &mut Entry) {
+    let has_value = entry.state.versions().iter().any(|version| matches!(version.content, Content::Value(_)));
+    match (has_value, entry.seat.is_none()) {
+        (true, true) => entry.seat = seats.take(partition, entry.token, cost::of_entry(entry)),
+        (true, false) => seats.resize(&entry.seat, cost::of_entry(entry)),
+        (false, _) => seats.give_back(&mut entry.seat),
+    }
 }
 
 /// Bytes of all live values of a key.
@@ -515,6 +571,30 @@ mod tests {
         }
         assert_eq!((versions, index.bytes()), (1000, 8 * 1000));
         assert!(turns >= 1000 / 16);
+        check_sums(&index);
+    }
+
+    #[test]
+    fn who_is_put_out_leaves_nothing_and_tombstones_stay() {
+        let mut index = Index::new(8).with_seats();
+        put(&mut index, 7, b"used", b"one");
+        put_until(&mut index, 8, b"fleeting", b"two", Some(5 * SECOND));
+        (10..30).for_each(|token| put(&mut index, token, b"cold", b"three"));
+        (0..2).for_each(|_| drop(index.find_current(WallTime(1), P, 7, b"used")));
+        assert_eq!(expire_all(&mut index, 6 * SECOND), 1);
+        index.take_changes().for_each(drop);
+        let gone: Vec<_> = (0..20).map(|_| index.put_out().unwrap()).collect();
+        assert!(gone.iter().all(|entry| *entry.key == *b"cold"));
+        assert!(index.take_changes().all(|change| change.before != 0 && change.after == 0));
+        check_sums(&index);
+        assert_eq!(index.put_out().map(|entry| entry.key), Some(b"used"[..].into()));
+        assert!(index.put_out().is_none(), "a tombstone stays");
+        assert_eq!((index.keys(), index.bytes()), (1, 8));
+        // What comes back under the tombstone has a seat again, and what is forgotten has none.
+        put(&mut index, 8, b"fleeting", b"anew");
+        assert!(index.seats.as_ref().is_some_and(|seats| seats.len() == 1));
+        drop(index.forget_all(P, |_| false));
+        assert!(index.put_out().is_none() && index.seats.as_ref().is_some_and(Seats::is_empty));
         check_sums(&index);
     }
 

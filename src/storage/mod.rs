@@ -14,6 +14,7 @@
 
 pub mod cost;
 mod digest;
+mod eviction;
 mod index;
 pub mod log;
 mod wheel;
@@ -21,6 +22,7 @@ mod wheel;
 use crate::id::PartitionId;
 
 pub use digest::digest;
+pub use eviction::{Seat, Seats, Victim};
 pub(crate) use index::value_bytes;
 pub use index::{Change, Entry, Expired, Index};
 

@@ -41,6 +41,16 @@ impl Superseded {
         cost::allocated(self.known.allocation_size()) + cost::allocated(order)
     }
 
+    /// What one more costs.
+    pub(super) fn growth(&self) -> usize {
+        let table = self.known.allocation_size();
+        let is_full = self.known.len() == self.known.capacity();
+        let grown = if is_full { cost::allocated(2 * table + 256) - cost::allocated(table) } else { 0 };
+        let order = self.order.capacity() * size_of::<(OperationId, u64)>();
+        let is_full = self.order.len() == self.order.capacity() && self.order.len() < self.limit;
+        grown + if is_full { cost::allocated(2 * order + 256) - cost::allocated(order) } else { 0 }
+    }
+
     /// Those that a restart would learn from these records, the oldest first: from now on it will from the one of this
     /// sequence, the next `per_record` of them from the one after that, and so on.
     pub fn move_to(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {

@@ -24,7 +24,7 @@ use super::sessions::Session;
 pub(super) struct Memory {
     /// Of whoever runs the shard, as it last said.
     buffers: usize,
-    /// Keys, states, contexts and frames of requests under way, beside the tables' slots.
+    /// Keys, states, contexts, frames and answers of requests under way, beside the tables' slots.
     pub(super) requests: usize,
 }
 
@@ -70,7 +70,7 @@ impl<F: Failpoints> Shard<F> {
             trees: self.trees.memory(),
             remembered,
             hints: self.hints.store.memory(),
-            requests: tables + self.deadlines.memory() + self.memory.requests + self.batch_answer_bytes(),
+            requests: tables + self.deadlines.memory() + self.memory.requests,
             buffers: sessions + self.memory.buffers,
         }
     }

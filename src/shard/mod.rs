@@ -23,6 +23,7 @@ mod deadlines;
 mod departed;
 mod epoch_log;
 mod epochs;
+mod eviction;
 mod exchanges;
 mod expiry;
 mod fallbacks;
@@ -76,6 +77,7 @@ use counters::Counters;
 use deadlines::{Deadlines, Due};
 use departed::Departures;
 use epochs::Epochs;
+use eviction::Evictions;
 use exchanges::Exchanges;
 use expiry::Expiry;
 use hints::Hints;
@@ -130,6 +132,7 @@ pub struct Shard<F = NoFailpoints> {
     pace: Pace,
     epochs: Epochs,
     expiry: Expiry,
+    evictions: Evictions,
     memory: Memory,
     deadlines: Deadlines,
     counters: Counters,
@@ -174,8 +177,10 @@ impl<F: Failpoints> Shard<F> {
             }
             drawn => drawn,
         };
+        let replica = Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone());
+        let is_bounded = options.memory_max > 0;
         let mut shard = Self {
-            replica: Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone()),
+            replica: if is_bounded { replica.within(options.memory_max) } else { replica },
             trees: Trees::new(partitions),
             exchanges: Exchanges::default(),
             context_key,
@@ -198,6 +203,7 @@ impl<F: Failpoints> Shard<F> {
             pace: Pace::new(options.pace),
             epochs: Epochs::default(),
             expiry: Expiry::default(),
+            evictions: Evictions::default(),
             memory: Memory::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
@@ -234,7 +240,7 @@ impl<F: Failpoints> Machine for Shard<F> {
         self.detector.on_turn(now.monotonic);
         self.pace.on_turn(now.monotonic);
         match input {
-            Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
+            Input::Opened { connection, dial: None } => self.on_accepted(now, connection, out),
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
             Input::DialFailed { dial } => self.on_dial_failed(now, dial),
             Input::Frame { connection, frame } => self.on_frame(now, connection, &frame, out),
@@ -258,9 +264,9 @@ impl<F: Failpoints> Machine for Shard<F> {
         let node = self.next_beat();
         let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
         let (departure, compaction) = (self.next_look(), self.next_compaction());
-        let (links, expiry) = (self.links.next_timeout(), self.next_expiry());
-        let all =
-            [self.deadlines.next(), links, node, exchange, hints, departure, compaction, epochs, expiry];
+        let (links, expiry, eviction) = (self.links.next_timeout(), self.next_expiry(), self.next_eviction());
+        let due = self.deadlines.next();
+        let all = [due, links, node, exchange, hints, departure, compaction, epochs, expiry, eviction];
         all.into_iter().flatten().min()
     }
 
@@ -293,6 +299,7 @@ impl<F: Failpoints> Shard<F> {
         self.tend_links(now, out);
         self.beat(now, out);
         self.hand_over(now, out);
+        self.tend_memory(now);
         self.keep_trees();
         self.tend_exchange(now, out);
         self.tend_departures(now, out);

@@ -16,6 +16,7 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::answer::Origin;
 use super::deadlines::Due;
+use super::eviction::UNDER_WAY;
 use super::io::{Output, SIBLING_REQUESTS_MAX, SiblingMessage};
 use super::links::LinkId;
 use super::lives::TAKEN_OVER;
@@ -177,6 +178,10 @@ impl<F: Failpoints> Shard<F> {
             Via::Sibling(_) => cost::allocated(frame.length()),
             Via::Peer(_) => 0,
         };
+        if !self.make_room_to_relay(cost) {
+            self.refuse_overloaded(out, origin, UNDER_WAY);
+            return None;
+        }
         if let Ok(ticket) = self.relays.insert(Relay { origin, via, deadline, is_write, cost }) {
             self.memory.requests += cost;
             self.deadlines.add(deadline, Due::Relay(ticket));

@@ -49,6 +49,12 @@ impl<T> Table<T> {
         cost::allocated(slots) + cost::allocated(self.free.capacity() * size_of::<u32>())
     }
 
+    /// What another thing may cost: the table doubles when it has no slot for it.
+    pub(super) fn growth(&self) -> usize {
+        let is_full = self.free.is_empty() && self.slots.len() == self.slots.capacity();
+        if is_full { self.memory() + 8 * size_of::<Slot<T>>() } else { 0 }
+    }
+
     /// None at all?
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0

@@ -46,7 +46,7 @@ pub fn of_state(state: &Siblings<Bytes>) -> usize {
     let [clock, versions] = state.allocations();
     let values = state.versions().iter().map(|version| match &version.content {
         Content::Value(value) => of_value(value.len()),
-        Content::Tombstone => 0,
+        Content::Tombstone | Content::Expired => 0,
     });
     allocated(clock) + allocated(versions) + values.sum::<usize>()
 }
@@ -54,6 +54,12 @@ pub fn of_state(state: &Siblings<Bytes>) -> usize {
 /// A value of so many bytes.
 pub const fn of_value(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { allocated(bytes) + allocated(SHARED_BYTES) }
+}
+
+/// What one thing more costs in a list: it doubles when it is full.
+pub fn growth_of_list<T>(list: &Vec<T>) -> usize {
+    let (bytes, least) = (list.capacity() * size_of::<T>(), 4 * size_of::<T>());
+    if list.len() < list.capacity() { 0 } else { allocated((2 * bytes).max(least)) - allocated(bytes) }
 }
 
 /// At most what a sorted map takes for an entry whose key and value have so many bytes. Its nodes have room for eleven, and

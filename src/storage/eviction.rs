@@ -3,19 +3,17 @@
 //! Most keys are asked for once and never again. So whoever is new sits in a small queue, a tenth of all bytes, and is put out
 //! at its end unless it was used meanwhile; only who was goes on to the main queue. Who is put out is remembered for a while by
 //! its hash: if it comes back soon, it goes to the main queue at once. In the main queue each use, up to three, is good for
-//! another round. A use costs a counter's increment; nothing is moved until somebody must go.
+//! another round. A use costs a counter's increment; nothing is moved until somebody must go. Whoever is of no use any more
+//! ([`Seats::give_up`]) goes before all others.
 //!
 //! It holds seats, not keys: whoever owns a seat says when it was used, how much it is, and when it leaves. To find a victim
 //! costs a bounded number of moves: after so many, whoever is next has to go, used or not.
 //!
-//! Memory: 40 bytes a seat, in blocks of 1,024 that are kept for later ones, and 16 to 34 for each that is remembered, of which
-//! there are as many as seats.
-
-use std::collections::VecDeque;
-
-use hashbrown::HashTable;
+//! Memory: 40 bytes a seat, in blocks of 1,024 that are kept for later ones, and 17 to 42 for each that is remembered, of which
+//! there are as many as seats. It grows by small steps, since it grows just when there is no room ([`ghosts`](super::ghosts)).
 
 use super::cost;
+use super::ghosts::Ghosts;
 use crate::id::PartitionId;
 
 /// Of all bytes, the small queue has one in so many.
@@ -28,10 +26,12 @@ const USES_TO_STAY: u8 = 2;
 const MOVES_MAX: usize = 128;
 /// Seats of a block.
 const BLOCK: usize = 1024;
-/// Heads of the two queues are seats of their own, before all others.
+/// Heads of the queues are seats of their own, before all others.
 const SMALL: u32 = 0;
 const MAIN: u32 = 1;
-const HEADS: usize = 2;
+/// Of those that are of no use any more.
+const OVER: u32 = 2;
+const HEADS: usize = 3;
 /// No seat.
 const NONE: u32 = u32::MAX;
 
@@ -98,7 +98,7 @@ impl Node {
 impl Default for Seats {
     fn default() -> Self {
         Self {
-            heads: [Node::alone(SMALL), Node::alone(MAIN)],
+            heads: [SMALL, MAIN, OVER].map(Node::alone),
             blocks: Vec::new(),
             free: NONE,
             count: [0; HEADS],
@@ -135,7 +135,16 @@ impl Seats {
         self.bytes[queue] = self.bytes[queue] + bytes as u64 - before;
     }
 
-    /// The key is gone, or nothing is left of it that may be put out.
+    /// It is of no use any more and goes first; or else it is of use again.
+    pub fn give_up(&mut self, seat: &Seat, is_over: bool) {
+        let queue = if is_over { OVER } else { SMALL };
+        if is_over != (u32::from(self.node(seat.0).queue) == OVER) {
+            self.unlink(seat.0);
+            self.link_last(queue, seat.0);
+        }
+    }
+
+    /// The key is gone, or it may not be put out any more.
     pub fn give_back(&mut self, seat: &mut Seat) {
         let seat = std::mem::take(seat).0;
         if seat != NONE {
@@ -147,15 +156,20 @@ impl Seats {
     /// Somebody has to go: who; nobody if there is none.
     pub fn put_out(&mut self) -> Option<Victim> {
         for moves in 0.. {
-            let all = self.bytes[0] + self.bytes[1];
+            let is_over = self.count[OVER as usize] > 0;
+            let all = self.bytes[SMALL as usize] + self.bytes[MAIN as usize];
             let is_small_full = self.bytes[SMALL as usize] * SMALL_SHARE >= all;
             let has_small = self.count[SMALL as usize] > 0;
-            let queue =
-                if has_small && (is_small_full || self.count[MAIN as usize] == 0) { SMALL } else { MAIN };
+            let is_smalls_turn = has_small && (is_small_full || self.count[MAIN as usize] == 0);
+            let queue = if is_over { OVER } else if is_smalls_turn { SMALL } else { MAIN };
             let seat = Some(self.node(queue).after).filter(|first| *first != queue)?;
             let uses = self.node(seat).uses;
             self.unlink(seat);
-            let stays = if queue == SMALL { uses >= USES_TO_STAY } else { uses > 0 };
+            let stays = match queue {
+                OVER => false,
+                SMALL => uses >= USES_TO_STAY,
+                _ => uses > 0,
+            };
             if stays && moves < MOVES_MAX {
                 self.node_mut(seat).uses = if queue == SMALL { 0 } else { uses - 1 };
                 self.link_last(MAIN, seat);
@@ -163,7 +177,7 @@ impl Seats {
             }
             let &Node { token, partition, .. } = self.node(seat);
             if queue == SMALL {
-                self.ghosts.remember(token, self.count[0] + self.count[1]);
+                self.ghosts.remember(token, self.len());
             }
             self.set_free(seat);
             return Some(Victim { seat: Seat(seat), partition: PartitionId(partition), token });
@@ -173,7 +187,7 @@ impl Seats {
 
     /// Keys that sit here.
     pub const fn len(&self) -> usize {
-        self.count[0] + self.count[1]
+        self.count[0] + self.count[1] + self.count[2]
     }
 
     /// Does nobody sit here?
@@ -183,13 +197,19 @@ impl Seats {
 
     /// Bytes of all that sit here.
     pub const fn bytes(&self) -> u64 {
-        self.bytes[0] + self.bytes[1]
+        self.bytes[0] + self.bytes[1] + self.bytes[2]
     }
 
     /// What it costs to keep all this, as the allocator gives it out.
     pub fn memory(&self) -> usize {
         let blocks = self.blocks.len() * cost::allocated(BLOCK * size_of::<Node>());
         blocks + cost::allocated(self.blocks.capacity() * size_of::<Box<[Node]>>()) + self.ghosts.memory()
+    }
+
+    /// What one more seat costs.
+    pub(super) fn growth(&self) -> usize {
+        let block = cost::allocated(BLOCK * size_of::<Node>()) + cost::growth_of_list(&self.blocks);
+        if self.free == NONE { block } else { 0 }
     }
 
     fn link_last(&mut self, queue: u32, seat: u32) {
@@ -244,43 +264,6 @@ impl Seats {
     }
 }
 
-/// Who was put out of the small queue lately, the oldest first.
-#[derive(Debug, Default)]
-struct Ghosts {
-    known: HashTable<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Ghosts {
-    /// At most `limit` of them.
-    fn remember(&mut self, token: u64, limit: usize) {
-        while self.order.len() >= limit.max(1) {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.forget(oldest);
-        }
-        if self.known.find(spread(token), |known| *known == token).is_none() {
-            self.known.insert_unique(spread(token), token, |token| spread(*token));
-            self.order.push_back(token);
-        }
-    }
-
-    /// Was it known? In the order it stays, and goes in its turn.
-    fn forget(&mut self, token: u64) -> bool {
-        let found = self.known.find_entry(spread(token), |known| *known == token);
-        found.map(|entry| entry.remove()).is_ok()
-    }
-
-    fn memory(&self) -> usize {
-        let order = self.order.capacity() * size_of::<u64>();
-        cost::allocated(self.known.allocation_size()) + cost::allocated(order)
-    }
-}
-
-/// Tokens are hashes; those of a shard share their top bits, from which a table takes its tags.
-const fn spread(token: u64) -> u64 {
-    token.rotate_left(32)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -311,6 +294,18 @@ mod tests {
         assert_eq!(seats.node(back.0).queue, MAIN as u8);
         let stranger = seats.take(P, 99, 10);
         assert_eq!(seats.node(stranger.0).queue, SMALL as u8);
+    }
+
+    #[test]
+    fn who_is_of_no_use_any_more_goes_first_unless_it_is_again() {
+        let mut seats = Seats::default();
+        let all: Vec<Seat> = (0..6).map(|token| seats.take(P, token, 10)).collect();
+        (0..3).for_each(|_| all.iter().for_each(|seat| seats.touch(seat)));
+        [3, 5, 4].iter().for_each(|at| seats.give_up(&all[*at], true));
+        seats.give_up(&all[3], false);
+        let gone: Vec<u64> = (0..6).map(|_| seats.put_out().unwrap().token).collect();
+        assert_eq!((&gone[..2], gone.len()), (&[5, 4][..], 6));
+        assert_eq!((seats.put_out(), seats.bytes()), (None, 0));
     }
 
     /// All are in use, over and over: somebody goes all the same, and soon.
@@ -345,7 +340,10 @@ mod tests {
                         }
                         None => drop(held.insert(token, (seats.take(P, token, bytes), bytes))),
                     },
-                    2 => held.get(&token).iter().for_each(|(seat, _)| seats.touch(seat)),
+                    2 => held.get(&token).iter().for_each(|(seat, _)| {
+                        seats.touch(seat);
+                        seats.give_up(seat, bytes < 100);
+                    }),
                     3 => {
                         if let Some((mut seat, _)) = held.remove(&token) {
                             seats.give_back(&mut seat);
@@ -362,9 +360,6 @@ mod tests {
                 }
                 assert_eq!(seats.len(), held.len());
                 assert_eq!(seats.bytes(), held.values().map(|(_, bytes)| *bytes as u64).sum::<u64>());
-                assert!(
-                    seats.ghosts.order.len() <= 100 && seats.ghosts.known.len() <= seats.ghosts.order.len()
-                );
             }
         }
     }

@@ -24,11 +24,17 @@ pub struct Entry {
     pub state: Siblings<Bytes>,
     /// The log record that covers this state; 0 if there is no log.
     pub appended: u64,
+    /// The last epoch that this replica had minted under when it came to know the key. What was minted under that or an
+    /// earlier one was minted under another record of the key, which may have known more.
+    pub since: u32,
     /// Set for when the first of its versions expires, if any does.
     alarm: Alarm,
-    /// Taken while it has a value, if the index may put keys out.
+    /// Taken while it may go, if the index may put keys out: no delete's tombstone stands.
     seat: Seat,
 }
+
+/// The smallest table has no more.
+const TABLE_BYTES_LEAST: usize = 256;
 
 /// The keys of one shard.
 ///
@@ -90,7 +96,8 @@ impl Index {
         self
     }
 
-    /// Whoever has to go if there is no more room: what was known of it. Nobody, if no key has a value. Tombstones stay.
+    /// Whoever has to go if there is no more room: what was known of it. Who has expired goes first, and nobody of whom a delete's
+    /// tombstone stands.
     pub fn put_out(&mut self) -> Option<Box<Entry>> {
         let victim = self.seats.as_mut()?.put_out()?;
         let (partition, token) = (victim.partition, victim.token);
@@ -178,13 +185,13 @@ impl Index {
     ) -> T {
         let Self { tables, wheel, seats, .. } = self;
         let table = &mut tables[partition.0 as usize];
-        let table_before = table.allocation_size();
+        let table_before = cost::allocated(table.allocation_size());
         let found = table.entry(
             spread(token),
             |entry| entry.token == token && *entry.key == *key,
             |entry| spread(entry.token),
         );
-        match found {
+        let result = match found {
             Slot::Occupied(mut slot) => {
                 let entry = slot.get_mut();
                 let (bytes, before) = (value_bytes(&entry.state), digest(token, &entry.state));
@@ -202,7 +209,8 @@ impl Index {
             }
             Slot::Vacant(slot) => {
                 let (state, alarm, seat) = (Siblings::new(), Alarm::default(), Seat::default());
-                let mut entry = Box::new(Entry { key: key.into(), token, state, appended: 0, alarm, seat });
+                let mut entry =
+                    Box::new(Entry { key: key.into(), token, state, appended: 0, since: 0, alarm, seat });
                 let result = change(&mut entry);
                 if !entry.state.is_empty() {
                     self.keys += 1;
@@ -216,12 +224,25 @@ impl Index {
                     self.changes.push(Change { partition, token, before: 0, after });
                     slot.insert(entry);
                 }
-                let table_after = tables[partition.0 as usize].allocation_size();
-                self.table_bytes =
-                    self.table_bytes + cost::allocated(table_after) - cost::allocated(table_before);
                 result
             }
-        }
+        };
+        // It may have grown although the key was there: room for another is made before it is looked for.
+        let table_after = cost::allocated(tables[partition.0 as usize].allocation_size());
+        self.table_bytes = self.table_bytes + table_after - table_before;
+        result
+    }
+
+    /// At most what a write to a key may cost beside its state.
+    pub fn growth(&self, partition: PartitionId, key: &[u8]) -> usize {
+        let table = &self.tables[partition.0 as usize];
+        let size = table.allocation_size();
+        let is_full = table.len() == table.capacity();
+        let grown =
+            if is_full { cost::allocated(2 * size + TABLE_BYTES_LEAST) - cost::allocated(size) } else { 0 };
+        let changes = cost::growth_of_list(&self.changes);
+        let blocks = self.wheel.growth() + self.seats.as_ref().map_or(0, Seats::growth);
+        cost::allocated(size_of::<Entry>()) + cost::allocated(key.len()) + grown + changes + blocks
     }
 
     /// Keys held of one partition, deleted ones included.
@@ -352,7 +373,7 @@ fn set_alarm(wheel: &mut Wheel, partition: PartitionId, entry: &mut Entry) {
     wheel.set(&mut entry.alarm, first, partition, entry.token);
 }
 
-/// The key was used: it has a seat while it has a value.
+/// The key was used: it has a seat while it may go.
 fn set_seat(seats: Option<&mut Seats>, partition: PartitionId, entry: &mut Entry) {
     if let Some(seats) = seats {
         sit(seats, partition, entry);
@@ -361,19 +382,20 @@ fn set_seat(seats: Option<&mut Seats>, partition: PartitionId, entry: &mut Entry
 }
 
 fn sit(seats: &mut Seats, partition: PartitionId, entry: &mut Entry) {
-    let has_value = entry.state.versions().iter().any(|version| matches!(version.content, Content::Value(_)));
-    match (has_value, entry.seat.is_none()) {
+    match (!entry.state.is_deleted(), entry.seat.is_none()) {
         (true, true) => entry.seat = seats.take(partition, entry.token, cost::of_entry(entry)),
         (true, false) => seats.resize(&entry.seat, cost::of_entry(entry)),
-        (false, _) => seats.give_back(&mut entry.seat),
+        (false, _) => return seats.give_back(&mut entry.seat),
     }
+    let has_value = entry.state.versions().iter().any(|version| matches!(version.content, Content::Value(_)));
+    seats.give_up(&entry.seat, !has_value);
 }
 
 /// Bytes of all live values of a key.
 pub(crate) fn value_bytes(state: &Siblings<Bytes>) -> usize {
     let length = |content: &Content<Bytes>| match content {
         Content::Value(value) => value.len(),
-        Content::Tombstone => 0,
+        Content::Tombstone | Content::Expired => 0,
     };
     state.versions().iter().map(|version| length(&version.content)).sum()
 }
@@ -403,6 +425,14 @@ mod tests {
             let content = Content::Value(Bytes::from_static(value));
             let expiry = expiry.map(WallTime);
             entry.state.put(actor, &covered, content, expiry, OperationId::NONE, WallTime(1));
+        });
+    }
+
+    fn delete(index: &mut Index, token: u64, key: &[u8]) {
+        index.update(P, token, key, |entry| {
+            let seen = entry.state.context();
+            let actor = Actor { id: 1, epoch: 1 };
+            entry.state.put(actor, &seen, Content::Tombstone, None, OperationId::NONE, WallTime(1));
         });
     }
 
@@ -579,23 +609,55 @@ mod tests {
         let mut index = Index::new(8).with_seats();
         put(&mut index, 7, b"used", b"one");
         put_until(&mut index, 8, b"fleeting", b"two", Some(5 * SECOND));
+        delete(&mut index, 9, b"deleted");
         (10..30).for_each(|token| put(&mut index, token, b"cold", b"three"));
-        (0..2).for_each(|_| drop(index.find_current(WallTime(1), P, 7, b"used")));
+        (0..2).for_each(|_| assert!(index.find_current(WallTime(1), P, 7, b"used").is_some()));
         assert_eq!(expire_all(&mut index, 6 * SECOND), 1);
         index.take_changes().for_each(drop);
+        assert_eq!(index.put_out().map(|entry| entry.key), Some(b"fleeting"[..].into()), "what expired goes first");
         let gone: Vec<_> = (0..20).map(|_| index.put_out().unwrap()).collect();
         assert!(gone.iter().all(|entry| *entry.key == *b"cold"));
         assert!(index.take_changes().all(|change| change.before != 0 && change.after == 0));
         check_sums(&index);
         assert_eq!(index.put_out().map(|entry| entry.key), Some(b"used"[..].into()));
-        assert!(index.put_out().is_none(), "a tombstone stays");
-        assert_eq!((index.keys(), index.bytes()), (1, 8));
-        // What comes back under the tombstone has a seat again, and what is forgotten has none.
-        put(&mut index, 8, b"fleeting", b"anew");
+        assert!(index.put_out().is_none(), "a delete's tombstone stays");
+        assert_eq!((index.keys(), index.bytes()), (1, 7));
+        // What replaces the tombstone has a seat again, and what is forgotten has none.
+        put(&mut index, 9, b"deleted", b"anew");
         assert!(index.seats.as_ref().is_some_and(|seats| seats.len() == 1));
         drop(index.forget_all(P, |_| false));
         assert!(index.put_out().is_none() && index.seats.as_ref().is_some_and(Seats::is_empty));
         check_sums(&index);
+    }
+
+    /// A table makes room for one more key before it looks whether the key is there. It grew, and what it cost then was counted
+    /// for good as what it had cost before.
+    #[test]
+    fn a_table_that_grows_for_a_key_that_it_has_is_counted() {
+        let mut index = Index::new(8);
+        for token in 0..200 {
+            put(&mut index, token, &token.to_be_bytes(), b"v");
+            put(&mut index, token, &token.to_be_bytes(), b"w");
+            check_sums(&index);
+        }
+    }
+
+    /// What a write may cost is known before.
+    #[test]
+    fn a_new_key_costs_no_more_than_was_foretold() {
+        let mut index = Index::new(8).with_seats();
+        for token in 0..5000u64 {
+            let (key, value) = (token.to_be_bytes(), b"some value");
+            let foretold = index.growth(P, &key) + cost::of_value(value.len());
+            let before = index.memory();
+            put_until(&mut index, token, &key, value, Some(SECOND));
+            index.take_changes().for_each(drop);
+            assert!(index.memory() - before <= foretold, "{token}: {} of {foretold}", index.memory() - before);
+            if token % 3 == 0 {
+                index.put_out();
+                index.take_changes().for_each(drop);
+            }
+        }
     }
 
     #[test]

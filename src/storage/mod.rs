@@ -15,6 +15,7 @@
 pub mod cost;
 mod digest;
 mod eviction;
+mod ghosts;
 mod index;
 pub mod log;
 mod wheel;

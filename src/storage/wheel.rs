@@ -186,6 +186,12 @@ impl Wheel {
         cost::allocated(HEADS * size_of::<Node>()) + list + blocks
     }
 
+    /// What one more timer costs.
+    pub(super) fn growth(&self) -> usize {
+        let block = cost::allocated(BLOCK * size_of::<Node>()) + cost::growth_of_list(&self.blocks);
+        if self.free == NONE { block } else { 0 }
+    }
+
     /// Has the clock gone back, so that new timers would wait for it?
     const fn is_ahead_of(&self, target: u64) -> bool {
         target + BACK_MAX < self.now

@@ -24,7 +24,7 @@ mod readings;
 mod sample;
 pub mod story;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -179,6 +179,10 @@ pub struct Evidence<'a> {
     pub settled: &'a [Settled],
     /// What was forgotten, in the order of time.
     pub reaped: &'a [Reaped],
+    /// Keys that some node has put out, since it had no more room: nothing is promised of them but what a read may not show.
+    pub evicted: &'a BTreeSet<Key>,
+    /// All keys of partitions of which something was put out: no anti-entropy makes their copies alike.
+    pub beside_evicted: &'a BTreeSet<Key>,
     /// The epochs of each key's partition at its primaries.
     pub epochs: &'a BTreeMap<Key, Vec<(usize, u64)>>,
     /// What each key was used for.

@@ -2,7 +2,8 @@
 //! what one gets who counts them anew. A key too few, and a limit would be passed unseen; one too many, and a shard would be full
 //! that holds nothing.
 //!
-//! Asked of every run, of all shards that are up at its end. That the sum is that of the allocator is for `tests/memory.rs`.
+//! Asked of every run, of all shards that are up at its end. That the sum is that of the allocator is for `tests/memory.rs`. Where
+//! there is a limit, the world holds each shard against it after each input (`world::watch`).
 
 use super::{Evidence, Promise, Violation};
 

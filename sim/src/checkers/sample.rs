@@ -3,7 +3,7 @@
 //! One key, three nodes that are all its primaries, N = 3, and reads and writes of two unless said otherwise.
 //! Each operation takes a millisecond, one after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringmain::causality::{Actor, Content, Dot, Siblings, Version, VersionVector};
@@ -46,6 +46,7 @@ pub(super) struct Sample {
     pub(super) accounts: Accounts,
     pub(super) settled: Vec<Settled>,
     pub(super) reaped: Vec<Reaped>,
+    pub(super) evicted: BTreeSet<Key>,
     pub(super) epochs: BTreeMap<Key, Vec<(usize, u64)>>,
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
@@ -81,6 +82,7 @@ impl Sample {
             accounts: Accounts::new(),
             settled: Vec::new(),
             reaped: Vec::new(),
+            evicted: BTreeSet::new(),
             epochs: BTreeMap::new(),
             applications: Vec::new(),
             converges: true,
@@ -108,6 +110,8 @@ impl Sample {
             accounts: &self.accounts,
             settled: &self.settled,
             reaped: &self.reaped,
+            evicted: &self.evicted,
+            beside_evicted: &self.evicted,
             epochs: &self.epochs,
             applications: &self.applications,
             replicas: 3,

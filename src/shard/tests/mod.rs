@@ -4,6 +4,7 @@ mod anti_entropy;
 mod changes;
 mod cluster;
 mod departed;
+mod eviction;
 mod expiry;
 mod fallbacks;
 mod heirs;

@@ -134,6 +134,29 @@ fn the_limit_holds_while_keys_pour_in() {
     assert!(seen.resident_most < 2 * limit as usize, "{} bytes resident", seen.resident_most);
 }
 
+/// Callers that begin a large frame each and don't end it take no more than their part, and whoever comes after them is served.
+#[test]
+fn half_sent_frames_do_not_fill_the_memory() {
+    const CALLERS: usize = 400;
+    let limit = 64 << 20;
+    let cluster = Cluster::start(1, 1, &["--memory-max=64MiB", "--value-bytes-max=256KiB"]);
+    let whole = put(1, b"key", &vec![7; 240 << 10]);
+    let mut callers: Vec<_> = (0..CALLERS).map(|_| cluster.greeted(0)).collect();
+    let mut counted_most = 0;
+    for caller in &mut callers {
+        // It may be closed already.
+        let _ = caller.try_send(&whole[..whole.len() - 1]);
+        counted_most = counted_most.max(cluster.counter(0, "memory_bytes"));
+    }
+    assert!(counted_most <= limit, "{counted_most} bytes are counted, and {limit} is the limit");
+    let mut wire = cluster.greeted(0);
+    assert_eq!(wire.ask(&put(2, b"key", b"value")).code(), None);
+    assert_eq!(wire.ask(&get(3, b"key")).values(), [b"value"]);
+    cluster::wait_until("the largest are closed", || cluster.counter(0, "memory_buffer_bytes") <= limit / 2);
+    println!("{} MiB counted at most, {} connections left", counted_most >> 20, cluster.counter(0, "connections"));
+    assert!(cluster.counter(0, "connections") < CALLERS as u64);
+}
+
 /// A memory cgroup of this test's own; it goes when this is dropped.
 struct Cgroup {
     path: PathBuf,

@@ -391,7 +391,7 @@ impl<F: Failpoints> Replica<F> {
 }
 
 /// If nothing is known of the key yet, whatever was minted under its name before is another record's.
-const fn begin(entry: &mut Entry, epoch: u32) {
+fn begin(entry: &mut Entry, epoch: u32) {
     if entry.state.is_empty() {
         entry.since = epoch;
     }

@@ -40,6 +40,8 @@ const HEADROOM_LEAST: usize = 96 << 10;
 const HEADROOM_SHARE_MOST: usize = 4;
 /// Hints may take one part in so many.
 const HINT_SHARE: usize = 4;
+/// And connections too, before the largest is closed.
+const BUFFER_SHARE: usize = 2;
 /// What a request under way takes beside its slot and its states, at most: its key counts apart.
 const REQUEST_BYTES: usize = 2048;
 /// A few versions and actors more in a state.
@@ -94,6 +96,11 @@ impl<F: Failpoints> Shard<F> {
 
     pub(super) const fn next_eviction(&self) -> Option<Instant> {
         self.evictions.next
+    }
+
+    /// How much connections may take before the largest is closed.
+    pub(super) const fn most_for_buffers(&self) -> usize {
+        self.options.memory_max / BUFFER_SHARE
     }
 
     /// How much may be held.

@@ -37,6 +37,11 @@ pub trait Machine {
 
     /// Nothing accepted is left unanswered: after [`Input::Stop`], the time to leave.
     fn is_drained(&self) -> bool;
+
+    /// What connections take leaves too little for the rest ([`Input::Buffered`]): the one that takes most is to be closed.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// A call to a peer that the core asked for.

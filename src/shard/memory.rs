@@ -29,6 +29,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// What connections take, and what is on its way, as whoever runs the shard last said.
+    pub(super) const fn buffers(&self) -> usize {
+        self.buffers
+    }
+
     pub(super) const fn on_buffered(&mut self, bytes: usize) {
         self.buffers = bytes;
     }

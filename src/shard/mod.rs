@@ -273,6 +273,10 @@ impl<F: Failpoints> Machine for Shard<F> {
     fn is_drained(&self) -> bool {
         self.has_answered_all()
     }
+
+    fn is_crowded(&self) -> bool {
+        self.is_bounded() && self.memory.buffers() > self.most_for_buffers()
+    }
 }
 
 impl<F: Failpoints> Shard<F> {

@@ -89,6 +89,9 @@ impl<M: Machine> Host<M> {
             let own = self.output.memory() + cost::allocated(messages) + self.mesh.memory();
             let bytes = own + net.memory(CONNECTIONS_PER_COUNT);
             self.take(net, Input::Buffered { bytes });
+            if self.machine.is_crowded() {
+                net.close_largest();
+            }
         }
     }
 

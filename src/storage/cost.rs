@@ -81,6 +81,12 @@ const fn node_bytes(bytes: usize) -> usize {
 mod tests {
     use super::*;
 
+    /// It is as large as its class: a field more costs each key 32 bytes.
+    #[test]
+    fn an_entry_fits_into_its_class() {
+        assert_eq!(allocated(size_of::<Entry>()), 192, "{}", size_of::<Entry>());
+    }
+
     #[test]
     fn a_class_is_never_smaller_than_what_was_asked_for_nor_much_larger() {
         for bytes in (1..4096).chain((4096..2 << 20).step_by(777)) {

@@ -197,7 +197,7 @@ fn a_delete_that_an_owner_missed_is_sent_to_it_and_forgotten() {
         cluster.run(Duration::from_secs(30));
         assert!(nodes[..3].iter().all(|node| !holds(&cluster, *node, &key)), "owner {missing} had missed it");
         let sent: u64 = (0..3).map(|node| counter(&cluster, node, "tombstones_pushed")).sum();
-        assert!((1..100).contains(&sent), "{sent}");
+        assert!((1..=300).contains(&sent), "{sent}: no more than once a look");
         assert!(matches!(cluster.put(client, put(&key, b"w")), Answer::Stored { .. }));
     }
 }

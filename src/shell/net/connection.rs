@@ -103,6 +103,11 @@ impl Connection {
         self.incoming.memory() + self.outgoing.memory() + address
     }
 
+    /// Has somebody called, and is nobody about to end it?
+    pub(super) const fn is_open_caller(&self) -> bool {
+        !self.dialled && matches!(self.phase, Phase::Open)
+    }
+
     /// May another frame be handed in?
     pub(super) fn is_within_limits(&self, unsent_bytes_max: usize) -> bool {
         self.requests_in_flight < self.limits.requests_in_flight_max

@@ -67,6 +67,16 @@ impl Table {
         self.counted + cost::allocated(slots) + cost::allocated(self.free.capacity() * size_of::<usize>())
     }
 
+    /// Who takes most memory of those that called and are open.
+    pub(super) fn largest(&self) -> Option<ConnectionId> {
+        let all = self.slots.iter().enumerate();
+        let called = all.filter_map(|(place, slot)| {
+            let connection = slot.connection.as_ref().filter(|connection| connection.is_open_caller())?;
+            Some((connection.memory(), connection_id(place, slot.generation)))
+        });
+        called.max_by_key(|(bytes, _)| *bytes).map(|(_, id)| id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

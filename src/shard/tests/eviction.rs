@@ -95,7 +95,8 @@ fn tombstones_of_deletes_stay_until_nothing_else_is_left() {
     let refused = refused.expect("tombstones count against the limit");
     assert!(refused > 1000, "{refused}");
     assert_eq!(cluster.shards[&(0, 0)].replica().keys(), refused as usize, "all of them");
-    let again = Put { key: &0u32.to_le_bytes(), value: None, overwrite: true, ..Put::default() };
+    let first = 0u32.to_le_bytes();
+    let again = Put { key: &first, value: None, overwrite: true, ..Put::default() };
     assert!(matches!(cluster.put(client, again), Answer::Stored { .. }), "it is here, so there is a reserve");
     check_limit(&cluster);
 }
@@ -109,7 +110,8 @@ fn what_has_expired_goes_first() {
         cluster.put(client, put(&number.to_le_bytes(), b"lives"));
     }
     for number in 300..9000u32 {
-        let fleeting = Put { ttl_ms: 1, ..put(&number.to_le_bytes(), b"fleeting") };
+        let key = number.to_le_bytes();
+        let fleeting = Put { ttl_ms: 1, ..put(&key, b"fleeting") };
         assert!(matches!(cluster.put(client, fleeting), Answer::Stored { .. }), "{number}");
         if number % 100 == 0 {
             cluster.run(Duration::from_millis(70));

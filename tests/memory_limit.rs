@@ -153,7 +153,11 @@ fn half_sent_frames_do_not_fill_the_memory() {
     assert_eq!(wire.ask(&put(2, b"key", b"value")).code(), None);
     assert_eq!(wire.ask(&get(3, b"key")).values(), [b"value"]);
     cluster::wait_until("the largest are closed", || cluster.counter(0, "memory_buffer_bytes") <= limit / 2);
-    println!("{} MiB counted at most, {} connections left", counted_most >> 20, cluster.counter(0, "connections"));
+    println!(
+        "{} MiB counted at most, {} connections left",
+        counted_most >> 20,
+        cluster.counter(0, "connections")
+    );
     assert!(cluster.counter(0, "connections") < CALLERS as u64);
 }
 

@@ -399,7 +399,8 @@ mod tests {
         };
         let bytes = written(|encoder, out| propose.encode(encoder, 1, out));
         assert_eq!(Propose::parse(&frame(&bytes)), Ok(propose));
-        let bound = Bound { partition: 3, epoch: 9, round: 77, bound: true, agreed: 5 | 1 << 127, evicted: true };
+        let bound =
+            Bound { partition: 3, epoch: 9, round: 77, bound: true, agreed: 5 | 1 << 127, evicted: true };
         let bytes = written(|encoder, out| bound.encode(encoder, 1, out));
         assert_eq!(Bound::parse(&frame(&bytes)), Ok(bound));
         let round = Round { partition: 3, epoch: 9, round: 77 };

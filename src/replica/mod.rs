@@ -32,8 +32,8 @@ use minter::{Minter, Record};
 pub use superseded::{SUPERSEDED_MAX, Superseded};
 pub use wire::{state_from_wire, state_writer};
 
-/// With a limit on memory, names of writes are remembered for one in so many bytes of it, but never fewer than a second or so
-/// of a busy shard.
+/// With a limit on memory, one name of a write is remembered for so many bytes of it, and its room is taken at the start: an
+/// eightieth of the limit at most. But never fewer than so many.
 const NAMES_SHARE: usize = 8192;
 const NAMES_LEAST: usize = 1024;
 
@@ -138,6 +138,11 @@ impl<F: Failpoints> Replica<F> {
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
     pub fn read(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
         self.index.find_current(now.wall, place.partition, place.token, place.key)
+    }
+
+    /// The same for this node's own purposes: it doesn't count as a use of the key.
+    pub fn look(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
+        self.index.look(now.wall, place.partition, place.token, place.key)
     }
 
     /// Turn versions whose time has come into tombstones, whether anybody reads them or not, in so many bounded steps at
@@ -350,12 +355,6 @@ impl<F: Failpoints> Replica<F> {
         let retired = self.retired.len() * cost::map_slot(size_of::<(PartitionId, u32)>());
         let dead = cost::allocated(self.dead.capacity() * size_of::<u64>());
         [self.index.memory(), superseded.memory() + lost.memory() + retired + dead]
-    }
-
-    /// At most what a write to a key may cost beside its state.
-    pub fn growth(&self, place: Place<'_>) -> usize {
-        let Minter { superseded, lost, .. } = &self.minter;
-        self.index.growth(place.partition, place.key) + superseded.growth() + lost.growth()
     }
 
     /// What has changed since the last call.

@@ -29,6 +29,11 @@ impl Superseded {
         Self { known: HashTable::new(), order: VecDeque::new(), limit }
     }
 
+    /// The same, with all the room that it may ever need: what is removed leaves marks in the table, so that it may double once.
+    pub fn with_room(limit: usize) -> Self {
+        Self { known: HashTable::with_capacity(2 * limit), order: VecDeque::with_capacity(limit), limit }
+    }
+
     /// Was this write applied and replaced? Never true for a write without a name.
     pub fn contains(&self, operation: OperationId) -> bool {
         operation != OperationId::NONE
@@ -39,16 +44,6 @@ impl Superseded {
     pub(super) fn memory(&self) -> usize {
         let order = self.order.capacity() * size_of::<(OperationId, u64)>();
         cost::allocated(self.known.allocation_size()) + cost::allocated(order)
-    }
-
-    /// What one more costs.
-    pub(super) fn growth(&self) -> usize {
-        let table = self.known.allocation_size();
-        let is_full = self.known.len() == self.known.capacity();
-        let grown = if is_full { cost::allocated(2 * table + 256) - cost::allocated(table) } else { 0 };
-        let order = self.order.capacity() * size_of::<(OperationId, u64)>();
-        let is_full = self.order.len() == self.order.capacity() && self.order.len() < self.limit;
-        grown + if is_full { cost::allocated(2 * order + 256) - cost::allocated(order) } else { 0 }
     }
 
     /// Those that a restart would learn from these records, the oldest first: from now on it will from the one of this

@@ -70,12 +70,12 @@ mod tests {
         let mut expired = state.clone();
         assert_eq!((state.expire(WallTime(98)), expired.expire(WallTime(99))), (0, 1));
         for state in [state, expired] {
-        State::encode(&mut Encoder::default(), 1, &state_writer(&state), true, 0, &mut out);
-        let frame = Frame::split(&out, out.len()).unwrap().unwrap();
-        let read = State::parse(&frame).unwrap();
-        assert!(read.complete);
-        assert_eq!(state_from_wire(&read.state).unwrap(), state);
-        out.clear();
+            State::encode(&mut Encoder::default(), 1, &state_writer(&state), true, 0, &mut out);
+            let frame = Frame::split(&out, out.len()).unwrap().unwrap();
+            let read = State::parse(&frame).unwrap();
+            assert!(read.complete);
+            assert_eq!(state_from_wire(&read.state).unwrap(), state);
+            out.clear();
         }
     }
 }

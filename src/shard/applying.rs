@@ -66,7 +66,7 @@ impl<F: Failpoints> Shard<F> {
         let mut known = self.kept(now, place);
         let mut held = self.hints.store.record_of(place.key, operation);
         let has_replaced = self.replica.has_replaced(operation);
-        if let Some(entry) = self.replica.read(now, place) {
+        if let Some(entry) = self.replica.look(now, place) {
             let is_own = entry.state.contains_operation(operation).is_some();
             if is_own || has_replaced {
                 known.merge(&entry.state);

@@ -116,7 +116,8 @@ impl<F: Failpoints> Shard<F> {
     fn at_rest(&self) -> usize {
         let limit = self.options.memory_max;
         let largest = 2 * self.options.value_bytes_max as usize;
-        let headroom = largest.max(limit / RESERVE_SHARE).max(HEADROOM_LEAST).min(limit / HEADROOM_SHARE_MOST);
+        let headroom =
+            largest.max(limit / RESERVE_SHARE).max(HEADROOM_LEAST).min(limit / HEADROOM_SHARE_MOST);
         self.most(Need::Other) - headroom
     }
 
@@ -177,28 +178,43 @@ impl<F: Failpoints> Shard<F> {
 
     /// Room for another request under way that keeps so much of its own.
     pub(super) fn make_room_for_request(&mut self, key: &[u8], bytes: usize) -> bool {
-        self.make_room(bytes + self.operations.growth() + cost::allocated(key.len()) + REQUEST_BYTES, Need::Other)
+        self.make_room(
+            bytes + self.operations.growth() + cost::allocated(key.len()) + REQUEST_BYTES,
+            Need::Other,
+        )
+    }
+
+    fn index_growth(&self, place: Place<'_>, need: Need) -> usize {
+        let index = self.replica.index();
+        match need {
+            Need::Delete => index.table_growth(place.partition),
+            Need::Other => index.growth(place.partition, place.key),
+        }
     }
 
     /// Room for a client's write to this node's own copy, and for its request.
     pub(super) fn make_room_to_write(&mut self, place: Place<'_>, value: Option<&[u8]>) -> bool {
+        if !self.is_bounded() {
+            return true;
+        }
         let index = self.replica.index();
         let here = index.find(place.partition, place.token, place.key).map(|entry| &entry.state);
         let need = if value.is_none() && here.is_some() { Need::Delete } else { Need::Other };
         let state = here.map_or(0, grown) + cost::of_value(value.map_or(0, <[u8]>::len));
         let tables = self.operations.growth() + cost::allocated(place.key.len()) + REQUEST_BYTES;
-        let bytes = self.replica.growth(place) + state + STATE_BYTES + tables;
-        self.make_room(bytes, need)
+        self.make_room(self.index_growth(place, need) + state + STATE_BYTES + tables, need)
     }
 
     /// Room to merge a state into this node's own copy.
     pub(super) fn make_room_to_merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>) -> bool {
+        if !self.is_bounded() {
+            return true;
+        }
         let index = self.replica.index();
         let here = index.find(place.partition, place.token, place.key).map(|entry| &entry.state);
         let need = if theirs.is_deleted() && here.is_some() { Need::Delete } else { Need::Other };
         let state = here.map_or(0, grown) + grown(theirs) + cost::of_state(theirs);
-        let bytes = self.replica.growth(place) + state + STATE_BYTES;
-        self.make_room(bytes, need)
+        self.make_room(self.index_growth(place, need) + state + STATE_BYTES, need)
     }
 
     /// Room to keep a state, with a value of so many bytes more, for another: hints take a part of the memory at most.

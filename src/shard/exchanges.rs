@@ -454,9 +454,11 @@ impl<F: Failpoints> Shard<F> {
             }
             *node = self.trees.root(partition);
             self.exchanges.forget(partition);
-            // What is left out of a stream is looked for again, a little later.
-            self.streams.rest(now.monotonic);
-            self.departures.rest(now.monotonic);
+            // What is left out of a stream is looked for again, a little later. A round leaves out whatever was put out there.
+            if !is_round {
+                self.streams.rest(now.monotonic);
+                self.departures.rest(now.monotonic);
+            }
             if theirs != NOT_COMPARED
                 && let Some(connection) = self.links.connection(from)
             {

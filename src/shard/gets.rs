@@ -229,7 +229,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
     fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
-        let Some(entry) = self.replica.read(now, place) else { return };
+        let Some(entry) = self.replica.look(now, place) else { return };
         let replicate = ReplicateWriter {
             key: place.key,
             state: state_writer(&entry.state),

@@ -181,7 +181,7 @@ impl<F: Failpoints> Shard<F> {
         let place = operation.place();
         let state = match kept_for {
             Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
-            None => self.replica.read(now, place).map(|entry| &entry.state),
+            None => self.replica.look(now, place).map(|entry| &entry.state),
         };
         let Some(state) = state else { return };
         let replicate = ReplicateWriter {
@@ -210,7 +210,7 @@ impl<F: Failpoints> Shard<F> {
         retried: Option<OperationId>,
     ) -> Vec<u8> {
         let mut context = Vec::new();
-        if let Some(entry) = self.replica.read(now, place)
+        if let Some(entry) = self.replica.look(now, place)
             && let [only] = entry.state.versions()
             && retried.is_none_or(|operation| only.operation == operation)
         {

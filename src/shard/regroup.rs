@@ -181,7 +181,7 @@ impl<F: Failpoints> Shard<F> {
                 quorum.add_fallback(me, target, zone);
                 self.hint_record(target, place)
             }
-            None if self.replica.read(now, place).is_none() => return quorum.on_failure(me),
+            None if self.replica.look(now, place).is_none() => return quorum.on_failure(me),
             None => self.replica.appended(place),
         };
         self.await_own_record(record, key);

@@ -103,9 +103,10 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_peer(connection, id, out);
         }
         let epochs: Vec<u64> = match request.nodes {
-            Nodes::Roots(_) => {
-                all.iter().map(|partition| self.comparable_epoch(PartitionId(*partition), request.round)).collect()
-            }
+            Nodes::Roots(_) => all
+                .iter()
+                .map(|partition| self.comparable_epoch(PartitionId(*partition), request.round))
+                .collect(),
             Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => {
                 let theirs = request.epochs.first().copied().unwrap_or(0);
                 if !self.is_current(connection, id, PartitionId(partition), theirs, out) {
@@ -224,7 +225,11 @@ impl<F: Failpoints> Shard<F> {
     /// The epoch in which a partition can be compared: one that no partition has, if this shard takes no copies of it, or if
     /// both sides were to be made alike and something was put out here.
     pub(super) fn comparable_epoch(&self, partition: PartitionId, is_round: bool) -> u64 {
-        if self.takes_copies(partition) && !(is_round && self.has_evicted(partition)) { self.epoch(partition) } else { NOT_COMPARED }
+        if self.takes_copies(partition) && !(is_round && self.has_evicted(partition)) {
+            self.epoch(partition)
+        } else {
+            NOT_COMPARED
+        }
     }
 
     /// Does this node own the partition, by the same ring? Whoever asks is another owner, or was one.

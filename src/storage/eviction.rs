@@ -161,7 +161,13 @@ impl Seats {
             let is_small_full = self.bytes[SMALL as usize] * SMALL_SHARE >= all;
             let has_small = self.count[SMALL as usize] > 0;
             let is_smalls_turn = has_small && (is_small_full || self.count[MAIN as usize] == 0);
-            let queue = if is_over { OVER } else if is_smalls_turn { SMALL } else { MAIN };
+            let queue = if is_over {
+                OVER
+            } else if is_smalls_turn {
+                SMALL
+            } else {
+                MAIN
+            };
             let seat = Some(self.node(queue).after).filter(|first| *first != queue)?;
             let uses = self.node(seat).uses;
             self.unlink(seat);

@@ -126,15 +126,31 @@ impl Index {
         token: u64,
         key: &[u8],
     ) -> Option<&Entry> {
-        let entry = self.tables[partition.0 as usize]
-            .find_mut(spread(token), |entry| entry.token == token && *entry.key == *key)?;
-        let is_overdue = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
-        if entry.state.versions().iter().any(|version| is_overdue(version.expiry)) {
-            let [bytes, cost] = [&mut self.bytes, &mut self.entry_bytes];
-            expire(entry, now, bytes, cost);
-            set_alarm(&mut self.wheel, partition, entry);
+        let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
+        let entry = find_mut(&mut tables[partition.0 as usize], token, key)?;
+        if expire(entry, now, bytes, entry_bytes) > 0 {
+            set_alarm(wheel, partition, entry);
         }
-        set_seat(self.seats.as_mut(), partition, entry);
+        set_seat(seats.as_mut(), partition, entry);
+        Some(entry)
+    }
+
+    /// The same, and nobody has used the key by it.
+    pub fn look(
+        &mut self,
+        now: WallTime,
+        partition: PartitionId,
+        token: u64,
+        key: &[u8],
+    ) -> Option<&Entry> {
+        let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
+        let entry = find_mut(&mut tables[partition.0 as usize], token, key)?;
+        if expire(entry, now, bytes, entry_bytes) > 0 {
+            set_alarm(wheel, partition, entry);
+            if let Some(seats) = seats {
+                sit(seats, partition, entry);
+            }
+        }
         Some(entry)
     }
 
@@ -233,16 +249,21 @@ impl Index {
         result
     }
 
-    /// At most what a write to a key may cost beside its state.
+    /// At most what a write to a key may cost beside its state, if it may be a new one.
     pub fn growth(&self, partition: PartitionId, key: &[u8]) -> usize {
+        let blocks = self.wheel.growth() + self.seats.as_ref().map_or(0, Seats::growth);
+        let entry = cost::allocated(size_of::<Entry>()) + cost::allocated(key.len());
+        self.table_growth(partition) + entry + blocks
+    }
+
+    /// The same of a write to a key that is here, and which leaves nothing that could be put out or expires.
+    pub fn table_growth(&self, partition: PartitionId) -> usize {
         let table = &self.tables[partition.0 as usize];
         let size = table.allocation_size();
         let is_full = table.len() == table.capacity();
         let grown =
             if is_full { cost::allocated(2 * size + TABLE_BYTES_LEAST) - cost::allocated(size) } else { 0 };
-        let changes = cost::growth_of_list(&self.changes);
-        let blocks = self.wheel.growth() + self.seats.as_ref().map_or(0, Seats::growth);
-        cost::allocated(size_of::<Entry>()) + cost::allocated(key.len()) + grown + changes + blocks
+        grown + cost::growth_of_list(&self.changes)
     }
 
     /// Keys held of one partition, deleted ones included.
@@ -358,8 +379,17 @@ impl Index {
     }
 }
 
+fn find_mut<'a>(table: &'a mut HashTable<Box<Entry>>, token: u64, key: &[u8]) -> Option<&'a mut Entry> {
+    let is_it = |entry: &Box<Entry>| entry.token == token && *entry.key == *key;
+    table.find_mut(spread(token), is_it).map(|entry| &mut **entry)
+}
+
 /// Versions whose time has come become tombstones: how many. What the entry costs changes with them.
 fn expire(entry: &mut Entry, now: WallTime, bytes: &mut usize, cost: &mut usize) -> usize {
+    let is_overdue = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
+    if !entry.state.versions().iter().any(|version| is_overdue(version.expiry)) {
+        return 0;
+    }
     let before = [value_bytes(&entry.state), cost::of_entry(entry)];
     let versions = entry.state.expire(now);
     *bytes = *bytes + value_bytes(&entry.state) - before[0];
@@ -614,7 +644,11 @@ mod tests {
         (0..2).for_each(|_| assert!(index.find_current(WallTime(1), P, 7, b"used").is_some()));
         assert_eq!(expire_all(&mut index, 6 * SECOND), 1);
         index.take_changes().for_each(drop);
-        assert_eq!(index.put_out().map(|entry| entry.key), Some(b"fleeting"[..].into()), "what expired goes first");
+        assert_eq!(
+            index.put_out().map(|entry| entry.key),
+            Some(b"fleeting"[..].into()),
+            "what expired goes first"
+        );
         let gone: Vec<_> = (0..20).map(|_| index.put_out().unwrap()).collect();
         assert!(gone.iter().all(|entry| *entry.key == *b"cold"));
         assert!(index.take_changes().all(|change| change.before != 0 && change.after == 0));
@@ -652,7 +686,11 @@ mod tests {
             let before = index.memory();
             put_until(&mut index, token, &key, value, Some(SECOND));
             index.take_changes().for_each(drop);
-            assert!(index.memory() - before <= foretold, "{token}: {} of {foretold}", index.memory() - before);
+            assert!(
+                index.memory() - before <= foretold,
+                "{token}: {} of {foretold}",
+                index.memory() - before
+            );
             if token % 3 == 0 {
                 index.put_out();
                 index.take_changes().for_each(drop);

@@ -59,6 +59,27 @@ fn the_limit_holds_and_what_is_used_stays() {
     assert_eq!(counter(&cluster, 0, "overloaded"), 0);
 }
 
+/// What a coordinator looks at to pass a write on counts as no use: new keys, however many, don't drive out those that are read.
+#[test]
+fn a_scan_does_not_drive_out_what_is_read() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let client = cluster.client((0, 0));
+    let read: Vec<[u8; 4]> = (0..200u32).map(u32::to_le_bytes).collect();
+    for _ in 0..3 {
+        for key in &read {
+            if cluster.get(client, get(key)).code().is_some() {
+                cluster.put(client, put(key, &[7; 200]));
+            }
+        }
+    }
+    for number in 1000..8000u32 {
+        cluster.put(client, put(&number.to_le_bytes(), &[7; 200]));
+    }
+    assert!(counter(&cluster, 0, "evictions") > 2000);
+    let hits = read.iter().filter(|key| cluster.get(client, get(*key)).code().is_none()).count();
+    assert_eq!(hits, 200);
+}
+
 /// Values as large as they may be, among small ones.
 #[test]
 fn large_values_fit_in_too() {
@@ -236,7 +257,10 @@ fn hints_take_a_part_of_the_memory_at_most() {
         check_limit(&cluster);
     }
     let kept: Vec<usize> = (0..3).map(|node| cluster.shards[&(node, 0)].hints().memory()).collect();
-    assert!(kept.iter().all(|bytes| *bytes <= LIMIT / 4) && kept.iter().any(|bytes| *bytes > LIMIT / 8), "{kept:?}");
+    assert!(
+        kept.iter().all(|bytes| *bytes <= LIMIT / 4) && kept.iter().any(|bytes| *bytes > LIMIT / 8),
+        "{kept:?}"
+    );
     let declined: u64 = (0..3).map(|node| counter(&cluster, node, "hints_declined")).sum();
     assert!(declined > 0);
 }

@@ -132,6 +132,11 @@ impl Aligned {
 }
 
 impl Figures {
+    /// Of the logs.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The rate of a recovery as a share of that of the read in the same round.
     pub(crate) fn share(&self) -> f64 {
         median(

@@ -118,7 +118,7 @@ impl Figures {
     }
 
     /// The p99.9 beside a compaction as a multiple of that without one: the median over the rounds.
-    pub(crate) fn slowdown(&self) -> f64 {
+    fn slowdown(&self) -> f64 {
         let rounds = self.compacted.iter().zip(&self.calm);
         median(&rounds.map(|(compacted, calm)| compacted.p999_ms() / calm.p999_ms()).collect::<Vec<_>>())
     }

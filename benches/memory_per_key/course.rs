@@ -51,7 +51,7 @@ pub(crate) fn weigh_all(plan: &Plan<'_>) -> Result<Vec<Weight>, String> {
     Ok(weights)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the next one has the machine to itself")]
+/// It is gone afterwards: the next one has the machine to itself.
 fn weigh(server: Server, keys: u64) -> Weight {
     let mut load = Load::connect(&server, CONNECTIONS, DEPTH, VALUE_BYTES);
     load.run(&mut (0..WARM_UP_TIMES).flat_map(|_| 0..WARM_UP_KEYS), Duration::MAX);
@@ -62,7 +62,9 @@ fn weigh(server: Server, keys: u64) -> Weight {
     let after = server.resident_bytes();
     let sampled = (0..SAMPLES).map(|sample| new.start + sample * keys / SAMPLES);
     assert_eq!(server.count_held(sampled) as u64, SAMPLES, "{} keeps all keys", server.name());
-    Weight { name: server.name(), keys, before, after }
+    let name = server.name();
+    drop(server);
+    Weight { name, keys, before, after }
 }
 
 impl Weight {

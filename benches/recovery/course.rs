@@ -32,7 +32,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Figures {
     keys: u64,
     /// What the logs hold.
-    bytes: usize,
+    pub(crate) bytes: usize,
     /// Each round's, in seconds.
     read: Vec<f64>,
     recovered: Vec<f64>,
@@ -91,9 +91,9 @@ impl Written {
                     written.push(start);
                 }
             }
-            Ok((file, written))
+            Ok::<_, io::Error>((file, written))
         };
-        Ok(Self { files: (0..plan.shards).map(find).collect::<io::Result<_>>()? })
+        Ok(Self { files: (0..plan.shards).map(find).collect::<Result<_, _>>()? })
     }
 
     fn bytes(&self) -> usize {
@@ -132,13 +132,8 @@ impl Aligned {
 }
 
 impl Figures {
-    /// Of the logs.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// The rate of a recovery as a share of that of the read in the same round.
-    pub(crate) fn share(&self) -> f64 {
+    fn share(&self) -> f64 {
         median(
             &self
                 .read

@@ -115,17 +115,16 @@ impl Connection {
     fn receive(&mut self, speech: Speech, buffer: &mut [u8]) -> usize {
         let length = self.stream.read(buffer).expect("the server answers");
         assert!(length > 0, "the server hung up");
-        let (answers, used) = if self.partial.is_empty() {
+        let answers = if self.partial.is_empty() {
             let (answers, used) = speech.stored(&buffer[..length]);
             self.partial.extend_from_slice(&buffer[used..length]);
-            (answers, used)
+            answers
         } else {
             self.partial.extend_from_slice(&buffer[..length]);
             let (answers, used) = speech.stored(&self.partial);
             self.partial.drain(..used);
-            (answers, used)
+            answers
         };
-        debug_assert!(answers > 0 || used == 0);
         self.awaited -= answers;
         answers
     }

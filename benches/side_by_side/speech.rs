@@ -9,6 +9,8 @@ use ringmain_schema::{Encoder, Flags, Header, Kind, Role, limits};
 
 /// Of each key: `key:` and its number.
 pub const KEY_BYTES: usize = 20;
+/// Of a line, where a speech has lines.
+const END: &[u8] = b"\r\n";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Speech {
@@ -58,23 +60,23 @@ impl Speech {
     /// The put that is number `place` of those on their way on one connection.
     pub fn put(self, place: usize, value_bytes: usize) -> PutRequest {
         let (key, value) = (key_of(0), vec![b'v'; value_bytes]);
-        let mut bytes = Vec::new();
-        match self {
+        let bytes = match self {
             Self::Ringmain => {
+                let mut frame = Vec::new();
                 let put = Put { key: &key, value: Some(&value), overwrite: true, ..Put::default() };
-                put.encode(&mut Encoder::default(), place as u64 + 2, Flags::NONE, &mut bytes);
+                put.encode(&mut Encoder::default(), place as u64 + 2, Flags::NONE, &mut frame);
+                frame
             }
             Self::Redis => {
                 let head = format!("*3\r\n$3\r\nSET\r\n${KEY_BYTES}\r\n");
-                bytes =
-                    [head.as_bytes(), &key, format!("\r\n${value_bytes}\r\n").as_bytes(), &value, b"\r\n"]
-                        .concat();
+                let between = format!("\r\n${value_bytes}\r\n");
+                [head.as_bytes(), &key[..], between.as_bytes(), &value[..], END].concat()
             }
             Self::Memcached => {
-                bytes = [b"set ", &key[..], format!(" 0 0 {value_bytes}\r\n").as_bytes(), &value, b"\r\n"]
-                    .concat();
+                let between = format!(" 0 0 {value_bytes}\r\n");
+                [&b"set "[..], &key[..], between.as_bytes(), &value[..], END].concat()
             }
-        }
+        };
         let key_at = bytes.windows(KEY_BYTES).position(|window| window == key).expect("a put holds its key");
         PutRequest { bytes, key_at }
     }
@@ -100,14 +102,14 @@ impl Speech {
             }
             Self::Redis => {
                 let head = format!("*2\r\n$3\r\nGET\r\n${KEY_BYTES}\r\n");
-                stream.write_all(&[head.as_bytes(), &key, b"\r\n"].concat())?;
+                stream.write_all(&[head.as_bytes(), &key[..], END].concat())?;
                 let line = read_line(stream)?;
                 let length: i64 = line.trim_start_matches('$').parse().expect("the length of a string");
-                stream.read_exact(&mut vec![0; usize::try_from(length + 2).unwrap_or(0)])?;
+                stream.read_exact(&mut vec![0; usize::try_from(length + END.len() as i64).unwrap_or(0)])?;
                 Ok(length >= 0)
             }
             Self::Memcached => {
-                stream.write_all(&[b"get ", &key[..], b"\r\n"].concat())?;
+                stream.write_all(&[&b"get "[..], &key[..], END].concat())?;
                 let is_held = read_line(stream)?.starts_with("VALUE ");
                 while is_held && read_line(stream)? != "END" {}
                 Ok(is_held)
@@ -164,10 +166,10 @@ fn read_frame(stream: &mut TcpStream) -> std::io::Result<(Header, Vec<u8>)> {
 /// Without its end.
 fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") {
+    while !line.ends_with(END) {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
     }
-    Ok(String::from_utf8_lossy(&line[..line.len() - 2]).into_owned())
+    Ok(String::from_utf8_lossy(&line[..line.len() - END.len()]).into_owned())
 }

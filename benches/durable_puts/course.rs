@@ -18,14 +18,16 @@ const SHAPES: [Shape; 3] = [
 ];
 const TO_MEMORY_MIN: f64 = 0.8;
 
-/// In the order in which they are measured, and then the other way round.
-const CONTESTANTS: [&str; 3] = ["ringmain, log", "redis, log", "ringmain, memory"];
+/// In the order in which they are measured, and then the other way round. The last one only if there is one.
 const LOG: usize = 0;
 const REDIS: usize = 1;
 const MEMORY: usize = 2;
+const BEFORE: usize = 3;
 
 pub(crate) struct Plan<'a> {
     pub(crate) redis: &'a Path,
+    /// Another build of this server.
+    pub(crate) before: Option<&'a Path>,
     /// Where the logs are written.
     pub(crate) directory: &'a Path,
     pub(crate) span: Duration,
@@ -47,10 +49,13 @@ struct Figure {
     latencies: [f64; 3],
 }
 
-/// Of one shape: by contestant, then by round.
+/// Of one shape.
 pub(crate) struct Figures {
     shape: Shape,
-    measured: [Vec<Figure>; 3],
+    /// By contestant.
+    names: Vec<&'static str>,
+    /// By contestant, then by round.
+    measured: Vec<Vec<Figure>>,
 }
 
 /// One after the other; `each` hears of a shape when it is done.
@@ -60,9 +65,9 @@ pub(crate) fn compare(plan: &Plan<'_>, mut each: impl FnMut(&Figures)) -> Result
     let mut prng = Prng::from_seed(1);
     let mut all = Vec::new();
     for shape in SHAPES {
-        let mut measured = [const { Vec::new() }; 3];
+        let mut measured: Vec<Vec<Figure>> = servers.iter().map(|_| Vec::new()).collect();
         for round in 0..plan.rounds {
-            let mut order = [LOG, REDIS, MEMORY];
+            let mut order: Vec<usize> = (0..servers.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
@@ -70,7 +75,8 @@ pub(crate) fn compare(plan: &Plan<'_>, mut each: impl FnMut(&Figures)) -> Result
                 measured[contestant].push(measure(&servers[contestant], shape, plan.span, &mut prng));
             }
         }
-        let figures = Figures { shape, measured };
+        let names = servers.iter().map(Server::name).collect();
+        let figures = Figures { shape, names, measured };
         each(&figures);
         all.push(figures);
     }
@@ -78,24 +84,24 @@ pub(crate) fn compare(plan: &Plan<'_>, mut each: impl FnMut(&Figures)) -> Result
 }
 
 /// Each on the same core. Those that wait for their turn have nothing to do.
-fn start(plan: &Plan<'_>) -> Result<[Server; 3], String> {
+fn start(plan: &Plan<'_>) -> Result<Vec<Server>, String> {
     let core = Some(CORE_OF_SERVERS);
     let of_redis = plan.directory.join("redis");
     std::fs::create_dir_all(&of_redis).map_err(|error| error.to_string())?;
-    let log = format!("--data={}", plan.directory.join("ringmain").display());
-    let log = ["--shards=1".to_owned(), log, "--sync=always".to_owned()];
-    let [of_log, of_memory] = [CONTESTANTS[LOG], CONTESTANTS[MEMORY]];
-    Ok([
-        Server::ringmain(of_log, core, &log)?,
-        Server::redis(
-            CONTESTANTS[REDIS],
-            plan.redis,
-            core,
-            &of_redis,
-            &["--appendonly", "yes", "--appendfsync", "always"],
-        )?,
-        Server::ringmain(of_memory, core, &["--shards=1".to_owned()])?,
-    ])
+    let with_log = |directory: &str| {
+        let data = format!("--data={}", plan.directory.join(directory).display());
+        ["--shards=1".to_owned(), data, "--sync=always".to_owned()]
+    };
+    let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+    let mut servers = vec![
+        Server::ringmain("ringmain, log", core, &with_log("ringmain"))?,
+        Server::redis("redis, log", plan.redis, core, &of_redis, &durable)?,
+        Server::ringmain("ringmain, memory", core, &["--shards=1".to_owned()])?,
+    ];
+    if let Some(program) = plan.before {
+        servers.push(Server::ringmain_of(program, "before, log", core, &with_log("before"))?);
+    }
+    Ok(servers)
 }
 
 fn measure(server: &Server, shape: Shape, span: Duration, prng: &mut Prng) -> Figure {
@@ -152,7 +158,7 @@ impl fmt::Display for Figures {
             "  {:<18}{:>10}{:>12}{:>12}{:>12}{:>10}{:>11}",
             "", "puts/s", "p50", "p99", "p99.9", "to redis", "to memory"
         )?;
-        for (contestant, name) in CONTESTANTS.into_iter().enumerate() {
+        for (contestant, name) in self.names.iter().enumerate() {
             let per_second = self.median(contestant, |figure| figure.per_second);
             let [p50, p99, p999] =
                 [0, 1, 2].map(|which| self.median(contestant, |figure| figure.latencies[which]));
@@ -161,6 +167,16 @@ impl fmt::Display for Figures {
             writeln!(
                 f,
                 "  {name:<18}{per_second:>10.0}{p50:>9.3} ms{p99:>9.3} ms{p999:>9.3} ms{to_redis:>10.2}{to_memory:>11.2}"
+            )?;
+        }
+        if self.names.len() > BEFORE {
+            let [faster, slower] = [
+                self.ratio(LOG, BEFORE, |figure| figure.per_second),
+                self.ratio(LOG, BEFORE, |figure| figure.latencies[2]),
+            ];
+            writeln!(
+                f,
+                "  with a log {faster:.3} times the puts of the build before, p99.9 {slower:.3} times its"
             )?;
         }
         Ok(())

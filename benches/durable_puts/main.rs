@@ -41,6 +41,9 @@ struct Arguments {
     directory: Option<PathBuf>,
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis: PathBuf,
+    /// Another build of this server's program, to be measured as well: how much faster has it become?
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
     /// Exit with 1 if a target is missed
     #[arg(long)]
     check: bool,
@@ -64,6 +67,7 @@ fn run(arguments: &Arguments) -> Result<Vec<String>, String> {
     let scratch = scratch(arguments.directory.as_deref())?;
     let plan = Plan {
         redis: &arguments.redis,
+        before: arguments.before.as_deref(),
         directory: scratch.path(),
         span: Duration::from_secs(arguments.seconds),
         rounds: arguments.rounds as usize,

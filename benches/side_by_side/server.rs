@@ -36,10 +36,20 @@ pub struct Server {
 impl Server {
     /// This one: a cluster of one node, N = 1.
     pub fn ringmain(name: &'static str, core: Option<usize>, more: &[String]) -> Result<Self, String> {
+        Self::ringmain_of(Path::new(env!("CARGO_BIN_EXE_ringmain")), name, core, more)
+    }
+
+    /// The same of another build.
+    pub fn ringmain_of(
+        program: &Path,
+        name: &'static str,
+        core: Option<usize>,
+        more: &[String],
+    ) -> Result<Self, String> {
         let port = Port::reserve();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        let mut command = Command::new(program);
         command.args(["serve", "--name=n0", &format!("--listen=127.0.0.1:{}", port.number())]).args(more);
-        Self::start(name, Speech::Ringmain, port, core, &mut command, "")
+        Self::start(name, Speech::Ringmain, port, core, &mut command, "build it first")
     }
 
     /// Redis, or what descends from it. `more`: settings and their values.

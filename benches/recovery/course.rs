@@ -46,7 +46,7 @@ pub(crate) fn measure(plan: &Plan<'_>) -> Result<Figures, String> {
         figures.bytes = log.bytes();
         let read = log.read().map_err(|error| format!("can't read the log: {error}"))?;
         figures.read.push(read.as_secs_f64());
-        let server = start(plan, "always")?;
+        let server = start(plan)?;
         figures.recovered.push(server.started_in().as_secs_f64());
         let sampled = (0..SAMPLES).map(|sample| sample * plan.keys / SAMPLES);
         assert_eq!(server.count_held(sampled) as u64, SAMPLES, "it has recovered all that it held");
@@ -56,7 +56,7 @@ pub(crate) fn measure(plan: &Plan<'_>) -> Result<Figures, String> {
 }
 
 fn fill(plan: &Plan<'_>) -> Result<(), String> {
-    let server = start(plan, "never")?;
+    let server = start(plan)?;
     let mut load = Load::connect(&server, CONNECTIONS, DEPTH, VALUE_BYTES);
     let run = load.run(&mut (0..plan.keys), Duration::MAX);
     assert_eq!(run.answered, plan.keys, "all keys are written");
@@ -65,9 +65,10 @@ fn fill(plan: &Plan<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn start(plan: &Plan<'_>, sync: &str) -> Result<Server, String> {
+/// As durable as can be, when the log is written too: groups are as large as they are in earnest.
+fn start(plan: &Plan<'_>) -> Result<Server, String> {
     let data = format!("--data={}", plan.directory.join("node").display());
-    let settings = [data, format!("--shards={}", plan.shards), format!("--sync={sync}")];
+    let settings = [data, format!("--shards={}", plan.shards), "--sync=always".to_owned()];
     Server::ringmain("ringmain", None, &settings)
 }
 

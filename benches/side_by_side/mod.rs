@@ -4,7 +4,12 @@
 //! same for all, in the [`Speech`] of each. What is told are ratios within one run: figures of two runs, or of two machines,
 //! say nothing about each other.
 
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "a support of many benches, of which each uses a part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "a support of many benches, of which each uses a part"
+)]
 
 mod disk;
 mod figures;

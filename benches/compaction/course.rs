@@ -46,6 +46,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) per_second: u64,
     /// Before anything is measured, beside the time until the first compaction.
     pub(crate) warm_up: Duration,
+    /// Measured at least so long.
     pub(crate) span: Duration,
     pub(crate) rounds: usize,
     /// On a disk, and empty.
@@ -107,6 +108,9 @@ fn measure(plan: &Plan<'_>, log: Log) -> Course {
     let before = compactions();
     load.begin_after();
     std::thread::sleep(plan.span);
+    if log == Log::Compacted {
+        wait_until("enough was compacted", || compactions() >= before + COMPACTIONS_MIN);
+    }
     let compactions = compactions() - before;
     let finished = load.stop().finished;
     Course { tally: finished.record.phase(Phase::After), compactions, complaints: finished.complaints }

@@ -17,7 +17,7 @@ use std::path::Path;
 use side_by_side::{Server, scratch};
 
 /// Fewer keys than these make the weight of a server's beginnings theirs.
-const KEYS: u64 = 200_000;
+const KEYS: u64 = 400_000;
 
 /// So that it doesn't grow unseen: the target is far below, and judged by the bench.
 const BEYOND_MAX: f64 = 300.0;

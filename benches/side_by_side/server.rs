@@ -1,6 +1,5 @@
 //! Servers as processes on ports of their own, which end with the bench, however that ends.
 
-#[allow(unreachable_pub, reason = "a support of tests")]
 #[path = "../../tests/cluster/ports.rs"]
 mod ports;
 

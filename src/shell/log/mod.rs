@@ -321,17 +321,16 @@ impl Log {
         }
         self.bury();
         let (file, offset) = self.files.place(written.write);
-        let entry = file.write_entry(&self.group[..written.write.bytes], offset);
+        let bytes = &self.group[..written.write.bytes];
         self.mark_by = None;
-        if self.sync == Sync::Always && self.writer.begin_sync().is_some() {
-            self.under_way[Way::Group as usize] = Some(written.write.bytes);
-            self.under_way[Way::Sync as usize] = Some(0);
-            let both = [entry, self.files.segments.sync_entry()];
-            // SAFETY: as in `begin`.
-            unsafe { net.push_disk_pair(both, [Way::Group as usize, Way::Sync as usize]) };
+        let entry = if self.sync == Sync::Always {
+            let sync = self.writer.begin_sync();
+            debug_assert!(sync.is_some(), "a group is to be synced, and no other sync is under way");
+            file.durable_write_entry(bytes, offset)
         } else {
-            self.begin(net, entry, Way::Group, written.write.bytes);
-        }
+            file.write_entry(bytes, offset)
+        };
+        self.begin(net, entry, Way::Group, written.write.bytes);
     }
 
     /// Count what is dead, of what a group holds.
@@ -389,7 +388,7 @@ impl Log {
 
     fn on_written(&mut self) {
         if self.sync == Sync::Always {
-            return;
+            return self.on_synced();
         }
         self.acknowledged = self.writer.last();
         if let Sync::Interval(interval) = self.sync {

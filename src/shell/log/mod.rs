@@ -1,8 +1,8 @@
 //! A shard's log on the disk: the machines of [`storage::log`](crate::storage::log), run over files.
 //!
 //! The records of a turn go out as one group, and while it is on its way the next turns' records gather for the next one:
-//! load makes groups, nothing waits for one. With `sync = always` the write of a group and the sync that covers it are two
-//! linked operations of the shard's own ring (docs/adr/0018), so a group costs no more turns than it has to, and the shard
+//! load makes groups, nothing waits for one. With `sync = always` a group is one operation of the shard's own ring, a write that
+//! ends when it is durable (docs/adr/0018), so a group costs no more turns than it has to, and the shard
 //! never blocks. Beside it run one change of the manifest at a time, which takes the next segment before the last is
 //! full, and the allocation of new slots.
 //!
@@ -487,7 +487,13 @@ impl Log {
             return;
         }
         self.writer.on_failed();
-        let what = if step == Way::Sync as usize { "sync" } else { "write" };
+        let what = if step == Way::Sync as usize {
+            "sync"
+        } else if step == Way::Group as usize && self.sync == Sync::Always {
+            "write or sync"
+        } else {
+            "write"
+        };
         let why = match result {
             0.. => "only a part was written".to_owned(),
             error => std::io::Error::from_raw_os_error(-error).to_string(),

@@ -16,11 +16,13 @@ use ringmain::prng::Prng;
 use crate::duration::{parse, parse_positive};
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
+use crate::lifetimes::Lifetimes;
 use crate::mix::Mix;
 use crate::objective::Objective;
-use crate::operation::Key;
+use crate::operation::{Key, Kind};
 use crate::pacer::Pacer;
 use crate::rate::Rate;
+use crate::recipe::{Choice, Recipe, parse_preset, parse_workload};
 use crate::runner::{Beyond, Limits};
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
@@ -78,7 +80,7 @@ pub struct Check {
 /// `loadgen replay`
 #[derive(Clone, Debug, Args)]
 pub struct Replay {
-    /// The trace: CSV with the columns version,time,op,size,lbn
+    /// The trace: CSV with the columns time,op,key,size,ttl (the last two may be left out) or version,time,op,size,lbn
     #[arg(value_name = "FILE")]
     pub trace: PathBuf,
     /// How many times as fast as it was recorded
@@ -113,25 +115,40 @@ pub struct Load {
     /// How operations follow each other: fixed (evenly) or poisson (as from many independent users)
     #[arg(long, default_value = "fixed", value_name = "KIND")]
     pub arrivals: Arrivals,
-    /// How many keys there are
-    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=Key::COUNT_MAX), value_name = "COUNT")]
-    pub keys: u64,
-    /// Which keys are touched: zipf, uniform or latest
-    #[arg(long, default_value = "zipf", value_name = "KIND")]
-    pub popularity: Popularity,
-    /// Zipf's exponent, from 0 (all alike) up; used by zipf and latest
-    #[arg(long, default_value = "0.99", value_parser = parse_exponent, value_name = "EXPONENT")]
-    pub zipf: f64,
-    /// Bytes in a value: 100, 10..1000, lognormal:MEDIAN,SIGMA or 64:50%,1024:50%
-    #[arg(long, default_value = "100", value_name = "SIZES")]
-    pub value_size: Sizes,
-    /// Shares of the operations in percent, of read, write and delete
-    #[arg(long, default_value = "read=50,write=50", value_name = "MIX")]
-    pub mix: Mix,
-    /// First write every key once
+    /// A well-known load: ycsb-a, ycsb-b, ycsb-c, ycsb-d or ycsb-f; or list. The options below override its parts
+    #[arg(long, value_parser = parse_workload, value_name = "NAME", conflicts_with = "preset")]
+    pub workload: Option<Choice>,
+    /// The load of a real cache: twitter-1 to twitter-54, or etc (Facebook's); or list. The options below override its parts
+    #[arg(long, value_parser = parse_preset, value_name = "NAME")]
+    pub preset: Option<Choice>,
+    /// How many keys there are [default: 10000; workloads: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX), value_name = "COUNT")]
+    pub keys: Option<u64>,
+    /// Which keys are touched: zipf, ycsb-zipf (as YCSB scatters it), uniform, latest or growing (writes insert) [default: zipf]
+    #[arg(long, value_name = "KIND")]
+    pub popularity: Option<Popularity>,
+    /// Zipf's exponent, from 0 (all alike) up; not used by uniform [default: 0.99]
+    #[arg(long, value_parser = parse_exponent, value_name = "EXPONENT")]
+    pub zipf: Option<f64>,
+    /// Bytes in a key, as in a value [default: 14]
+    #[arg(long, value_name = "SIZES")]
+    pub key_size: Option<Sizes>,
+    /// Bytes in a value: 100, 10..1000, lognormal:MEDIAN,SIGMA, gev: or pareto:LOCATION,SCALE,SHAPE, etc-value, or 64:50%,1024:50% [default: 100]
+    #[arg(long, value_name = "SIZES")]
+    pub value_size: Option<Sizes>,
+    /// Shares of the operations in percent, of read, write and delete [default: read=50,write=50]
+    #[arg(long, value_name = "MIX")]
+    pub mix: Option<Mix>,
+    /// How long values live: none (for ever), 60s or 4d:59%,2d:41% [default: none]
+    #[arg(long, value_name = "TIMES")]
+    pub ttl: Option<Lifetimes>,
+    /// First write every key once [default for a workload or preset]
     #[arg(long)]
     pub preload: bool,
     /// The same number gives the same operations
+    /// Don't, whatever the workload or preset says
+    #[arg(long, conflicts_with = "preload")]
+    pub no_preload: bool,
     #[arg(long, default_value = "1", value_name = "NUMBER")]
     pub seed: u64,
 }
@@ -157,9 +174,9 @@ pub struct Judging {
     /// Zones (data centres or racks) of the servers that a write must be in [default: any]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "ZONES")]
     pub zones: Option<u8>,
-    /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind)
-    #[arg(long, default_value = "overwrite", value_name = "KIND")]
-    pub writes: Writes,
+    /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind) [default: overwrite; ycsb-f: update]
+    #[arg(long, value_name = "KIND")]
+    pub writes: Option<Writes>,
     /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
     #[arg(long, value_name = "KIND")]
     pub consistency: Option<Consistency>,
@@ -211,6 +228,9 @@ pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, R
     let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
     let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
     match &command {
+    if let Some(load) = command.load() {
+        load.refuse_impossible()?;
+    }
         Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
         Command::Check(check) => check.judging.refuse_impossible(None)?,
         Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
@@ -224,18 +244,71 @@ impl Load {
     pub fn operations(&self, number_first: u64) -> Workload {
         let mut prng = Prng::from_seed(self.seed);
         let schedule = Schedule::new(self.rate, self.arrivals, self.duration, prng.split());
-        let keys = Keys::new(self.keys, self.popularity, self.zipf);
-        Workload::new(schedule, self.mix.clone(), keys, self.value_size.clone(), prng.split(), number_first)
+        let recipe = self.recipe();
+        let keys = self.choosers(&recipe);
+        let Recipe { mix, value_size, ttl, .. } = recipe;
+        Workload::new(schedule, mix, keys, value_size, ttl, prng.split(), number_first)
     }
 
     /// The writes that come before them: one for each key, or none.
-    pub fn preload(&self) -> Vec<(Key, u32)> {
-        if !self.preload {
+    pub fn preload(&self) -> Vec<Preload> {
+        let recipe = self.recipe();
+        if !recipe.preload {
             return Vec::new();
         }
         // Another stream than the operations' own, or preloading would change them.
         let mut prng = Prng::from_seed(!self.seed);
-        crate::workload::preload(self.keys, &self.value_size, &mut prng).collect()
+        crate::workload::preload(recipe.keys, &recipe.value_size, &recipe.ttl, &mut prng).collect()
+    }
+
+    /// The workload, the preset or the ordinary load, with what was asked for otherwise.
+    pub fn recipe(&self) -> Recipe {
+        let named = match self.workload.as_ref().or(self.preset.as_ref()) {
+            Some(Choice::Recipe(recipe)) => (**recipe).clone(),
+            Some(Choice::List(_)) | None => Recipe::default(),
+        };
+        Recipe {
+            keys: self.keys.unwrap_or(named.keys),
+            popularity: self.popularity.unwrap_or(named.popularity),
+            zipf: self.zipf.or(named.zipf),
+            key_size: self.key_size.clone().or(named.key_size),
+            value_size: self.value_size.clone().unwrap_or(named.value_size),
+            mix: self.mix.clone().unwrap_or(named.mix),
+            ttl: self.ttl.clone().unwrap_or(named.ttl),
+            preload: (named.preload || self.preload) && !self.no_preload,
+            ..named
+        }
+    }
+
+    /// Keys are numbered below this, inserts included.
+    pub fn keys_limit(&self) -> u64 {
+        self.choosers(&self.recipe()).limit()
+    }
+
+    fn choosers(&self, recipe: &Recipe) -> Keys {
+        let exponent = recipe.zipf.expect("a recipe without an exponent was refused");
+        Keys::new(recipe.keys, recipe.popularity, exponent, self.inserts_max(recipe))
+    }
+
+    /// More than a Poisson process will bring in any run: its deviation is the square root of what is expected.
+    fn inserts_max(&self, recipe: &Recipe) -> u64 {
+        let operations = self.rate.per_second() * self.duration.as_secs_f64();
+        let inserts = operations * recipe.mix.share(Kind::Write);
+        ((inserts * 1.1) as u64 + 1000).min(Key::COUNT_MAX - KEYS_MAX)
+    }
+
+    /// A list is shown, and no run begins; a load that lacks something is refused.
+    fn refuse_impossible(&self) -> Result<(), Refusal> {
+        if let Some(Choice::List(list)) = self.workload.as_ref().or(self.preset.as_ref()) {
+            return Err(Refusal::Shown(list.clone()));
+        }
+        match self.recipe() {
+            Recipe { zipf: None, name, .. } => Err(Refusal::Wrong(format!(
+                "error: the table has no Zipf exponent for {}: choose one with --zipf, such as --zipf 0.99",
+                name.unwrap_or_default()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -398,6 +471,8 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(speed) if (1e-3..=1e6).contains(&speed) => Ok(speed),
         _ => Err("write a number from 0.001 to 1000000, such as 100".to_owned()),
+/// Below the highest number that a key's name has room for: inserts need some too.
+const KEYS_MAX: u64 = Key::COUNT_MAX / 2;
     }
 }
 

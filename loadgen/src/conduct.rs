@@ -19,12 +19,15 @@ use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::operation::{Key, Operation};
+use crate::key_names::KeyNames;
+use crate::operation::Operation;
+use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
 use crate::target::cluster::ClusterTarget;
 use crate::trace::Trace;
 use crate::verdict::Verdict;
+use crate::workload::Preload;
 
 /// Carries a command out, and tells what the process shall exit with.
 pub fn conduct(command: Command) -> ExitCode {
@@ -49,9 +52,11 @@ struct Setback {
 struct Offer {
     operations: Box<dyn Iterator<Item = Operation> + Send>,
     /// Writes that come before them, and are not measured.
-    preload: Vec<(Key, u32)>,
+    preload: Vec<Preload>,
     /// Keys are numbered below this.
     keys: u64,
+    /// What they are called.
+    names: KeyNames,
     /// Bytes of the shortest value.
     length_min: u32,
 }
@@ -108,11 +113,14 @@ fn run(command: &Command) -> Result<Exit, Setback> {
 impl Offer {
     fn made_up(load: &Load) -> Self {
         let preload = load.preload();
+        let Recipe { key_size, value_size, .. } = load.recipe();
+        let keys = load.keys_limit();
         Self {
             operations: Box::new(load.operations(preload.len() as u64)),
             preload,
-            keys: load.keys,
-            length_min: load.value_size.shortest(),
+            keys,
+            names: KeyNames::new(key_size, keys),
+            length_min: value_size.shortest(),
         }
     }
 
@@ -128,6 +136,7 @@ impl Offer {
             keys: trace.objects(),
             length_min: trace.length_min(),
             operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
+            names: KeyNames::default(),
             preload,
         })
     }
@@ -192,10 +201,11 @@ impl Run<'_> {
             keys: self.offer.keys,
             length_min: self.offer.length_min,
             run_tag: run_tag(),
+            names: self.offer.names.clone(),
             consistency: self.judging.consistency(copies),
             timeout: self.command.timeout(),
         };
-        let target = ClusterTarget::new(client, self.judging.writes);
+        let target = ClusterTarget::new(client, self.command.writes());
         let mut runner = Runner::new(target, rules, self.command.limits());
         let preload = std::mem::take(&mut self.offer.preload);
         if !preload.is_empty() {

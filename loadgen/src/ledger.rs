@@ -22,6 +22,10 @@
 //! The rule needs one figure per read, its **barrier**: the latest issue moment among all writes to the key
 //! acknowledged before `r`. Write `w` is allowed if and only if it ended at or after the barrier.
 //!
+//! A value with a lifetime is gone some time after its write was issued and that lifetime has passed, by servers'
+//! clocks that may be a second ahead: from then on, "not found" is as right an answer as the value. That an
+//! expired value isn't served any longer is not judged.
+//!
 //! It presumes R + W > N, and servers' clocks that differ by less than the time between an acknowledgement
 //! and the next write of the key, because the server picks among concurrent versions by timestamp. Where
 //! that doesn't hold, a read that is behind is no fault: [`Consistency`] says which of the two it is.
@@ -31,6 +35,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::operation::Key;
@@ -51,6 +56,8 @@ pub struct Ledger {
 pub enum Effect {
     /// The key has the operation's value.
     Value,
+    /// The key has the operation's value, and is not found after so many tenths of a second.
+    Expiring(u32),
     /// The key is not found.
     Absent,
 }
@@ -133,11 +140,11 @@ impl Ledger {
         ReadTicket { key, barrier: self.history(key).issue_read() }
     }
 
-    /// Judges a read's answer.
+    /// Judges a read's answer, which arrived at this moment.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is given back once")]
-    pub fn read_answered(&mut self, ticket: ReadTicket, seen: Seen) -> Verdict {
+    pub fn read_answered(&mut self, ticket: ReadTicket, seen: Seen, at: Moment) -> Verdict {
         let history = self.history(ticket.key);
-        let verdict = history.judge(ticket.barrier, seen);
+        let verdict = history.judge(ticket.barrier, seen, at);
         history.end_read(ticket.barrier);
         verdict
     }
@@ -150,6 +157,14 @@ impl Ledger {
 
     fn history(&mut self, key: Key) -> &mut History {
         &mut self.keys[key.0 as usize]
+    }
+}
+
+impl Effect {
+    /// What a write with this lifetime leaves behind. What lives longer than 13 years lives for ever.
+    pub fn of_value(lifetime: Option<Duration>) -> Self {
+        let tenths = lifetime.map(|lifetime| lifetime.as_millis() / 100);
+        tenths.and_then(|tenths| u32::try_from(tenths).ok()).map_or(Self::Value, Self::Expiring)
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! rate, schedule     when is it due?                 trace: when, what and how long, as recorded
-//! mix, keys, sizes   what, to which key, how long?   (share, zipf)
+//! mix, keys, sizes   what, to which key, how long?   (share, zipf, lifetimes; recipe: all of them by a name)
 //! workload           all of that: operation
 //! pacer              hands it out when it is due     (clock)
 //! runner             sends it to the target, and gets its answer
@@ -34,15 +34,19 @@ pub mod embedded;
 pub mod environment;
 pub mod exit;
 pub mod interrupt;
+pub mod key_names;
 pub mod keys;
 pub mod ledger;
+pub mod lifetimes;
 pub mod mix;
+pub mod near;
 pub mod objective;
 pub mod operation;
 pub mod outcome;
 pub mod pacer;
 pub mod progress;
 pub mod rate;
+pub mod recipe;
 pub mod record;
 pub mod report;
 pub mod runner;

@@ -229,9 +229,10 @@ mod tests {
     fn operations(rate: &str, millis: u64) -> impl Iterator<Item = Operation> {
         let rate = rate.parse().expect("a rate");
         let duration = Duration::from_millis(millis);
-        Schedule::new(rate, Arrivals::Fixed, duration, Prng::from_seed(1))
-            .zip(0..)
-            .map(|(due_ns, number)| Operation { number, kind: Kind::Read, key: Key(0), value_len: 0, due_ns })
+        Schedule::new(rate, Arrivals::Fixed, duration, Prng::from_seed(1)).zip(0..).map(|(due_ns, number)| {
+            let (kind, key) = (Kind::Read, Key(0));
+            Operation { number, kind, key, value_len: 0, lifetime: None, due_ns }
+        })
     }
 
     fn pacer() -> Pacer {

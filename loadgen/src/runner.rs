@@ -25,12 +25,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::audit::{Answer, Audit, Pending, Request, Rules};
 use crate::clock::Moment;
-use crate::operation::{Key, Kind, Operation};
+use crate::operation::{Kind, Operation};
 use crate::outcome::{Completion, Failure, Outcome};
 use crate::pacer::{Handed, Offered, Pacer};
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::target::Target;
+use crate::workload::Preload;
 
 /// Bounds of a run that are the sending side's own.
 #[derive(Clone, Copy, Debug)]
@@ -106,17 +107,15 @@ impl<T: Target> Runner<T> {
     }
 
     /// Writes these keys as fast as answers come, 64 at a time, numbered from 0. Returns the number after the last.
-    pub async fn preload(
-        &mut self,
-        writes: impl IntoIterator<Item = (Key, u32)>,
-    ) -> Result<u64, PreloadError> {
+    pub async fn preload(&mut self, writes: impl IntoIterator<Item = Preload>) -> Result<u64, PreloadError> {
         let mut tasks = JoinSet::new();
         let (mut number, mut failed) = (0, 0);
         let mut writes = writes.into_iter();
         loop {
             while tasks.len() < PRELOAD_IN_FLIGHT {
-                let Some((key, value_len)) = writes.next() else { break };
-                self.send(&mut tasks, Operation { number, kind: Kind::Write, key, value_len, due_ns: 0 });
+                let Some(Preload { key, value_len, lifetime }) = writes.next() else { break };
+                let kind = Kind::Write;
+                self.send(&mut tasks, Operation { number, kind, key, value_len, lifetime, due_ns: 0 });
                 number += 1;
             }
             let Some(returned) = tasks.join_next().await else { break };
@@ -227,7 +226,6 @@ impl<T: Target> Runner<T> {
         start: Moment,
         progress: &mut Progress,
     ) {
-        let due = start + Duration::from_nanos(pending.operation().due_ns);
         let (kind, sent) = (pending.operation().kind, pending.sent());
         let outcome = self.audit.settle(pending, answer, done);
         let completion = Completion { kind, due, sent, done, outcome };
@@ -239,7 +237,7 @@ impl<T: Target> Runner<T> {
 async fn perform<T: Target>(target: &T, request: Request) -> Answer {
     match request {
         Request::Get(key) => target.get(key).await,
-        Request::Put(key, value) => target.put(key, value).await.map(|()| None),
+        Request::Put(key, value, lifetime) => target.put(key, value, lifetime).await.map(|()| None),
         Request::Delete(key) => target.delete(key).await.map(|()| None),
     }
 }

@@ -11,6 +11,7 @@ use std::num::ParseIntError;
 
 use crate::operation::{Key, Kind, Operation};
 use crate::sizes::Sizes;
+use crate::workload::Preload;
 
 /// A trace in memory: 24 bytes a request.
 #[derive(Debug)]
@@ -132,13 +133,14 @@ impl Trace {
             kind: request.kind,
             key: request.key,
             value_len: if request.kind == Kind::Write { request.size } else { 0 },
+            lifetime: None,
             due_ns: (request.due_ns as f64 / speed) as u64,
         })
     }
 
     /// The objects that are read before they are written, each with the size of that first read: what must
     /// be there before the replay, so that its reads find something.
-    pub fn preload(&self) -> Vec<(Key, u32)> {
+    pub fn preload(&self) -> Vec<Preload> {
         let mut next = 0;
         let mut preload = Vec::new();
         for request in &self.requests {
@@ -146,7 +148,7 @@ impl Trace {
             if request.key.0 == next {
                 next += 1;
                 if request.kind == Kind::Read {
-                    preload.push((request.key, request.size));
+                    preload.push(Preload { key: request.key, value_len: request.size, lifetime: None });
                 }
             }
         }

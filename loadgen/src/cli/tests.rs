@@ -63,6 +63,37 @@ fn every_option_reaches_its_place() {
     }
 }
 
+/// Whatever a name stands for can be overridden, one by one.
+#[test]
+fn a_named_load_fills_in_what_is_left_open() {
+    let twelve = demo("--preset twitter-12").load.recipe();
+    assert_eq!(
+        (twelve.mix.to_string(), twelve.zipf, twelve.preload),
+        ("read=20,write=80".into(), Some(0.3048), true)
+    );
+    let changed =
+        demo("--preset twitter-43 --zipf 1.1 --mix read=100 --keys 70 --no-preload --ttl none").load;
+    let settings = changed.describe();
+    for (name, value) in
+        [("load", "twitter-43"), ("zipf", "1.1"), ("mix", "read=100"), ("keys", "70"), ("ttl", "none")]
+    {
+        assert!(settings.contains(&(name, value.to_owned())), "{name}: {settings:?}");
+    }
+    assert!(changed.preload().is_empty());
+    assert_eq!(Command::Demo(demo("--workload ycsb-f")).writes(), Writes::Update);
+    assert_eq!(Command::Demo(demo("--workload ycsb-f --writes blind")).writes(), Writes::Blind);
+    assert_eq!(Command::Demo(demo("--workload ycsb-a")).writes(), Writes::Overwrite);
+}
+
+/// Every insert has a key below the limit, also where chance brings more of them than the mean.
+#[test]
+fn inserts_stay_below_the_limit() {
+    let load = demo("--workload ycsb-d --rate 20k/s --duration 2s --arrivals poisson").load;
+    let highest = load.operations(0).map(|operation| operation.key.0).max().expect("operations");
+    assert!(highest > 2500 && highest + 1 < load.keys_limit(), "{highest} of {}", load.keys_limit());
+    assert_eq!(load.preload().len(), 1000);
+}
+
 #[test]
 fn check_and_replay_know_their_servers() {
     let Ok(Command::Check(check)) = parse_line("check --servers a:1,b:2 --servers c:3 --keys 9") else {
@@ -98,6 +129,15 @@ fn mistakes_take_one_line() {
         ("--duration 0s", "not a positive number"),
         ("--mix read=50", "add up to 50"),
         ("--slo p99.9", "bounds nothing"),
+        ("--workload ycsb-x", "did you mean ycsb-a, ycsb-b, ycsb-c?"),
+        ("--workload ycsb-e", "protocol has none"),
+        ("--preset twitter-77", "did you mean twitter-7, "),
+        ("--preset twitter-5", "no figures for twitter-5"),
+        ("--preset twitter-43", "choose one with --zipf"),
+        ("--preset etc --workload ycsb-a", "cannot be used"),
+        ("--preload --no-preload", "cannot be used"),
+        ("--ttl 5", "no unit"),
+        ("--key-size gev:1", "makes no distribution"),
         ("--keys 0", "--keys"),
         ("--zipf=-1", "from 0 to 20"),
         ("--zipf NaN", "from 0 to 20"),
@@ -127,7 +167,9 @@ fn mistakes_take_one_line() {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    for line in ["--help", "-h", "--version", "check --help"] {
+    for line in
+        ["--help", "-h", "--version", "check --help", "--preset list", "check --servers a:1 --workload list"]
+    {
         assert!(matches!(parse_line(line), Err(Refusal::Shown(_))), "{line}");
     }
     let Err(Refusal::Shown(help)) = parse_line("--help") else { panic!("help") };

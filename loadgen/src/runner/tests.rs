@@ -7,8 +7,11 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ringmain::prng::Prng;
 
+use crate::key_names::KeyNames;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
+use crate::lifetimes::Lifetimes;
+use crate::operation::Key;
 use crate::rate::Rate;
 use crate::record::Phase;
 use crate::schedule::{Arrivals, Schedule};
@@ -58,7 +61,7 @@ impl Target for Map {
         Ok(self.values.borrow().get(&key).cloned())
     }
 
-    async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Trouble> {
+    async fn put(&self, key: Bytes, value: Bytes, _: Option<Duration>) -> Result<(), Trouble> {
         self.pause().await?;
         self.puts.set(self.puts.get() + 1);
         if self.drop_every.is_none_or(|every| !self.puts.get().is_multiple_of(every)) {
@@ -82,14 +85,19 @@ fn workload(rate: &str, millis: u64, number_first: u64) -> Workload {
     Workload::new(
         Schedule::new(rate, Arrivals::Fixed, Duration::from_millis(millis), prng.split()),
         "read=50,write=45,delete=5".parse().expect("a mix"),
-        Keys::new(KEYS, Popularity::Zipf, 0.99),
+        Keys::new(KEYS, Popularity::Zipf, 0.99, 0),
         "100".parse().expect("sizes"),
         prng.split(),
+        Lifetimes::default(),
         number_first,
     )
 }
 
 fn runner(map: Map) -> Runner<Map> {
+fn preloaded(key: u64) -> Preload {
+    Preload { key: Key(key), value_len: 100, lifetime: None }
+}
+
     runner_with(map, Limits::IN_FLIGHT_DEFAULT)
 }
 
@@ -180,7 +188,7 @@ fn an_incident_begins_the_second_phase_and_lines_are_told() {
 fn preloaded_keys_are_found() {
     let finished = block_on(async {
         let mut runner = runner(Map::default());
-        let number = runner.preload((0..KEYS).map(|key| (Key(key), 100))).await.expect("a healthy store");
+        let number = runner.preload((0..KEYS).map(preloaded)).await.expect("a healthy store");
         assert_eq!(number, KEYS);
         let reads =
             workload("2k/s", 100, number).map(|operation| Operation { kind: Kind::Read, ..operation });
@@ -193,7 +201,7 @@ fn preloaded_keys_are_found() {
 #[test]
 fn a_refusing_store_fails_the_preload() {
     let mut runner = runner(Map { refuses: true, ..Map::default() });
-    let error = block_on(runner.preload([(Key(1), 100)])).expect_err("all puts are refused");
+    let error = block_on(runner.preload([preloaded(1)])).expect_err("all puts are refused");
     assert_eq!(
         error.to_string(),
         "1 of 1 preloading writes failed: is the cluster healthy? overloaded, the first time: full"

@@ -17,7 +17,7 @@ fn requests_are_spread_over_their_second() {
     assert_eq!((trace.requests(), trace.objects()), (5, 3));
     assert_eq!((trace.length_min(), trace.length_max()), (0, 4096));
     assert_eq!(trace.span_ns(), 3_000_000_000);
-    assert_eq!(trace.preload(), [(Key(1), 4096)]);
+    assert_eq!(trace.preload(), [Preload { key: Key(1), value_len: 4096, lifetime: None }]);
 
     let operations: Vec<Operation> = trace.into_operations(100.0, 50).collect();
     let due: Vec<u64> = operations.iter().map(|operation| operation.due_ns).collect();

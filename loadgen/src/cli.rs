@@ -27,7 +27,8 @@ use crate::runner::{Beyond, Limits};
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
 use crate::target::cluster::Writes;
-use crate::workload::Workload;
+use crate::trace::Speed;
+use crate::workload::{Preload, Workload};
 
 /// What the user wants done.
 #[derive(Clone, Debug, Subcommand)]
@@ -83,9 +84,9 @@ pub struct Replay {
     /// The trace: CSV with the columns time,op,key,size,ttl (the last two may be left out) or version,time,op,size,lbn
     #[arg(value_name = "FILE")]
     pub trace: PathBuf,
-    /// How many times as fast as it was recorded
-    #[arg(long, default_value = "100", value_parser = parse_speed, value_name = "TIMES")]
-    pub speed: f64,
+    /// How fast: 1x as it was recorded, 10x ten times as fast, max as fast as answers come
+    #[arg(long = "trace-speed", visible_alias = "speed", default_value = "100x", value_name = "SPEED")]
+    pub speed: Speed,
     /// First write the objects whose first access is a read
     #[arg(long)]
     pub preload: bool,
@@ -145,10 +146,10 @@ pub struct Load {
     /// First write every key once [default for a workload or preset]
     #[arg(long)]
     pub preload: bool,
-    /// The same number gives the same operations
     /// Don't, whatever the workload or preset says
     #[arg(long, conflicts_with = "preload")]
     pub no_preload: bool,
+    /// The same number gives the same operations
     #[arg(long, default_value = "1", value_name = "NUMBER")]
     pub seed: u64,
 }
@@ -227,10 +228,10 @@ pub enum Refusal {
 pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
     let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
     let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
-    match &command {
     if let Some(load) = command.load() {
         load.refuse_impossible()?;
     }
+    match &command {
         Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
         Command::Check(check) => check.judging.refuse_impossible(None)?,
         Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
@@ -405,7 +406,23 @@ impl Command {
         };
         let given = self.judging().and_then(|judging| judging.in_flight);
         let spin = self.judging().map_or(Pacer::SPIN_DEFAULT, |judging| judging.spin);
-        Limits { in_flight_max: given.map_or(by_default, |count| count as usize), beyond, spin }
+        let unpaced = matches!(self, Self::Replay(Replay { speed: Speed::Max, .. }));
+        Limits { in_flight_max: given.map_or(by_default, |count| count as usize), beyond, spin, unpaced }
+    }
+
+    /// What a write replaces, given or by the load's own nature.
+    pub fn writes(&self) -> Writes {
+        let given = self.judging().and_then(|judging| judging.writes);
+        given.or_else(|| self.load().map(|load| load.recipe().writes)).unwrap_or_default()
+    }
+
+    /// The made-up load, if it is one.
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Demo(demo) => Some(&demo.load),
+            Self::Check(check) => Some(&check.load),
+            Self::Replay(_) | Self::Node(_) => None,
+        }
     }
 
     fn is_replay(&self) -> bool {
@@ -454,6 +471,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 /// The longest that servers give by default: a replay has no objective for latency.
 const TIMEOUT_REPLAY_DEFAULT: Duration = Duration::from_secs(10);
 const SPIN_MAX: Duration = Duration::from_millis(1);
+/// Below the highest number that a key's name has room for: inserts need some too.
+const KEYS_MAX: u64 = Key::COUNT_MAX / 2;
 const EXPONENT_MAX: f64 = 20.0;
 const _: () = assert!(Pacer::SPIN_DEFAULT.as_micros() == 5, "the default of --spin is written 5us");
 
@@ -465,15 +484,6 @@ fn refusal(error: &clap::Error) -> Refusal {
     }
     let paragraph: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     Refusal::Wrong(format!("{} (see loadgen --help)", paragraph.join(" ")))
-}
-
-fn parse_speed(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(speed) if (1e-3..=1e6).contains(&speed) => Ok(speed),
-        _ => Err("write a number from 0.001 to 1000000, such as 100".to_owned()),
-/// Below the highest number that a key's name has room for: inserts need some too.
-const KEYS_MAX: u64 = Key::COUNT_MAX / 2;
-    }
 }
 
 fn parse_exponent(text: &str) -> Result<f64, String> {

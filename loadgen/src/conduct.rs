@@ -25,7 +25,7 @@ use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
 use crate::target::cluster::ClusterTarget;
-use crate::trace::Trace;
+use crate::trace::{Speed, Trace};
 use crate::verdict::Verdict;
 use crate::workload::Preload;
 
@@ -124,19 +124,21 @@ impl Offer {
         }
     }
 
-    fn replayed(path: &Path, speed: f64, preload: bool) -> Result<Self, Setback> {
+    fn replayed(path: &Path, speed: Speed, preload: bool) -> Result<Self, Setback> {
         let wrong = |reason: String| wrong(format!("{}: {reason}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let trace = Trace::read(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
-        let seconds = trace.span_ns() as f64 / 1e9 / speed;
         let (requests, objects) = (trace.requests(), trace.objects());
-        eprintln!("{requests} requests for {objects} objects in {seconds:.0} s");
+        match speed.seconds(trace.span_ns()) {
+            Some(seconds) => eprintln!("{requests} requests for {objects} keys in {seconds:.0} s"),
+            None => eprintln!("{requests} requests for {objects} keys, as fast as answers come"),
+        }
         let preload = if preload { trace.preload() } else { Vec::new() };
         Ok(Self {
             keys: trace.objects(),
+            names: KeyNames::default(),
             length_min: trace.length_min(),
             operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
-            names: KeyNames::default(),
             preload,
         })
     }
@@ -199,9 +201,9 @@ impl Run<'_> {
     ) -> Result<(Self, Finished), Setback> {
         let rules = Rules {
             keys: self.offer.keys,
+            names: self.offer.names.clone(),
             length_min: self.offer.length_min,
             run_tag: run_tag(),
-            names: self.offer.names.clone(),
             consistency: self.judging.consistency(copies),
             timeout: self.command.timeout(),
         };

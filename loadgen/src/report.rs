@@ -87,6 +87,8 @@ pub struct Generator {
     pub refused: u64,
     /// Operations a second, as achieved.
     pub per_second: f64,
+    /// There was no schedule: operations went as fast as answers came, and lateness means nothing.
+    pub unpaced: bool,
     /// For how long the target held it up, where that is allowed.
     pub held_up_ns: u64,
     /// The median of how late operations were handed out.
@@ -211,6 +213,7 @@ impl Generator {
             handed: offered.handed,
             refused: offered.refused,
             per_second: offered.per_second(),
+            unpaced: offered.unpaced,
             held_up_ns: offered.held_up_ns,
             lateness_p50_ns: offered.lateness(Percentile::P50),
             lateness_p99_ns: offered.lateness(Percentile::P99),
@@ -219,6 +222,14 @@ impl Generator {
     }
 
     fn write(&self, text: &mut String) {
+        if self.unpaced {
+            let _ = writeln!(
+                text,
+                "generator: as fast as answers came, {:.0}/s; latencies count from sending, so what waited isn't in them",
+                self.per_second,
+            );
+            return;
+        }
         let _ = writeln!(
             text,
             "generator: {:.0}/s offered, {} not handed out, lateness p50 {}, p99 {}, max {}",

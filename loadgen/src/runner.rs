@@ -43,6 +43,8 @@ pub struct Limits {
     pub beyond: Beyond,
     /// How long the pacer spins before a due moment.
     pub spin: Duration,
+    /// There is no schedule: operations go as fast as answers come, and latencies count from sending.
+    pub unpaced: bool,
 }
 
 /// What to do while as much is in flight as may be.
@@ -177,7 +179,8 @@ impl<T: Target> Runner<T> {
                 }
             }
         }
-        let offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let mut offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        offered.unpaced = self.limits.unpaced;
         let complaints = self.audit.complaints().iter().cloned().chain(self.audit.reasons()).collect();
         Finished { record: self.record, offered, complaints }
     }
@@ -227,6 +230,8 @@ impl<T: Target> Runner<T> {
         progress: &mut Progress,
     ) {
         let (kind, sent) = (pending.operation().kind, pending.sent());
+        let planned = start + Duration::from_nanos(pending.operation().due_ns);
+        let due = if self.limits.unpaced { sent } else { planned };
         let outcome = self.audit.settle(pending, answer, done);
         let completion = Completion { kind, due, sent, done, outcome };
         self.record.record(&completion);

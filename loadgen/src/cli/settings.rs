@@ -31,7 +31,7 @@ impl Command {
             }
             Self::Replay(Replay { trace, speed, preload, servers, secret_file: _, judging, embedded }) => {
                 settings.insert("trace", trace.display().to_string());
-                settings.insert("speed", speed.to_string());
+                settings.insert("trace_speed", speed.to_string());
                 settings.insert("preload", preload.to_string());
                 settings.extend(judging.describe(copies));
                 if servers.is_empty() {

@@ -104,9 +104,10 @@ fn check_and_replay_know_their_servers() {
         panic!("a replay")
     };
     assert_eq!(command.objective().to_string(), SLO_REPLAY_DEFAULT);
-    assert_eq!(command.describe(3)["speed"], "0.5");
+    assert_eq!(command.describe(3)["trace_speed"], "0.5x");
     assert_eq!((command.limits().beyond, command.timeout()), (Beyond::Wait, Duration::from_secs(10)));
-    assert!(parse_line("replay trace.csv").is_ok());
+    let Ok(command) = parse_line("replay trace.csv --trace-speed max") else { panic!("a replay") };
+    assert!(command.limits().unpaced && parse_line("replay trace.csv").is_ok());
 }
 
 /// The default of a cluster that is not known yet is its own.
@@ -128,7 +129,6 @@ fn mistakes_take_one_line() {
         ("--duration 20", "has no unit of time"),
         ("--duration 0s", "not a positive number"),
         ("--mix read=50", "add up to 50"),
-        ("--slo p99.9", "bounds nothing"),
         ("--workload ycsb-x", "did you mean ycsb-a, ycsb-b, ycsb-c?"),
         ("--workload ycsb-e", "protocol has none"),
         ("--preset twitter-77", "did you mean twitter-7, "),
@@ -138,6 +138,7 @@ fn mistakes_take_one_line() {
         ("--preload --no-preload", "cannot be used"),
         ("--ttl 5", "no unit"),
         ("--key-size gev:1", "makes no distribution"),
+        ("--slo p99.9", "bounds nothing"),
         ("--keys 0", "--keys"),
         ("--zipf=-1", "from 0 to 20"),
         ("--zipf NaN", "from 0 to 20"),
@@ -150,6 +151,7 @@ fn mistakes_take_one_line() {
         ("replay", "FILE"),
         ("replay x --servers a:1 --nodes 5", "cannot be used"),
         ("replay x --speed 0", "from 0.001"),
+        ("replay x --trace-speed 10y", "10x, or max"),
         ("--replicas 3 --read-quorum 4", "can never be reached"),
         ("--nodes 2 --write-quorum 3", "can never be reached"),
         ("--writes once", "no known way of writing"),

@@ -15,6 +15,7 @@ use crate::operation::Key;
 use crate::rate::Rate;
 use crate::record::Phase;
 use crate::schedule::{Arrivals, Schedule};
+use crate::tally::{Latency, Percentile};
 use crate::target::{Applied, Trouble};
 use crate::workload::Workload;
 
@@ -87,24 +88,29 @@ fn workload(rate: &str, millis: u64, number_first: u64) -> Workload {
         "read=50,write=45,delete=5".parse().expect("a mix"),
         Keys::new(KEYS, Popularity::Zipf, 0.99, 0),
         "100".parse().expect("sizes"),
-        prng.split(),
         Lifetimes::default(),
+        prng.split(),
         number_first,
     )
 }
 
-fn runner(map: Map) -> Runner<Map> {
 fn preloaded(key: u64) -> Preload {
     Preload { key: Key(key), value_len: 100, lifetime: None }
 }
 
+fn runner(map: Map) -> Runner<Map> {
     runner_with(map, Limits::IN_FLIGHT_DEFAULT)
 }
 
 fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
     let (consistency, timeout) = (Consistency::Strict, Duration::from_secs(1));
-    let rules = Rules { keys: KEYS, length_min: 100, run_tag: 9, consistency, timeout };
-    Runner::new(map, rules, Limits { in_flight_max, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT })
+    let names = KeyNames::default();
+    let rules = Rules { keys: KEYS, names, length_min: 100, run_tag: 9, consistency, timeout };
+    Runner::new(
+        map,
+        rules,
+        Limits { in_flight_max, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT, unpaced: false },
+    )
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -208,6 +214,23 @@ fn a_refusing_store_fails_the_preload() {
     );
 }
 
+/// With everything due at once, a due moment means nothing: latencies count from sending, and the generator isn't late.
+#[test]
+fn an_unpaced_run_goes_as_fast_as_answers_come() {
+    let finished = block_on(async {
+        let mut runner = runner_with(Map { delay: Duration::from_millis(2), ..Map::default() }, 16);
+        (runner.limits.beyond, runner.limits.unpaced) = (Beyond::Wait, true);
+        let at_once = workload("2k/s", 400, 0).map(|operation| Operation { due_ns: 0, ..operation });
+        runner.run(at_once, std::future::pending(), Arc::new(AtomicBool::new(false)), drop).await
+    });
+    let total = finished.record.total();
+    assert_eq!((total.operations(), total.errors()), (800, 0), "{:?}", finished.complaints);
+    assert_eq!(finished.offered.shortfall(None), None);
+    let Latency::Ns(median_ns) = total.due(Percentile::P50) else { panic!("there are successes") };
+    // 800 operations, 16 at a time, take 50 rounds of 2 ms: from the start, the median would be 50 ms.
+    assert!((2_000_000..25_000_000).contains(&median_ns), "{median_ns}");
+}
+
 #[test]
 fn a_raised_stop_ends_the_run_early() {
     let finished = block_on(async {
@@ -227,7 +250,6 @@ fn a_raised_stop_ends_the_run_early() {
 #[test]
 #[ignore = "measures this machine for some seconds: cargo test --release -p loadgen -- --ignored"]
 fn what_the_generator_itself_adds() {
-    use crate::tally::Percentile;
     for rate in ["579/s", "11574/s", "100k/s", "400k/s"] {
         let finished = run(Map::default(), rate, 3000);
         let total = finished.record.total();

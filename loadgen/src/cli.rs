@@ -21,6 +21,7 @@ use crate::mix::Mix;
 use crate::objective::Objective;
 use crate::operation::{Key, Kind};
 use crate::pacer::Pacer;
+use crate::profile::{Phases, Profile};
 use crate::rate::Rate;
 use crate::recipe::{Choice, Recipe, parse_preset, parse_workload};
 use crate::runner::{Beyond, Limits};
@@ -113,6 +114,9 @@ pub struct Load {
     /// For how long
     #[arg(long, default_value = "20s", value_parser = parse_positive, value_name = "TIME")]
     pub duration: Duration,
+    /// How the rate goes, instead of staying: 'warmup 10s, ramp 1k..20k 30s, step 1k..5k 5 50s, sine 1k..2k 20s 1m, spike 1k..9k 1s 10s'; nothing of a warmup is judged, and without a rate of its own it has that of --rate, as steady has
+    #[arg(long, conflicts_with = "duration", value_name = "PHASES")]
+    pub phases: Option<Phases>,
     /// How operations follow each other: fixed (evenly) or poisson (as from many independent users)
     #[arg(long, default_value = "fixed", value_name = "KIND")]
     pub arrivals: Arrivals,
@@ -244,7 +248,7 @@ impl Load {
     /// The operations, numbered from `number_first`.
     pub fn operations(&self, number_first: u64) -> Workload {
         let mut prng = Prng::from_seed(self.seed);
-        let schedule = Schedule::new(self.rate, self.arrivals, self.duration, prng.split());
+        let schedule = Schedule::new(self.profile(), self.arrivals, prng.split());
         let recipe = self.recipe();
         let keys = self.choosers(&recipe);
         let Recipe { mix, value_size, ttl, .. } = recipe;
@@ -281,6 +285,14 @@ impl Load {
         }
     }
 
+    /// How the rate goes over the run.
+    pub fn profile(&self) -> Profile {
+        match &self.phases {
+            Some(phases) => phases.profile(self.rate),
+            None => Profile::steady(self.rate, self.duration),
+        }
+    }
+
     /// Keys are numbered below this, inserts included.
     pub fn keys_limit(&self) -> u64 {
         self.choosers(&self.recipe()).limit()
@@ -293,8 +305,7 @@ impl Load {
 
     /// More than a Poisson process will bring in any run: its deviation is the square root of what is expected.
     fn inserts_max(&self, recipe: &Recipe) -> u64 {
-        let operations = self.rate.per_second() * self.duration.as_secs_f64();
-        let inserts = operations * recipe.mix.share(Kind::Write);
+        let inserts = self.profile().operations() * recipe.mix.share(Kind::Write);
         ((inserts * 1.1) as u64 + 1000).min(Key::COUNT_MAX - KEYS_MAX)
     }
 

@@ -22,6 +22,7 @@ use crate::interrupt::Interrupt;
 use crate::key_names::KeyNames;
 use crate::operation::Operation;
 use crate::recipe::Recipe;
+use crate::record::Record;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
 use crate::target::cluster::ClusterTarget;
@@ -95,7 +96,7 @@ fn run(command: &Command) -> Result<Exit, Setback> {
     LocalSet::new().block_on(&runtime, async {
         match command {
             Command::Demo(Demo { load, embedded, no_kill, .. }) => {
-                let kill_after = (!no_kill).then_some(load.duration / 2);
+                let kill_after = (!no_kill).then(|| load.profile().duration() / 2);
                 run.on_nodes_of_its_own(*embedded, kill_after).await
             }
             Command::Replay(Replay { servers, embedded, .. }) if servers.is_empty() => {
@@ -207,8 +208,9 @@ impl Run<'_> {
             consistency: self.judging.consistency(copies),
             timeout: self.command.timeout(),
         };
+        let record = self.command.load().map_or_else(Record::default, |load| Record::new(&load.profile()));
         let target = ClusterTarget::new(client, self.command.writes());
-        let mut runner = Runner::new(target, rules, self.command.limits());
+        let mut runner = Runner::new(target, rules, self.command.limits(), record);
         let preload = std::mem::take(&mut self.offer.preload);
         if !preload.is_empty() {
             eprintln!("writing {} keys first", preload.len());
@@ -229,8 +231,7 @@ impl Run<'_> {
     /// Judges, and tells.
     fn report(self, finished: &Finished, faults: &[String], copies: u8) -> Result<Exit, Setback> {
         let objective = self.command.objective();
-        let total = finished.record.total();
-        let verdict = Verdict::reach(&objective, &total, &finished.offered, faults);
+        let verdict = Verdict::reach(&objective, &finished.record, &finished.offered, faults);
         let exit = verdict.exit;
         let report = Report::new(finished, verdict, self.command.describe(copies));
         if let Some(mut json) = self.json {

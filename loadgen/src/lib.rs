@@ -12,7 +12,7 @@
 //! The way of an operation, and the modules on it:
 //!
 //! ```text
-//! rate, schedule     when is it due?                 trace: when, what and how long, as recorded
+//! profile, schedule  when is it due?                 trace: when, what and how long, as recorded
 //! mix, keys, sizes   what, to which key, how long?   (share, zipf, lifetimes; recipe: all of them by a name)
 //! workload           all of that: operation
 //! pacer              hands it out when it is due     (clock)
@@ -44,6 +44,7 @@ pub mod objective;
 pub mod operation;
 pub mod outcome;
 pub mod pacer;
+pub mod profile;
 pub mod progress;
 pub mod rate;
 pub mod recipe;

@@ -228,6 +228,7 @@ mod tests {
     use ringmain::prng::Prng;
 
     use crate::operation::{Key, Kind};
+    use crate::profile::Profile;
     use crate::schedule::{Arrivals, Schedule};
 
     use super::*;
@@ -235,10 +236,12 @@ mod tests {
     fn operations(rate: &str, millis: u64) -> impl Iterator<Item = Operation> {
         let rate = rate.parse().expect("a rate");
         let duration = Duration::from_millis(millis);
-        Schedule::new(rate, Arrivals::Fixed, duration, Prng::from_seed(1)).zip(0..).map(|(due_ns, number)| {
-            let (kind, key) = (Kind::Read, Key(0));
-            Operation { number, kind, key, value_len: 0, lifetime: None, due_ns }
-        })
+        Schedule::new(Profile::steady(rate, duration), Arrivals::Fixed, Prng::from_seed(1)).zip(0..).map(
+            |(due_ns, number)| {
+                let (kind, key) = (Kind::Read, Key(0));
+                Operation { number, kind, key, value_len: 0, lifetime: None, due_ns }
+            },
+        )
     }
 
     fn pacer() -> Pacer {

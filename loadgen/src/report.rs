@@ -44,7 +44,7 @@ pub struct Report {
 /// falls among the failed operations.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
-    /// `before` and `after` the kill, or `all`.
+    /// The name of a stage of the load, `before` or `after` the kill, or `all`: all of it but warm-up.
     pub phase: String,
     /// `read`, `write`, `delete`, or `all`.
     pub operation: String,
@@ -102,6 +102,7 @@ pub struct Generator {
 const PERCENTILES: [Percentile; 3] = [Percentile::P50, Percentile::P99, Percentile::P999];
 
 impl Report {
+const PHASE_WIDTH_MIN: usize = 6;
     /// Puts a finished run into words and figures.
     pub fn new(finished: &Finished, verdict: Verdict, configuration: BTreeMap<&'static str, String>) -> Self {
         Self {
@@ -119,11 +120,13 @@ impl Report {
     /// The table, the generator's own figures, broken promises, and the verdict as the last line.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{:<7}{:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
+            "{:<width$} {:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
             "phase", "operation", "count", "p50", "p99", "p99.9", "max", "service", "errors"
+        let width =
+            self.rows.iter().map(|row| row.phase.chars().count()).max().unwrap_or(0).max(PHASE_WIDTH_MIN);
         );
         for row in &self.rows {
-            row.write(&mut text);
+            row.write(&mut text, width);
         }
         self.generator.write(&mut text);
         for complaint in &self.complaints {
@@ -146,7 +149,10 @@ fn rows(record: &Record) -> Vec<Row> {
     if record.has_after() {
         for phase in Phase::ALL {
             let kinds = Kind::ALL
-                .map(|kind| Row::of(&phase.to_string(), &kind.to_string(), record.tally(phase, kind)));
+    if record.stages().len() > 1 {
+        rows.extend(record.stages().map(|(name, tally)| Row::of(name, "all", &tally)));
+    }
+                .map(|kind| Row::of(&phase.to_string(), &kind.to_string(), &record.tally(phase, kind)));
             rows.extend(kinds);
             rows.push(Row::of(&phase.to_string(), "all", &record.phase(phase)));
         }
@@ -176,7 +182,7 @@ impl Row {
         }
     }
 
-    fn write(&self, text: &mut String) {
+    fn write(&self, text: &mut String, width: usize) {
         let Latencies { p50, p99, p999, max } = &self.due_ns;
         let _ = write!(text, "{:<7}{:<10}{:>10}", self.phase, self.operation, self.count);
         for latency in [p50, p99, p999, max, &self.service_ns.p999] {
@@ -258,13 +264,13 @@ mod tests {
         let mut record = Record::default();
         let mut end = |kind, latency_us: u64, outcome| {
             let (due, sent, done) = (Moment(0), Moment(1000), Moment(latency_us * 1000));
-            record.record(&Completion { kind, due, sent, done, outcome });
+            record.record(0, &Completion { kind, due, sent, done, outcome });
         };
         (1..=1000).for_each(|latency_us| end(Kind::Read, latency_us, Outcome::Done));
         end(Kind::Write, 1, Outcome::Failed(Failure::Timeout));
         record.begin_after();
         let (due, sent, done) = (Moment(0), Moment(0), Moment(5_000_000));
-        record.record(&Completion { kind: Kind::Read, due, sent, done, outcome: Outcome::NotFound });
+        record.record(0, &Completion { kind: Kind::Read, due, sent, done, outcome: Outcome::NotFound });
         let offered =
             Offered { handed: 1002, due_last_ns: 1, elapsed_ns: 1_000_000_000, ..Offered::default() };
         Finished { record, offered, complaints: vec!["lost: operation 7".to_owned()] }
@@ -274,7 +280,7 @@ mod tests {
         let finished = finished();
         let objective: Objective = "p50<1ms".parse().expect("an objective");
         let offered = Offered { elapsed_ns: 1, ..finished.offered.clone() };
-        let verdict = Verdict::reach(&objective, &finished.record.total(), &offered, &[]);
+        let verdict = Verdict::reach(&objective, &finished.record, &offered, &[]);
         Report::new(&finished, verdict, BTreeMap::from([("rate", "579/s".to_owned())]))
     }
 

@@ -103,9 +103,9 @@ impl Limits {
 }
 
 impl<T: Target> Runner<T> {
-    /// A runner with empty books.
-    pub fn new(target: T, rules: Rules, limits: Limits) -> Self {
-        Self { target, limits, audit: Audit::new(rules), record: Record::default() }
+    /// A runner with empty books, and a record with the stages of what it will offer.
+    pub fn new(target: T, rules: Rules, limits: Limits, record: Record) -> Self {
+        Self { target, limits, audit: Audit::new(rules), record }
     }
 
     /// Writes these keys as fast as answers come, 64 at a time, numbered from 0. Returns the number after the last.
@@ -208,7 +208,7 @@ impl<T: Target> Runner<T> {
         let due = start + Duration::from_nanos(operation.due_ns);
         let outcome = Outcome::Failed(Failure::Unsent);
         let completion = Completion { kind: operation.kind, due, sent: now, done: now, outcome };
-        self.record.record(&completion);
+        self.record.record(operation.due_ns, &completion);
         progress.record(&completion);
     }
 
@@ -229,12 +229,12 @@ impl<T: Target> Runner<T> {
         start: Moment,
         progress: &mut Progress,
     ) {
-        let (kind, sent) = (pending.operation().kind, pending.sent());
-        let planned = start + Duration::from_nanos(pending.operation().due_ns);
+        let (Operation { kind, due_ns, .. }, sent) = (*pending.operation(), pending.sent());
+        let planned = start + Duration::from_nanos(due_ns);
         let due = if self.limits.unpaced { sent } else { planned };
         let outcome = self.audit.settle(pending, answer, done);
         let completion = Completion { kind, due, sent, done, outcome };
-        self.record.record(&completion);
+        self.record.record(due_ns, &completion);
         progress.record(&completion);
     }
 }

@@ -84,6 +84,7 @@ pub fn preload(
 #[cfg(test)]
 mod tests {
     use crate::keys::Popularity;
+    use crate::profile::Profile;
     use crate::schedule::Arrivals;
 
     use super::*;
@@ -92,7 +93,7 @@ mod tests {
         let mut prng = Prng::from_seed(seed);
         let rate = "1k/s".parse().expect("a rate");
         Workload::new(
-            Schedule::new(rate, Arrivals::Poisson, Duration::from_secs(2), prng.split()),
+            Schedule::new(Profile::steady(rate, Duration::from_secs(2)), Arrivals::Poisson, prng.split()),
             "read=50,write=45,delete=5".parse().expect("a mix"),
             Keys::new(100, Popularity::Zipf, 0.99, 0),
             "10..20".parse().expect("sizes"),

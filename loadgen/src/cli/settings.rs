@@ -47,12 +47,13 @@ impl Command {
 }
 
 impl Load {
-    pub(super) fn describe(&self) -> [(&'static str, String); 13] {
+    pub(super) fn describe(&self) -> [(&'static str, String); 14] {
         let Recipe { name, keys, popularity, zipf, key_size, value_size, mix, ttl, preload, .. } =
             self.recipe();
         [
             ("rate", self.rate.to_string()),
-            ("duration", format!("{:?}", self.duration)),
+            ("duration", format!("{:?}", self.profile().duration())),
+            ("phases", self.phases.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("arrivals", self.arrivals.to_string()),
             ("load", name.unwrap_or_else(|| "none".to_owned())),
             ("keys", keys.to_string()),

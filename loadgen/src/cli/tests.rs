@@ -95,6 +95,27 @@ fn inserts_stay_below_the_limit() {
 }
 
 #[test]
+fn phases_stand_instead_of_a_duration() {
+    let line = [
+        "loadgen",
+        "--rate",
+        "2k",
+        "--phases",
+        "warmup 1s, steady 2s, ramp 1k..3k 1s",
+        "--arrivals",
+        "poisson",
+    ];
+    let Ok(Command::Demo(demo)) = understand(line.map(OsString::from)) else { panic!("a demo") };
+    assert_eq!(demo.load.profile().duration(), Duration::from_secs(4));
+    let count = demo.load.operations(0).count();
+    // 8000 expected, deviation 89: five of them on either side.
+    assert!((7550..8450).contains(&count), "{count}");
+    assert!(demo.load.describe().contains(&("phases", "warmup 1s, steady 2s, ramp 1k..3k 1s".to_owned())));
+    let both = understand(["loadgen", "--duration", "5s", "--phases", "steady 5s"].map(OsString::from));
+    assert!(matches!(both, Err(Refusal::Wrong(text)) if text.contains("cannot be used")));
+}
+
+#[test]
 fn check_and_replay_know_their_servers() {
     let Ok(Command::Check(check)) = parse_line("check --servers a:1,b:2 --servers c:3 --keys 9") else {
         panic!("a check")
@@ -137,6 +158,8 @@ fn mistakes_take_one_line() {
         ("--preset etc --workload ycsb-a", "cannot be used"),
         ("--preload --no-preload", "cannot be used"),
         ("--ttl 5", "no unit"),
+        ("--phases steady", "'steady [RATE] TIME'"),
+        ("--phases warmup,1s", "'warmup [RATE] TIME'"),
         ("--key-size gev:1", "makes no distribution"),
         ("--slo p99.9", "bounds nothing"),
         ("--keys 0", "--keys"),

@@ -12,6 +12,7 @@ use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
 use crate::lifetimes::Lifetimes;
 use crate::operation::Key;
+use crate::profile::Profile;
 use crate::rate::Rate;
 use crate::record::Phase;
 use crate::schedule::{Arrivals, Schedule};
@@ -84,7 +85,7 @@ fn workload(rate: &str, millis: u64, number_first: u64) -> Workload {
     let mut prng = Prng::from_seed(4);
     let rate: Rate = rate.parse().expect("a rate");
     Workload::new(
-        Schedule::new(rate, Arrivals::Fixed, Duration::from_millis(millis), prng.split()),
+        Schedule::new(Profile::steady(rate, Duration::from_millis(millis)), Arrivals::Fixed, prng.split()),
         "read=50,write=45,delete=5".parse().expect("a mix"),
         Keys::new(KEYS, Popularity::Zipf, 0.99, 0),
         "100".parse().expect("sizes"),
@@ -110,6 +111,7 @@ fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
         map,
         rules,
         Limits { in_flight_max, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT, unpaced: false },
+        Record::default(),
     )
 }
 

@@ -1,7 +1,8 @@
 //! A run's report: a table for people, JSON for programs.
 //!
 //! Latencies of the table count from the due moment, over all operations of their row, a failed one being
-//! slower than every success; `failed` stands where a percentile falls among those. `service` is the p99.9
+//! slower than every success; `failed` stands where a percentile falls among those, and `too few` where no operation
+//! lies beyond it (a p99.9 takes 1000). `service` is the p99.9
 //! from the moment of sending: far below the due-time figure, it says that operations waited for their turn.
 
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ pub struct Report {
 }
 
 /// The figures of one kind of operation in one phase. Latencies are in nanoseconds; `null` where a figure
-/// falls among the failed operations.
+/// falls among the failed operations, or where there are too few operations for one to lie beyond it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
     /// The name of a stage of the load, `before` or `after` the kill, or `all`: all of it but warm-up.
@@ -54,6 +55,8 @@ pub struct Row {
     pub errors: u64,
     /// The errors by their kind; kinds that didn't occur are left out.
     pub failures: BTreeMap<String, u64>,
+    /// Reads that were answered.
+    pub reads: u64,
     /// Reads that rightly found nothing.
     pub not_found: u64,
     /// Reads behind a write, where that is allowed.
@@ -99,10 +102,10 @@ pub struct Generator {
     pub lateness_max_ns: u64,
 }
 
+const PHASE_WIDTH_MIN: usize = 6;
 const PERCENTILES: [Percentile; 3] = [Percentile::P50, Percentile::P99, Percentile::P999];
 
 impl Report {
-const PHASE_WIDTH_MIN: usize = 6;
     /// Puts a finished run into words and figures.
     pub fn new(finished: &Finished, verdict: Verdict, configuration: BTreeMap<&'static str, String>) -> Self {
         Self {
@@ -119,11 +122,11 @@ const PHASE_WIDTH_MIN: usize = 6;
 
     /// The table, the generator's own figures, broken promises, and the verdict as the last line.
     pub fn text(&self) -> String {
+        let width =
+            self.rows.iter().map(|row| row.phase.chars().count()).max().unwrap_or(0).max(PHASE_WIDTH_MIN);
         let mut text = format!(
             "{:<width$} {:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
             "phase", "operation", "count", "p50", "p99", "p99.9", "max", "service", "errors"
-        let width =
-            self.rows.iter().map(|row| row.phase.chars().count()).max().unwrap_or(0).max(PHASE_WIDTH_MIN);
         );
         for row in &self.rows {
             row.write(&mut text, width);
@@ -146,12 +149,12 @@ const PHASE_WIDTH_MIN: usize = 6;
 
 fn rows(record: &Record) -> Vec<Row> {
     let mut rows = Vec::new();
-    if record.has_after() {
-        for phase in Phase::ALL {
-            let kinds = Kind::ALL
     if record.stages().len() > 1 {
         rows.extend(record.stages().map(|(name, tally)| Row::of(name, "all", &tally)));
     }
+    if record.has_after() {
+        for phase in Phase::ALL {
+            let kinds = Kind::ALL
                 .map(|kind| Row::of(&phase.to_string(), &kind.to_string(), &record.tally(phase, kind)));
             rows.extend(kinds);
             rows.push(Row::of(&phase.to_string(), "all", &record.phase(phase)));
@@ -172,22 +175,29 @@ impl Row {
             count: tally.operations(),
             errors: tally.errors(),
             failures: failures.filter(|&(_, count)| count > 0).collect(),
+            reads: tally.reads(),
             not_found: tally.not_found(),
             stale: tally.stale(),
             due_ns: Latencies::new(
-                PERCENTILES.map(|percentile| tally.due(percentile)),
+                PERCENTILES.map(|percentile| if_enough(percentile, tally, tally.due(percentile))),
                 Some(tally.due_max()),
             ),
-            service_ns: Latencies::new(PERCENTILES.map(|percentile| tally.service(percentile)), None),
+            service_ns: Latencies::new(
+                PERCENTILES.map(|percentile| if_enough(percentile, tally, tally.service(percentile))),
+                None,
+            ),
         }
     }
 
     fn write(&self, text: &mut String, width: usize) {
         let Latencies { p50, p99, p999, max } = &self.due_ns;
-        let _ = write!(text, "{:<7}{:<10}{:>10}", self.phase, self.operation, self.count);
-        for latency in [p50, p99, p999, max, &self.service_ns.p999] {
+        let _ = write!(text, "{:<width$} {:<10}{:>10}", self.phase, self.operation, self.count);
+        let [median, near, far] = PERCENTILES.map(Percentile::operations_min);
+        let cells = [(p50, median), (p99, near), (p999, far), (max, 0), (&self.service_ns.p999, far)];
+        for (latency, operations_min) in cells {
             let cell = match latency {
                 Some(latency_ns) => display_ns(*latency_ns),
+                None if self.count < operations_min => "too few".to_owned(),
                 None if self.errors > 0 => "failed".to_owned(),
                 None => "-".to_owned(),
             };
@@ -204,6 +214,11 @@ impl Row {
         }
         text.push('\n');
     }
+}
+
+/// A percentile beyond which no operation lies says nothing.
+fn if_enough(percentile: Percentile, tally: &Tally, latency: Latency) -> Latency {
+    if tally.operations() < percentile.operations_min() { Latency::None } else { latency }
 }
 
 impl Latencies {
@@ -305,7 +320,7 @@ mod tests {
             "{text}"
         );
         assert!(lines[1].contains("500 us") && lines[1].contains("1.00 ms"), "{text}");
-        assert!(lines[2].contains("failed") && lines[2].ends_with("1  1 timeout"), "{text}");
+        assert!(lines[2].contains("too few") && lines[2].ends_with("1  1 timeout"), "{text}");
         assert!(lines[9].starts_with("generator: 1002/s offered"), "{text}");
         assert_eq!(lines[10], "lost: operation 7");
         assert!(lines[11].starts_with("PASS: p50"), "{text}");

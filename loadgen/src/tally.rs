@@ -6,6 +6,7 @@
 
 use hdrhistogram::Histogram;
 
+use crate::operation::Kind;
 use crate::outcome::{Completion, Failure, Outcome};
 
 /// A share of the operations in parts per billion, exact where a float is not.
@@ -31,6 +32,7 @@ pub enum Latency {
 pub struct Tally {
     due: Histogram<u64>,
     service: Histogram<u64>,
+    reads: u64,
     not_found: u64,
     stale: u64,
     failures: [u64; Failure::ALL.len()],
@@ -88,6 +90,7 @@ impl Tally {
             Outcome::NotFound => self.not_found += 1,
             Outcome::Stale => self.stale += 1,
         }
+        self.reads += u64::from(completion.kind == Kind::Read);
         self.due.saturating_record(completion.due_latency_ns());
         self.service.saturating_record(completion.service_latency_ns());
     }
@@ -96,6 +99,7 @@ impl Tally {
     pub fn merge(&mut self, other: &Self) {
         self.due.add(&other.due).expect("all tallies have the same bounds");
         self.service.add(&other.service).expect("all tallies have the same bounds");
+        self.reads += other.reads;
         self.not_found += other.not_found;
         self.stale += other.stale;
         for (mine, theirs) in self.failures.iter_mut().zip(other.failures) {
@@ -113,14 +117,14 @@ impl Tally {
         self.failures.iter().sum()
     }
 
-    /// Failed operations as a share of all; 0 if there are none.
-    pub fn error_share(&self) -> f64 {
-        if self.operations() == 0 { 0.0 } else { self.errors() as f64 / self.operations() as f64 }
-    }
-
     /// How often operations failed in this way.
     pub fn failed(&self, failure: Failure) -> u64 {
         self.failures[failure.index()]
+    }
+
+    /// Reads that were answered, rightly or not quite up to date.
+    pub fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// Reads that rightly found nothing.
@@ -171,6 +175,7 @@ impl Default for Tally {
         Self {
             due: latency_histogram(),
             service: latency_histogram(),
+            reads: 0,
             not_found: 0,
             stale: 0,
             failures: [0; Failure::ALL.len()],
@@ -198,10 +203,8 @@ pub fn value_at(histogram: &Histogram<u64>, percentile: Percentile) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::clock::Moment;
-    use crate::operation::Kind;
-
     use super::*;
+    use crate::clock::Moment;
 
     fn completion(latency_us: u64, outcome: Outcome) -> Completion {
         let due = Moment(1_000_000);
@@ -240,7 +243,6 @@ mod tests {
         assert!(close(tally.due(Percentile::P99), 100_000));
         assert_eq!(tally.due(Percentile::P999), Latency::Failed);
         assert_eq!((tally.operations(), tally.errors()), (1000, 10));
-        assert!((tally.error_share() - 0.01).abs() < 1e-12);
     }
 
     #[test]
@@ -265,6 +267,7 @@ mod tests {
         left.merge(&right);
         assert_eq!(left.operations(), all.operations());
         assert_eq!(left.due(Percentile::P50), all.due(Percentile::P50));
+        assert_eq!(left.reads(), 75, "a failed read is none that was answered");
         assert_eq!((left.stale(), left.not_found(), left.failed(Failure::Lost)), (25, 25, 25));
     }
 }

@@ -1,6 +1,7 @@
 //! Turns operations into requests and answers into judgements: values are made and verified here, and the
 //! ledger is kept. Pure: no socket, no clock.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,8 @@ use crate::value::Values;
 /// What a run needs to know to judge answers.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Keys are numbered below this.
-    pub keys: u64,
+    /// The numbers of all keys.
+    pub keys: Range<u64>,
     /// What they are called in the store.
     pub names: KeyNames,
     /// No value is shorter, in bytes.
@@ -72,7 +73,7 @@ impl Audit {
     /// Empty books.
     pub fn new(rules: Rules) -> Self {
         let values = Values::new(rules.run_tag, rules.length_min);
-        let ledger = Ledger::new(rules.keys);
+        let ledger = Ledger::new(rules.keys.clone());
         Self { rules, values, ledger, complaints: Vec::new(), reasons: Default::default() }
     }
 
@@ -209,7 +210,7 @@ mod tests {
     fn audit(consistency: Consistency) -> Audit {
         let timeout = Duration::from_nanos(100);
         let names = KeyNames::default();
-        Audit::new(Rules { keys: 4, names, length_min: 64, run_tag: 1, consistency, timeout })
+        Audit::new(Rules { keys: 0..4, names, length_min: 64, run_tag: 1, consistency, timeout })
     }
 
     fn operation(number: u64, kind: Kind) -> Operation {

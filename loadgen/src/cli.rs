@@ -1,9 +1,11 @@
-//! The command line: `loadgen [demo]`, `loadgen check`, `loadgen replay`.
+//! The command line: `loadgen [demo]`, `loadgen check`, `loadgen replay`, and the studies, which make more of
+//! their results ([`studies`]).
 //!
 //! Everything is parsed here, once, into the types of the modules that use it. A mistake gives one line and
 //! exit code 2 ([`Refusal`]). Without a subcommand, `demo` runs: its options need not be preceded by its name.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use ringmain::config::ServeArguments;
 use ringmain::prng::Prng;
 
 use crate::duration::{parse, parse_positive};
+use crate::intervals::length_s;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
 use crate::lifetimes::Lifetimes;
@@ -31,6 +34,8 @@ use crate::target::cluster::Writes;
 use crate::trace::Speed;
 use crate::workload::{Preload, Workload};
 
+use studies::{Compare, Merge, Search, Sweep};
+
 /// What the user wants done.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -40,6 +45,14 @@ pub enum Command {
     Check(Check),
     /// Replay a trace of real requests and verify every read
     Replay(Replay),
+    /// Find the highest rate that meets an objective
+    Search(Box<Search>),
+    /// Run a load with each combination of some settings
+    Sweep(Box<Sweep>),
+    /// Do two results differ, where, and by how much?
+    Compare(Compare),
+    /// Add up the results of processes that ran at the same time
+    Merge(Merge),
     /// Be a node of the embedded cluster, with the server's own settings
     #[command(hide = true)]
     Node(Box<ServeArguments>),
@@ -129,6 +142,9 @@ pub struct Load {
     /// How many keys there are [default: 10000; workloads: 1000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX), value_name = "COUNT")]
     pub keys: Option<u64>,
+    /// The number of the first key: generators that load one cluster at the same time need keys of their own
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u64).range(0..=KEYS_MAX), value_name = "NUMBER")]
+    pub key_first: u64,
     /// Which keys are touched: zipf, ycsb-zipf (as YCSB scatters it), uniform, latest or growing (writes insert) [default: zipf]
     #[arg(long, value_name = "KIND")]
     pub popularity: Option<Popularity>,
@@ -167,6 +183,9 @@ pub struct Judging {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Also write an HDR interval log, a histogram a second, for the tools that read it
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
     /// Each request's deadline [default: 1s; replay: 10s]
     #[arg(long, value_parser = parse_positive, value_name = "TIME")]
     pub timeout: Option<Duration>,
@@ -239,7 +258,9 @@ pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, R
         Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
         Command::Check(check) => check.judging.refuse_impossible(None)?,
         Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
-        Command::Node(_) => {}
+        Command::Search(search) => search.refuse_impossible()?,
+        Command::Sweep(sweep) => sweep.refuse_impossible()?,
+        Command::Compare(_) | Command::Merge(_) | Command::Node(_) => {}
     }
     Ok(command)
 }
@@ -263,7 +284,13 @@ impl Load {
         }
         // Another stream than the operations' own, or preloading would change them.
         let mut prng = Prng::from_seed(!self.seed);
-        crate::workload::preload(recipe.keys, &recipe.value_size, &recipe.ttl, &mut prng).collect()
+        crate::workload::preload(
+            self.key_first..self.key_first + recipe.keys,
+            &recipe.value_size,
+            &recipe.ttl,
+            &mut prng,
+        )
+        .collect()
     }
 
     /// The workload, the preset or the ordinary load, with what was asked for otherwise.
@@ -293,20 +320,20 @@ impl Load {
         }
     }
 
-    /// Keys are numbered below this, inserts included.
-    pub fn keys_limit(&self) -> u64 {
-        self.choosers(&self.recipe()).limit()
+    /// The numbers of all keys, inserts included.
+    pub fn key_numbers(&self) -> Range<u64> {
+        self.key_first..self.key_first + self.choosers(&self.recipe()).limit()
     }
 
     fn choosers(&self, recipe: &Recipe) -> Keys {
         let exponent = recipe.zipf.expect("a recipe without an exponent was refused");
-        Keys::new(recipe.keys, recipe.popularity, exponent, self.inserts_max(recipe))
+        Keys::new(recipe.keys, recipe.popularity, exponent, self.inserts_max(recipe)).from(self.key_first)
     }
 
     /// More than a Poisson process will bring in any run: its deviation is the square root of what is expected.
     fn inserts_max(&self, recipe: &Recipe) -> u64 {
         let inserts = self.profile().operations() * recipe.mix.share(Kind::Write);
-        ((inserts * 1.1) as u64 + 1000).min(Key::COUNT_MAX - KEYS_MAX)
+        ((inserts * 1.1) as u64 + 1000).min(Key::COUNT_MAX - 2 * KEYS_MAX)
     }
 
     /// A list is shown, and no run begins; a load that lacks something is refused.
@@ -391,11 +418,15 @@ impl Command {
             Self::Demo(_) => "demo",
             Self::Check(_) => "check",
             Self::Replay(_) => "replay",
+            Self::Search(_) => "search",
+            Self::Sweep(_) => "sweep",
+            Self::Compare(_) => "compare",
+            Self::Merge(_) => "merge",
             Self::Node(_) => "node",
         }
     }
 
-    /// The objective, given or by default. A node has none.
+    /// The objective, given or by default. What is no load has none.
     pub fn objective(&self) -> Objective {
         let Some(judging) = self.judging() else { return Objective::default() };
         let by_default = if self.is_replay() { SLO_REPLAY_DEFAULT } else { SLO_DEFAULT };
@@ -417,8 +448,15 @@ impl Command {
         };
         let given = self.judging().and_then(|judging| judging.in_flight);
         let spin = self.judging().map_or(Pacer::SPIN_DEFAULT, |judging| judging.spin);
+        let interval_s = self.load().map_or(1, |load| length_s(load.profile().duration().as_secs_f64()));
         let unpaced = matches!(self, Self::Replay(Replay { speed: Speed::Max, .. }));
-        Limits { in_flight_max: given.map_or(by_default, |count| count as usize), beyond, spin, unpaced }
+        Limits {
+            in_flight_max: given.map_or(by_default, |count| count as usize),
+            beyond,
+            spin,
+            interval_s,
+            unpaced,
+        }
     }
 
     /// What a write replaces, given or by the load's own nature.
@@ -432,7 +470,7 @@ impl Command {
         match self {
             Self::Demo(demo) => Some(&demo.load),
             Self::Check(check) => Some(&check.load),
-            Self::Replay(_) | Self::Node(_) => None,
+            _ => None,
         }
     }
 
@@ -445,7 +483,7 @@ impl Command {
             Self::Demo(demo) => Some(&demo.judging),
             Self::Check(check) => Some(&check.judging),
             Self::Replay(replay) => Some(&replay.judging),
-            Self::Node(_) => None,
+            _ => None,
         }
     }
 }
@@ -463,7 +501,7 @@ impl FromStr for Server {
     }
 }
 
-/// Loads Ringmain at a fixed rate, verifies every read, and judges latencies by an objective
+/// Loads Ringmain on a schedule, verifies every read, and judges latencies by an objective
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(after_help = AFTER_HELP)]
@@ -483,7 +521,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 const TIMEOUT_REPLAY_DEFAULT: Duration = Duration::from_secs(10);
 const SPIN_MAX: Duration = Duration::from_millis(1);
 /// Below the highest number that a key's name has room for: inserts need some too.
-const KEYS_MAX: u64 = Key::COUNT_MAX / 2;
+const KEYS_MAX: u64 = Key::COUNT_MAX / 4;
 const EXPONENT_MAX: f64 = 20.0;
 const _: () = assert!(Pacer::SPIN_DEFAULT.as_micros() == 5, "the default of --spin is written 5us");
 
@@ -505,5 +543,6 @@ fn parse_exponent(text: &str) -> Result<f64, String> {
 }
 
 mod settings;
+pub mod studies;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::future::{Future, pending};
 use std::io::{BufReader, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,7 @@ use crate::audit::Rules;
 use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
+use crate::hlog;
 use crate::interrupt::Interrupt;
 use crate::key_names::KeyNames;
 use crate::operation::Operation;
@@ -34,6 +36,10 @@ use crate::workload::Preload;
 pub fn conduct(command: Command) -> ExitCode {
     let exit = match command {
         Command::Node(arguments) => return embedded::serve(*arguments),
+        Command::Compare(arguments) => studies::compare(&arguments),
+        Command::Merge(arguments) => studies::merge(&arguments),
+        Command::Search(arguments) => studies::search(&arguments),
+        Command::Sweep(arguments) => studies::sweep(&arguments),
         command => run(&command),
     };
     let exit = exit.unwrap_or_else(|setback| {
@@ -54,8 +60,8 @@ struct Offer {
     operations: Box<dyn Iterator<Item = Operation> + Send>,
     /// Writes that come before them, and are not measured.
     preload: Vec<Preload>,
-    /// Keys are numbered below this.
-    keys: u64,
+    /// The numbers of all keys.
+    keys: Range<u64>,
     /// What they are called.
     names: KeyNames,
     /// Bytes of the shortest value.
@@ -69,6 +75,7 @@ struct Run<'a> {
     offer: Offer,
     /// Created before the run, so that a mistake in its path doesn't cost the run.
     json: Option<File>,
+    hlog: Option<File>,
     interrupt: Interrupt,
 }
 
@@ -85,12 +92,13 @@ fn run(command: &Command) -> Result<Exit, Setback> {
         Command::Replay(Replay { trace, speed, preload, judging, .. }) => {
             (judging, Offer::replayed(trace, *speed, *preload)?)
         }
-        Command::Node(_) => unreachable!("a node has no run"),
+        _ => unreachable!("only loads are run"),
     };
     let json = judging.json.as_deref().map(create).transpose()?;
+    let hlog = judging.hlog.as_deref().map(create).transpose()?;
     let interrupt =
         Interrupt::listen().map_err(|error| failed(format!("can't listen for signals: {error}")))?;
-    let run = Run { command, judging, offer, json, interrupt };
+    let run = Run { command, judging, offer, json, hlog, interrupt };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(format!("can't set up a runtime: {error}")))?;
     LocalSet::new().block_on(&runtime, async {
@@ -106,7 +114,7 @@ fn run(command: &Command) -> Result<Exit, Setback> {
             | Command::Replay(Replay { servers, secret_file, .. }) => {
                 run.on_servers(servers, secret_file.as_deref()).await
             }
-            Command::Node(_) => unreachable!("a node has no run"),
+            _ => unreachable!("only loads are run"),
         }
     })
 }
@@ -115,12 +123,12 @@ impl Offer {
     fn made_up(load: &Load) -> Self {
         let preload = load.preload();
         let Recipe { key_size, value_size, .. } = load.recipe();
-        let keys = load.keys_limit();
+        let keys = load.key_numbers();
         Self {
             operations: Box::new(load.operations(preload.len() as u64)),
             preload,
-            keys,
-            names: KeyNames::new(key_size, keys),
+            keys: keys.clone(),
+            names: KeyNames::new(key_size, keys.end),
             length_min: value_size.shortest(),
         }
     }
@@ -136,7 +144,7 @@ impl Offer {
         }
         let preload = if preload { trace.preload() } else { Vec::new() };
         Ok(Self {
-            keys: trace.objects(),
+            keys: 0..trace.objects(),
             names: KeyNames::default(),
             length_min: trace.length_min(),
             operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
@@ -201,7 +209,7 @@ impl Run<'_> {
         incident: impl Future<Output = ()>,
     ) -> Result<(Self, Finished), Setback> {
         let rules = Rules {
-            keys: self.offer.keys,
+            keys: self.offer.keys.clone(),
             names: self.offer.names.clone(),
             length_min: self.offer.length_min,
             run_tag: run_tag(),
@@ -233,10 +241,14 @@ impl Run<'_> {
         let objective = self.command.objective();
         let verdict = Verdict::reach(&objective, &finished.record, &finished.offered, faults);
         let exit = verdict.exit;
-        let report = Report::new(finished, verdict, self.command.describe(copies));
+        let report = Report::new(finished, verdict, faults, self.command.describe(copies));
         if let Some(mut json) = self.json {
             let written = json.write_all(report.json().as_bytes());
             written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
+        }
+        if let Some(mut hlog) = self.hlog {
+            let written = hlog.write_all(hlog::write(&finished.intervals, finished.start).as_bytes());
+            written.map_err(|error| failed(format!("the interval log can't be written: {error}")))?;
         }
         // Whoever closed our output doesn't want it; the exit code still tells.
         let _closed = std::io::stdout().write_all(report.text().as_bytes());
@@ -251,6 +263,8 @@ impl Run<'_> {
         }
     }
 }
+
+mod studies;
 
 fn create(path: &Path) -> Result<File, Setback> {
     File::create(path).map_err(|error| wrong(format!("{}: {error}", path.display())))

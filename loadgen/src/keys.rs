@@ -42,6 +42,8 @@ pub struct PopularityError(String);
 /// Chooses keys below a limit.
 #[derive(Clone, Debug)]
 pub struct Keys {
+    /// The number of the first.
+    first: u64,
     count: u64,
     /// `count <= limit`; the count grows up to here.
     limit: u64,
@@ -77,37 +79,46 @@ impl Keys {
             }
             Popularity::Growing => Chooser::Growing { distances: Zipf::new(count, exponent), exponent },
         };
-        Self { count, limit, chooser }
+        Self { first: 0, count, limit, chooser }
     }
 
-    /// Keys are numbered below this, whatever is inserted.
+    /// How many there are, with all that may be inserted.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
+    /// With numbers from `first` on instead of 0.
+    #[must_use]
+    pub fn from(self, first: u64) -> Self {
+        assert!(self.limit <= Key::COUNT_MAX - first, "{} keys from {first} on can't be named", self.limit);
+        Self { first, ..self }
+    }
+
     /// The key of the next operation of this kind.
     pub fn choose(&mut self, kind: Kind, prng: &mut Prng) -> Key {
-        Key(match &mut self.chooser {
-            Chooser::Uniform => prng.below(self.count),
-            Chooser::Zipf { ranks, scramble } => scramble.apply(ranks.draw(prng) - 1),
-            Chooser::YcsbZipf { ranks } => fnv(ranks.draw(prng) - 1) % self.count,
-            Chooser::Latest { newest, .. } if kind == Kind::Write => {
-                *newest = (*newest + 1) % self.count;
-                *newest
-            }
-            Chooser::Latest { distances, newest } => {
-                let distance = distances.draw(prng) - 1;
-                (*newest + self.count - distance) % self.count
-            }
-            Chooser::Growing { distances, exponent } if kind == Kind::Write => {
-                if self.count < self.limit {
-                    self.count += 1;
-                    *distances = Zipf::new(self.count, *exponent);
+        let first = self.first;
+        Key(first
+            + match &mut self.chooser {
+                Chooser::Uniform => prng.below(self.count),
+                Chooser::Zipf { ranks, scramble } => scramble.apply(ranks.draw(prng) - 1),
+                Chooser::YcsbZipf { ranks } => fnv(ranks.draw(prng) - 1) % self.count,
+                Chooser::Latest { newest, .. } if kind == Kind::Write => {
+                    *newest = (*newest + 1) % self.count;
+                    *newest
                 }
-                self.count - 1
-            }
-            Chooser::Growing { distances, .. } => self.count - distances.draw(prng),
-        })
+                Chooser::Latest { distances, newest } => {
+                    let distance = distances.draw(prng) - 1;
+                    (*newest + self.count - distance) % self.count
+                }
+                Chooser::Growing { distances, exponent } if kind == Kind::Write => {
+                    if self.count < self.limit {
+                        self.count += 1;
+                        *distances = Zipf::new(self.count, *exponent);
+                    }
+                    self.count - 1
+                }
+                Chooser::Growing { distances, .. } => self.count - distances.draw(prng),
+            })
     }
 }
 
@@ -254,6 +265,17 @@ mod tests {
         let hottest = f64::from(seen[0]) / 500_000.0;
         assert!((0.037..0.042).contains(&hottest), "{hottest}");
         assert!(seen[999] > 150, "a third of all operations is spread over all keys: {}", seen[999]);
+    }
+
+    /// Several generators share a cluster if each has keys of its own.
+    #[test]
+    fn numbers_may_begin_anywhere() {
+        let choose = |first| {
+            let mut keys = Keys::new(100, Popularity::Zipf, 0.99, 0).from(first);
+            let mut prng = Prng::from_seed(8);
+            (0..50).map(|_| keys.choose(Kind::Read, &mut prng).0 - first).collect::<Vec<_>>()
+        };
+        assert_eq!(choose(0), choose(5000));
     }
 
     #[test]

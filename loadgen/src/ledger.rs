@@ -34,6 +34,7 @@
 //! that may still be answered. What is behind every barrier is forgotten.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ use history::History;
 /// All keys' histories. Operation numbers must rise from one write of a key to the next.
 #[derive(Debug)]
 pub struct Ledger {
+    /// The number of the first key.
+    first: u64,
     keys: Vec<History>,
 }
 
@@ -109,10 +112,10 @@ pub enum Consistency {
 pub struct ConsistencyError(String);
 
 impl Ledger {
-    /// For keys `0..count`.
-    pub fn new(count: u64) -> Self {
-        let count = usize::try_from(count).expect("keys of a run fit into memory");
-        Self { keys: std::iter::repeat_with(History::default).take(count).collect() }
+    /// For these keys.
+    pub fn new(numbers: Range<u64>) -> Self {
+        let count = usize::try_from(numbers.end - numbers.start).expect("keys of a run fit into memory");
+        Self { first: numbers.start, keys: std::iter::repeat_with(History::default).take(count).collect() }
     }
 
     /// A write is about to be sent.
@@ -156,7 +159,7 @@ impl Ledger {
     }
 
     fn history(&mut self, key: Key) -> &mut History {
-        &mut self.keys[key.0 as usize]
+        &mut self.keys[(key.0 - self.first) as usize]
     }
 }
 

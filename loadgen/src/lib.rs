@@ -18,9 +18,12 @@
 //! pacer              hands it out when it is due     (clock)
 //! runner             sends it to the target, and gets its answer
 //! audit              makes and judges values         (value, ledger)
-//! record, progress   counts its outcome              (tally)
+//! record, intervals  count its outcome               (tally; progress tells it meanwhile)
 //! objective, verdict judge the sum; report, exit tell it
 //! ```
+//!
+//! What comes of several runs: [`compare`] (with [`statistics`]), [`merge`], [`search`]; the last two commands, `search` and
+//! `sweep`, run this program again and again.
 //!
 //! [`target::Target`] is the seam: whatever gets, puts and deletes can be loaded. A real cluster is loaded
 //! through [`target::cluster`]; [`embedded`] starts one on this machine. [`conduct`] joins it all.
@@ -28,16 +31,21 @@
 pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod conduct;
 pub mod duration;
 pub mod embedded;
+pub mod encoded;
 pub mod environment;
 pub mod exit;
+pub mod hlog;
 pub mod interrupt;
+pub mod intervals;
 pub mod key_names;
 pub mod keys;
 pub mod ledger;
 pub mod lifetimes;
+pub mod merge;
 pub mod mix;
 pub mod near;
 pub mod objective;
@@ -52,8 +60,10 @@ pub mod record;
 pub mod report;
 pub mod runner;
 pub mod schedule;
+pub mod search;
 pub mod share;
 pub mod sizes;
+pub mod statistics;
 pub mod tally;
 pub mod target;
 pub mod trace;

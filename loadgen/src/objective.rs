@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::duration::{self, DurationError, display_ns};
 use crate::near::did_you_mean;
@@ -54,7 +54,7 @@ pub struct Bound<T> {
 }
 
 /// Whether one clause holds, and why.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// The clause as it is written.
     pub clause: String,

@@ -227,7 +227,10 @@ impl Course {
                 let slope = (to - from) / whole;
                 2.0 * count / (from + (from * from + 2.0 * slope * count).max(0.0).sqrt())
             }
-            Self::Sine { low, high, .. } => self.search(count, whole, count / high, (count / low).min(whole)),
+            Self::Sine { low, high, .. } => {
+                let (slow, fast) = (low.min(high), low.max(high));
+                self.search(count, whole, count / fast, (count / slow).min(whole))
+            }
         }
     }
 

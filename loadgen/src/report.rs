@@ -7,11 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::UNIX_EPOCH;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::duration::display_ns;
+use crate::encoded::encode;
 use crate::environment::Environment;
+use crate::intervals::Interval;
 use crate::operation::Kind;
 use crate::outcome::Failure;
 use crate::pacer::Offered;
@@ -20,11 +23,13 @@ use crate::runner::Finished;
 use crate::tally::{Latency, Percentile, Tally};
 use crate::verdict::Verdict;
 
-/// Everything worth keeping of a run.
-#[derive(Clone, Debug, Serialize)]
+/// Everything worth keeping of a run. Its JSON is what `compare` and `merge` read.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// The version of this form. Fields may be added; what is there keeps its meaning.
+    pub format: u32,
     /// PASS or FAIL.
-    pub result: &'static str,
+    pub result: String,
     /// The process's exit code.
     pub exit_code: u8,
     /// Why, and the objective clause by clause.
@@ -35,15 +40,22 @@ pub struct Report {
     pub generator: Generator,
     /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
+    /// Sentences about nodes that ended when nobody asked them to.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// How the run was configured, defaults included.
-    pub configuration: BTreeMap<&'static str, String>,
+    pub configuration: BTreeMap<String, String>,
     /// Where it took place.
     pub environment: Environment,
+    /// When it began, in seconds since 1970 (UTC).
+    pub start_unix_s: f64,
+    /// What ended second by second, warm-up left out.
+    pub intervals: Vec<Interval>,
 }
 
 /// The figures of one kind of operation in one phase. Latencies are in nanoseconds; `null` where a figure
 /// falls among the failed operations, or where there are too few operations for one to lie beyond it.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// The name of a stage of the load, `before` or `after` the kill, or `all`: all of it but warm-up.
     pub phase: String,
@@ -65,10 +77,14 @@ pub struct Row {
     pub due_ns: Latencies,
     /// From the moment of sending.
     pub service_ns: Latencies,
+    /// The latencies of the successes from the due moment, encoded as those of intervals are.
+    pub due_histogram: String,
+    /// And from the moment of sending.
+    pub service_histogram: String,
 }
 
 /// A distribution's main figures, in nanoseconds.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Latencies {
     /// The median.
     pub p50: Option<u64>,
@@ -77,12 +93,12 @@ pub struct Latencies {
     /// 99.9%.
     pub p999: Option<u64>,
     /// The longest success; for the due moment only.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
 }
 
 /// How well the generator kept to its plan. Lateness is in nanoseconds.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Generator {
     /// Operations handed out in time or late.
     pub handed: u64,
@@ -100,23 +116,44 @@ pub struct Generator {
     pub lateness_p99_ns: u64,
     /// The latest.
     pub lateness_max_ns: u64,
+    /// All of them, encoded as other histograms are.
+    pub lateness_histogram: String,
+    /// When the last operation was due, in nanoseconds from the start.
+    pub due_last_ns: u64,
+    /// When it was handed out.
+    pub elapsed_ns: u64,
+    /// The run was stopped before its end.
+    pub interrupted: bool,
 }
+
+/// Of [`Report::format`].
+pub const FORMAT: u32 = 1;
 
 const PHASE_WIDTH_MIN: usize = 6;
 const PERCENTILES: [Percentile; 3] = [Percentile::P50, Percentile::P99, Percentile::P999];
 
 impl Report {
     /// Puts a finished run into words and figures.
-    pub fn new(finished: &Finished, verdict: Verdict, configuration: BTreeMap<&'static str, String>) -> Self {
+    pub fn new(
+        finished: &Finished,
+        verdict: Verdict,
+        faults: &[String],
+        configuration: BTreeMap<&'static str, String>,
+    ) -> Self {
+        let named = configuration.into_iter().map(|(name, value)| (name.to_owned(), value));
         Self {
-            result: if verdict.passed() { "PASS" } else { "FAIL" },
+            format: FORMAT,
+            result: if verdict.passed() { "PASS" } else { "FAIL" }.to_owned(),
             exit_code: verdict.exit.code(),
             verdict,
             rows: rows(&finished.record),
             generator: Generator::of(&finished.offered),
             complaints: finished.complaints.clone(),
-            configuration,
+            faults: faults.to_vec(),
+            configuration: named.collect(),
             environment: Environment::observe(),
+            start_unix_s: finished.start.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            intervals: finished.intervals.clone(),
         }
     }
 
@@ -167,7 +204,8 @@ fn rows(record: &Record) -> Vec<Row> {
 }
 
 impl Row {
-    fn of(phase: &str, operation: &str, tally: &Tally) -> Self {
+    /// A row with a tally's figures.
+    pub fn of(phase: &str, operation: &str, tally: &Tally) -> Self {
         let failures = Failure::ALL.iter().map(|&failure| (failure.to_string(), tally.failed(failure)));
         Self {
             phase: phase.to_owned(),
@@ -186,6 +224,8 @@ impl Row {
                 PERCENTILES.map(|percentile| if_enough(percentile, tally, tally.service(percentile))),
                 None,
             ),
+            due_histogram: encode(tally.due_histogram()),
+            service_histogram: encode(tally.service_histogram()),
         }
     }
 
@@ -229,7 +269,8 @@ impl Latencies {
 }
 
 impl Generator {
-    fn of(offered: &Offered) -> Self {
+    /// What the pacer tells.
+    pub fn of(offered: &Offered) -> Self {
         Self {
             handed: offered.handed,
             refused: offered.refused,
@@ -239,6 +280,10 @@ impl Generator {
             lateness_p50_ns: offered.lateness(Percentile::P50),
             lateness_p99_ns: offered.lateness(Percentile::P99),
             lateness_max_ns: offered.lateness_max(),
+            lateness_histogram: encode(&offered.lateness),
+            due_last_ns: offered.due_last_ns,
+            elapsed_ns: offered.elapsed_ns,
+            interrupted: offered.interrupted,
         }
     }
 
@@ -269,6 +314,8 @@ impl Generator {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::clock::Moment;
     use crate::objective::Objective;
     use crate::outcome::{Completion, Outcome};
@@ -288,7 +335,8 @@ mod tests {
         record.record(0, &Completion { kind: Kind::Read, due, sent, done, outcome: Outcome::NotFound });
         let offered =
             Offered { handed: 1002, due_last_ns: 1, elapsed_ns: 1_000_000_000, ..Offered::default() };
-        Finished { record, offered, complaints: vec!["lost: operation 7".to_owned()] }
+        let (start, intervals) = (UNIX_EPOCH + Duration::from_secs(1_500_000_000), Vec::new());
+        Finished { record, offered, complaints: vec!["lost: operation 7".to_owned()], start, intervals }
     }
 
     fn report() -> Report {
@@ -296,7 +344,7 @@ mod tests {
         let objective: Objective = "p50<1ms".parse().expect("an objective");
         let offered = Offered { elapsed_ns: 1, ..finished.offered.clone() };
         let verdict = Verdict::reach(&objective, &finished.record, &offered, &[]);
-        Report::new(&finished, verdict, BTreeMap::from([("rate", "579/s".to_owned())]))
+        Report::new(&finished, verdict, &[], BTreeMap::from([("rate", "579/s".to_owned())]))
     }
 
     #[test]
@@ -338,6 +386,10 @@ mod tests {
         assert!(
             json["rows"][0]["due_ns"]["p50"].as_u64().is_some_and(|p50| (499_000..501_000).contains(&p50))
         );
+        let written = report();
+        let read: Report = serde_json::from_str(&written.json()).expect("the same report");
+        assert_eq!((read.format, read.start_unix_s), (FORMAT, 1_500_000_000.0));
+        assert_eq!(read.json(), written.json());
         assert!(json["environment"]["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("Linux")));
     }
 }

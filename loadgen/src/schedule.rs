@@ -44,6 +44,9 @@ pub struct Schedule {
     even: Option<Rate>,
 }
 
+/// An operation that is due at the end of a stage, but for a float's rounding, is the first of the next: a millionth of one.
+const EDGE: f64 = 1e-6;
+
 /// Between operations, as integrals of the rate.
 #[derive(Clone, Debug)]
 enum Gaps {
@@ -68,7 +71,7 @@ impl Schedule {
     }
 
     /// Where the next operation is, as an integral of the rate over its stage.
-    fn count(&self) -> f64 {
+    fn reached(&self) -> f64 {
         self.first
             + match &self.gaps {
                 Gaps::Fixed { index } => *index as f64,
@@ -101,19 +104,19 @@ impl Iterator for Schedule {
     fn next(&mut self) -> Option<u64> {
         loop {
             let stage = self.profile.stages().get(self.stage)?;
-            let (count, operations) = (self.count(), stage.operations());
+            let (count, operations) = (self.reached(), stage.operations());
             let due_ns = match (&self.gaps, self.even) {
                 (Gaps::Fixed { index }, Some(rate)) => {
                     let due_ns = rate.due_ns(*index);
                     (u128::from(due_ns) < stage.duration.as_nanos()).then_some(due_ns)
                 }
-                _ => (count < operations).then(|| stage.due_ns(count)),
+                _ => (count < operations - EDGE).then(|| stage.due_ns(count)),
             };
             if let Some(due_ns) = due_ns {
                 self.advance();
                 return Some(self.stage_start_ns + due_ns);
             }
-            self.begin_next_stage(count - operations);
+            self.begin_next_stage((count - operations).max(0.0));
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::objective::{Finding, Objective};
@@ -21,7 +21,7 @@ use crate::record::Record;
 use crate::tally::Tally;
 
 /// The judgement on a run. Shown as its last line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// What the process exits with.
     pub exit: Exit,

@@ -1,5 +1,6 @@
 //! A made-up load: a schedule, and for each due moment a kind, a key and a length.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ringmain::prng::Prng;
@@ -67,18 +68,14 @@ impl Iterator for Workload {
     }
 }
 
-/// One write for each of `count` keys, with a length from `sizes` and a lifetime.
+/// One write for each of these keys, with a length from `sizes` and a lifetime.
 pub fn preload(
-    count: u64,
+    numbers: Range<u64>,
     sizes: &Sizes,
     lifetimes: &Lifetimes,
     prng: &mut Prng,
 ) -> impl Iterator<Item = Preload> {
-    (0..count).map(|key| Preload {
-        key: Key(key),
-        value_len: sizes.draw(prng),
-        lifetime: lifetimes.draw(prng),
-    })
+    numbers.map(|key| Preload { key: Key(key), value_len: sizes.draw(prng), lifetime: lifetimes.draw(prng) })
 }
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ impl Command {
                     settings.insert("servers", join(servers));
                 }
             }
-            Self::Node(_) => {}
+            _ => {}
         }
         settings
     }
 }
 
 impl Load {
-    pub(super) fn describe(&self) -> [(&'static str, String); 14] {
+    pub(super) fn describe(&self) -> [(&'static str, String); 15] {
         let Recipe { name, keys, popularity, zipf, key_size, value_size, mix, ttl, preload, .. } =
             self.recipe();
         [
@@ -57,6 +57,7 @@ impl Load {
             ("arrivals", self.arrivals.to_string()),
             ("load", name.unwrap_or_else(|| "none".to_owned())),
             ("keys", keys.to_string()),
+            ("key_first", self.key_first.to_string()),
             ("popularity", popularity.to_string()),
             ("zipf", zipf.unwrap_or_default().to_string()),
             ("key_size", key_size.map_or_else(|| "14".to_owned(), |sizes| sizes.to_string())),

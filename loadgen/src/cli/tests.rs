@@ -90,8 +90,11 @@ fn a_named_load_fills_in_what_is_left_open() {
 fn inserts_stay_below_the_limit() {
     let load = demo("--workload ycsb-d --rate 20k/s --duration 2s --arrivals poisson").load;
     let highest = load.operations(0).map(|operation| operation.key.0).max().expect("operations");
-    assert!(highest > 2500 && highest + 1 < load.keys_limit(), "{highest} of {}", load.keys_limit());
+    assert!(highest > 2500 && highest + 1 < load.key_numbers().end, "{highest} of {:?}", load.key_numbers());
     assert_eq!(load.preload().len(), 1000);
+    let load = demo("--keys 10 --key-first 500 --preload").load;
+    assert_eq!((load.key_numbers(), load.preload()[9].key), (500..510, Key(509)));
+    assert!(load.operations(0).all(|operation| (500..510).contains(&operation.key.0)));
 }
 
 #[test]

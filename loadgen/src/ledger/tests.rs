@@ -23,7 +23,7 @@ fn put(ledger: &mut Ledger, number: u64, issued: u64, acknowledged: u64) {
 
 #[test]
 fn before_the_first_write_anything_old_is_right() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::Value(Verified::EarlierRun)), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::Value(Verified::Anonymous)), Verdict::Right);
@@ -31,7 +31,7 @@ fn before_the_first_write_anything_old_is_right() {
 
 #[test]
 fn an_acknowledged_write_must_be_seen() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, 10, 20);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Behind);
@@ -46,7 +46,7 @@ fn an_acknowledged_write_must_be_seen() {
 #[test]
 fn a_value_may_be_absent_when_its_lifetime_is_over() {
     const SECOND: u64 = 1_000_000_000;
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, SECOND, 2 * SECOND);
     ledger.write_issued(KEY, 2, Effect::of_value(Some(Duration::from_secs(60))), Moment(10 * SECOND));
     ledger.write_acknowledged(KEY, 2, Moment(11 * SECOND));
@@ -70,7 +70,7 @@ fn a_value_may_be_absent_when_its_lifetime_is_over() {
 /// forgotten while it is in flight.
 #[test]
 fn a_read_is_judged_by_when_it_was_issued() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, 10, 20);
     let early = ledger.read_issued(KEY);
     put(&mut ledger, 2, 30, 40);
@@ -85,7 +85,7 @@ fn a_read_is_judged_by_when_it_was_issued() {
 
 #[test]
 fn of_overlapping_writes_either_may_win() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     ledger.write_issued(KEY, 1, Effect::Value, Moment(10));
     put(&mut ledger, 2, 12, 20);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Right, "in flight");
@@ -99,7 +99,7 @@ fn of_overlapping_writes_either_may_win() {
 
 #[test]
 fn an_unknown_write_may_win_up_to_its_end() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     ledger.write_issued(KEY, 1, Effect::Value, Moment(10));
     ledger.write_unknown(KEY, 1, Moment(100));
     put(&mut ledger, 2, 50, 60);
@@ -111,7 +111,7 @@ fn an_unknown_write_may_win_up_to_its_end() {
 
 #[test]
 fn a_delete_is_a_write_of_not_found() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, 10, 20);
     ledger.write_issued(KEY, 2, Effect::Absent, Moment(30));
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Right);
@@ -124,7 +124,7 @@ fn a_delete_is_a_write_of_not_found() {
 
 #[test]
 fn a_refused_write_must_never_be_seen() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     ledger.write_issued(KEY, 1, Effect::Value, Moment(10));
     ledger.write_refused(KEY, 1, Moment(20));
     assert_eq!(read(&mut ledger, value(1)), Verdict::Phantom);
@@ -133,7 +133,7 @@ fn a_refused_write_must_never_be_seen() {
 
 #[test]
 fn a_quiet_key_is_small_again() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     for number in 1..1000 {
         put(&mut ledger, number, number * 10, number * 10 + 5);
         let ticket = ledger.read_issued(KEY);
@@ -214,7 +214,7 @@ const UNKNOWN_FOR: u64 = 7;
 
 impl Model {
     fn new() -> Self {
-        let ledger = Ledger::new(1);
+        let ledger = Ledger::new(0..1);
         Self { now: 0, state: Seen::NotFound, writes: Vec::new(), reads: Vec::new(), ledger }
     }
 

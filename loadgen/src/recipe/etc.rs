@@ -7,13 +7,13 @@
 use super::{Recipe, built_in};
 
 /// What is typed after `--preset`.
-pub const NAME: &str = "etc";
+pub(super) const NAME: &str = "etc";
 
 /// GET : SET = 30 : 1.
 const MIX: &str = "read=96.774,write=3.226";
 
 /// The preset.
-pub fn recipe() -> Recipe {
+pub(super) fn recipe() -> Recipe {
     Recipe {
         name: Some(NAME.to_owned()),
         key_size: Some(built_in("etc-key")),
@@ -25,7 +25,7 @@ pub fn recipe() -> Recipe {
 }
 
 /// The name, and what it stands for.
-pub fn list() -> String {
+pub(super) fn list() -> String {
     "Facebook's general-purpose memcached pool (Atikoglu et al., SIGMETRICS 2012); Zipf 0.99 is not the paper's\n\
      etc           keys by a generalized extreme value distribution, values by a generalized Pareto; 30 reads to a write\n"
         .to_owned()

@@ -15,7 +15,7 @@ const PREFIX: &str = "twitter-";
 
 /// A line of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Row {
+pub(super) struct Row {
     cluster: &'static str,
     key_bytes: &'static str,
     value_bytes: &'static str,
@@ -28,18 +28,18 @@ pub struct Row {
 }
 
 /// The row of a preset, if there is one of this name.
-pub fn row(name: &str) -> Option<Row> {
+pub(super) fn row(name: &str) -> Option<Row> {
     let cluster = name.strip_prefix(PREFIX)?;
     rows().find(|row| row.cluster == cluster)
 }
 
 /// All names.
-pub fn names() -> impl Iterator<Item = String> {
+pub(super) fn names() -> impl Iterator<Item = String> {
     rows().map(|row| row.name())
 }
 
 /// The names, and what each stands for.
-pub fn list() -> String {
+pub(super) fn list() -> String {
     let mut list = "Twitter's cache clusters, March 2020 (twitter/cache-trace; Yang, Yue, Rashmi, OSDI 2020; CC BY 4.0)\n\
         name          key B  value B   zipf  mix, and how long values live\n"
         .to_owned();
@@ -66,7 +66,7 @@ fn rows() -> impl Iterator<Item = Row> {
 
 impl Row {
     /// The load of this cluster; `None` if the table has no figures for it.
-    pub fn recipe(&self) -> Option<Recipe> {
+    pub(super) fn recipe(&self) -> Option<Recipe> {
         if self.operations.is_empty() {
             return None;
         }

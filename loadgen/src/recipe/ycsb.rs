@@ -12,7 +12,7 @@ use crate::target::cluster::Writes;
 use super::{Recipe, built_in};
 
 /// All that can be offered. E, which is of scans, is told about where its name is parsed.
-pub const NAMES: [&str; 5] = ["ycsb-a", "ycsb-b", "ycsb-c", "ycsb-d", "ycsb-f"];
+pub(super) const NAMES: [&str; 5] = ["ycsb-a", "ycsb-b", "ycsb-c", "ycsb-d", "ycsb-f"];
 
 /// YCSB's `recordcount`, unless it is told otherwise.
 const RECORDS: u64 = 1000;
@@ -22,7 +22,7 @@ const VALUE_BYTES: &str = "1000";
 const KEY_BYTES: &str = "23";
 
 /// The workload of this name, if there is one.
-pub fn recipe(name: &str) -> Option<Recipe> {
+pub(super) fn recipe(name: &str) -> Option<Recipe> {
     let (mix, popularity, writes) = match name {
         "ycsb-a" => ("read=50,write=50", Popularity::YcsbZipf, Writes::Overwrite),
         "ycsb-b" => ("read=95,write=5", Popularity::YcsbZipf, Writes::Overwrite),
@@ -46,7 +46,7 @@ pub fn recipe(name: &str) -> Option<Recipe> {
 }
 
 /// The names, and what each stands for.
-pub fn list() -> String {
+pub(super) fn list() -> String {
     "YCSB's core workloads: 1000 keys (--keys), values of 1000 bytes, all written first, Zipf 0.99 as YCSB scatters it\n\
      ycsb-a   half reads, half updates\n\
      ycsb-b   95% reads, 5% updates\n\

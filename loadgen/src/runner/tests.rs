@@ -12,7 +12,7 @@ use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
 use crate::lifetimes::Lifetimes;
 use crate::operation::Key;
-use crate::profile::Profile;
+use crate::profile::{Phases, Profile};
 use crate::rate::Rate;
 use crate::record::Phase;
 use crate::schedule::{Arrivals, Schedule};
@@ -106,11 +106,17 @@ fn runner(map: Map) -> Runner<Map> {
 fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
     let (consistency, timeout) = (Consistency::Strict, Duration::from_secs(1));
     let names = KeyNames::default();
-    let rules = Rules { keys: KEYS, names, length_min: 100, run_tag: 9, consistency, timeout };
+    let rules = Rules { keys: 0..KEYS, names, length_min: 100, run_tag: 9, consistency, timeout };
     Runner::new(
         map,
         rules,
-        Limits { in_flight_max, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT, unpaced: false },
+        Limits {
+            in_flight_max,
+            beyond: Beyond::Fail,
+            spin: Pacer::SPIN_DEFAULT,
+            interval_s: 1,
+            unpaced: false,
+        },
         Record::default(),
     )
 }
@@ -231,6 +237,24 @@ fn an_unpaced_run_goes_as_fast_as_answers_come() {
     let Latency::Ns(median_ns) = total.due(Percentile::P50) else { panic!("there are successes") };
     // 800 operations, 16 at a time, take 50 rounds of 2 ms: from the start, the median would be 50 ms.
     assert!((2_000_000..25_000_000).contains(&median_ns), "{median_ns}");
+}
+
+/// The intervals hold what the record holds, but for warm-up.
+#[test]
+fn a_run_is_recorded_second_by_second() {
+    let phases: Phases = "warmup 1k 300ms, steady 1k 1900ms".parse().expect("phases");
+    let profile = phases.profile("1/s".parse().expect("a rate"));
+    let finished = block_on(async {
+        let mut runner = runner(Map::default());
+        runner.record = Record::new(&profile);
+        let stop = Arc::new(AtomicBool::new(false));
+        runner.run(workload("1k/s", 2200, 0), std::future::pending(), stop, drop).await
+    });
+    let counted: u64 = finished.intervals.iter().map(|interval| interval.operations).sum();
+    assert_eq!((counted, finished.record.total().operations()), (1900, 1900));
+    assert_eq!(finished.record.whole().operations(), 2200);
+    let lengths: Vec<f64> = finished.intervals.iter().map(|interval| interval.length_s).collect();
+    assert!(lengths.len() == 3 && (0.9..1.1).contains(&lengths[1]), "{lengths:?}");
 }
 
 #[test]

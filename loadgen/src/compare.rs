@@ -1,0 +1,295 @@
+//! Do two results differ, where, and by how much? `loadgen compare A.json B.json`.
+//!
+//! For each percentile that enough operations lie beyond, and for the share of errors, an interval of confidence for the
+//! difference ([`crate::statistics`]); all of them hold together with 99%. What doesn't differ surely is "no difference":
+//! the interval says how small a difference could still have been seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::duration::display_ns;
+use crate::encoded::{EncodedError, decode};
+use crate::report::Report;
+use crate::statistics::jackknife::{BEYOND_MIN, Blocks, INTERVALS_MIN, Sample};
+use crate::statistics::{Estimate, RUNS_MIN};
+use crate::tally::Percentile;
+
+/// What a comparison found.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Comparison {
+    /// Any of the figures differs.
+    pub differs: bool,
+    /// One for each figure that could be compared.
+    pub figures: Vec<Figure>,
+    /// What to know before believing them.
+    pub notes: Vec<String>,
+}
+
+/// One figure of both sides.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Figure {
+    /// `p99.9`, or `errors`.
+    pub name: String,
+    /// Of the left side: nanoseconds, or a share.
+    pub left: f64,
+    /// Of the right side.
+    pub right: f64,
+    /// Right against left: a ratio less 1 for latencies, a difference of shares for errors.
+    pub change: f64,
+    /// The lower end of the interval of confidence of the change.
+    pub change_low: f64,
+    /// Its upper end.
+    pub change_high: f64,
+    /// No change is outside of the interval.
+    pub differs: bool,
+}
+
+/// Why there is nothing to compare.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CompareError {
+    /// A run that was too short, or that has no intervals.
+    #[error(
+        "{name} has {found} intervals, and it takes {INTERVALS_MIN}: compare runs of half a minute or more"
+    )]
+    Short {
+        /// Which run.
+        name: String,
+        /// How many it has.
+        found: usize,
+    },
+    /// An interval that can't be read.
+    #[error("{name}: {source}")]
+    Encoded {
+        /// Which run.
+        name: String,
+        /// Why.
+        source: EncodedError,
+    },
+    /// No percentile has enough operations beyond it.
+    #[error(
+        "there are too few operations to compare anything: it takes {BEYOND_MIN} beyond a percentile on both sides"
+    )]
+    Nothing,
+}
+
+/// The chance that any figure is said to differ though none does.
+const WRONG_MAX: f64 = 0.01;
+const ERRORS: &str = "errors";
+/// In billionths: p50, p75, p90, p99, p99.9, p99.99.
+const PERCENTILES: [u64; 6] = [500_000_000, 750_000_000, 900_000_000, 990_000_000, 999_000_000, 999_900_000];
+/// Settings that may differ from run to run of one thing.
+const NO_MATTER: [&str; 1] = ["servers"];
+const NOTED_MAX: usize = 8;
+
+/// Compares the runs of two sides, each a name and a report. At least one of each.
+pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<Comparison, CompareError> {
+    let sides = [blocks_of(left)?, blocks_of(right)?];
+    let all = || sides.iter().flatten();
+    let percentiles =
+        PERCENTILES.map(|billionths| Percentile::from_billionths(billionths).expect("below all"));
+    let (enough, few): (Vec<Percentile>, Vec<Percentile>) =
+        percentiles.into_iter().partition(|&percentile| all().all(|blocks| blocks.has(percentile)));
+    let shares = sides.each_ref().map(|runs| of_runs(runs.iter().map(Blocks::error_share)));
+    let latencies = sides.each_ref().map(|runs| latencies(runs, &enough));
+    let known: Vec<(Percentile, [Estimate; 2])> = enough
+        .iter()
+        .enumerate()
+        .filter_map(|(place, &percentile)| Some((percentile, [latencies[0][place]?, latencies[1][place]?])))
+        .collect();
+    let has_errors = shares.iter().any(|share| share.value > 0.0);
+    let family = known.len() + usize::from(has_errors);
+    if family == 0 {
+        return Err(CompareError::Nothing);
+    }
+    let confidence = 1.0 - WRONG_MAX / family as f64;
+    let mut figures: Vec<Figure> = known
+        .iter()
+        .map(|(percentile, [left, right])| Figure::of_latency(*percentile, left, right, confidence))
+        .collect();
+    if has_errors {
+        figures.push(Figure::of_share(&shares[0], &shares[1], confidence));
+    }
+    let differs = figures.iter().any(|figure| figure.differs);
+    Ok(Comparison { differs, figures, notes: notes(left, right, &few) })
+}
+
+fn blocks_of(runs: &[(String, Report)]) -> Result<Vec<Blocks>, CompareError> {
+    runs.iter()
+        .map(|(name, report)| {
+            let samples: Result<Vec<Sample>, EncodedError> = report
+                .intervals
+                .iter()
+                .map(|interval| Ok(Sample { due: decode(&interval.due_histogram)?, errors: interval.errors }))
+                .collect();
+            let samples = samples.map_err(|source| CompareError::Encoded { name: name.clone(), source })?;
+            Blocks::cut(&samples)
+                .ok_or_else(|| CompareError::Short { name: name.clone(), found: samples.len() })
+        })
+        .collect()
+}
+
+/// For each percentile, the estimate of all runs of a side; `None` where one has none.
+fn latencies(runs: &[Blocks], percentiles: &[Percentile]) -> Vec<Option<Estimate>> {
+    let of_each: Vec<Vec<Option<Estimate>>> =
+        runs.iter().map(|blocks| blocks.percentiles(percentiles)).collect();
+    let of_one = |place: usize| {
+        let estimates: Option<Vec<Estimate>> = of_each.iter().map(|run| run[place]).collect();
+        estimates.map(of_runs)
+    };
+    (0..percentiles.len()).map(of_one).collect()
+}
+
+fn of_runs(estimates: impl IntoIterator<Item = Estimate>) -> Estimate {
+    Estimate::of_runs(&estimates.into_iter().collect::<Vec<_>>())
+}
+
+impl Figure {
+    fn of_latency(percentile: Percentile, left: &Estimate, right: &Estimate, confidence: f64) -> Self {
+        let difference = Estimate::difference(left, right, confidence);
+        Self {
+            name: format!("p{}", percentile.percent()),
+            left: left.value.exp(),
+            right: right.value.exp(),
+            change: difference.value.exp_m1(),
+            change_low: (difference.value - difference.margin).exp_m1(),
+            change_high: (difference.value + difference.margin).exp_m1(),
+            differs: difference.is_real(),
+        }
+    }
+
+    fn of_share(left: &Estimate, right: &Estimate, confidence: f64) -> Self {
+        let difference = Estimate::difference(left, right, confidence);
+        Self {
+            name: ERRORS.to_owned(),
+            left: left.value,
+            right: right.value,
+            change: difference.value,
+            change_low: difference.value - difference.margin,
+            change_high: difference.value + difference.margin,
+            differs: difference.is_real(),
+        }
+    }
+
+    fn is_latency(&self) -> bool {
+        self.name != ERRORS
+    }
+
+    fn shown(&self, value: f64) -> String {
+        if self.is_latency() { display_ns(value.round() as u64) } else { format!("{:.4}%", value * 100.0) }
+    }
+
+    fn word(&self) -> &'static str {
+        match (self.differs, self.change > 0.0, self.is_latency()) {
+            (false, ..) => "no difference",
+            (true, true, true) => "slower",
+            (true, false, true) => "faster",
+            (true, true, false) => "more",
+            (true, false, false) => "fewer",
+        }
+    }
+}
+
+/// What the reader must know beside the figures.
+fn notes(left: &[(String, Report)], right: &[(String, Report)], few: &[Percentile]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !few.is_empty() {
+        let names: Vec<String> = few.iter().map(|percentile| format!("p{}", percentile.percent())).collect();
+        let names = names.join(", ");
+        notes.push(format!(
+            "{names}: not compared, since not in all runs {BEYOND_MIN} operations and no failure lie beyond"
+        ));
+    }
+    if left.len().min(right.len()) < RUNS_MIN {
+        notes.push(format!(
+            "with fewer than {RUNS_MIN} runs of each side, what differs from one start to the next is taken for a difference: \
+             run both by turns, and compare A1.json,A2.json,A3.json B1.json,B2.json,B3.json"
+        ));
+    }
+    for (name, report) in left.iter().chain(right) {
+        if report.generator.interrupted {
+            notes.push(format!("{name} was stopped before its end"));
+        }
+        if report.exit_code == 3 {
+            notes.push(format!("{name}: the generator itself could not offer the load"));
+        }
+        if report.environment.build != "release" {
+            notes.push(format!("{name} is of a {} build", report.environment.build));
+        }
+    }
+    notes.extend(differing_settings(left, right));
+    notes
+}
+
+fn differing_settings(left: &[(String, Report)], right: &[(String, Report)]) -> Vec<String> {
+    let [left, right] = [left, right].map(|side| {
+        let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (_, report) in side {
+            let Report { configuration, environment, .. } = report;
+            let mut add = |name: &str, value: &str| {
+                values.entry(name.to_owned()).or_default().insert(value.to_owned());
+            };
+            configuration.iter().for_each(|(name, value)| add(name, value));
+            add("kernel", &environment.kernel);
+            add("processor", &environment.processor);
+            add("cores", &environment.cores.to_string());
+        }
+        values
+    });
+    let shown = |values: Option<&BTreeSet<String>>| {
+        values.map_or_else(
+            || "nothing".to_owned(),
+            |values| values.iter().cloned().collect::<Vec<_>>().join(", "),
+        )
+    };
+    let names: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    let differing = names.into_iter().filter(|name| !NO_MATTER.contains(&name.as_str()));
+    let differing = differing.filter(|&name| left.get(name) != right.get(name));
+    differing
+        .take(NOTED_MAX)
+        .map(|name| format!("{name}: {} against {}", shown(left.get(name)), shown(right.get(name))))
+        .collect()
+}
+
+impl fmt::Display for Comparison {
+    /// A table, the notes, and the answer as the last line.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "{:<8}{:>12}{:>12}{:>11}  {:<24}",
+            "", "A", "B", "change", "between (all at 99%)"
+        )?;
+        for figure in &self.figures {
+            let Figure { name, left, right, change, change_low, change_high, .. } = figure;
+            let (left, right) = (figure.shown(*left), figure.shown(*right));
+            let percent = |change: f64| format!("{:+.2}%", change * 100.0);
+            let between = format!("{} and {}", percent(*change_low), percent(*change_high));
+            let (change, word) = (percent(*change), figure.word());
+            writeln!(formatter, "{name:<8}{left:>12}{right:>12}{change:>11}  {between:<24}  {word}")?;
+        }
+        for note in &self.notes {
+            writeln!(formatter, "{note}")?;
+        }
+        let mut told = String::new();
+        for figure in self.figures.iter().filter(|figure| figure.differs) {
+            let separator = if told.is_empty() { "" } else { ", " };
+            let _ = write!(
+                told,
+                "{separator}{} {} by {:.1}%",
+                figure.name,
+                figure.word(),
+                figure.change.abs() * 100.0
+            );
+        }
+        if self.differs {
+            write!(formatter, "DIFFERENT: B has {told}")
+        } else {
+            formatter.write_str("NO DIFFERENCE")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

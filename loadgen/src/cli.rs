@@ -327,7 +327,8 @@ impl Load {
 
     fn choosers(&self, recipe: &Recipe) -> Keys {
         let exponent = recipe.zipf.expect("a recipe without an exponent was refused");
-        Keys::new(recipe.keys, recipe.popularity, exponent, self.inserts_max(recipe)).from(self.key_first)
+        Keys::new(recipe.keys, recipe.popularity, exponent, self.inserts_max(recipe))
+            .numbered_from(self.key_first)
     }
 
     /// More than a Poisson process will bring in any run: its deviation is the square root of what is expected.

@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(starts, [1.0, 2.5, 3.0], "empty ones are left out at the ends, and only there");
         let first = &all[0];
         assert_eq!((first.operations, first.errors, first.reads, first.stale), (3, 1, 2, 1));
-        assert_eq!((first.length_s, first.max_ns), (1.5, 3000));
+        assert!(first.length_s == 1.5 && (3000..3006).contains(&first.max_ns), "{first:?}");
         assert_eq!(decode(&first.due_histogram).expect("a histogram").len(), 2);
     }
 

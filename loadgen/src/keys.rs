@@ -89,7 +89,7 @@ impl Keys {
 
     /// With numbers from `first` on instead of 0.
     #[must_use]
-    pub fn from(self, first: u64) -> Self {
+    pub fn numbered_from(self, first: u64) -> Self {
         assert!(self.limit <= Key::COUNT_MAX - first, "{} keys from {first} on can't be named", self.limit);
         Self { first, ..self }
     }
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn numbers_may_begin_anywhere() {
         let choose = |first| {
-            let mut keys = Keys::new(100, Popularity::Zipf, 0.99, 0).from(first);
+            let mut keys = Keys::new(100, Popularity::Zipf, 0.99, 0).numbered_from(first);
             let mut prng = Prng::from_seed(8);
             (0..50).map(|_| keys.choose(Kind::Read, &mut prng).0 - first).collect::<Vec<_>>()
         };

@@ -296,11 +296,11 @@ fn results_are_logged_compared_and_merged() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (json, hlog, merged) = (path("run.json"), path("run.hlog"), path("merged.json"));
     let slo = "--slo p50<900ms,errors<0.001%";
-    let output = run(&format!("--no-kill --rate 300/s --duration 9s {slo} --json {json} --hlog {hlog}"));
+    let output = run(&format!("--no-kill --rate 300/s --duration 12s {slo} --json {json} --hlog {hlog}"));
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
     let log = fs::read_to_string(&hlog).expect("a log");
     let lines = log.lines().filter(|line| !line.starts_with(['#', '"'])).count();
-    assert!((9..=11).contains(&lines), "{log}");
+    assert!((12..=14).contains(&lines), "{log}");
 
     let compared = run(&format!("compare {json} {json}"));
     let stdout = text(&compared.stdout);
@@ -313,7 +313,7 @@ fn results_are_logged_compared_and_merged() {
 
     let sum = run(&format!("merge {json} {json} --json {merged}"));
     assert_eq!(sum.status.code(), Some(0), "{}{}", text(&sum.stdout), text(&sum.stderr));
-    assert!(last_line(&sum).contains("errors 0% (0 of 5400)"), "{}", text(&sum.stdout));
+    assert!(last_line(&sum).contains("errors 0% (0 of 7200)"), "{}", text(&sum.stdout));
     let compared = run(&format!("compare {json} {merged}"));
     assert_eq!(last_line(&compared), "NO DIFFERENCE", "{}{}", text(&compared.stdout), text(&compared.stderr));
 

@@ -203,3 +203,44 @@ fn help_and_version_are_no_mistakes() {
     let Err(Refusal::Shown(help)) = parse_line("--help") else { panic!("help") };
     assert!(!help.contains("  node"), "the node subcommand is hidden");
 }
+
+/// What would be wrong in the last run is told before the first.
+#[test]
+fn studies_check_their_runs_before_they_begin() {
+    let Ok(Command::Search(search)) =
+        parse_line("search --slo p99<5ms --confirm 2 check --servers a:1 --keys 9")
+    else {
+        panic!("a search")
+    };
+    assert_eq!((search.line().len(), search.confirm, search.precision), (5, 2, 0.05));
+    let Ok(Command::Search(search)) = parse_line("search --slo p99<5ms") else { panic!("a search") };
+    assert_eq!(search.line()[..2], ["demo", "--no-kill"]);
+    let Ok(Command::Sweep(sweep)) =
+        parse_line("sweep --vary rate=1,2 --vary mix=read=100;read=50,write=50 demo --keys 9")
+    else {
+        panic!("a sweep")
+    };
+    let combinations = sweep.combinations();
+    assert_eq!(combinations[1], ["1", "read=50,write=50"]);
+    assert_eq!((combinations.len(), sweep.more(&combinations[2])[0].clone()), (4, "--rate=2".into()));
+    for (line, expected) in [
+        ("search --slo p99<5ms check --servers a:1 --rate 5/s", "multiple times"),
+        ("search --slo p99<5ms check", "--servers"),
+        ("search --slo p99<5ms demo --phases ramp", "ramp FROM..TO"),
+        ("search --slo p99<5ms sweep --vary rate=1 demo", "multiple times"),
+        ("search --slo p99", "bounds nothing"),
+        ("search demo", "--slo"),
+        ("search --slo p99<5ms --precision 0% demo", "1 to 50"),
+        ("sweep demo", "--vary"),
+        ("sweep --vary rate=1,,2 demo", "varies nothing"),
+        ("sweep --vary json=a,b demo", "multiple times"),
+        ("sweep --vary keys=1,0 demo", "--keys"),
+        ("sweep --vary keys=1,2 compare a b", "--keys"),
+        ("compare a.json", "<B>"),
+        ("merge a.json", "2 values"),
+        ("merge a.json b.json --slo p99", "bounds nothing"),
+    ] {
+        let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
+        assert!(text.contains(expected) && !text.contains('\n'), "{line}: {text}");
+    }
+}

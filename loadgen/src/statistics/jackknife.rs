@@ -26,15 +26,18 @@ pub struct Sample {
 /// The blocks of a run.
 #[derive(Debug)]
 pub struct Blocks {
+    samples: Vec<Sample>,
     blocks: Vec<Sample>,
     total: Sample,
 }
 
 /// With fewer intervals there are no blocks to speak of.
-pub const INTERVALS_MIN: usize = 8;
+pub const INTERVALS_MIN: usize = 10;
 /// A percentile has an uncertainty only if so many operations of the run lie beyond it.
 pub const BEYOND_MIN: u64 = 10;
 
+/// In so many intervals. With 8 events on one side and none on the other, chance is at 1% (2^-7).
+const SPREAD_MIN: f64 = 8.0;
 const BLOCKS_MIN: usize = 8;
 const BLOCKS_MAX: usize = 20;
 /// A correlation above this can't be told from a drift: no more is believed.
@@ -45,7 +48,7 @@ const RESOLUTION_DEVIATION: f64 = 0.001 * 0.288_675;
 
 impl Blocks {
     /// Cuts a run into blocks; `None` if it has too few intervals.
-    pub fn cut(samples: &[Sample]) -> Option<Self> {
+    pub fn cut(samples: Vec<Sample>) -> Option<Self> {
         if samples.len() < INTERVALS_MIN {
             return None;
         }
@@ -53,7 +56,8 @@ impl Blocks {
         let count = count.clamp(BLOCKS_MIN, BLOCKS_MAX).min(samples.len());
         let bounds = |block: usize| block * samples.len() / count;
         let blocks = (0..count).map(|block| Sample::sum(&samples[bounds(block)..bounds(block + 1)]));
-        Some(Self { blocks: blocks.collect(), total: Sample::sum(samples) })
+        let (blocks, total) = (blocks.collect(), Sample::sum(&samples));
+        Some(Self { samples, blocks, total })
     }
 
     /// Operations of the run.
@@ -61,11 +65,22 @@ impl Blocks {
         self.total.operations()
     }
 
-    /// Whether enough operations lie beyond a percentile, and it lies among the successes.
+    /// Whether enough is known of a percentile to say how it varies: it lies among the successes, so many operations lie
+    /// beyond it, and they are of enough different intervals. Three stalls are three events, however many operations
+    /// each of them holds up, and a run that happened to have none is no other build.
     pub fn has(&self, percentile: Percentile) -> bool {
         let operations = self.operations();
         let beyond = operations - percentile.rank(operations);
-        beyond >= BEYOND_MIN && self.total.logarithms(&[percentile])[0].is_some()
+        let Some(Some(logarithm)) = self.total.logarithms(&[percentile]).pop() else { return false };
+        beyond >= BEYOND_MIN && self.spread(logarithm.exp() as u64) >= SPREAD_MIN
+    }
+
+    /// Over how many intervals what is slower is spread, each counted by its share: `(sum n)^2 / sum n^2`.
+    fn spread(&self, latency_ns: u64) -> f64 {
+        let beyond = self.samples.iter().map(|sample| sample.beyond(latency_ns) as f64);
+        let (sum, squares) =
+            beyond.fold((0.0, 0.0), |(sum, squares), count| (sum + count, squares + count * count));
+        if squares > 0.0 { sum * sum / squares } else { 0.0 }
     }
 
     /// The logarithm of each percentile in nanoseconds. `None` for those that fall among the failures, or would
@@ -124,6 +139,16 @@ impl Sample {
         let mut due = self.due.clone();
         due.subtract(&part.due).expect("a part of the whole");
         Self { due, errors: self.errors - part.errors }
+    }
+
+    /// Operations that took longer, failures among them.
+    fn beyond(&self, latency_ns: u64) -> u64 {
+        let above = self.due.highest_equivalent(latency_ns) + 1;
+        if above > self.due.max() {
+            self.errors
+        } else {
+            self.due.count_between(above, self.due.max()) + self.errors
+        }
     }
 
     fn operations(&self) -> u64 {

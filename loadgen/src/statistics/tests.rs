@@ -56,16 +56,17 @@ fn second(level: f64, stalls: bool, prng: &mut Prng) -> Sample {
     Sample { due, errors: 0 }
 }
 
-/// Which percentiles differ, all together with 99% confidence.
+/// Which percentiles differ, all together with 99% confidence, of those that enough is known of.
 fn differing(left: &[Sample], right: &[Sample]) -> Vec<Percentile> {
-    let [left, right] =
-        [left, right].map(|run| Blocks::cut(run).expect("enough intervals").percentiles(&PERCENTILES));
+    let blocks = [left, right].map(|run| Blocks::cut(run.to_vec()).expect("enough intervals"));
+    let known = |percentile: Percentile| blocks.iter().all(|blocks| blocks.has(percentile));
+    let [left, right] = blocks.each_ref().map(|blocks| blocks.percentiles(&PERCENTILES));
     let confidence = 1.0 - 0.01 / PERCENTILES.len() as f64;
     let pairs = PERCENTILES.into_iter().zip(left.into_iter().zip(right));
     pairs
-        .filter(|(_, (left, right))| {
+        .filter(|(percentile, (left, right))| {
             let (left, right) = (left.expect("no failures"), right.expect("no failures"));
-            Estimate::difference(&left, &right, confidence).is_real()
+            known(*percentile) && Estimate::difference(&left, &right, confidence).is_real()
         })
         .map(|(percentile, _)| percentile)
         .collect()
@@ -140,18 +141,31 @@ fn taking_seconds_for_independent_would_be_wrong() {
 #[test]
 fn failures_are_slower_than_all_and_few_operations_show_nothing() {
     let mut samples = run(CALM, 20, 1.0, 3);
-    assert!(Blocks::cut(&samples[..7]).is_none());
-    let blocks = Blocks::cut(&samples).expect("enough intervals");
-    // Of 10,000 operations, ten lie beyond the p99.9, and one beyond the p99.99.
+    assert!(Blocks::cut(samples[..7].to_vec()).is_none());
+    let blocks = Blocks::cut(samples.clone()).expect("enough intervals");
+    // Of 10,000 operations, a hundred lie beyond the p99, and one beyond the p99.99.
     let p9999 = Percentile::from_billionths(999_900_000).expect("a percentile");
-    assert!(blocks.has(Percentile::P999) && !blocks.has(p9999));
+    assert!(blocks.has(Percentile::P99) && !blocks.has(p9999));
     assert_eq!(blocks.error_share(), Estimate { value: 0.0, variance: 0.0, freedom: 7.0 });
     samples.iter_mut().for_each(|sample| sample.errors = 10);
-    let blocks = Blocks::cut(&samples).expect("enough intervals");
+    let blocks = Blocks::cut(samples.clone()).expect("enough intervals");
     assert!(blocks.has(Percentile::P50) && !blocks.has(Percentile::P99));
     assert_eq!(blocks.percentiles(&[Percentile::P99]), [None]);
     let share = blocks.error_share();
     assert!((share.value - 10.0 / 510.0).abs() < 1e-12 && share.variance < 1e-20, "{share:?}");
+}
+
+/// Of a hundred operations beyond the p99.9, all in three stalls, nothing is known but that there were three.
+#[test]
+fn a_percentile_within_a_few_stalls_is_not_compared() {
+    let mut stalled = run(CALM, 60, 1.0, 21);
+    for second in [7, 30, 44] {
+        (0..50).for_each(|_| stalled[second].due.saturating_record(50_000_000));
+    }
+    let (calm, stalled) = (Blocks::cut(run(CALM, 60, 1.0, 22)), Blocks::cut(stalled));
+    assert!(calm.expect("enough intervals").has(Percentile::P999));
+    let stalled = stalled.expect("enough intervals");
+    assert!(stalled.has(Percentile::P90) && !stalled.has(Percentile::P999));
 }
 
 /// One stall in one of the runs is no difference between them, however long.
@@ -170,7 +184,7 @@ fn the_spread_between_runs_counts_where_there_are_some() {
             .iter()
             .zip(seed..)
             .map(|(&slower, seed)| {
-                let blocks = Blocks::cut(&run(CALM, 60, slower, seed)).expect("enough intervals");
+                let blocks = Blocks::cut(run(CALM, 60, slower, seed)).expect("enough intervals");
                 blocks.percentiles(&[Percentile::P50])[0].expect("no failures")
             })
             .collect();

@@ -86,21 +86,28 @@ const NO_MATTER: [&str; 1] = ["servers"];
 const NOTED_MAX: usize = 8;
 const SAMPLES_MAX: usize = 240;
 
+/// What is known of a run.
+struct Known {
+    /// In the order of [`PERCENTILES`]; `None` where too little is known.
+    latencies: Vec<Option<Estimate>>,
+    error_share: Estimate,
+}
+
 /// Compares the runs of two sides, each a name and a report. At least one of each.
 pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<Comparison, CompareError> {
-    let sides = [blocks_of(left)?, blocks_of(right)?];
-    let all = || sides.iter().flatten();
-    let percentiles =
-        PERCENTILES.map(|billionths| Percentile::from_billionths(billionths).expect("below all"));
-    let (enough, few): (Vec<Percentile>, Vec<Percentile>) =
-        percentiles.into_iter().partition(|&percentile| all().all(|blocks| blocks.has(percentile)));
-    let shares = sides.each_ref().map(|runs| of_runs(runs.iter().map(Blocks::error_share)));
-    let latencies = sides.each_ref().map(|runs| latencies(runs, &enough));
-    let known: Vec<(Percentile, [Estimate; 2])> = enough
-        .iter()
-        .enumerate()
-        .filter_map(|(place, &percentile)| Some((percentile, [latencies[0][place]?, latencies[1][place]?])))
-        .collect();
+    let sides = [known_of(left)?, known_of(right)?];
+    let shares = sides.each_ref().map(|runs| of_runs(runs.iter().map(|run| run.error_share)));
+    let latency = |runs: &[Known], place: usize| {
+        let estimates: Option<Vec<Estimate>> = runs.iter().map(|run| run.latencies[place]).collect();
+        estimates.map(of_runs)
+    };
+    let (mut known, mut few) = (Vec::new(), Vec::new());
+    for (place, percentile) in percentiles().into_iter().enumerate() {
+        match (latency(&sides[0], place), latency(&sides[1], place)) {
+            (Some(left), Some(right)) => known.push((percentile, left, right)),
+            _ => few.push(percentile),
+        }
+    }
     let has_errors = shares.iter().any(|share| share.value > 0.0);
     let family = known.len() + usize::from(has_errors);
     if family == 0 {
@@ -109,7 +116,7 @@ pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<
     let confidence = 1.0 - WRONG_MAX / family as f64;
     let mut figures: Vec<Figure> = known
         .iter()
-        .map(|(percentile, [left, right])| Figure::of_latency(*percentile, left, right, confidence))
+        .map(|(percentile, left, right)| Figure::of_latency(*percentile, left, right, confidence))
         .collect();
     if has_errors {
         figures.push(Figure::of_share(&shares[0], &shares[1], confidence));
@@ -118,15 +125,30 @@ pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<
     Ok(Comparison { differs, figures, notes: notes(left, right, &few) })
 }
 
-fn blocks_of(runs: &[(String, Report)]) -> Result<Vec<Blocks>, CompareError> {
+fn percentiles() -> [Percentile; PERCENTILES.len()] {
+    PERCENTILES.map(|billionths| Percentile::from_billionths(billionths).expect("below all"))
+}
+
+/// One run after the other, since each takes tens of megabytes while it is looked at.
+fn known_of(runs: &[(String, Report)]) -> Result<Vec<Known>, CompareError> {
     runs.iter()
         .map(|(name, report)| {
             let samples = samples_of(&report.intervals);
             let samples = samples.map_err(|source| CompareError::Encoded { name: name.clone(), source })?;
             let found = samples.len();
-            Blocks::cut(samples).ok_or_else(|| CompareError::Short { name: name.clone(), found })
+            let blocks =
+                Blocks::cut(samples).ok_or_else(|| CompareError::Short { name: name.clone(), found })?;
+            let percentiles = percentiles();
+            let has = percentiles.map(|percentile| blocks.has(percentile));
+            let estimates = blocks.percentiles(&percentiles).into_iter().zip(has);
+            let latencies = estimates.map(|(estimate, has)| estimate.filter(|_| has)).collect();
+            Ok(Known { latencies, error_share: blocks.error_share() })
         })
         .collect()
+}
+
+fn of_runs(estimates: impl IntoIterator<Item = Estimate>) -> Estimate {
+    Estimate::of_runs(&estimates.into_iter().collect::<Vec<_>>())
 }
 
 /// A histogram takes a third of a megabyte, so those of a long run are added up by neighbours.
@@ -141,21 +163,6 @@ fn samples_of(intervals: &[Interval]) -> Result<Vec<Sample>, EncodedError> {
         Ok(sum)
     });
     chunks.collect()
-}
-
-/// For each percentile, the estimate of all runs of a side; `None` where one has none.
-fn latencies(runs: &[Blocks], percentiles: &[Percentile]) -> Vec<Option<Estimate>> {
-    let of_each: Vec<Vec<Option<Estimate>>> =
-        runs.iter().map(|blocks| blocks.percentiles(percentiles)).collect();
-    let of_one = |place: usize| {
-        let estimates: Option<Vec<Estimate>> = of_each.iter().map(|run| run[place]).collect();
-        estimates.map(of_runs)
-    };
-    (0..percentiles.len()).map(of_one).collect()
-}
-
-fn of_runs(estimates: impl IntoIterator<Item = Estimate>) -> Estimate {
-    Estimate::of_runs(&estimates.into_iter().collect::<Vec<_>>())
 }
 
 impl Figure {

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::objective::Objective;
 use crate::rate::Rate;
 
-use super::{Command, Refusal, understand};
+use super::{Refusal, understand};
 
 /// `loadgen compare`
 #[derive(Clone, Debug, Args)]
@@ -101,7 +101,7 @@ pub struct VaryError(String);
 
 const LINE_DEFAULT: &str = "demo --no-kill --duration 10s --quiet";
 /// No sweep has more runs.
-const RUNS_MAX: usize = 10_000;
+const RUNS_MAX: usize = 1000;
 
 impl Search {
     /// The command line of a run at this rate, without the program's name, `--json` and what search itself decides.
@@ -115,13 +115,9 @@ impl Search {
     }
 
     pub(super) fn refuse_impossible(&self) -> Result<(), Refusal> {
-        match try_line(self.line(), self.more("1k/s"))? {
-            Command::Demo(_) | Command::Check(_) => Ok(()),
-            other => Err(Refusal::Wrong(format!(
-                "error: search needs a load whose rate it can choose, demo or check, and {} is none",
-                other.name()
-            ))),
-        }
+        let line = self.line();
+        refuse_other_commands(&line, &["demo", "check"], "search needs a load whose rate it can choose")?;
+        try_line(line, self.more("1k/s"))
     }
 }
 
@@ -159,18 +155,8 @@ impl Sweep {
                 "error: that makes {runs} runs, and {RUNS_MAX} at most: vary less"
             )));
         }
-        for combination in self.combinations() {
-            match try_line(self.line(), self.more(&combination))? {
-                Command::Demo(_) | Command::Check(_) | Command::Replay(_) => {}
-                other => {
-                    let name = other.name();
-                    let reason =
-                        format!("error: sweep runs demo, check or replay, and {name} is none of them");
-                    return Err(Refusal::Wrong(reason));
-                }
-            }
-        }
-        Ok(())
+        refuse_other_commands(&self.line(), &["demo", "check", "replay"], "sweep runs loads")?;
+        self.combinations().iter().try_for_each(|combination| try_line(self.line(), self.more(combination)))
     }
 }
 
@@ -178,10 +164,20 @@ fn or_default(line: &[OsString]) -> Vec<OsString> {
     if line.is_empty() { LINE_DEFAULT.split(' ').map(OsString::from).collect() } else { line.to_vec() }
 }
 
+/// Only loads can be run within a study. A line without a command's name is demo's.
+fn refuse_other_commands(line: &[OsString], allowed: &[&str], reason: &str) -> Result<(), Refusal> {
+    let first = line.first().and_then(|word| word.to_str()).unwrap_or_default();
+    if first.starts_with('-') || allowed.contains(&first) {
+        return Ok(());
+    }
+    let allowed = allowed.join(" or ");
+    Err(Refusal::Wrong(format!("error: {reason}: write {allowed} with its options, and not '{first}'")))
+}
+
 /// Whether a run would be understood, before the first is started.
-fn try_line(line: Vec<OsString>, more: Vec<OsString>) -> Result<Command, Refusal> {
-    let json = ["--json", "result.json"].map(OsString::from).to_vec();
-    understand([OsString::from("loadgen")].into_iter().chain(line).chain(more).chain(json))
+fn try_line(line: Vec<OsString>, more: Vec<OsString>) -> Result<(), Refusal> {
+    let json = ["--json", "result.json"].map(OsString::from);
+    understand([OsString::from("loadgen")].into_iter().chain(line).chain(more).chain(json)).map(drop)
 }
 
 fn parse_precision(text: &str) -> Result<f64, String> {

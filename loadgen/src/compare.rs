@@ -83,6 +83,8 @@ const ERRORS: &str = "errors";
 const PERCENTILES: [u64; 6] = [500_000_000, 750_000_000, 900_000_000, 990_000_000, 999_000_000, 999_900_000];
 /// Settings that may differ from run to run of one thing.
 const NO_MATTER: [&str; 1] = ["servers"];
+/// A change of a half should not be missed.
+const UNSTEADY: f64 = 0.5;
 const NOTED_MAX: usize = 8;
 const SAMPLES_MAX: usize = 240;
 
@@ -163,6 +165,32 @@ fn samples_of(intervals: &[Interval]) -> Result<Vec<Sample>, EncodedError> {
         Ok(sum)
     });
     chunks.collect()
+}
+
+impl Comparison {
+    /// That nothing was found says something only with how much would have been.
+    fn unseen(&self) -> String {
+        let Some(figure) = self.figures.first().filter(|figure| figure.is_latency()) else {
+            return "NO DIFFERENCE".to_owned();
+        };
+        let (name, least) = (&figure.name, (1.0 + figure.change_high) / (1.0 + figure.change) - 1.0);
+        if least < UNSTEADY {
+            return format!("NO DIFFERENCE; one of {:.1}% at {name} would have been seen", least * 100.0);
+        }
+        let least = percent(least);
+        format!(
+            "NO DIFFERENCE, but too short or too unsteady to tell: only one of {least} at {name} would have been seen"
+        )
+    }
+}
+
+/// A change as people read it: beyond a factor of ten or a hundredth, the figure itself says nothing.
+fn percent(change: f64) -> String {
+    match change {
+        10.0.. => "over +1000%".to_owned(),
+        ..-0.99 => "below -99%".to_owned(),
+        _ => format!("{:+.2}%", change * 100.0),
+    }
 }
 
 impl Figure {
@@ -277,16 +305,15 @@ impl fmt::Display for Comparison {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{:<8}{:>12}{:>12}{:>11}  {:<24}",
+            "{:<8}{:>12}{:>12}{:>12}  {:<28}",
             "", "A", "B", "change", "between (all at 99%)"
         )?;
         for figure in &self.figures {
             let Figure { name, left, right, change, change_low, change_high, .. } = figure;
             let (left, right) = (figure.shown(*left), figure.shown(*right));
-            let percent = |change: f64| format!("{:+.2}%", change * 100.0);
             let between = format!("{} and {}", percent(*change_low), percent(*change_high));
             let (change, word) = (percent(*change), figure.word());
-            writeln!(formatter, "{name:<8}{left:>12}{right:>12}{change:>11}  {between:<24}  {word}")?;
+            writeln!(formatter, "{name:<8}{left:>12}{right:>12}{change:>12}  {between:<28}  {word}")?;
         }
         for note in &self.notes {
             writeln!(formatter, "{note}")?;
@@ -305,7 +332,7 @@ impl fmt::Display for Comparison {
         if self.differs {
             write!(formatter, "DIFFERENT: B has {told}")
         } else {
-            formatter.write_str("NO DIFFERENCE")
+            formatter.write_str(&self.unseen())
         }
     }
 }

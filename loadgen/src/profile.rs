@@ -242,9 +242,9 @@ impl Course {
         for _ in 0..STEPS_MAX {
             let missing = count - self.count(at, whole);
             if missing > 0.0 {
-                early = at
+                early = at;
             } else {
-                late = at
+                late = at;
             }
             let step = missing / self.rate(at, whole);
             let next = at + step;

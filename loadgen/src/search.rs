@@ -136,9 +136,9 @@ impl Search {
             Stage::Ended(_) => unreachable!("it has no next rate"),
             Stage::Narrow => {
                 if outcome == Outcome::Met {
-                    self.low = Some(rate)
+                    self.low = Some(rate);
                 } else {
-                    self.high = Some((rate, outcome))
+                    self.high = Some((rate, outcome));
                 }
                 self.narrow();
             }
@@ -212,7 +212,7 @@ impl Search {
                 self.move_to(high, higher);
             }
             Some((high, Outcome::NotOffered)) => {
-                self.end(Answer::AtLeast { rate: low, not_offered: Some(high) })
+                self.end(Answer::AtLeast { rate: low, not_offered: Some(high) });
             }
             Some((high, _)) if high_not_offered => {
                 self.end(Answer::AtLeast { rate: low, not_offered: Some(high) });

@@ -24,7 +24,7 @@ pub struct Estimate {
     pub value: f64,
     /// The variance of the figure, not of what it was computed from; never negative.
     pub variance: f64,
-    /// How many degrees of freedom the variance has, at least 1.
+    /// How many degrees of freedom the variance has, at least [`FREEDOM_MIN`].
     pub freedom: f64,
 }
 
@@ -36,6 +36,10 @@ pub struct Difference {
     /// It lies within this much of it, with the confidence asked for.
     pub margin: f64,
 }
+
+/// Below this, Student's t is so wide that nothing is ever found; the correction for what lasts, which takes degrees
+/// of freedom away, has widened the variance already.
+pub const FREEDOM_MIN: f64 = 2.0;
 
 /// So many runs of a side show how much runs differ from each other.
 pub const RUNS_MIN: usize = 3;
@@ -79,7 +83,7 @@ fn welch(variances: impl IntoIterator<Item = (f64, f64)>) -> f64 {
         sum += variance;
         weighted += variance * variance / freedom;
     }
-    if weighted > 0.0 { (sum * sum / weighted).max(1.0) } else { 1.0 }
+    if weighted > 0.0 { (sum * sum / weighted).max(FREEDOM_MIN) } else { FREEDOM_MIN }
 }
 
 #[cfg(test)]

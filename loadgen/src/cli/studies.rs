@@ -15,15 +15,19 @@ use super::{Refusal, understand};
 #[derive(Clone, Debug, Args)]
 pub struct Compare {
     /// JSON results of the first side; several runs of it separated by commas
-    #[arg(required = true, value_delimiter = ',', num_args = 1, value_name = "A")]
-    pub left: Vec<PathBuf>,
+    #[arg(value_name = "A")]
+    pub left: Files,
     /// JSON results of the second side
-    #[arg(required = true, value_delimiter = ',', num_args = 1, value_name = "B")]
-    pub right: Vec<PathBuf>,
+    #[arg(value_name = "B")]
+    pub right: Files,
     /// Also write what was found as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
+
+/// Paths, separated by commas; at least one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Files(pub Vec<PathBuf>);
 
 /// `loadgen merge`
 #[derive(Clone, Debug, Args)]
@@ -134,7 +138,9 @@ impl Sweep {
             combinations = combinations
                 .into_iter()
                 .flat_map(|combination: Vec<String>| {
-                    vary.values.iter().map(move |value| [&combination[..], &[value.clone()]].concat())
+                    vary.values
+                        .iter()
+                        .map(move |value| [&combination[..], std::slice::from_ref(value)].concat())
                 })
                 .collect();
         }
@@ -184,6 +190,14 @@ fn parse_precision(text: &str) -> Result<f64, String> {
     match text.strip_suffix('%').unwrap_or(text).parse::<f64>() {
         Ok(percent) if (1.0..=50.0).contains(&percent) => Ok(percent / 100.0),
         _ => Err("write a percentage from 1 to 50, such as 5%".to_owned()),
+    }
+}
+
+impl FromStr for Files {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.split(',').map(PathBuf::from).collect()))
     }
 }
 

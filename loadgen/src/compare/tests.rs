@@ -19,13 +19,13 @@ use crate::verdict::Verdict;
 
 use super::*;
 
-/// A run of 40 seconds with 600 operations each of about a millisecond times `slower`; some fail.
+/// A run of 40 seconds with 600 operations each, of a millisecond and an exponential tail, times `slower`; some fail.
 fn report(slower: f64, errors: u64, seed: u64) -> Report {
     let mut prng = Prng::from_seed(seed);
     let intervals = (0..40u64).map(|second| {
         let mut due = latency_histogram();
         for _ in 0..600 {
-            due.saturating_record((1e6 * slower * (1.0 + prng.unit())) as u64);
+            due.saturating_record((1e6 * slower * (1.0 - 0.2 * (1.0 - prng.unit()).ln())) as u64);
         }
         let (operations, max_ns, due_histogram) = (600 + errors, due.max(), encode(&due));
         Interval {
@@ -64,7 +64,12 @@ fn two_runs_of_one_thing_do_not_differ() {
         "24 operations lie beyond p99.9, two beyond p99.99"
     );
     let text = comparison.to_string();
-    assert!(text.ends_with("\nNO DIFFERENCE") && text.contains("p99.99: not compared"), "{text}");
+    let last = text.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("NO DIFFERENCE; one of ") && last.ends_with("at p50 would have been seen"),
+        "{text}"
+    );
+    assert!(text.contains("\np99.99: not compared"), "{text}");
     assert!(text.contains("fewer than 3 runs"), "{text}");
 }
 
@@ -87,6 +92,22 @@ fn errors_are_compared_and_hide_percentiles() {
     let errors = comparison.figures.last().expect("figures");
     assert_eq!((errors.name.as_str(), errors.differs, errors.word()), ("errors", true, "more"));
     assert!(comparison.to_string().contains("p99.9, p99.99: not compared"), "{comparison}");
+}
+
+/// Where nearly nothing could be seen, that nothing was seen is no good news.
+#[test]
+fn unsteady_runs_are_said_to_be_so() {
+    let figure = Figure {
+        name: "p50".to_owned(),
+        left: 1e6,
+        right: 9e5,
+        change: -0.1,
+        change_low: -1.0,
+        change_high: 5e37,
+        differs: false,
+    };
+    let text = Comparison { differs: false, figures: vec![figure], notes: Vec::new() }.to_string();
+    assert!(text.contains(" below -99% and over +1000% ") && text.contains("too unsteady to tell"), "{text}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::search::{self, Answer, Outcome, Plan};
 use super::{Setback, create, failed, wrong};
 
 pub(super) fn compare(arguments: &Compare) -> Result<Exit, Setback> {
-    let [left, right] = [&arguments.left, &arguments.right].map(|paths| read_all(paths));
+    let [left, right] = [&arguments.left, &arguments.right].map(|files| read_all(&files.0));
     let comparison = crate::compare::compare(&left?, &right?).map_err(|error| wrong(error.to_string()))?;
     if let Some(path) = &arguments.json {
         write_json(path, &comparison)?;
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn what_is_no_result_is_told_in_one_line() {
         for text in ["", "{}", "[1,2]", "rubbish"] {
-            let setback = parse(Path::new("a.json"), text).err().expect("no report");
+            let setback = parse(Path::new("a.json"), text).expect_err("no report");
             assert!(setback.sentence.starts_with("a.json is no result of loadgen"), "{}", setback.sentence);
             assert!(!setback.sentence.contains('\n') && setback.exit == Exit::Usage);
         }

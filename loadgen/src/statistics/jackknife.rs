@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::tally::{Percentile, latency_histogram};
 
-use super::Estimate;
+use super::{Estimate, FREEDOM_MIN};
 
 /// What ended in an interval.
 #[derive(Clone, Debug)]
@@ -36,7 +36,9 @@ pub const INTERVALS_MIN: usize = 10;
 /// A percentile has an uncertainty only if so many operations of the run lie beyond it.
 pub const BEYOND_MIN: u64 = 10;
 
-/// In so many intervals. With 8 events on one side and none on the other, chance is at 1% (2^-7).
+/// Up to the p90, so much lies beyond a percentile that no few events are all of it.
+const TAIL_OF: u64 = 10;
+/// Beyond that, in so many intervals. With 8 events on one side and none on the other, chance is at 1% (2^-7).
 const SPREAD_MIN: f64 = 8.0;
 const BLOCKS_MIN: usize = 8;
 const BLOCKS_MAX: usize = 20;
@@ -66,13 +68,14 @@ impl Blocks {
     }
 
     /// Whether enough is known of a percentile to say how it varies: it lies among the successes, so many operations lie
-    /// beyond it, and they are of enough different intervals. Three stalls are three events, however many operations
+    /// beyond it, and in the tail, they are of enough different intervals. Three stalls are three events, however many operations
     /// each of them holds up, and a run that happened to have none is no other build.
     pub fn has(&self, percentile: Percentile) -> bool {
         let operations = self.operations();
         let beyond = operations - percentile.rank(operations);
         let Some(Some(logarithm)) = self.total.logarithms(&[percentile]).pop() else { return false };
-        beyond >= BEYOND_MIN && self.spread(logarithm.exp() as u64) >= SPREAD_MIN
+        let is_tail = beyond * TAIL_OF < operations;
+        beyond >= BEYOND_MIN && (!is_tail || self.spread(logarithm.exp() as u64) >= SPREAD_MIN)
     }
 
     /// Over how many intervals what is slower is spread, each counted by its share: `(sum n)^2 / sum n^2`.
@@ -121,7 +124,7 @@ fn estimate(whole: f64, without: &[f64]) -> Estimate {
     Estimate {
         value: whole,
         variance: squares / (count - 1.0) / count * inflation,
-        freedom: ((count - 1.0) / inflation).max(1.0),
+        freedom: ((count - 1.0) / inflation).max(FREEDOM_MIN),
     }
 }
 

@@ -234,11 +234,13 @@ impl Course {
         }
     }
 
-    /// Newton's steps, and a halving wherever one would leave the bracket: the count only rises, so it always ends.
+    /// Newton's steps, as long as they stay within the bracket and each is at most half as long as the one before; else the
+    /// bracket is halved. So it always ends: alone, Newton's steps can go round between the ends for ever.
     fn search(self, count: f64, whole: f64, mut early: f64, mut late: f64) -> f64 {
         const STEPS_MAX: usize = 100;
         const NEAR_ENOUGH_NS: f64 = 0.01;
         let mut at = f64::midpoint(early, late);
+        let mut step_before = late - early;
         for _ in 0..STEPS_MAX {
             let missing = count - self.count(at, whole);
             if missing > 0.0 {
@@ -247,10 +249,11 @@ impl Course {
                 late = at;
             }
             let step = missing / self.rate(at, whole);
-            let next = at + step;
-            let is_inside = (early..=late).contains(&next);
-            let moved = if is_inside { next } else { f64::midpoint(early, late) };
-            let is_near = (moved - at).abs() < NEAR_ENOUGH_NS;
+            let is_inside = (early..=late).contains(&(at + step));
+            let is_shorter = 2.0 * step.abs() <= step_before;
+            let moved = if is_inside && is_shorter { at + step } else { f64::midpoint(early, late) };
+            step_before = (moved - at).abs();
+            let is_near = step_before < NEAR_ENOUGH_NS;
             at = moved;
             if is_near {
                 break;

@@ -107,6 +107,8 @@ pub struct Config {
     pub requests_in_flight_max: u32,
     /// Each shard compares what it holds with one other replica so often; zero is never.
     pub anti_entropy: Duration,
+    /// Each partition is looked at so often for deleted keys that all can forget; zero is never.
+    pub reap: Duration,
     /// Of hints, for each shard and each node that can't be reached; 0 for strict quorums.
     pub hint_bytes_max: u64,
     /// Background work slows down when one request of twenty takes longer; zero for twice as long as usual.
@@ -180,6 +182,7 @@ impl Config {
             value_bytes_max: checked_size("value_bytes_max", value_bytes_max, VALUE_BYTES_LIMIT)?,
             requests_in_flight_max: settings.requests_in_flight_max.unwrap_or(4096),
             anti_entropy: settings.anti_entropy.map_or(Duration::from_secs(10), |span| span.0),
+            reap: settings.reap.map_or(Duration::from_secs(300), |span| span.0),
             hint_bytes_max: settings.hint_bytes_max.map_or(64 << 20, |size| size.0),
             background_latency: settings.background_latency.map_or(Duration::ZERO, |span| span.0),
             background_bytes_min: checked_size(
@@ -255,6 +258,7 @@ impl Config {
             value_bytes_max: Some(ByteSize(u64::from(self.value_bytes_max))),
             requests_in_flight_max: Some(self.requests_in_flight_max),
             anti_entropy: Some(Span(self.anti_entropy)),
+            reap: Some(Span(self.reap)),
             hint_bytes_max: Some(ByteSize(self.hint_bytes_max)),
             background_latency: Some(Span(self.background_latency)),
             background_bytes_min: Some(ByteSize(u64::from(self.background_bytes_min))),
@@ -400,6 +404,9 @@ impl Config {
         }
         if self.background_latency != Duration::ZERO {
             checked_span("background_latency", self.background_latency)?;
+        }
+        if self.reap != Duration::ZERO {
+            checked_span("reap", self.reap)?;
         }
         if self.timeout > self.timeout_max {
             let (timeout, timeout_max) = (Span(self.timeout).to_string(), Span(self.timeout_max).to_string());

@@ -43,6 +43,18 @@ pub trait Failpoints: Clone + fmt::Debug {
     #[inline]
     fn gave_up(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
 
+    /// All that is known of a key was forgotten, in a raise of its partition's epoch.
+    #[inline]
+    fn reaped(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
+
+    /// Of a key that stays, actors without a version are about to be forgotten; this is what was known of it.
+    #[inline]
+    fn pruned(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
+
+    /// A copy of an older epoch was wiped, with this state.
+    #[inline]
+    fn wiped(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
+
     /// How a node numbers the incarnation that counting gives this number: for [`Bug::GenerationByClock`].
     #[inline]
     fn generation(&self, counted: u64) -> u64 {
@@ -109,6 +121,11 @@ pub enum Bug {
     FailedReplayIsDone,
     /// scylla #24980: what is kept for a node that owns the key no more is dropped.
     HintsDrainedBeforeMove,
+    /// `riak_kv` PR 1094, the doomstone: a tombstone is reaped with all that is known of who wrote the key, so that the
+    /// next write starts from the first dot.
+    ReapedWithItsActor,
+    /// scylla #23712: a member promises to keep nothing old while it holds a hint, and hands it over later.
+    ReapIgnoresHints,
     /// scylla #11217: a removed node that starts again is taken for a member.
     RemovedReadmitted,
 
@@ -150,6 +167,12 @@ pub enum Bug {
     CloneAccepted,
     /// Background work that was once held back for clients is held back for ever.
     BackgroundStarves,
+    /// Nobody looks at the epoch of a copy.
+    AnyEpochIsTaken,
+    /// A read that began before a raise repairs after it.
+    OldReadRepairs,
+    /// A node that lost its records acknowledges writes before anybody has noted that.
+    AcknowledgesUnmet,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
 }
@@ -165,6 +188,8 @@ pub enum Choice {
     FreshEpoch,
     /// Suspect a silent peer when its time has come, or now.
     SuspectedEarly,
+    /// Reap what was deleted when it was last looked at too, or at once.
+    EarlyReap,
 }
 
 /// A state that is seldom reached, and where bugs are at home.
@@ -256,11 +281,31 @@ pub enum Rare {
     LogRefuses,
     /// What was needed of old records of a log was appended anew.
     Compacted,
+    /// A key that was deleted was forgotten.
+    Reaped,
+    /// Counters of actors without a version were forgotten.
+    Pruned,
+    /// A node was told something of an epoch that is over there.
+    OlderRefused,
+    /// A copy of an epoch that is over was wiped.
+    OlderCopyWiped,
+    /// A primary that had missed a raise followed it.
+    CaughtUp,
+    /// A round was given up.
+    RoundGivenUp,
+    /// A round that was given up let go of who was bound by it.
+    RoundLetGo,
+    /// A round of a node that was removed let go of who was bound by it.
+    DeadRoundEnded,
+    /// A read began again, since its partition's epoch was raised.
+    ReadBeganAgain,
+    /// A node that had lost its records was met.
+    NodeMet,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 53] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -304,6 +349,16 @@ impl Rare {
         Self::BackgroundHeldBack,
         Self::LogRefuses,
         Self::Compacted,
+        Self::Reaped,
+        Self::Pruned,
+        Self::OlderRefused,
+        Self::OlderCopyWiped,
+        Self::CaughtUp,
+        Self::RoundGivenUp,
+        Self::RoundLetGo,
+        Self::DeadRoundEnded,
+        Self::ReadBeganAgain,
+        Self::NodeMet,
     ];
 }
 

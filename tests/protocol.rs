@@ -36,6 +36,10 @@ fn every_kind_has_its_row() {
         (Kind::KEYS_REQUEST, "KEYS_REQUEST"),
         (Kind::PULL_REQUEST, "PULL_REQUEST"),
         (Kind::HELD_REQUEST, "HELD_REQUEST"),
+        (Kind::PROPOSE, "PROPOSE"),
+        (Kind::ROUND, "ROUND"),
+        (Kind::LOST, "LOST"),
+        (Kind::BEGINNINGS, "BEGINNINGS"),
         (Kind::GIVEN_UP, "GIVEN_UP"),
         (Kind::WELCOME, "WELCOME"),
         (Kind::GOT, "GOT"),
@@ -52,6 +56,10 @@ fn every_kind_has_its_row() {
         (Kind::KEYS, "KEYS"),
         (Kind::PULLED, "PULLED"),
         (Kind::HELD, "HELD"),
+        (Kind::EPOCH, "EPOCH"),
+        (Kind::BOUND, "BOUND"),
+        (Kind::ROUND_OVER, "ROUND_OVER"),
+        (Kind::MET, "MET"),
         (Kind::ERROR, "ERROR"),
     ];
     for (Kind(number), name) in kinds {

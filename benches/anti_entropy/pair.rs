@@ -84,8 +84,8 @@ impl Pair {
     }
 
     fn recover(&mut self, place: usize, record: &[u8]) {
-        let Ok(Record::Key(key)) = Record::parse(record) else { unreachable!("a key's record") };
-        self.shards[place].recover(&key, 0).expect("it was written by a shard");
+        let record = Record::parse(record).expect("it was written by a shard");
+        self.shards[place].recover_record(&record, 0).expect("it was written by a shard");
     }
 
     /// Do both hold the same?

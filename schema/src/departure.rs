@@ -60,19 +60,22 @@ impl Held {
 pub struct GivenUp {
     /// Which.
     pub partition: u32,
+    /// They may have been older than what others have forgotten; or else others have them all.
+    pub wiped: bool,
 }
 
 impl GivenUp {
     /// From a frame of kind `GIVEN_UP`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::GivenUp<'_>>(frame, "GivenUp", 1)?;
-        Ok(Self { partition: wire.partition() })
+        Ok(Self { partition: wire.partition(), wiped: wire.wiped() })
     }
 
     /// Append as a frame.
     pub fn encode(self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         encoder.frame(out, Kind::GIVEN_UP, Flags::CHECKSUM, 0, [], |builder| {
-            wire::GivenUp::create(builder, &wire::GivenUpArgs { partition: self.partition })
+            let Self { partition, wiped } = self;
+            wire::GivenUp::create(builder, &wire::GivenUpArgs { partition, wiped })
         });
     }
 }
@@ -99,7 +102,7 @@ mod tests {
         let bytes = written(|encoder, out| Held.encode(encoder, 1, out));
         assert_eq!(Held::parse(&frame(&bytes)), Ok(Held));
         assert!(frame(&bytes).header.kind.is_answer());
-        let record = GivenUp { partition: 77 };
+        let record = GivenUp { partition: 77, wiped: true };
         let bytes = written(|encoder, out| record.encode(encoder, out));
         assert_eq!(GivenUp::parse(&frame(&bytes)), Ok(record));
     }

@@ -35,6 +35,8 @@ pub struct TreeRequest {
     pub ring: u64,
     /// Which nodes.
     pub nodes: Nodes,
+    /// The epochs of these partitions at the sender; none if it is 0 for each.
+    pub epochs: Vec<u64>,
 }
 
 impl TreeRequest {
@@ -50,7 +52,7 @@ impl TreeRequest {
             }
             _ => return Err(Malformed::Field("a tree request that names no node of a hash tree")),
         };
-        Ok(Self { ring: wire.ring(), nodes })
+        Ok(Self { ring: wire.ring(), nodes, epochs: numbers(wire.epochs(), TREE_PARTITIONS_MAX)? })
     }
 
     /// Append as a frame.
@@ -62,7 +64,8 @@ impl TreeRequest {
         };
         encoder.frame(out, Kind::TREE_REQUEST, Flags::CHECKSUM, request_id, [], |builder| {
             let partitions = Some(builder.create_vector(partitions));
-            let arguments = wire::TreeRequestArgs { ring: self.ring, partitions, branch };
+            let epochs = (!self.epochs.is_empty()).then(|| builder.create_vector(&self.epochs));
+            let arguments = wire::TreeRequestArgs { ring: self.ring, partitions, branch, epochs };
             wire::TreeRequest::create(builder, &arguments)
         });
     }
@@ -73,20 +76,24 @@ impl TreeRequest {
 pub struct Tree {
     /// A hash each.
     pub nodes: Vec<u64>,
+    /// If they are roots, the epochs of their partitions at the sender; none if it is 0 for each.
+    pub epochs: Vec<u64>,
 }
 
 impl Tree {
     /// From a frame of kind `TREE`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::Tree<'_>>(frame, "Tree", 1)?;
-        Ok(Self { nodes: numbers(wire.nodes(), TREE_PARTITIONS_MAX.max(TREE_FAN_OUT))? })
+        let nodes = numbers(wire.nodes(), TREE_PARTITIONS_MAX.max(TREE_FAN_OUT))?;
+        Ok(Self { nodes, epochs: numbers(wire.epochs(), TREE_PARTITIONS_MAX)? })
     }
 
     /// Append as a frame.
-    pub fn encode(encoder: &mut Encoder, request_id: u64, nodes: &[u64], out: &mut Vec<u8>) {
+    pub fn encode(encoder: &mut Encoder, request_id: u64, nodes: &[u64], epochs: &[u64], out: &mut Vec<u8>) {
         encoder.frame(out, Kind::TREE, Flags::CHECKSUM, request_id, [], |builder| {
             let nodes = Some(builder.create_vector(nodes));
-            wire::Tree::create(builder, &wire::TreeArgs { nodes })
+            let epochs = (!epochs.is_empty()).then(|| builder.create_vector(epochs));
+            wire::Tree::create(builder, &wire::TreeArgs { nodes, epochs })
         });
     }
 }
@@ -104,6 +111,8 @@ pub struct KeysRequest {
     pub leaves: u32,
     /// No token below this.
     pub from: u64,
+    /// The epoch of the partition at the sender.
+    pub partition_epoch: u64,
 }
 
 impl KeysRequest {
@@ -119,14 +128,15 @@ impl KeysRequest {
             branch: wire.branch(),
             leaves: wire.leaves(),
             from: wire.from(),
+            partition_epoch: wire.partition_epoch(),
         })
     }
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
         encoder.frame(out, Kind::KEYS_REQUEST, Flags::CHECKSUM, request_id, [], |builder| {
-            let Self { ring, partition, branch, leaves, from } = *self;
-            let arguments = wire::KeysRequestArgs { ring, partition, branch, leaves, from };
+            let Self { ring, partition, branch, leaves, from, partition_epoch } = *self;
+            let arguments = wire::KeysRequestArgs { ring, partition, branch, leaves, from, partition_epoch };
             wire::KeysRequest::create(builder, &arguments)
         });
     }
@@ -180,6 +190,8 @@ pub struct PullRequest {
     pub partition: u32,
     /// At most [`PULL_TOKENS_MAX`].
     pub tokens: Vec<u64>,
+    /// The epoch of the partition at the sender.
+    pub partition_epoch: u64,
 }
 
 impl PullRequest {
@@ -187,14 +199,16 @@ impl PullRequest {
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::PullRequest<'_>>(frame, "PullRequest", 1)?;
         let tokens = numbers(wire.tokens(), PULL_TOKENS_MAX)?;
-        Ok(Self { ring: wire.ring(), partition: wire.partition(), tokens })
+        let (ring, partition, partition_epoch) = (wire.ring(), wire.partition(), wire.partition_epoch());
+        Ok(Self { ring, partition, tokens, partition_epoch })
     }
 
     /// Append as a frame.
     pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
         encoder.frame(out, Kind::PULL_REQUEST, Flags::CHECKSUM, request_id, [], |builder| {
             let tokens = Some(builder.create_vector(&self.tokens));
-            let arguments = wire::PullRequestArgs { ring: self.ring, partition: self.partition, tokens };
+            let Self { ring, partition, partition_epoch, .. } = *self;
+            let arguments = wire::PullRequestArgs { ring, partition, tokens, partition_epoch };
             wire::PullRequest::create(builder, &arguments)
         });
     }
@@ -256,30 +270,33 @@ mod tests {
             Nodes::Leaves { partition: 7, branch: 0 },
             Nodes::Leaves { partition: 7, branch: 31 },
         ] {
-            let request = TreeRequest { ring: 5, nodes };
+            let request = TreeRequest { ring: 5, nodes, epochs: vec![0, 4] };
             let bytes = written(|encoder, out| request.encode(encoder, 1, out));
             assert_eq!(TreeRequest::parse(&frame(&bytes)), Ok(request));
         }
-        let request = KeysRequest { ring: 5, partition: 2, branch: 31, leaves: u32::MAX, from: 77 };
+        let request =
+            KeysRequest { ring: 5, partition: 2, branch: 31, leaves: u32::MAX, from: 77, partition_epoch: 3 };
         let bytes = written(|encoder, out| request.encode(encoder, 1, out));
         assert_eq!(KeysRequest::parse(&frame(&bytes)), Ok(request));
         let keys = [KeyHash::new(1, 10), KeyHash::new(2, 20)];
         let bytes = written(|encoder, out| Keys::encode(encoder, 1, &keys, true, out));
         let read = Keys::parse(&frame(&bytes)).unwrap();
         assert_eq!((read.keys().collect(), read.more), (vec![(1, 10), (2, 20)], true));
-        let request = PullRequest { ring: 5, partition: 2, tokens: vec![9, 8] };
+        let request = PullRequest { ring: 5, partition: 2, tokens: vec![9, 8], partition_epoch: 3 };
         let bytes = written(|encoder, out| request.encode(encoder, 1, out));
         assert_eq!(PullRequest::parse(&frame(&bytes)), Ok(request));
         let bytes = written(|encoder, out| Pulled { tokens: 2 }.encode(encoder, 1, out));
         assert_eq!(Pulled::parse(&frame(&bytes)), Ok(Pulled { tokens: 2 }));
-        let bytes = written(|encoder, out| Tree::encode(encoder, 1, &[4, 5], out));
-        assert_eq!(Tree::parse(&frame(&bytes)), Ok(Tree { nodes: vec![4, 5] }));
+        let bytes = written(|encoder, out| Tree::encode(encoder, 1, &[4, 5], &[0, 7], out));
+        assert_eq!(Tree::parse(&frame(&bytes)), Ok(Tree { nodes: vec![4, 5], epochs: vec![0, 7] }));
     }
 
     #[test]
     fn what_breaks_a_limit_is_refused() {
         let request = |nodes| {
-            let bytes = written(|encoder, out| TreeRequest { ring: 5, nodes }.encode(encoder, 1, out));
+            let bytes = written(|encoder, out| {
+                TreeRequest { ring: 5, nodes, epochs: vec![] }.encode(encoder, 1, out);
+            });
             TreeRequest::parse(&frame(&bytes))
         };
         assert!(request(Nodes::Roots(Vec::new())).is_err(), "no partition at all");
@@ -295,7 +312,8 @@ mod tests {
         assert!(keys(&[KeyHash::new(1, 0), KeyHash::new(1, 0)], false).is_err(), "twice");
         let many: Vec<_> = (0..=EXCHANGE_KEYS_MAX as u64).map(|token| KeyHash::new(token, 0)).collect();
         assert!(keys(&many, false).is_err() && keys(&many[1..], false).is_ok());
-        let pull = PullRequest { ring: 5, partition: 2, tokens: vec![0; PULL_TOKENS_MAX + 1] };
+        let pull =
+            PullRequest { ring: 5, partition: 2, tokens: vec![0; PULL_TOKENS_MAX + 1], partition_epoch: 0 };
         let bytes = written(|encoder, out| pull.encode(encoder, 1, out));
         assert!(PullRequest::parse(&frame(&bytes)).is_err());
     }

@@ -39,9 +39,13 @@ impl Kind {
     pub const KEYS_REQUEST: Self = Self(41);
     pub const PULL_REQUEST: Self = Self(42);
     pub const HELD_REQUEST: Self = Self(44);
+    pub const PROPOSE: Self = Self(48);
+    pub const ROUND: Self = Self(49);
+    pub const LOST: Self = Self(50);
 
     /// Of records that are never sent.
     pub const GIVEN_UP: Self = Self(64);
+    pub const BEGINNINGS: Self = Self(65);
 
     pub const WELCOME: Self = Self(129);
     pub const GOT: Self = Self(130);
@@ -59,6 +63,10 @@ impl Kind {
     pub const KEYS: Self = Self(169);
     pub const PULLED: Self = Self(170);
     pub const HELD: Self = Self(172);
+    pub const EPOCH: Self = Self(176);
+    pub const BOUND: Self = Self(177);
+    pub const ROUND_OVER: Self = Self(178);
+    pub const MET: Self = Self(179);
 
     pub const ERROR: Self = Self(255);
 

@@ -8,6 +8,7 @@
 
 pub mod departure;
 pub mod encode;
+pub mod epoch;
 pub mod exchange;
 pub mod frame;
 mod generated;

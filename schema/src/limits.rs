@@ -49,3 +49,11 @@ pub const EXCHANGE_KEYS_MAX: usize = 1024;
 
 /// Tokens whose states one frame asks for.
 pub const PULL_TOKENS_MAX: usize = 64;
+
+/// Keys that one round of reaping is about: a bit of 128 each.
+pub const REAPED_KEYS_MAX: usize = 128;
+
+/// Rounds by which a shard may be bound at once, of one partition.
+pub const ROUNDS_BOUND_MAX: usize = 4;
+/// Partitions of which a node is asked at once what it knows of their epochs.
+pub const WORDS_MAX: usize = 256;

@@ -114,7 +114,7 @@ impl<'a> Replicate<'a> {
 }
 
 /// The same, about to be written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ReplicateWriter<'a> {
     /// The key.
     pub key: &'a [u8],
@@ -215,6 +215,8 @@ pub struct State<'a> {
     pub state: WireState<'a>,
     /// Does its silence about a key mean that nothing was acknowledged to it?
     pub complete: bool,
+    /// The epoch of the key's partition at the sender.
+    pub partition_epoch: u64,
 }
 
 impl<'a> State<'a> {
@@ -222,7 +224,7 @@ impl<'a> State<'a> {
     pub fn parse(frame: &Frame<'a>) -> Result<Self, Malformed> {
         let wire = verified::<wire::State<'a>>(frame, "State", 1)?;
         let state = WireState::new(wire.clock(), wire.versions(), frame.values)?;
-        Ok(Self { state, complete: wire.complete() })
+        Ok(Self { state, complete: wire.complete(), partition_epoch: wire.partition_epoch() })
     }
 
     /// Append as a frame.
@@ -231,6 +233,7 @@ impl<'a> State<'a> {
         request_id: u64,
         state: &StateWriter<'_>,
         complete: bool,
+        partition_epoch: u64,
         out: &mut Vec<u8>,
     ) {
         encoder.frame(
@@ -241,7 +244,8 @@ impl<'a> State<'a> {
             state.values.iter().copied(),
             |builder| {
                 let (clock, versions) = state.write(builder);
-                wire::State::create(builder, &wire::StateArgs { clock, versions, complete })
+                let arguments = wire::StateArgs { clock, versions, complete, partition_epoch };
+                wire::State::create(builder, &arguments)
             },
         );
     }
@@ -338,6 +342,8 @@ pub struct MemberRecord {
     pub bound: Option<SettledRecord>,
     /// In the node's own log alone: the lives that its records have gone through, the oldest first.
     pub line: Vec<Life>,
+    /// Another one, and greater, each time that it has lost its records; 0 if it doesn't reap.
+    pub beginning: u64,
 }
 
 /// A process under a node's name.
@@ -434,6 +440,7 @@ fn read_record(member: wire::MemberRecord<'_>) -> MemberRecord {
         earlier: member.earlier().map(read_life),
         bound: member.bound().map(read_settled),
         line: member.line().map(|line| line.iter().map(read_life).collect()).unwrap_or_default(),
+        beginning: member.beginning(),
     }
 }
 
@@ -490,6 +497,7 @@ fn write_record<'b>(
         earlier: earlier.as_ref(),
         bound,
         line,
+        beginning: member.beginning,
     };
     wire::MemberRecord::create(builder, &arguments)
 }

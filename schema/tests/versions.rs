@@ -42,11 +42,11 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let mut inner = Vec::new();
     get().encode(&mut Encoder::default(), 3, Flags::NONE, &mut inner);
     add("forward", &mut |encoder, out| Forward::encode(encoder, 9, 1, 50_000, &inner, out));
-    let tree = TreeRequest { ring: 3, nodes: Nodes::Roots(vec![1, 2, 3]) };
+    let tree = TreeRequest { ring: 3, nodes: Nodes::Roots(vec![1, 2, 3]), epochs: vec![] };
     add("tree_request", &mut |encoder, out| tree.encode(encoder, 10, out));
-    let keys = KeysRequest { ring: 3, partition: 2, branch: 1, leaves: 6, from: 0 };
+    let keys = KeysRequest { ring: 3, partition: 2, branch: 1, leaves: 6, from: 0, partition_epoch: 0 };
     add("keys_request", &mut |encoder, out| keys.encode(encoder, 11, out));
-    let pull = PullRequest { ring: 3, partition: 2, tokens: vec![7, 8] };
+    let pull = PullRequest { ring: 3, partition: 2, tokens: vec![7, 8], partition_epoch: 0 };
     add("pull_request", &mut |encoder, out| pull.encode(encoder, 12, out));
     frames
 }
@@ -111,6 +111,7 @@ fn gossip() -> Gossip {
         earlier: None,
         bound: None,
         line: vec![],
+        beginning: 0,
     };
     Gossip { ring: 3, members: vec![record], partitions: 0, replicas: 0 }
 }

@@ -57,11 +57,13 @@ pub enum Fault {
     Secret,
     /// Nodes stand in several racks, and writes ask for some of them.
     Racks,
+    /// What was deleted is forgotten.
+    Reaping,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 25] = [
+    pub const ALL: [(Self, &str); 26] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -87,6 +89,7 @@ impl Fault {
         (Self::Damage, "damage"),
         (Self::Secret, "secret"),
         (Self::Racks, "racks"),
+        (Self::Reaping, "reaping"),
     ];
 }
 

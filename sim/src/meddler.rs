@@ -23,6 +23,9 @@ struct Inside {
     reached: RefCell<[u32; Rare::ALL.len()]>,
     minted: RefCell<Vec<Mint>>,
     given_up: RefCell<Vec<(Vec<u8>, VersionVector)>>,
+    reaped: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
+    pruned: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
+    wiped: RefCell<Vec<(Vec<u8>, VersionVector)>>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -57,6 +60,9 @@ impl Meddler {
             reached: RefCell::new([0; Rare::ALL.len()]),
             minted: RefCell::default(),
             given_up: RefCell::default(),
+            reaped: RefCell::default(),
+            pruned: RefCell::default(),
+            wiped: RefCell::default(),
             wall: Cell::default(),
         }))
     }
@@ -79,6 +85,21 @@ impl Meddler {
     /// Copies that former owners gave up since the last call: the keys, and what had been seen of them.
     pub fn take_given_up(&self) -> Vec<(Vec<u8>, VersionVector)> {
         std::mem::take(&mut *self.0.given_up.borrow_mut())
+    }
+
+    /// Keys forgotten since the last call, with all that was known of each.
+    pub fn take_reaped(&self) -> Vec<(Vec<u8>, Siblings<Bytes>)> {
+        std::mem::take(&mut *self.0.reaped.borrow_mut())
+    }
+
+    /// The same of keys of which only actors without a version were forgotten.
+    pub fn take_pruned(&self) -> Vec<(Vec<u8>, Siblings<Bytes>)> {
+        std::mem::take(&mut *self.0.pruned.borrow_mut())
+    }
+
+    /// Copies of an older epoch that were wiped since the last call, with what had been seen of each key.
+    pub fn take_wiped(&self) -> Vec<(Vec<u8>, VersionVector)> {
+        std::mem::take(&mut *self.0.wiped.borrow_mut())
     }
 
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
@@ -117,6 +138,18 @@ impl Failpoints for Meddler {
 
     fn gave_up(&self, key: &[u8], state: &Siblings<Bytes>) {
         self.0.given_up.borrow_mut().push((key.to_vec(), state.context()));
+    }
+
+    fn reaped(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.reaped.borrow_mut().push((key.to_vec(), state.clone()));
+    }
+
+    fn pruned(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.pruned.borrow_mut().push((key.to_vec(), state.clone()));
+    }
+
+    fn wiped(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.wiped.borrow_mut().push((key.to_vec(), state.context()));
     }
 
     fn generation(&self, counted: u64) -> u64 {

@@ -44,6 +44,8 @@ pub struct Plan {
     pub read_repair: bool,
     /// Primaries compare their hash trees once a second.
     pub anti_entropy: bool,
+    /// Tombstones are reaped.
+    pub reaping: bool,
     /// Tables so small that they fill.
     pub small_tables: bool,
     /// Rare choices are forced a quarter of the time.
@@ -147,6 +149,7 @@ impl Plan {
                 [shape.below(10) as usize],
             read_repair: shape.chance(0.75),
             anti_entropy: false,
+            reaping: false,
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),
             time_to_live: seldom(Fault::TimeToLive, 0.25),
@@ -184,6 +187,8 @@ impl Plan {
         }
         plan.has_secret = apart.chance(0.15) && !cut.without.contains(&Fault::Secret);
         plan.stranger |= apart.chance(0.5) && plan.has_secret && !cut.without.contains(&Fault::Stranger);
+        let is_cut = cut.without.contains(&Fault::Reaping);
+        plan.reaping = Prng::from_seed(seed.swap_bytes()).chance(0.8) && !is_cut;
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
     }

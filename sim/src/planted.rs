@@ -38,7 +38,35 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 25] = [
+pub const PLANTED: [Planted; 29] = [
+    Planted {
+        name: "reaped-with-its-actor",
+        bug: Bug::ReapedWithItsActor,
+        shipped: "2: riak_kv PR 1094",
+        breaks: &[UniqueDots, Durability, HonestContext, ConcurrentSiblings],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "reap-ignores-hints",
+        bug: Bug::ReapIgnoresHints,
+        shipped: "5: scylla #23712",
+        breaks: &[NoResurrection, ConcurrentSiblings, Durability, UniqueDots],
+        seeds: 5_000,
+    },
+    Planted {
+        name: "any-epoch-is-taken",
+        bug: Bug::AnyEpochIsTaken,
+        shipped: "our own",
+        breaks: &[Membership, NoResurrection],
+        seeds: 500,
+    },
+    Planted {
+        name: "acknowledges-unmet",
+        bug: Bug::AcknowledgesUnmet,
+        shipped: "our own",
+        breaks: &[Durability, NoResurrection, Overlap, Membership],
+        seeds: 5_000,
+    },
     Planted {
         name: "hints-drained-before-move",
         bug: Bug::HintsDrainedBeforeMove,
@@ -219,9 +247,7 @@ pub const PLANTED: [Planted; 25] = [
 ];
 
 /// What waits, and for what.
-pub const WAITING: [Waiting; 6] = [
-    Waiting { bug: "2: a tombstone is reaped with its context", until: "reaping" },
-    Waiting { bug: "5, in part: reaping ignores pending hints", until: "reaping" },
+pub const WAITING: [Waiting; 5] = [
     Waiting {
         bug: "8: segment ids from the monotonic clock (the crash images find it, in every run)",
         until: "records whose order matters: here states merge, whichever comes first",
@@ -237,6 +263,10 @@ pub const WAITING: [Waiting; 6] = [
     Waiting {
         bug: "14: an assertion on an opcode after a yield, allocation by claimed length",
         until: "fuzzing",
+    },
+    Waiting {
+        bug: "our own: a read that began before a raise repairs after it",
+        until: "a search long enough",
     },
 ];
 

@@ -176,6 +176,22 @@ impl<V: Clone> Siblings<V> {
             && self.seen(actor).max(covered.get(actor)) < COUNTER_MAX
     }
 
+    /// Does it tell how far actors were seen that no version is by?
+    pub fn is_prunable(&self) -> bool {
+        !self.versions.is_empty() && self.clock.iter().any(|(actor, _)| !self.is_author(*actor))
+    }
+
+    /// Forget how far actors were seen that no version is by. Only for who knows that nobody can come with their
+    /// versions any more.
+    pub fn prune(&mut self) {
+        let Self { clock, versions } = self;
+        clock.retain(|(actor, _)| versions.iter().any(|version| version.dot.actor == *actor));
+    }
+
+    fn is_author(&self, actor: Actor) -> bool {
+        self.versions.iter().any(|version| version.dot.actor == actor)
+    }
+
     /// Mints a version that replaces exactly what `covered` covers. The actor must be the caller's own, and this
     /// state the caller's own record, read under the same turn: see the room's essay. A context may name
     /// dots unknown here; they count as seen and superseded.

@@ -133,6 +133,11 @@ pub struct Settings {
     /// Each shard compares what it holds with one other replica so often; 0 is never [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub anti_entropy: Option<Span>,
+
+    /// Each partition is looked at so often for deleted keys that all members can forget; 0 is never. A node with `--sync`
+    /// other than `always` proposes none [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    pub reap: Option<Span>,
     /// What a shard keeps for each node that can't be reached, to hand it over later; 0B keeps nothing, and quorums are
     /// strict [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
@@ -200,6 +205,7 @@ impl Settings {
             value_bytes_max,
             requests_in_flight_max,
             anti_entropy,
+            reap,
             hint_bytes_max,
             background_latency,
             background_bytes_min,
@@ -235,6 +241,7 @@ impl Settings {
             value_bytes_max: value_bytes_max.or(file.value_bytes_max),
             requests_in_flight_max: requests_in_flight_max.or(file.requests_in_flight_max),
             anti_entropy: anti_entropy.or(file.anti_entropy),
+            reap: reap.or(file.reap),
             hint_bytes_max: hint_bytes_max.or(file.hint_bytes_max),
             background_latency: background_latency.or(file.background_latency),
             background_bytes_min: background_bytes_min.or(file.background_bytes_min),

@@ -35,6 +35,7 @@ fn without_settings_it_is_a_cluster_of_one_in_memory() {
     assert_eq!((config.timeout, config.timeout_max), (Duration::from_secs(1), Duration::from_secs(10)));
     assert_eq!(config.anti_entropy, Duration::from_secs(10));
     assert_eq!((config.background_latency, config.background_bytes_min), (Duration::ZERO, 1 << 20));
+    assert_eq!(config.reap, Duration::from_secs(300));
     assert_eq!((config.value_bytes_max, config.weight, config.mode), (8 << 20, 100, Mode::Memory));
 }
 
@@ -59,6 +60,7 @@ timeout_max = "2s"
 value_bytes_max = "64KiB"
 requests_in_flight_max = 16
 anti_entropy = "2s"
+reap = "1m"
 hint_bytes_max = "1MiB"
 background_latency = "5ms"
 background_bytes_min = "2MiB"
@@ -237,6 +239,8 @@ fn anti_entropy_is_off_or_in_range() {
         let config = from_toml(&format!("anti_entropy = '{off}'")).unwrap();
         assert_eq!(config.anti_entropy, Duration::ZERO);
     }
+    assert_eq!(from_toml("reap = '0'").unwrap().reap, Duration::ZERO);
+    is_refused("reap = '2h'", &["reap is 2h", "1ms to 1h"]);
     is_refused("anti_entropy = '2h'", &["anti_entropy is 2h", "1ms to 1h"]);
 }
 

@@ -92,6 +92,13 @@ impl GetQuorum {
         true
     }
 
+    /// Nothing that was told counts any more, since it was told of an epoch that is over: all owners must be asked anew.
+    pub fn begin_again(&mut self) {
+        self.replicas.retain(|(_, sets, _)| *sets != Sets::NONE);
+        self.replicas.iter_mut().for_each(|(.., answer)| *answer = Answer::Awaited);
+        self.merged = Siblings::new();
+    }
+
     /// A fallback is asked too: it may hold something for a primary that can't be reached.
     pub fn add_fallback(&mut self, node: NodeId) {
         if self.replicas.iter().all(|(known, ..)| *known != node) {

@@ -49,6 +49,8 @@ pub struct HintStore {
     /// Under whose name the last write to each key was minted here, while all hints of the key since then are still here:
     /// together they hold all that was minted under it.
     minters: BTreeMap<Box<[u8]>, Actor>,
+    /// Partitions of which something is kept, and of how many keys, each as often as it is kept.
+    partitions: BTreeMap<PartitionId, usize>,
     /// Bytes for each target.
     bytes_max: usize,
     last_version: u64,
@@ -70,6 +72,7 @@ impl HintStore {
         Self {
             targets: BTreeMap::new(),
             minters: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             bytes_max,
             last_version: 0,
             dead: Vec::new(),
@@ -136,6 +139,9 @@ impl HintStore {
         let kept = self.targets.entry(target).or_default();
         kept.bytes = bytes;
         let before = kept.hints.insert(key.into(), hint);
+        if before.is_none() {
+            *self.partitions.entry(partition).or_default() += 1;
+        }
         self.dead.extend(before.map(|before| before.appended).filter(|record| *record != 0));
     }
 
@@ -192,6 +198,11 @@ impl HintStore {
     pub fn forget(&mut self, target: NodeId, key: &[u8]) {
         let Some(kept) = self.targets.get_mut(&target) else { return };
         if let Some(hint) = kept.hints.remove(key) {
+            let left = self.partitions.get_mut(&hint.partition).expect("each hint is counted");
+            *left -= 1;
+            if *left == 0 {
+                self.partitions.remove(&hint.partition);
+            }
             self.dead.extend(Some(hint.appended).filter(|record| *record != 0));
             kept.bytes -= hint_bytes(key, &hint.state);
             self.minters.remove(key);
@@ -228,9 +239,23 @@ impl HintStore {
         self.targets.iter().map(|(node, target)| (*node, target.hints.len(), target.bytes))
     }
 
-    /// Where they all belong; some more than once.
+    /// Where they all belong.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
-        self.targets.values().flat_map(|target| target.hints.values().map(|hint| hint.partition))
+        self.partitions.keys().copied()
+    }
+
+    /// Is anything kept of this partition?
+    pub fn keeps(&self, partition: PartitionId) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
+    /// All that is kept of this partition: for whom, and of which keys.
+    pub fn of_partition(&self, partition: PartitionId) -> Vec<(NodeId, Box<[u8]>)> {
+        let all =
+            self.targets.iter().flat_map(|(node, target)| target.hints.iter().map(|hint| (*node, hint)));
+        all.filter(|(_, (_, hint))| hint.partition == partition)
+            .map(|(node, (key, _))| (node, key.clone()))
+            .collect()
     }
 
     fn bytes(&self, target: NodeId) -> usize {

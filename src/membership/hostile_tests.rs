@@ -55,6 +55,7 @@ fn record(of: &Membership, name: &str) -> MemberRecord {
         earlier: None,
         bound: None,
         line: vec![],
+        beginning: 0,
     }
 }
 

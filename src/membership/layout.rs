@@ -105,6 +105,13 @@ impl Layout {
         self.held = PartitionSet::default();
     }
 
+    /// These partitions are to be streamed again.
+    pub(super) fn lose(&mut self, lost: &PartitionSet) {
+        if !lost.is_empty() {
+            self.held.retain(|partition| !lost.contains(partition));
+        }
+    }
+
     /// This node stated so in an earlier life, and its copies were complete but for these partitions. To be called
     /// when it follows the records of that time.
     pub(super) fn recover(&mut self, works: Works, lacking: &[u64]) {

@@ -56,7 +56,8 @@ impl Cluster {
         let view = node.view();
         node.confirm(view.works);
         if view.is_serving() && view.change.as_ref().is_none_or(|change| change.is_known) {
-            node.on_progress(view.works, &lacking(node).into_iter().collect(), would_lose);
+            let whole = lacking(node).into_iter().collect();
+            node.on_progress(view.works, &whole, &Default::default(), would_lose);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::id::{Incarnation, NodeId};
 
 use super::line::Line;
 use super::partition_set::PartitionSet;
+use super::records::{BORN, later_beginning};
 use super::{Member, Membership, Oneself};
 
 /// Whoever turns a process away does so again within this many beats, or is away, or lets it in: a call that failed is
@@ -121,6 +122,8 @@ impl<F: Failpoints> Membership<F> {
             let all = PartitionSet::first(self.options.partitions.count()).to_words();
             let oneself = &mut self.myself_mut().oneself;
             (oneself.serving, oneself.complete, oneself.lacking) = (false, false, all);
+            let later = later_beginning(told.oneself.incarnation) + 1;
+            oneself.beginning = later.max(oneself.beginning + 1);
         }
     }
 
@@ -140,8 +143,7 @@ impl<F: Failpoints> Membership<F> {
         self.lives.turned_away.insert(self.known_or_nobody(by), TURNED_AWAY_FOR);
         if self.recovered {
             self.failpoints.reached(Rare::CopyTurnedAway);
-            self.layout.lose_all();
-            self.advance();
+            self.lose_records();
         }
     }
 
@@ -167,6 +169,7 @@ impl<F: Failpoints> Membership<F> {
             self.failpoints.reached(if self.recovered { Rare::CameBackOlder } else { Rare::CameBackEmpty });
         }
         self.known_by.clear();
+        let is_born = chosen == Incarnation(1) && !self.is_guest();
         let generation = self.failpoints.generation(chosen.0);
         let oneself = &mut self.myself_mut().oneself;
         oneself.incarnation = Incarnation(generation);
@@ -175,6 +178,7 @@ impl<F: Failpoints> Membership<F> {
         if let Some((_, life)) = outdone_by {
             oneself.succeeds = life;
         }
+        oneself.beginning = if is_born { BORN } else { later_beginning(oneself.incarnation) };
         self.lives.line.begin(Incarnation(generation), self.lives.own);
         if chosen > Incarnation(1) {
             self.layout.lose_all();

@@ -56,6 +56,9 @@ pub struct Oneself {
     pub works: Works,
     /// A bit for each partition that it owns and isn't complete for; empty if there is none.
     pub lacking: Arc<[u64]>,
+    /// Another one, and greater, each time that it has lost its records (docs/adr/0013); 0 of a version that doesn't reap,
+    /// and until it is known.
+    pub beginning: u64,
 }
 
 impl Oneself {
@@ -245,6 +248,7 @@ impl Member {
             earlier: self.earlier,
             bound: None,
             line: vec![],
+            beginning: self.oneself.beginning,
         }
     }
 
@@ -253,8 +257,14 @@ impl Member {
         let settled = record.settled.as_ref();
         let settled_version = settled.map_or(0, |settled| settled.version);
         let earlier = record.earlier.map_or(0, |life| life.incarnation);
-        let counters =
-            [record.incarnation, record.heartbeat, record.intent_version, settled_version, earlier];
+        let counters = [
+            record.incarnation,
+            record.heartbeat,
+            record.intent_version,
+            settled_version,
+            earlier,
+            record.beginning,
+        ];
         let none = String::new();
         let [center, rack] = settled.map_or([&none; 2], |settled| [&settled.data_center, &settled.rack]);
         let texts = [&record.name, &record.host, &record.data_center, &record.rack, center, rack];
@@ -295,6 +305,7 @@ impl Member {
                 serving: record.serving,
                 works: Works { ring: record.ring, change: record.change, step },
                 lacking: record.lacking.as_slice().into(),
+                beginning: record.beginning,
             },
             intent,
             intent_version: record.intent_version,
@@ -378,6 +389,7 @@ pub(super) mod tests {
                 serving: true,
                 works: Works { ring: 1, change: 2, step: Step::Whole },
                 lacking: [5].into(),
+                beginning: 3,
             },
             intent: Intent::Member,
             intent_version: 1,

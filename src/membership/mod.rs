@@ -44,7 +44,7 @@ pub use cluster::{Founder, Founders, InvalidFounders, cluster_id, node_id};
 pub use detector::{FailureDetector, Health, PATIENCE_MAX, PATIENCE_MIN, PHI_SUSPECTED, PROBE_AFTER};
 pub use member::{Intent, Member, Oneself, Settled, Step, Works};
 pub use partition_set::PartitionSet;
-pub use records::{GOSSIP_EVERY, Membership, MembershipOptions, Place};
+pub use records::{BORN, GOSSIP_EVERY, Membership, MembershipOptions, Place};
 pub use trouble::Trouble;
 pub use view::{Change, View};
 pub use word::{Outcome, Refused, Word};

@@ -162,6 +162,11 @@ impl<F: Failpoints> Membership<F> {
                 oneself.incarnation = Incarnation(generation);
                 (oneself.heartbeat, oneself.serving) = (0, false);
                 oneself.succeeds = told.oneself.life;
+                // A release that numbered no beginnings is as good as a node that has lost its records.
+                oneself.beginning = match told.oneself.beginning {
+                    0 => later_beginning(oneself.incarnation),
+                    known => known,
+                };
                 self.recovered = true;
                 own = Some(told.oneself);
             }
@@ -186,6 +191,8 @@ impl<F: Failpoints> Membership<F> {
     /// streamed the rest from its peers.
     pub fn lose_records(&mut self) {
         self.layout.lose_all();
+        let oneself = &mut self.myself_mut().oneself;
+        oneself.beginning = later_beginning(oneself.incarnation);
         self.advance();
     }
 
@@ -417,11 +424,26 @@ impl<F: Failpoints> Membership<F> {
         self.visible() != before
     }
 
-    /// This node has streamed these partitions from all their other owners, working by these rings, and would lose
-    /// something if it left now, or not. True if a view made now would differ from the last one.
-    pub fn on_progress(&mut self, works: Works, whole: &PartitionSet, would_lose: bool) -> bool {
+    /// This node has streamed these partitions from all their other owners, working by these rings, has `lost` those, and
+    /// would lose something if it left now, or not. True if a view made now would differ from the last one.
+    pub fn on_progress(
+        &mut self,
+        works: Works,
+        whole: &PartitionSet,
+        lost: &PartitionSet,
+        would_lose: bool,
+    ) -> bool {
         let before = self.visible();
         self.layout.on_progress(works, whole, would_lose);
+        self.layout.lose(lost);
+        self.advance();
+        self.visible() != before
+    }
+
+    /// These partitions were wiped, and are to be streamed again. True if a view made now would differ from the last one.
+    pub fn on_lost(&mut self, lost: &PartitionSet) -> bool {
+        let before = self.visible();
+        self.layout.lose(lost);
         self.advance();
         self.visible() != before
     }
@@ -453,11 +475,20 @@ impl<F: Failpoints> Membership<F> {
     }
 }
 
+/// The beginning of who was born with the cluster, and has lost nothing since.
+pub const BORN: u64 = 1;
+
+/// What begins with this incarnation, by the loss of records or by joining.
+pub(super) const fn later_beginning(incarnation: Incarnation) -> u64 {
+    incarnation.0 + 1
+}
+
 /// Of those that only grow by one: in all of a cluster's life they stay small.
 fn greatest_counter(record: &MemberRecord) -> u64 {
     let settled = record.settled.as_ref().map_or(0, |settled| settled.version);
     let earlier = record.earlier.map_or(0, |life| life.incarnation);
-    record.intent_version.max(settled).max(record.incarnation).max(earlier)
+    let counters = [record.intent_version, settled, record.incarnation, earlier, record.beginning];
+    counters.into_iter().max().unwrap_or(0)
 }
 
 fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
@@ -476,6 +507,7 @@ fn unmet(node: NodeId, name: &Arc<str>, host: &Arc<str>, port: u16) -> Member {
             serving: false,
             works: Works::default(),
             lacking: [].into(),
+            beginning: 0,
         },
         earlier: None,
         intent: Intent::Member,

@@ -157,7 +157,7 @@ fn the_only_founder_restarts_when_another_member_has_known_it() {
         for of in [&mut a, &mut b] {
             let works = of.view().works;
             of.confirm(works);
-            of.on_progress(works, &PartitionSet::first(8), false);
+            of.on_progress(works, &PartitionSet::first(8), &PartitionSet::default(), false);
         }
     }
     assert!(a.view().member(b.me()).unwrap().settled.in_ring);

@@ -15,7 +15,9 @@ use super::{Applied, Covered, Refused, Replaced, Write};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Record {
     /// This replica's own, the only one that it has of the key.
-    Own,
+    /// Of its actors those up to this epoch have been forgotten: a context from before may still tell of them, and too
+    /// little.
+    Own { retired: u32 },
     /// Kept for another node; there may be more such states of the key. All that was minted under this actor, if it is known,
     /// is in the state.
     Anothers(Option<Actor>),
@@ -35,6 +37,8 @@ pub(super) struct Minter<F> {
     /// The last one used for what is kept for others.
     epoch_for_others: u32,
     pub(super) superseded: Superseded,
+    /// Of what was wiped.
+    pub(super) lost: Superseded,
     /// A key's versions together may not grow past this by a put.
     state_bytes_max: usize,
     pub(super) failpoints: F,
@@ -48,9 +52,28 @@ impl<F: Failpoints> Minter<F> {
             epoch: 0,
             epoch_for_others: EPOCHS_FOR_OTHERS,
             superseded,
+            lost: Superseded::new(SUPERSEDED_MAX),
             state_bytes_max,
             failpoints,
         }
+    }
+
+    /// All writes that are known as replaced are known as lost from now on.
+    pub(super) fn doubt_replaced(&mut self) {
+        let replaced = std::mem::replace(&mut self.superseded, Superseded::new(SUPERSEDED_MAX));
+        replaced.into_names().for_each(|(operation, record)| {
+            self.lost.remember(std::iter::once(operation), record);
+        });
+    }
+
+    /// Is all that this state covers minted here?
+    pub(super) fn is_own(&self, state: &Siblings<Bytes>) -> bool {
+        state.clock().iter().all(|(actor, _)| actor.id == self.actor_id)
+    }
+
+    /// The last epoch used.
+    pub(super) const fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Apply a write to a key's state, unless it was applied before. `appended` is the log record that will say so.
@@ -72,6 +95,9 @@ impl<F: Failpoints> Minter<F> {
             self.failpoints.reached(Rare::RetryFoundItsVersion);
             return Ok(Applied::Before);
         }
+        if self.lost.contains(write.operation) {
+            return Err(Refused::Lost);
+        }
         let covered = match write.covered {
             Covered::Context(context) => context,
             Covered::Everything => state.context(),
@@ -84,7 +110,7 @@ impl<F: Failpoints> Minter<F> {
             return Err(Refused::TooManySiblings);
         }
         match record {
-            Record::Own => self.epoch = self.epoch.max(actor.epoch),
+            Record::Own { .. } => self.epoch = self.epoch.max(actor.epoch),
             Record::Anothers(_) => self.epoch_for_others = self.epoch_for_others.max(actor.epoch),
         }
         let gone = state.versions().iter().filter(|version| covered.covers(version.dot));
@@ -121,16 +147,22 @@ impl<F: Failpoints> Minter<F> {
             return Actor { id, epoch: 1 };
         }
         let is_rare = self.failpoints.rare(Choice::FreshEpoch);
-        if let Record::Anothers(known) = record {
-            let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
-            return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
-        }
-        let fresh = Actor { id, epoch: self.epoch + 1 };
+        let retired = match record {
+            Record::Own { retired } => retired,
+            Record::Anothers(known) => {
+                let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
+                return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
+            }
+        };
+        let fresh = match self.failpoints.planted(Bug::ReapedWithItsActor) {
+            true => Actor { id, epoch: 1 },
+            false => Actor { id, epoch: self.epoch + 1 },
+        };
         if is_rare {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.
-        let is_mine = |actor: Actor| actor.id == id && actor.epoch <= self.epoch;
+        let is_mine = |actor: Actor| actor.id == id && actor.epoch > retired && actor.epoch <= self.epoch;
         let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
         if mine.is_none() && self.epoch > 0 && !state.is_empty() {
             // Its own record of the key is lost, or was never here; others' is.

@@ -15,6 +15,8 @@ mod minter;
 mod superseded;
 mod wire;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -22,7 +24,7 @@ use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::storage::log::Range;
-use crate::storage::{Change, Entry, Index};
+use crate::storage::{Change, Entry, Index, digest};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
@@ -62,6 +64,8 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// It was applied here before, and what it left was lost since: others may have it, or nobody.
+    Lost,
 }
 
 /// How a write came out.
@@ -89,6 +93,8 @@ pub struct Replica<F = NoFailpoints> {
     minter: Minter<F>,
     /// Records of the log that cover nothing any more, since they were last taken.
     dead: Vec<u64>,
+    /// Epochs of this replica's actors that are not used any more, by partition: those up to this one.
+    retired: BTreeMap<PartitionId, u32>,
 }
 
 impl Replica {
@@ -102,7 +108,7 @@ impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
         let minter = Minter::new(actor_id, state_bytes_max, failpoints);
-        Self { index: Index::new(partitions), minter, dead: Vec::new() }
+        Self { index: Index::new(partitions), minter, retired: BTreeMap::new(), dead: Vec::new() }
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
@@ -118,9 +124,11 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
+        let retired = self.retired.get(&place.partition).copied().unwrap_or(0);
         let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let applied = minter.apply(now, place.key, &mut entry.state, write, Record::Own, appended)?;
+            let record = Record::Own { retired };
+            let applied = minter.apply(now, place.key, &mut entry.state, write, record, appended)?;
             if applied != Applied::Before {
                 cover(entry, appended, dead);
             }
@@ -177,6 +185,17 @@ impl<F: Failpoints> Replica<F> {
         })
     }
 
+    /// The log says that this was the whole state of the key then. What an earlier record said beyond that was forgotten.
+    pub fn recover(&mut self, place: Place<'_>, state: &Siblings<Bytes>, record: u64) {
+        let (superseded, dead) = (&mut self.minter.superseded, &mut self.dead);
+        self.index.update(place.partition, place.token, place.key, |entry| {
+            let gone = entry.state.replaced_in(state).map(|version| version.operation);
+            superseded.remember(gone, entry.appended);
+            entry.state.clone_from(state);
+            cover(entry, record, dead);
+        });
+    }
+
     /// Another log record is about to cover a key's state, with more than the last one; false if there is no state.
     pub fn cover(&mut self, place: Place<'_>, appended: u64) -> bool {
         let dead = &mut self.dead;
@@ -191,11 +210,85 @@ impl<F: Failpoints> Replica<F> {
         self.index.find(place.partition, place.token, place.key).map_or(0, |entry| entry.appended)
     }
 
-    /// These copies are the owners' now, and none is here any more.
+    /// These copies are the owners' now, and none is here any more. Should they come back, others may not know all that was
+    /// minted here.
     pub fn give_up(&mut self, partition: PartitionId) {
         let records = self.index.partition(partition).map(|entry| entry.appended);
         self.dead.extend(records.filter(|record| *record != 0));
+        self.retire(partition);
         self.index.clear(partition);
+    }
+
+    /// Something of a partition is about to be forgotten: what is minted there from now on is minted by somebody new.
+    pub fn retire(&mut self, partition: PartitionId) {
+        self.retired.insert(partition, self.minter.epoch());
+    }
+
+    /// Forget the keys under this token of whose state this is the digest: what was known of them. Their writes are
+    /// remembered for a while, as if they had been replaced.
+    pub fn reap(&mut self, partition: PartitionId, token: u64, hash: u64) -> SmallVec<[Box<Entry>; 1]> {
+        let gone = self.index.forget(partition, token, hash);
+        self.note_forgotten(&gone);
+        gone
+    }
+
+    /// Retries of their writes are still known, by the same records of the log.
+    fn note_forgotten(&mut self, gone: &[Box<Entry>]) {
+        for entry in gone {
+            self.minter.superseded.remember_all(&entry.state, entry.appended);
+            self.dead.extend(Some(entry.appended).filter(|record| *record != 0));
+        }
+    }
+
+    /// Forget how far actors were seen that no version is by, of the keys under this token of whose state this is the
+    /// digest: those keys. The records that cover them say too much from now on.
+    pub fn prune(&mut self, partition: PartitionId, token: u64, hash: u64) -> Vec<Box<[u8]>> {
+        let is_it = |entry: &&Entry| digest(token, &entry.state) == hash && entry.state.is_prunable();
+        let keys: Vec<Box<[u8]>> =
+            self.index.under(partition, token).filter(is_it).map(|entry| entry.key.clone()).collect();
+        for key in &keys {
+            self.index.update(partition, token, key, |entry| entry.state.prune());
+        }
+        keys
+    }
+
+    /// Forget all keys of a partition, since others have them all; their writes are remembered, as above.
+    pub fn forget_all(&mut self, partition: PartitionId) {
+        let gone = self.index.forget_all(partition, |_| false);
+        self.note_forgotten(&gone);
+    }
+
+    /// Forget all keys of a partition, since they may be older than what others have forgotten; `but_own` keeps those that
+    /// nobody but this replica has ever written, since it was started. Retries of their writes are known as lost.
+    pub fn wipe(&mut self, partition: PartitionId, but_own: bool) -> Vec<Box<Entry>> {
+        let Self { index, minter, .. } = self;
+        let gone = index.forget_all(partition, |entry| but_own && minter.is_own(&entry.state));
+        // What had replaced a write may be among this: what was replaced is in as much doubt.
+        self.minter.doubt_replaced();
+        for entry in &gone {
+            self.minter.lost.remember_all(&entry.state, entry.appended);
+            self.note_dead(entry.appended);
+        }
+        gone
+    }
+
+    /// Has nobody but this replica ever written this, since it was started?
+    pub fn is_own(&self, state: &Siblings<Bytes>) -> bool {
+        self.minter.is_own(state)
+    }
+
+    /// What these writes had left is lost here. `record` is that of the log which says so, or will.
+    pub fn remember_lost(&mut self, writes: impl Iterator<Item = OperationId>, record: u64) {
+        self.minter.lost.remember(writes, record);
+    }
+
+    /// Forget a key, whatever is known of it.
+    pub fn forget(&mut self, place: Place<'_>) {
+        let Place { key, token, partition } = place;
+        if let Some(entry) = self.index.find(partition, token, key) {
+            let hash = digest(token, &entry.state);
+            self.reap(partition, token, hash);
+        }
     }
 
     /// Keys held, deleted ones included.
@@ -219,9 +312,14 @@ impl<F: Failpoints> Replica<F> {
         self.minter.superseded.move_to(record, per_record, from)
     }
 
+    /// The same of writes that were lost.
+    pub fn move_lost(&mut self, record: u64, per_record: usize, from: Range) -> Vec<OperationId> {
+        self.minter.lost.move_to(record, per_record, from)
+    }
+
     /// This record of the log covers no key.
     pub fn note_dead(&mut self, record: u64) {
-        self.dead.push(record);
+        self.dead.extend(Some(record).filter(|record| *record != 0));
     }
 
     /// Records of the log that cover no key any more, since the last call.
@@ -355,6 +453,25 @@ mod tests {
         assert_eq!(values(&mut replica, 9).len(), 1);
         assert_eq!(values(&mut replica, 10).len(), 0);
         assert_eq!(replica.read(now(10), KEY).unwrap().state.context().iter().count(), 1);
+    }
+
+    /// What was forgotten of a clock between two records came back with the earlier one.
+    #[test]
+    fn a_keys_last_record_is_the_whole_of_it() {
+        let mut replica = Replica::new(1, 77, 1 << 20);
+        replica.coordinate(now(1), KEY, write(b"a", blind(), 1), 0).unwrap();
+        let mut elsewhere = Replica::new(1, 78, 1 << 20);
+        let seen = Covered::Context(replica.read(now(1), KEY).unwrap().state.context());
+        elsewhere.coordinate(now(1), KEY, write(b"b", seen, 2), 0).unwrap();
+        let before = elsewhere.read(now(1), KEY).unwrap().state.clone();
+        assert_eq!((before.clock().len(), before.is_prunable()), (2, true));
+        let mut after = before.clone();
+        after.prune();
+        let mut recovered = Replica::new(1, 79, 1 << 20);
+        recovered.recover(KEY, &before, 3);
+        recovered.recover(KEY, &after, 4);
+        assert_eq!(recovered.read(now(1), KEY).unwrap().state, after);
+        assert_eq!((recovered.appended(KEY), recovered.take_dead().collect::<Vec<_>>()), (4, vec![3]));
     }
 
     #[test]

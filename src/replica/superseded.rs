@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use hashbrown::HashTable;
 
+use crate::causality::Siblings;
 use crate::id::OperationId;
 use crate::storage::log::Range;
 
@@ -43,6 +45,11 @@ impl Superseded {
         moved
     }
 
+    /// All that are remembered, the oldest first, each with its record of the log.
+    pub(super) fn into_names(self) -> impl Iterator<Item = (OperationId, u64)> {
+        self.order.into_iter()
+    }
+
     /// These versions are about to be replaced, here or at whoever told of it, and a restart will learn it from this record
     /// of the log. True if any of them was news.
     pub fn remember(&mut self, gone: impl Iterator<Item = OperationId>, record: u64) -> bool {
@@ -54,6 +61,11 @@ impl Superseded {
             }
         }
         is_news
+    }
+
+    /// The key is forgotten, and all its versions with it: this record of the log says so, or will.
+    pub(super) fn remember_all(&mut self, state: &Siblings<Bytes>, record: u64) {
+        self.remember(state.versions().iter().map(|version| version.operation), record);
     }
 
     fn add(&mut self, operation: OperationId, record: u64) {

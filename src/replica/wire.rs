@@ -66,7 +66,7 @@ mod tests {
         state.put(actor(1), &seen, value, Some(WallTime(99)), operation, WallTime(3));
         state.put(actor(2), &seen, Content::Tombstone, None, OperationId::NONE, WallTime(4));
         let mut out = Vec::new();
-        State::encode(&mut Encoder::default(), 1, &state_writer(&state), true, &mut out);
+        State::encode(&mut Encoder::default(), 1, &state_writer(&state), true, 0, &mut out);
         let frame = Frame::split(&out, out.len()).unwrap().unwrap();
         let read = State::parse(&frame).unwrap();
         assert!(read.complete);

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use ringmain_schema::Kind;
+use ringmain_schema::epoch::Bound;
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, PartitionId};
 use crate::replica::{Place, state_writer};
 use crate::time::Now;
 
@@ -44,10 +45,18 @@ impl Appends {
 pub(super) enum Waiter {
     /// A write that this shard coordinates.
     Operation(u64),
-    /// A peer that sent a state.
-    Peer { connection: ConnectionId, request_id: u64 },
+    /// A peer that sent a state of this epoch.
+    Peer { connection: ConnectionId, request_id: u64, partition: PartitionId, epoch: u64 },
+    /// A peer that said something of another epoch than this partition's.
+    Asked { connection: ConnectionId, request_id: u64, partition: PartitionId },
     /// A former owner that asks whether all it had is here.
     Former { connection: ConnectionId, request_id: u64 },
+    /// A proposer to which this shard is bound by its round.
+    Bound { connection: ConnectionId, request_id: u64, partition: u32, epoch: u64, round: u64, agreed: u128 },
+    /// A round that this shard proposes.
+    Proposed { round: u64 },
+    /// A raise of this partition's epoch that this shard has proposed.
+    Raised { partition: PartitionId },
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -65,7 +74,7 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: state_writer(&entry.state),
             ring: 0,
-            partition_epoch: 0,
+            partition_epoch: self.epoch(place.partition),
             repair: false,
             replaced,
             hint_for: 0,
@@ -93,11 +102,25 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// The log takes records, or takes none for now.
-    pub(super) fn on_log(&mut self, state: LogState) {
+    pub(super) fn on_log(&mut self, state: LogState, out: &mut Output) {
         self.appends.log = state;
         if state != LogState::Open {
             self.failpoints.reached(Rare::LogRefuses);
         }
+        if state == LogState::Failed {
+            for (record, waiter) in std::mem::take(&mut self.appends.waiting) {
+                if let Waiter::Asked { connection, request_id, .. } = waiter {
+                    self.refuse_peer(connection, request_id, out);
+                } else {
+                    self.appends.waiting.push_back((record, waiter));
+                }
+            }
+        }
+    }
+
+    /// Peers that wait for an epoch that can't be told yet.
+    pub(super) fn asked_waiting(&self) -> usize {
+        self.appends.waiting.iter().filter(|(_, waiter)| matches!(waiter, Waiter::Asked { .. })).count()
     }
 
     /// What the log takes.
@@ -178,19 +201,50 @@ impl<F: Failpoints> Shard<F> {
         while let Some((_, waiter)) =
             self.appends.waiting.pop_front_if(|(record, _)| *record <= self.appends.durable)
         {
-            match waiter {
-                // This process's copy is not the node's any more: neither its own write nor a peer's counts it.
-                Waiter::Operation(_) if self.view.is_fenced() => {}
-                Waiter::Peer { connection, request_id } if self.view.is_fenced() => {
-                    self.refuse_as_fenced(connection, request_id, out);
-                }
-                Waiter::Operation(key) => {
-                    self.count_durable(key, self.view.me);
-                    self.progress(now, key, false, out);
-                }
-                Waiter::Peer { connection, request_id } => self.send_replicated(connection, request_id, out),
-                Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
+            self.fulfil(now, waiter, out);
+        }
+    }
+
+    /// The same, at once if it is there already.
+    pub(super) fn when_durable(&mut self, now: Now, sequence: u64, waiter: Waiter, out: &mut Output) {
+        if self.is_durable(sequence) {
+            self.fulfil(now, waiter, out);
+        } else {
+            self.wait_for_record(sequence, waiter);
+        }
+    }
+
+    fn fulfil(&mut self, now: Now, waiter: Waiter, out: &mut Output) {
+        match waiter {
+            Waiter::Peer { connection, request_id, .. } | Waiter::Asked { connection, request_id, .. }
+                if self.view.is_fenced() =>
+            {
+                self.refuse_as_fenced(connection, request_id, out);
             }
+            // This process's copy is not the node's any more: neither its own write nor a peer's counts it, and nobody is
+            // told what it is bound to.
+            _ if self.view.is_fenced() => {}
+            Waiter::Operation(key) => {
+                self.count_durable(key, self.view.me);
+                self.progress(now, key, false, out);
+            }
+            // It may have been wiped since with all that was of that epoch.
+            Waiter::Peer { connection, request_id, partition, epoch } if epoch != self.epoch(partition) => {
+                self.answer_epoch(connection, request_id, partition, out);
+            }
+            Waiter::Peer { connection, request_id, .. } => {
+                self.send_replicated(connection, request_id, out);
+            }
+            Waiter::Asked { connection, request_id, partition } => {
+                self.answer_epoch(connection, request_id, partition, out);
+            }
+            Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
+            Waiter::Bound { connection, request_id, partition, epoch, round, agreed } => {
+                let bound = Bound { partition, epoch, round, bound: true, agreed };
+                self.send_bound(connection, request_id, bound, out);
+            }
+            Waiter::Proposed { round } => self.on_proposed(now, round, out),
+            Waiter::Raised { partition } => self.tell_raised(now, partition, out),
         }
     }
 }

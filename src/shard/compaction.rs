@@ -7,12 +7,12 @@
 //! ([`Liveness`](crate::storage::log::Liveness)). Names of replaced writes are written once more if a restart would have learned
 //! them from a record of the range.
 //!
-//! A crash at any moment leaves the old records, or both: states merge, so it does no harm that they are there twice.
+//! A crash at any moment leaves the old records, or both: the last one counts, so it does no harm that they are there twice.
 
 use ringmain_schema::peer::{Operation as WireOperation, ReplicateWriter};
 
 use crate::failpoint::{Bug, Failpoints, Rare};
-use crate::id::{NodeId, PartitionId};
+use crate::id::{NodeId, OperationId, PartitionId};
 use crate::pace::Claimant;
 use crate::storage::log::Range;
 use crate::time::{Duration, Instant, Now};
@@ -72,7 +72,8 @@ impl<F: Failpoints> Shard<F> {
         if may {
             let before = out.bytes.len();
             let keys = if partition < self.view.ring.partitions().count() {
-                let keys = self.append_partition_anew(PartitionId(partition), range, out);
+                let mut keys = self.append_epoch_anew(PartitionId(partition), range, out);
+                keys += self.append_partition_anew(PartitionId(partition), range, out);
                 done += u32::from(keys < STEP_KEYS);
                 keys
             } else {
@@ -124,31 +125,30 @@ impl<F: Failpoints> Shard<F> {
         if range.contains(self.appends.members) {
             self.append_members(out);
         }
+        self.append_beginnings_anew(range, out);
         // All in one turn: their records are the next, and no other comes between.
-        let names = self.replica.move_replaced(self.next_append(), NAMES_PER_RECORD, range);
-        let names: Vec<WireOperation> =
-            names.iter().map(|name| WireOperation::new(name.client, name.sequence)).collect();
+        let replaced = self.replica.move_replaced(self.next_append(), NAMES_PER_RECORD, range);
+        self.append_names(&replaced, false, out);
+        let lost = self.replica.move_lost(self.next_append(), NAMES_PER_RECORD, range);
+        self.append_names(&lost, true, out);
+        self.failpoints.reached(Rare::Compacted);
+        self.counters.compactions += 1;
+        self.compaction.under_way = None;
+        out.compacted = Some(Compacted { range, through: self.last_append() });
+    }
+
+    /// Names of writes that were replaced, or of which what they had left is lost.
+    fn append_names(&mut self, names: &[OperationId], are_lost: bool, out: &mut Output) {
         for names in names.chunks(NAMES_PER_RECORD) {
+            let names: Vec<WireOperation> =
+                names.iter().map(|name| WireOperation::new(name.client, name.sequence)).collect();
             let sequence = self.take_append();
-            let record = ReplicateWriter {
-                key: &[],
-                state: Default::default(),
-                ring: 0,
-                partition_epoch: 0,
-                repair: false,
-                replaced: names,
-                hint_for: 0,
-                exchange: false,
-            };
+            let record = ReplicateWriter { repair: are_lost, replaced: &names, ..ReplicateWriter::default() };
             let start = out.bytes.len();
             record.encode(&mut self.encoder, 0, &mut out.bytes);
             out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: false });
             // No key's, and not counted: they are few.
             out.dead.push(sequence);
         }
-        self.failpoints.reached(Rare::Compacted);
-        self.counters.compactions += 1;
-        self.compaction.under_way = None;
-        out.compacted = Some(Compacted { range, through: self.last_append() });
     }
 }

@@ -32,6 +32,14 @@ pub(super) struct Counters {
     pub(super) partitions_given_up: u64,
     /// Segments of the log whose live records were appended anew.
     pub(super) compactions: u64,
+    pub(super) reap_rounds: u64,
+    pub(super) reap_rounds_given_up: u64,
+    /// Deleted keys that were forgotten.
+    pub(super) keys_reaped: u64,
+    /// Keys of which actors without a version were forgotten.
+    pub(super) keys_pruned: u64,
+    /// Keys of copies of an older epoch.
+    pub(super) keys_wiped: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -42,7 +50,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 28] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 33] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -68,6 +76,11 @@ impl Counters {
             ("hints_handed_over", self.hints_handed_over),
             ("partitions_given_up", self.partitions_given_up),
             ("compactions", self.compactions),
+            ("reap_rounds", self.reap_rounds),
+            ("reap_rounds_given_up", self.reap_rounds_given_up),
+            ("keys_reaped", self.keys_reaped),
+            ("keys_pruned", self.keys_pruned),
+            ("keys_wiped", self.keys_wiped),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

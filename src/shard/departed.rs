@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use ringmain_schema::Frame;
-use ringmain_schema::departure::{GivenUp, Held, HeldRequest};
+use ringmain_schema::departure::{Held, HeldRequest};
 use smallvec::SmallVec;
 
 use crate::failpoint::{Bug, Failpoints, Rare};
@@ -23,7 +23,7 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::appends::Waiter;
 use super::exchanges::Purpose;
-use super::io::{Append, Output};
+use super::io::Output;
 use super::links::LinkId;
 
 /// Partitions of one exchange: what was compared before it broke off doesn't count.
@@ -311,16 +311,13 @@ impl<F: Failpoints> Shard<F> {
         self.departures.kept.remove(&partition);
         self.forget_copies(partition);
         if self.options.durable {
-            let sequence = self.take_append();
-            let start = out.bytes.len();
-            GivenUp { partition: partition.0 }.encode(&mut self.encoder, &mut out.bytes);
-            out.appends.push(Append { sequence, record: start..out.bytes.len(), is_marker: true });
+            let sequence = self.append_given_up(partition, false, out);
             self.departures.on_record.push_back((sequence, partition));
         }
     }
 
     /// Nothing is held of this partition any more.
-    pub(super) fn forget_copies(&mut self, partition: PartitionId) {
+    fn forget_copies(&mut self, partition: PartitionId) {
         self.keep_trees();
         self.replica.give_up(partition);
         self.trees.clear(partition);

@@ -26,6 +26,7 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
+use super::trees::NOT_COMPARED;
 
 /// An answer that isn't there by then won't come.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -134,6 +135,18 @@ impl UnderWay {
 }
 
 impl Exchanges {
+    /// This partition is not streamed or given up any more, or not by this exchange.
+    pub(super) fn forget(&mut self, partition: PartitionId) {
+        if let Some(under_way) = &mut self.under_way {
+            match &mut under_way.purpose {
+                Purpose::Stream(partitions) | Purpose::Departure { partitions, .. } => {
+                    partitions.retain(|other| *other != partition);
+                }
+                Purpose::Round => {}
+            }
+        }
+    }
+
     /// When the exchange under way goes on, or is given up.
     fn next_step(&self) -> Option<Instant> {
         self.under_way.as_ref().map(|under_way| match under_way.waits {
@@ -247,7 +260,9 @@ impl<F: Failpoints> Shard<F> {
         let partitions = |with: LinkId| -> Vec<PartitionId> {
             let mine = self.view.ring.partitions().iter().filter(|partition| self.is_mine(*partition));
             mine.filter(|&partition| {
-                self.both_hold(with.node, partition) && self.link_to(with.node, partition) == Some(with)
+                self.takes_copies(partition)
+                    && self.both_hold(with.node, partition)
+                    && self.link_to(with.node, partition) == Some(with)
             })
             .collect()
         };
@@ -319,12 +334,15 @@ impl<F: Failpoints> Shard<F> {
             Step::Branches(partition) => Nodes::Branches(partition.0),
             Step::Leaves(partition, branch) => Nodes::Leaves { partition: partition.0, branch },
             Step::List(Selection { partition, branch, leaves, from }) => {
-                let request = KeysRequest { ring, partition: partition.0, branch, leaves, from };
+                let partition_epoch = self.epochs.number(partition);
+                let request =
+                    KeysRequest { ring, partition: partition.0, branch, leaves, from, partition_epoch };
                 out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
                 return Asked::ONE;
             }
             Step::Pull(partition, tokens) => {
-                let request = PullRequest { ring, partition: partition.0, tokens };
+                let partition_epoch = self.epochs.number(partition);
+                let request = PullRequest { ring, partition: partition.0, tokens, partition_epoch };
                 out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
                 return Asked::ONE;
             }
@@ -343,7 +361,13 @@ impl<F: Failpoints> Shard<F> {
                 return Asked::ONE;
             }
         };
-        let request = TreeRequest { ring, nodes };
+        let epochs = match &nodes {
+            Nodes::Roots(_) => Vec::new(),
+            Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => {
+                vec![self.epochs.number(PartitionId(*partition))]
+            }
+        };
+        let request = TreeRequest { ring, nodes, epochs };
         out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
         Asked::ONE
     }
@@ -354,6 +378,7 @@ impl<F: Failpoints> Shard<F> {
         now: Now,
         from: LinkId,
         frame: &Frame<'_>,
+        out: &mut Output,
     ) -> Result<(), Malformed> {
         let Some((under_way, _)) = self.exchanges.awaited(from, frame.header.request_id) else {
             return Ok(());
@@ -368,7 +393,10 @@ impl<F: Failpoints> Shard<F> {
         let Some(under_way) = &mut self.exchanges.under_way else { return Ok(()) };
         let fits = match frame.header.kind {
             Kind::TREE => {
-                let fits = under_way.exchange.on_nodes(&self.trees, &Tree::parse(frame)?.nodes);
+                let Tree { mut nodes, epochs } = Tree::parse(frame)?;
+                self.pass_over_other_epochs(now, from, &mut nodes, &epochs, out);
+                let Some(under_way) = &mut self.exchanges.under_way else { return Ok(()) };
+                let fits = under_way.exchange.on_nodes(&self.trees, &nodes);
                 if F::WATCHED && under_way.exchange.leaves().count_ones() == 1 {
                     self.failpoints.reached(Rare::DifferenceInOneLeaf);
                 }
@@ -400,6 +428,36 @@ impl<F: Failpoints> Shard<F> {
             && under_way.exchange.on_pulled(arrived).is_ok()
         {
             self.go_on(now);
+        }
+    }
+
+    /// Partitions of another epoch there than here are not compared, and nothing of them is streamed or given up: whoever is
+    /// behind is told.
+    fn pass_over_other_epochs(
+        &mut self,
+        now: Now,
+        from: LinkId,
+        nodes: &mut [u64],
+        epochs: &[u64],
+        out: &mut Output,
+    ) {
+        let Some(under_way) = &self.exchanges.under_way else { return };
+        let Step::Roots(partitions) = under_way.exchange.step() else { return };
+        let epochs = epochs.iter().copied().chain(std::iter::repeat(0));
+        for ((partition, node), theirs) in partitions.into_iter().zip(nodes).zip(epochs) {
+            if theirs == self.comparable_epoch(partition) && theirs != NOT_COMPARED {
+                continue;
+            }
+            *node = self.trees.root(partition);
+            self.exchanges.forget(partition);
+            // What is left out of a stream is looked for again, a little later.
+            self.streams.rest(now.monotonic);
+            self.departures.rest(now.monotonic);
+            if theirs != NOT_COMPARED
+                && let Some(connection) = self.links.connection(from)
+            {
+                self.tell_epoch(connection, partition, out);
+            }
         }
     }
 
@@ -450,6 +508,13 @@ impl<F: Failpoints> Shard<F> {
         let jitter = Duration(self.prng.below(pause.0));
         self.failpoints.reached(Rare::ExchangeRefused);
         self.pause_until(now.monotonic + pause + jitter);
+    }
+
+    /// The other has answered otherwise, and what was asked can't be had.
+    pub(super) fn on_exchange_over(&mut self, now: Now, from: LinkId, request_id: u64) {
+        if self.exchanges.awaited(from, request_id).is_some() {
+            self.abandon(now);
+        }
     }
 
     /// A state came from there for anti-entropy's sake: on whose account?

@@ -85,7 +85,8 @@ impl<F: Failpoints> Shard<F> {
         asked: &[(NodeId, ConnectionId)],
         out: &mut Output,
     ) {
-        let request = ReadState { key, ring: self.view.ring.hash(), partition_epoch: 0 };
+        let partition_epoch = self.epoch(self.place(key).partition);
+        let request = ReadState { key, ring: self.view.ring.hash(), partition_epoch };
         let encoder = &mut self.encoder;
         out.deliver_to_all(asked.iter().map(|(_, connection)| *connection), |bytes| {
             request.encode(encoder, operation, bytes);
@@ -95,14 +96,15 @@ impl<F: Failpoints> Shard<F> {
 
     /// Ask one more.
     pub(super) fn send_read(&mut self, operation: u64, key: &[u8], to: ConnectionId, out: &mut Output) {
-        let request = ReadState { key, ring: self.view.ring.hash(), partition_epoch: 0 };
+        let partition_epoch = self.epoch(self.place(key).partition);
+        let request = ReadState { key, ring: self.view.ring.hash(), partition_epoch };
         let encoder = &mut self.encoder;
         out.deliver(to, false, |bytes| request.encode(encoder, operation, bytes));
     }
 
     /// Does this replica's silence about a key mean that nothing was acknowledged to it?
     pub(super) fn is_complete(&self, partition: PartitionId) -> bool {
-        self.view.is_complete_for(partition) || self.failpoints.planted(Bug::IncompleteCounts)
+        self.holds_all(partition) || self.failpoints.planted(Bug::IncompleteCounts)
     }
 
     /// `node` told what it has for this operation.
@@ -188,6 +190,10 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let place = operation.place();
+        let is_old = operation.epoch != self.epoch(place.partition);
+        if !self.takes_copies(place.partition) || (is_old && !self.failpoints.planted(Bug::OldReadRepairs)) {
+            return;
+        }
         if self.role(place.partition) == Role::Primary
             && self.log_refusal().is_none()
             && self.merge_here(place, quorum.merged(), out)
@@ -215,7 +221,7 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: state_writer(&entry.state),
             ring: self.view.ring.hash(),
-            partition_epoch: 0,
+            partition_epoch: self.epochs.number(place.partition),
             repair: true,
             replaced: &[],
             hint_for: 0,

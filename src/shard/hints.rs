@@ -84,7 +84,7 @@ impl<F: Failpoints> Shard<F> {
         let (Ok(state), true) = (state, self.view.is_serving() && self.is_mine(place.partition)) else {
             return self.refuse_peer(connection, request_id, out);
         };
-        if self.view.member(target).is_none() {
+        if !self.takes_hints(place.partition) || self.view.member(target).is_none() {
             return self.refuse_peer(connection, request_id, out);
         }
         match self.keep_hint(target, place, &state, replicate, out) {
@@ -95,7 +95,9 @@ impl<F: Failpoints> Shard<F> {
                 if self.is_durable(sequence) {
                     self.send_replicated(connection, request_id, out);
                 } else {
-                    self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
+                    let (partition, epoch) = (place.partition, replicate.partition_epoch);
+                    let waiter = Waiter::Peer { connection, request_id, partition, epoch };
+                    self.wait_for_record(sequence, waiter);
                 }
             }
             Err(Full) => {
@@ -179,6 +181,18 @@ impl<F: Failpoints> Shard<F> {
         replaced: &[WireOperation],
         out: &mut Output,
     ) {
+        self.append_hint_as(target, place, replaced, false, out);
+    }
+
+    /// The same; a hint that is gone may be lost.
+    fn append_hint_as(
+        &mut self,
+        target: NodeId,
+        place: Place<'_>,
+        replaced: &[WireOperation],
+        is_lost: bool,
+        out: &mut Output,
+    ) {
         if !self.options.durable {
             return;
         }
@@ -188,8 +202,8 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: kept.map(|hint| state_writer(&hint.state)).unwrap_or_default(),
             ring: 0,
-            partition_epoch: 0,
-            repair: false,
+            partition_epoch: self.epochs.number(place.partition),
+            repair: is_lost,
             replaced,
             hint_for: target.0,
             exchange: false,
@@ -260,6 +274,10 @@ impl<F: Failpoints> Shard<F> {
         let Some((key, hint)) = self.hints.store.next(target) else { return };
         let (key, version, held_by): (Box<[u8]>, _, _) = (key.into(), hint.version, hint.held_by.clone());
         let place = self.place(&key);
+        // A hint that it had lost the end of would come back, with the epoch of now.
+        if !self.is_met(place.partition) {
+            return;
+        }
         let heirs = self.heirs(target, place.partition);
         let is_given_up = heirs.is_empty() && self.failpoints.planted(Bug::HintsDrainedBeforeMove);
         if is_home(&heirs, &held_by) || is_given_up {
@@ -281,7 +299,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// What is kept for another is this node's own to hold now.
     fn take_over(&mut self, target: NodeId, place: Place<'_>, version: u64, out: &mut Output) {
-        if self.log_refusal().is_some() {
+        if self.log_refusal().is_some() || !self.takes_copies(place.partition) {
             return;
         }
         let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
@@ -304,7 +322,7 @@ impl<F: Failpoints> Shard<F> {
             key: &key,
             state: state_writer(&hint.state),
             ring: self.view.ring.hash(),
-            partition_epoch: 0,
+            partition_epoch: self.epochs.number(partition),
             repair: true,
             replaced: &[],
             hint_for: 0,
@@ -341,11 +359,30 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn drop_held(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
-        self.remember_writes(target, place.key);
-        self.hints.store.forget(target, place.key);
         self.counters.hints_handed_over += 1;
         self.failpoints.reached(Rare::HintHandedOver);
+        self.forget_hint(target, place, out);
+    }
+
+    /// Nothing is kept of this key for this target any more.
+    pub(super) fn forget_hint(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
+        self.remember_writes(target, place.key);
+        self.hints.store.forget(target, place.key);
         self.append_hint(target, place, &[], out);
+    }
+
+    /// The same, of what may be older than what others have forgotten.
+    pub(super) fn lose_hint(&mut self, target: NodeId, place: Place<'_>, out: &mut Output) {
+        self.remember_lost_hint(target, place.key);
+        self.hints.store.forget(target, place.key);
+        self.append_hint_as(target, place, &[], true, out);
+    }
+
+    pub(super) fn remember_lost_hint(&mut self, target: NodeId, key: &[u8]) {
+        if let Some(hint) = self.hints.store.find(target, key) {
+            let writes = hint.state.versions().iter().map(|version| version.operation);
+            self.replica.remember_lost(writes, hint.appended);
+        }
     }
 
     /// Who was to take it refused, or is gone: it will be sent again.
@@ -359,17 +396,25 @@ impl<F: Failpoints> Shard<F> {
         place: Place<'_>,
         target: NodeId,
         state: &Siblings<bytes::Bytes>,
+        told: &Replicate<'_>,
         sequence: u64,
     ) {
         if self.failpoints.planted(Bug::HintsForgottenAtRestart) {
             return;
         }
+        let is_lost = told.repair;
+        self.epochs.recovered.on_hint(target, place.key);
         let keeping = Keeping { target, key: place.key, partition: place.partition };
         if state.is_empty() {
-            self.remember_writes(target, place.key);
+            if is_lost {
+                self.remember_lost_hint(target, place.key);
+            } else {
+                self.remember_writes(target, place.key);
+            }
             self.hints.store.forget(target, place.key);
         } else {
             self.hints.store.recover(keeping, state.clone(), sequence);
+            self.epochs.recovered.note_hint(target, place.key, told.partition_epoch);
             self.failpoints.reached(Rare::HintRecovered);
         }
     }

@@ -11,7 +11,7 @@ use ringmain_schema::{Frame, FrameError};
 
 use super::streams::Progress;
 use crate::id::{ConnectionId, ShardId};
-use crate::membership::View;
+use crate::membership::{PartitionSet, View};
 use crate::storage::log::Range as Sequences;
 use crate::time::{Duration, Instant, Now};
 
@@ -20,7 +20,7 @@ use crate::time::{Duration, Instant, Now};
 /// always fits, and nobody waits for a neighbour.
 pub const SIBLING_REQUESTS_MAX: usize = 1024;
 
-/// Views and their acknowledgements that may be under way in one ring.
+/// Views, their acknowledgements and what was wiped between two of them, that may be under way in one ring.
 pub const SIBLING_NOTICES_MAX: usize = 4;
 
 /// Slots of the ring between two shards.
@@ -143,6 +143,8 @@ pub enum SiblingMessage {
     View(Arc<View>),
     /// The last view has arrived: the next may be sent.
     ViewTaken(Box<Progress>),
+    /// These partitions were wiped: they are to be streamed again. Once between two views.
+    Lost(Box<PartitionSet>),
 }
 
 /// An output keeps so much memory for its next use.

@@ -21,6 +21,8 @@ mod compaction;
 mod counters;
 mod deadlines;
 mod departed;
+mod epoch_log;
+mod epochs;
 mod exchanges;
 mod fallbacks;
 mod gets;
@@ -28,6 +30,7 @@ mod hints;
 mod io;
 mod links;
 mod lives;
+mod meeting;
 mod nodes;
 mod operations;
 mod options;
@@ -38,6 +41,7 @@ mod recovery;
 mod regroup;
 mod relay;
 mod requests;
+mod rounds;
 mod sessions;
 mod status;
 mod streams;
@@ -45,6 +49,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod trees;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,6 +73,7 @@ use compaction::Compaction;
 use counters::Counters;
 use deadlines::{Deadlines, Due};
 use departed::Departures;
+use epochs::Epochs;
 use exchanges::Exchanges;
 use hints::Hints;
 use links::Links;
@@ -85,6 +91,7 @@ pub use io::{
 pub use options::ShardOptions;
 pub use recovery::{BadRecord, Record};
 pub use streams::Progress;
+pub use words::{Raised, decide};
 
 /// Batches that one shard may have under way.
 const BATCHES_MAX: usize = 1024;
@@ -117,6 +124,7 @@ pub struct Shard<F = NoFailpoints> {
     departures: Departures,
     words: Words,
     pace: Pace,
+    epochs: Epochs,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -182,6 +190,7 @@ impl<F: Failpoints> Shard<F> {
             departures: Departures::default(),
             words: Words::default(),
             pace: Pace::new(options.pace),
+            epochs: Epochs::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -192,6 +201,7 @@ impl<F: Failpoints> Shard<F> {
             view,
         };
         shard.want_links();
+        shard.look_whom_to_meet();
         shard
     }
 
@@ -224,7 +234,7 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Closed { connection } => self.on_closed(now, connection, out),
             Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
             Input::Appended { sequence } => self.on_appended(now, sequence, out),
-            Input::Log(state) => self.on_log(state),
+            Input::Log(state) => self.on_log(state, out),
             Input::Compact(range) => self.on_compact(now, range),
             Input::Waited { longest } => self.pace.on_waited(longest),
             Input::Tick => {}
@@ -237,10 +247,10 @@ impl<F: Failpoints> Machine for Shard<F> {
 
     fn next_timeout(&self) -> Option<Instant> {
         let node = self.next_beat();
-        let (exchange, hints) = (self.next_exchange(), self.hints.next_timeout());
+        let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
         let (departure, compaction) = (self.next_look(), self.next_compaction());
-        let all =
-            [self.deadlines.next(), self.links.next_timeout(), node, exchange, hints, departure, compaction];
+        let links = self.links.next_timeout();
+        let all = [self.deadlines.next(), links, node, exchange, hints, departure, compaction, epochs];
         all.into_iter().flatten().min()
     }
 
@@ -259,6 +269,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Do what is due.
     fn on_time(&mut self, now: Now, out: &mut Output) {
+        self.end_what_was_gone(out);
         self.part_if_fenced(now, out);
         self.regroup(now, out);
         while let Some(due) = self.deadlines.pop(now.monotonic) {
@@ -276,6 +287,8 @@ impl<F: Failpoints> Shard<F> {
         self.tend_exchange(now, out);
         self.tend_departures(now, out);
         self.tend_compaction(now, out);
+        self.tend_epochs(now, out);
+        self.tell_loss(out);
         self.tell_own_progress(out);
     }
 }

@@ -65,6 +65,10 @@ impl<F: Failpoints> Shard<F> {
         if let Some(membership) = &mut self.membership {
             membership.beat();
         }
+        if self.others().is_empty() {
+            // A cluster of one hears from nobody, and yet has to settle on its first ring.
+            self.confirm(out);
+        }
         if self.is_awaited() {
             // They answer with how far they have come.
             self.show_view(&self.view.clone(), out);
@@ -148,7 +152,7 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    fn show_view(&mut self, view: &Arc<View>, out: &mut Output) {
+    pub(super) fn show_view(&mut self, view: &Arc<View>, out: &mut Output) {
         for sibling in 1..self.options.shards {
             if std::mem::replace(&mut self.notices.under_way[usize::from(sibling)], true) {
                 self.notices.behind[usize::from(sibling)] = true;
@@ -176,6 +180,7 @@ impl<F: Failpoints> Shard<F> {
         self.view = view;
         self.follow_with_streams();
         self.follow_with_departures();
+        self.follow_with_epochs(out);
         self.want_links();
         if !topology_changed {
             return;

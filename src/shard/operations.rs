@@ -30,6 +30,8 @@ pub(super) struct Operation {
     pub(super) key: Box<[u8]>,
     token: u64,
     pub(super) partition: PartitionId,
+    /// The partition's, when what was told so far was told.
+    pub(super) epoch: u64,
     pub(super) work: Work,
 }
 
@@ -80,8 +82,9 @@ impl<F: Failpoints> Shard<F> {
     ) -> Option<u64> {
         let Place { key, token, partition } = place;
         let (due, deadline) = (now + self.patience(budget), now + budget);
-        let begun = now;
-        let operation = Operation { origin, begun, deadline, due, key: key.into(), token, partition, work };
+        let (begun, epoch) = (now, self.epoch(partition));
+        let key = key.into();
+        let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;

@@ -37,6 +37,9 @@ pub struct ShardOptions {
     pub operations_max: usize,
     /// Compare hash trees with one other primary so often; never, if there is none.
     pub anti_entropy: Option<Duration>,
+    /// Look at each partition so often for what may be forgotten, and propose what was the same at two looks; never, if
+    /// there is none.
+    pub reap: Option<Duration>,
     /// Bytes of hints that this shard keeps for each node that can't be reached; 0 for none: quorums are strict.
     pub hint_bytes_max: usize,
     /// How background work is paced.
@@ -63,6 +66,7 @@ impl ShardOptions {
             requests_in_flight_max: 4096,
             operations_max: 16 * 1024,
             anti_entropy: Some(Duration::from_secs(10)),
+            reap: Some(Duration::from_secs(300)),
             hint_bytes_max: 64 << 20,
             pace: PaceOptions::default(),
             durable: false,

@@ -1,5 +1,6 @@
 //! What other nodes ask of this shard, and what they answer.
 
+use ringmain_schema::epoch::{Bound, Epoch, Lost, Met, Propose, Round};
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Ping};
 use ringmain_schema::peer::{Forward, Gossip, ReadState, Replicate, Replicated, State};
 use ringmain_schema::{Flags, Frame, Kind, Malformed};
@@ -102,12 +103,16 @@ impl<F: Failpoints> Shard<F> {
             }
             Kind::STATE => {
                 let answer = State::parse(frame)?;
+                let epoch =
+                    self.operations.get(request_id).map_or(0, |operation| self.epoch(operation.partition));
+                let is_of_now =
+                    answer.partition_epoch == epoch || self.failpoints.planted(Bug::AnyEpochIsTaken);
                 match state_from_wire(&answer.state) {
-                    Ok(state) => {
+                    Ok(state) if is_of_now => {
                         let counts = self.failpoints.planted(Bug::IncompleteCounts);
                         self.count_state(request_id, node, state, answer.complete || counts);
                     }
-                    Err(_) => self.count_failure(request_id, node),
+                    Ok(_) | Err(_) => self.count_failure(request_id, node),
                 }
                 self.progress(now, request_id, false, out);
             }
@@ -119,6 +124,13 @@ impl<F: Failpoints> Shard<F> {
                 let encoder = &mut self.encoder;
                 out.deliver(connection, true, |bytes| Ping.encode(encoder, Kind::PONG, request_id, bytes));
             }
+            Kind::EPOCH => self.on_epoch(now, connection, link, request_id, &Epoch::parse(frame)?, out),
+            Kind::PROPOSE => self.on_propose(now, connection, link, request_id, &Propose::parse(frame)?, out),
+            Kind::BOUND => self.on_bound(now, node, &Bound::parse(frame)?, out),
+            Kind::ROUND => self.on_round_question(connection, request_id, &Round::parse(frame)?, out),
+            Kind::ROUND_OVER => self.on_round_over(node, &Round::parse(frame)?, out),
+            Kind::LOST => self.on_lost(connection, link, request_id, &Lost::parse(frame)?, out),
+            Kind::MET => self.on_words(now, node, Met::parse(frame)?, out),
             Kind::PONG => self.detector.on_pong(now.monotonic, node, request_id),
             Kind::TREE_REQUEST
             | Kind::KEYS_REQUEST
@@ -151,6 +163,7 @@ impl<F: Failpoints> Shard<F> {
         self.stand_in(now, request_id, Missing::Lost, out);
         self.progress(now, request_id, false, out);
         self.on_exchange_refused(now, link, frame);
+        self.on_refused_to_meet(now, link, frame, out);
     }
 
     /// How many states other nodes have sent that this one took.
@@ -167,11 +180,15 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) -> bool {
         let place = self.place(replicate.key);
+        let theirs = replicate.partition_epoch;
+        if !self.is_current(connection, request_id, place.partition, theirs, out) {
+            return false;
+        }
         if replicate.hint_for != 0 && replicate.hint_for != self.view.me.0 {
             self.on_hint(connection, request_id, place, replicate, out);
             return false;
         }
-        if !self.holds(place) {
+        if !self.holds(place) || self.has_promised(place.partition) {
             self.refuse_peer(connection, request_id, out);
             return false;
         }
@@ -202,7 +219,8 @@ impl<F: Failpoints> Shard<F> {
                 self.failpoints.reached(Rare::NoNewsWaitedForRecord);
             }
             let sequence = self.replica.appended(place);
-            self.wait_for_record(sequence, Waiter::Peer { connection, request_id });
+            let (partition, epoch) = (place.partition, theirs);
+            self.wait_for_record(sequence, Waiter::Peer { connection, request_id, partition, epoch });
         }
         true
     }
@@ -223,15 +241,20 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let place = self.place(request.key);
+        if !self.is_current(connection, request_id, place.partition, request.partition_epoch, out) {
+            return;
+        }
         if !self.holds(place) {
             return self.tell_hints(now, connection, request_id, place, out);
         }
         self.counters.states_read_by_peers += 1;
-        let complete = self.view.is_complete_for(place.partition);
+        let (complete, epoch) = (self.holds_all(place.partition), request.partition_epoch);
         let state = readable(&mut self.replica, &self.failpoints, now, place);
         let state = state.map(state_writer).unwrap_or_default();
         let encoder = &mut self.encoder;
-        out.deliver(connection, true, |bytes| State::encode(encoder, request_id, &state, complete, bytes));
+        out.deliver(connection, true, |bytes| {
+            State::encode(encoder, request_id, &state, complete, epoch, bytes);
+        });
     }
 
     /// Not a primary: tell what is kept of the key for those who are.
@@ -246,10 +269,10 @@ impl<F: Failpoints> Shard<F> {
         if !self.view.is_serving() || !self.is_mine(place.partition) {
             return self.refuse_peer(connection, request_id, out);
         }
-        let known = self.kept(now, place);
+        let (known, epoch) = (self.kept(now, place), self.epoch(place.partition));
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| {
-            State::encode(encoder, request_id, &state_writer(&known), false, bytes);
+            State::encode(encoder, request_id, &state_writer(&known), false, epoch, bytes);
         });
     }
 
@@ -305,6 +328,7 @@ impl<F: Failpoints> Shard<F> {
                 out.siblings.push((from, SiblingMessage::ViewTaken(progress)));
             }
             SiblingMessage::ViewTaken(progress) => self.on_view_taken(from, &progress, out),
+            SiblingMessage::Lost(lost) => self.on_sibling_lost(&lost, out),
         }
     }
 }

@@ -88,6 +88,9 @@ impl<F: Failpoints> Shard<F> {
             }
             Err(refused) => return self.refuse_write(out, origin, refused),
         };
+        if only.is_some() && kept_for.is_none() && self.was_reaped(place) {
+            return self.answer_stored(out, origin, &[], Basis::primaries(owners.len() as u8));
+        }
         let context = match kept_for {
             None => self.context_of_only_version(now, place, only),
             Some(_) => Vec::new(),
@@ -108,6 +111,13 @@ impl<F: Failpoints> Shard<F> {
         }
         self.await_own_record(record, key);
         self.progress(now, key, false, out);
+    }
+
+    /// Of a key whose writes are remembered nothing is left: all primaries had the last of them, and have confirmed it. Unless the
+    /// copies here were wiped.
+    fn was_reaped(&self, place: Place<'_>) -> bool {
+        let is_there = self.replica.index().find(place.partition, place.token, place.key).is_some();
+        !is_there && self.holds_all(place.partition)
     }
 
     /// Could a write be in as many zones as it asks for, by all who can be reached?
@@ -167,7 +177,7 @@ impl<F: Failpoints> Shard<F> {
             key: place.key,
             state: state_writer(state),
             ring: self.view.ring.hash(),
-            partition_epoch: 0,
+            partition_epoch: self.epochs.number(place.partition),
             repair: false,
             replaced,
             hint_for: hint_for.map_or(0, |target| target.0),
@@ -263,7 +273,9 @@ impl<F: Failpoints> Shard<F> {
     }
 
     fn refuse_write(&mut self, out: &mut Output, origin: Origin, refused: Refused) {
-        self.failpoints.reached(Rare::SiblingsFull);
+        if refused != Refused::Lost {
+            self.failpoints.reached(Rare::SiblingsFull);
+        }
         let (code, limit, message) = match refused {
             Refused::TooManySiblings => (
                 ErrorCode::TooManySiblings,
@@ -276,6 +288,11 @@ impl<F: Failpoints> Shard<F> {
                 limit as u64,
                 "the key's concurrent versions together are too large: read it, merge them, and put the result \
                  with the read's context",
+            ),
+            Refused::Lost => (
+                ErrorCode::MaybeApplied,
+                0,
+                "this node had applied the write before, and has lost what it left: read it back, or write anew",
             ),
         };
         self.answer_error(out, origin, &ErrorAnswer { limit, ..ErrorAnswer::new(code, message) });

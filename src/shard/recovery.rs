@@ -1,23 +1,26 @@
 //! A shard's way back: from the records that its log has kept to the state that they cover.
 //!
-//! A log holds three kinds of records: the state of a key, that the copies of a partition were given up, and what shard 0
-//! knew of the members. Whoever runs the shard reads them in the order in which they were appended, with their sequences:
-//! each key's ([`Shard::recover`]) and each partition's ([`Shard::recover_given_up`]). Then it says how far the log
-//! goes ([`Shard::recovered_through`]) and who the node was: the last record about members, which is shard 0's, is for all
+//! A log holds the states of keys, that a key was forgotten or the copies of a partition were given up, what a shard knew of
+//! its partitions' epochs and of other nodes' beginnings, and what shard 0 knew of the members. Whoever runs the shard reads
+//! them in the order in which they were appended, with their sequences ([`Shard::recover_record`]). Then it says how far the
+//! log goes ([`Shard::recovered_through`]) and who the node was: the last record about members, which is shard 0's, is for all
 //! shards ([`Membership::recover`], [`Shard::remember`]). What the first tick of a new life appends must be on stable
 //! storage before the ports open: the next life is numbered after it.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ringmain_schema::departure::GivenUp;
+use ringmain_schema::epoch::{Beginnings, Epoch};
 use ringmain_schema::peer::{Gossip, Replicate};
 use ringmain_schema::{Frame, Kind};
 use thiserror::Error;
 
+use crate::causality::Siblings;
 use crate::failpoint::Failpoints;
 use crate::id::{NodeId, PartitionId};
 use crate::membership::Membership;
-use crate::replica::state_from_wire;
+use crate::replica::{Place, state_from_wire};
 
 use super::Shard;
 use super::peers::replaced_by;
@@ -29,8 +32,12 @@ pub enum Record<'a> {
     Members(Gossip),
     /// The whole state of one key, or what is kept of it for another node.
     Key(Replicate<'a>),
-    /// The copies of a partition were given up: no record before this one says what is held of it.
-    GivenUp(PartitionId),
+    /// The copies of a partition were given up or wiped: no record before this one says what is held of it.
+    GivenUp(GivenUp),
+    /// What a shard knew of a partition's epoch.
+    Epoch(Box<Epoch>),
+    /// Beginnings of other nodes that a shard had noted.
+    Beginnings(Beginnings),
 }
 
 /// Bytes that no shard appended.
@@ -52,9 +59,9 @@ impl<'a> Record<'a> {
         match frame.header.kind {
             Kind::GOSSIP => Gossip::parse(&frame).map(Self::Members).map_err(malformed),
             Kind::REPLICATE => Replicate::parse(&frame).map(Self::Key).map_err(malformed),
-            Kind::GIVEN_UP => GivenUp::parse(&frame)
-                .map(|given_up| Self::GivenUp(PartitionId(given_up.partition)))
-                .map_err(malformed),
+            Kind::GIVEN_UP => GivenUp::parse(&frame).map(Self::GivenUp).map_err(malformed),
+            Kind::EPOCH => Epoch::parse(&frame).map(Box::new).map(Self::Epoch).map_err(malformed),
+            Kind::BEGINNINGS => Beginnings::parse(&frame).map(Self::Beginnings).map_err(malformed),
             _ => Err(BadRecord::NoFrame),
         }
     }
@@ -64,9 +71,9 @@ impl Record<'_> {
     /// Does it say that something is gone, which earlier records told? It is needed while any of these is there.
     pub fn is_marker(&self) -> bool {
         match self {
-            Self::Members(_) => false,
+            Self::Members(_) | Self::Epoch(_) | Self::Beginnings(_) => false,
             Self::Key(key) => {
-                key.hint_for != 0
+                !key.key.is_empty()
                     && key.state.versions().next().is_none()
                     && key.state.clock().next().is_none()
             }
@@ -76,12 +83,31 @@ impl Record<'_> {
 }
 
 impl<F: Failpoints> Shard<F> {
-    /// Before the first input: take a key's state back, from the record of this sequence. A key that another shard of this
-    /// node owns, since their number has changed, is left to it.
-    pub fn recover(&mut self, key: &Replicate<'_>, sequence: u64) -> Result<(), BadRecord> {
+    /// Before the first input: take back what the record of this sequence says, in the order in which they were appended.
+    /// What it says of members is for [`Membership::recover`].
+    pub fn recover_record(&mut self, record: &Record<'_>, sequence: u64) -> Result<(), BadRecord> {
+        match record {
+            Record::Members(_) => {
+                let before = std::mem::replace(&mut self.appends.members, sequence);
+                self.replica.note_dead(before);
+            }
+            Record::Key(key) => self.recover(key, sequence)?,
+            Record::GivenUp(given_up) => self.recover_given_up(*given_up),
+            Record::Epoch(epoch) => self.recover_epoch(epoch, sequence),
+            Record::Beginnings(beginnings) => self.recover_beginnings(beginnings, sequence),
+        }
+        Ok(())
+    }
+
+    /// A key that another shard of this node owns, since their number has changed, is left to it.
+    fn recover(&mut self, key: &Replicate<'_>, sequence: u64) -> Result<(), BadRecord> {
         if key.key.is_empty() {
-            // Only the names of writes that were replaced, which any record may hold.
-            self.replica.remember_replaced(replaced_by(key), sequence);
+            // Only the names of writes that were replaced, which any record may hold, or of those that were lost.
+            if key.repair {
+                self.replica.remember_lost(replaced_by(key), sequence);
+            } else {
+                self.replica.remember_replaced(replaced_by(key), sequence);
+            }
             self.replica.note_dead(sequence);
             return Ok(());
         }
@@ -91,29 +117,42 @@ impl<F: Failpoints> Shard<F> {
                 state_from_wire(&key.state).map_err(|error| BadRecord::Malformed(error.to_string()))?;
             self.replica.remember_replaced(replaced_by(key), sequence);
             if key.hint_for == 0 {
-                if !self.replica.merge(place, &state, sequence) && sequence != 0 {
-                    // The later record covers it too, and the segment of the earlier may go.
-                    self.replica.cover(place, sequence);
-                }
+                self.recover_copy(place, &state, sequence);
                 self.keep_trees();
             } else {
-                self.recover_hint(place, NodeId(key.hint_for), &state, sequence);
+                self.recover_hint(place, NodeId(key.hint_for), &state, key, sequence);
             }
         }
         Ok(())
     }
 
-    /// Before the first input, in the order of the records: these copies were given up.
-    pub fn recover_given_up(&mut self, partition: PartitionId) {
-        if partition.0 < self.view.ring.partitions().count() && self.is_mine(partition) {
-            self.forget_copies(partition);
+    /// No record but what was forgotten since says that there is less: the last one counts.
+    fn recover_copy(&mut self, place: Place<'_>, state: &Siblings<Bytes>, sequence: u64) {
+        self.epochs.recovered.on_key(place.key);
+        if state.is_empty() {
+            self.replica.forget(place);
+        } else {
+            self.replica.recover(place, state, sequence);
         }
     }
 
-    /// Before the first input: this record says who the members are.
-    pub fn recover_members(&mut self, sequence: u64) -> Option<u64> {
-        let before = std::mem::replace(&mut self.appends.members, sequence);
-        Some(before).filter(|before| *before != 0)
+    /// These copies were given up, or wiped: a retry of what they held is still known.
+    fn recover_given_up(&mut self, given_up: GivenUp) {
+        let partition = PartitionId(given_up.partition);
+        if partition.0 < self.view.ring.partitions().count() && self.is_mine(partition) {
+            self.epochs.recovered.on_given_up(partition);
+            if given_up.wiped {
+                self.replica.wipe(partition, false);
+            } else {
+                self.replica.forget_all(partition);
+            }
+            self.keep_trees();
+        }
+    }
+
+    /// Before the first input: some records of this shard are missing. What they had ended may be back.
+    pub const fn doubt_copies(&mut self) {
+        (self.epochs.recovered.is_doubtful, self.epochs.recovered.is_doubt_news) = (true, true);
     }
 
     /// Before the first input: the records that what was recovered since the last call covers.
@@ -123,7 +162,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Before the first input: the log holds records up to this sequence, and all of them are durable. The first append is
     /// the next.
-    pub const fn recovered_through(&mut self, sequence: u64) {
+    pub fn recovered_through(&mut self, sequence: u64) {
         self.appends.begin_after(sequence);
     }
 
@@ -134,5 +173,6 @@ impl<F: Failpoints> Shard<F> {
             self.membership = Some(membership);
         }
         self.want_links();
+        self.look_whom_to_meet();
     }
 }

@@ -5,7 +5,8 @@
 //! on; whoever owns the key and has told nothing is asked, under another key of the operation: an answer that
 //! was on its way may be one of a node in another role.
 
-use crate::failpoint::Failpoints;
+use crate::failpoint::{Bug, Failpoints, Rare};
+use crate::id::{NodeId, PartitionId};
 use crate::replica::Place;
 use crate::time::Now;
 
@@ -76,6 +77,82 @@ impl<F: Failpoints> Shard<F> {
             self.stand_in(now, key, missing, out);
         }
         self.progress(now, key, false, out);
+    }
+
+    /// The epoch of a partition was raised: what is under way began in an older one. Writes are sent again, and reads begin
+    /// again; those that linger to repair end without. Whose key was forgotten has been confirmed by all.
+    pub(super) fn begin_again(
+        &mut self,
+        now: Now,
+        partition: PartitionId,
+        was_wiped: bool,
+        out: &mut Output,
+    ) {
+        let under_way: Vec<u64> = self.operations.keys().collect();
+        for key in under_way {
+            let Some(operation) =
+                self.operations.get(key).filter(|operation| operation.partition == partition)
+            else {
+                continue;
+            };
+            match &operation.work {
+                Work::Get { answered: true, .. } if self.failpoints.planted(Bug::OldReadRepairs) => {}
+                Work::Get { answered: true, .. } => {
+                    self.counters.operations_lingering -= 1;
+                    self.take_operation(key);
+                }
+                Work::Get { answered: false, .. } => self.read_again(now, key, out),
+                Work::Put { .. } if was_wiped => self.progress(now, key, true, out),
+                Work::Put { kept_for: Some(_), .. } => {}
+                Work::Put { quorum, kept_for: None, .. } => {
+                    let awaited: Nodes = quorum.awaited().collect();
+                    let place = operation.place();
+                    let index = self.replica.index();
+                    let is_forgotten = index.find(place.partition, place.token, place.key).is_none();
+                    if is_forgotten {
+                        awaited.iter().for_each(|&node| self.count_durable(key, node));
+                        self.progress(now, key, false, out);
+                    } else {
+                        let told = self.reachable(now.monotonic, partition, &awaited);
+                        self.send_write(now, key, None, &told, out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_again(&mut self, now: Now, key: u64, out: &mut Output) {
+        self.failpoints.reached(Rare::ReadBeganAgain);
+        let epoch = self.operations.get(key).map_or(0, |operation| self.epoch(operation.partition));
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        operation.epoch = epoch;
+        if let Work::Get { quorum, .. } = &mut operation.work {
+            quorum.begin_again();
+        }
+        if let Some(key) = self.rekey(key) {
+            self.ask_anew(now, key, out);
+        }
+    }
+
+    /// Somebody was behind, and has been told: tell or ask it again.
+    pub(super) fn send_again(&mut self, now: Now, key: u64, node: NodeId, out: &mut Output) {
+        let Some(operation) = self.operations.get(key) else { return };
+        let (partition, wire_key) = (operation.partition, operation.key.clone());
+        let (is_put, is_awaited) = match &operation.work {
+            Work::Put { quorum, .. } => (true, quorum.awaited().any(|awaited| awaited == node)),
+            Work::Get { quorum, .. } => (false, quorum.awaited().any(|awaited| awaited == node)),
+        };
+        if !is_awaited {
+            // A fallback, of which none is asked twice.
+            self.count_failure(key, node);
+            return self.progress(now, key, false, out);
+        }
+        let told = self.reachable(now.monotonic, partition, &[node]);
+        if is_put {
+            self.send_write(now, key, None, &told, out);
+        } else {
+            self.send_reads(now, key, &wire_key, &told, out);
+        }
     }
 
     /// This node counts for a write under way if it owns the key now, or keeps it for an owner still.

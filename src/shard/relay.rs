@@ -21,7 +21,7 @@ use super::lives::TAKEN_OVER;
 use super::operations::Nodes;
 
 /// Between nodes a request is passed on at most so often: more means that they disagree about the ring.
-const HOPS_MAX: u8 = 3;
+pub(super) const HOPS_MAX: u8 = 3;
 
 /// The coordinator's own answer at the deadline may take so long to come back.
 const GRACE: Duration = Duration::from_millis(20);
@@ -110,7 +110,11 @@ impl<F: Failpoints> Shard<F> {
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
         }
         let is_read = frame.header.kind == Kind::GET;
-        let nearest = self.nearest(now.monotonic, partition, is_read);
+        let nearest = if self.is_held_up(partition, !is_read) {
+            self.next_in_line(now.monotonic, partition)
+        } else {
+            self.nearest(now.monotonic, partition, is_read)
+        };
         let Some(Nearest::Peer(link, connection)) = nearest else {
             let message = "no replica of this key can be reached: retry later";
             return self.answer_code(out, origin, ErrorCode::Unavailable, message);
@@ -143,14 +147,28 @@ impl<F: Failpoints> Shard<F> {
         }
         let mut all = owners.into_iter().chain(fallbacks).filter(|node| !self.view.is_going(*node));
         all.find_map(|node| {
-            if node == self.view.me {
-                return Some(Nearest::Here);
-            }
-            let link = self.link_to(node, partition)?;
-            let connection = self.links.connection(link)?;
-            let is_up = self.detector.health(now, node) == Health::Up;
-            is_up.then_some(Nearest::Peer(link, connection))
+            if node == self.view.me { Some(Nearest::Here) } else { self.nearest_at(now, node, partition) }
         })
+    }
+
+    /// For a node that may not coordinate now: the first that can be reached of those after it in the preference list, round to it
+    /// again. If that one may not either it goes on from there, and not back.
+    pub(super) fn next_in_line(&self, now: Instant, partition: PartitionId) -> Option<Nearest> {
+        let fallbacks = self.view.ring.preference_list(partition).fallbacks().filter(|_| self.is_sloppy());
+        let mut all: Nodes = self.owners(partition).iter().chain(fallbacks).collect();
+        if let Some(at) = all.iter().position(|node| *node == self.view.me) {
+            all.rotate_left(at);
+            all.remove(0);
+        }
+        let mut others = all.into_iter().filter(|node| !self.view.is_going(*node));
+        others.find_map(|node| self.nearest_at(now, node, partition))
+    }
+
+    fn nearest_at(&self, now: Instant, node: NodeId, partition: PartitionId) -> Option<Nearest> {
+        let link = self.link_to(node, partition)?;
+        let connection = self.links.connection(link)?;
+        let is_up = self.detector.health(now, node) == Health::Up;
+        is_up.then_some(Nearest::Peer(link, connection))
     }
 
     /// The shard of `node` that holds `partition`; `None` while its shards are not known.

@@ -17,7 +17,7 @@ use super::Shard;
 use super::answer::Origin;
 use super::io::Output;
 use super::puts::Asked;
-use super::relay::Nearest;
+use super::relay::{HOPS_MAX, Nearest};
 
 impl<F: Failpoints> Shard<F> {
     /// A request from a client, a sibling or a peer. `cap` bounds its budget, where it was passed on.
@@ -93,12 +93,13 @@ impl<F: Failpoints> Shard<F> {
         check_key(get.key)?;
         let place = self.place(get.key);
         let budget = self.budget(get.budget_us, cap);
-        if !self.coordinates(now, place) {
+        if !self.coordinates(now, place) || self.leaves_to_another(now, origin, frame, place.partition) {
             self.pass_on(now, origin, frame, place, budget, out);
             return Ok(());
         }
         let at_least = self.open_context(get.key, get.at_least)?;
         let needed = self.quorum(get.read, self.options.read, get.primaries)?;
+        self.check_epoch(place.partition, false)?;
         self.counters.gets += 1;
         self.coordinate_get(now, origin, place, needed, at_least, get.latest, budget, out);
         Ok(())
@@ -117,10 +118,11 @@ impl<F: Failpoints> Shard<F> {
         self.check_value(&put)?;
         let place = self.place(put.key);
         let budget = self.budget(put.budget_us, cap);
-        if !self.coordinates(now, place) {
+        if !self.coordinates(now, place) || self.leaves_to_another(now, origin, frame, place.partition) {
             self.pass_on(now, origin, frame, place, budget, out);
             return Ok(());
         }
+        self.check_epoch(place.partition, true)?;
         let covered = if put.overwrite {
             Covered::Everything
         } else {
@@ -142,6 +144,33 @@ impl<F: Failpoints> Shard<F> {
         }
         self.coordinate_put(now, origin, place, asked, write, budget, out);
         Ok(())
+    }
+
+    /// A node that has lost its records, or has promised to keep nothing of this epoch, coordinates nothing that it might
+    /// have to give up again.
+    pub(super) fn is_held_up(&self, partition: PartitionId, writes: bool) -> bool {
+        match self.role(partition) {
+            _ if !self.is_met(partition) => true,
+            Role::Primary => self.has_promised(partition) && writes,
+            Role::Fallback => !self.takes_hints(partition) && writes,
+        }
+    }
+
+    /// Is it passed on for that, to the next who could coordinate it? Unless the client wants to choose itself.
+    fn leaves_to_another(&self, now: Now, origin: Origin, frame: &Frame<'_>, partition: PartitionId) -> bool {
+        !frame.header.flags.contains(Flags::DIRECT)
+            && origin.hops() < HOPS_MAX
+            && self.is_held_up(partition, frame.header.kind != Kind::GET)
+            && self.next_in_line(now.monotonic, partition).is_some()
+    }
+
+    fn check_epoch(&self, partition: PartitionId, writes: bool) -> Result<(), Problem> {
+        if !self.is_held_up(partition, writes) {
+            return Ok(());
+        }
+        let message = "this node may take no writes to the key until it has met the others, or a round of reaping has \
+                       ended: nothing was written; retry, or ask another";
+        Err((ErrorCode::NotServing, message.to_owned()))
     }
 
     fn check_value(&self, put: &Put<'_>) -> Result<(), Problem> {

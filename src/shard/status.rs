@@ -30,8 +30,24 @@ impl<F: Failpoints> Shard<F> {
             ("departed_partitions", departed_partitions as u64),
             ("departed_keys", departed_keys as u64),
             ("suspicions_answered", self.detector.suspicions_answered()),
+            ("reap_partitions_waiting", self.epochs.rounds.waiting.len() as u64),
+            ("partitions_unmet", self.partitions_unmet() as u64),
         ];
+        let (rounds, meeting) = (self.epochs.rounds.waiting.values(), self.meeting_waits_for());
+        let waits_for = |kind: &str, member: &Member, count: usize| {
+            (count > 0).then(|| (format!("{kind}_waits_for_{}", member.name), count as u64))
+        };
+        let members = self.view.members.iter();
+        let waits_for: Vec<_> = members
+            .flat_map(|member| {
+                let reap = rounds.clone().filter(|node| **node == member.node).count();
+                let meet = meeting.get(&member.node).copied().unwrap_or(0);
+                [waits_for("reap", member, reap), waits_for("meeting", member, meet)]
+            })
+            .flatten()
+            .collect();
         let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
+        let counters = counters.map(|(name, value)| (name.to_owned(), value)).chain(waits_for);
         Status {
             node: self.view.me.0,
             name: self.view.myself().name.to_string(),
@@ -42,7 +58,7 @@ impl<F: Failpoints> Shard<F> {
             serving: self.view.is_serving(),
             software: self.options.software.to_string(),
             members: self.view.members.iter().map(|member| self.member_status(now, member)).collect(),
-            counters: counters.map(|(name, value)| Counter { name: name.to_owned(), value }).collect(),
+            counters: counters.map(|(name, value)| Counter { name, value }).collect(),
             change: self.change_step().to_owned(),
             trouble: self.view.trouble.as_ref().map(ToString::to_string).unwrap_or_default(),
         }

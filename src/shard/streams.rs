@@ -30,6 +30,8 @@ pub struct Progress {
     pub works: Works,
     /// What it has streamed from everybody since, and the view doesn't show yet.
     pub whole: PartitionSet,
+    /// What was wiped, and the view shows as complete.
+    pub lost: PartitionSet,
     /// Hints for others, or copies as a former owner, that nobody else may have; or requests under way, when the node is
     /// about to go. All of it would go with the node.
     pub would_lose: bool,
@@ -58,6 +60,13 @@ impl Streams {
         }
         self.whole.retain(|partition| !view.is_complete_for(partition));
         is_other
+    }
+
+    /// What was streamed of this partition is gone.
+    pub(super) fn forget(&mut self, partition: PartitionId) {
+        self.asked.remove(&partition);
+        self.whole.retain(|other| other != partition);
+        self.waiting.iter_mut().for_each(|(.., partitions)| partitions.retain(|other| *other != partition));
     }
 
     /// Try again a little later.
@@ -124,6 +133,7 @@ impl<F: Failpoints> Shard<F> {
                 && self.view.owns(partition)
                 && !self.view.is_complete_for(partition)
                 && !self.streams.whole.contains(partition)
+                && self.takes_copies(partition)
         })
     }
 
@@ -174,6 +184,7 @@ impl<F: Failpoints> Shard<F> {
         Progress {
             works: self.view.works,
             whole: self.streams.whole.clone(),
+            lost: self.lost_partitions(),
             would_lose: !self.hints().is_empty() || self.departed().0 > 0 || self.is_at_work(),
         }
     }
@@ -186,7 +197,10 @@ impl<F: Failpoints> Shard<F> {
     /// Does the rest of the cluster, or this node, wait for what the shards have to say?
     pub(super) fn is_awaited(&self) -> bool {
         let myself = self.view.myself();
-        self.view.change.is_some() || !myself.oneself.lacking.is_empty() || myself.intent == Intent::Leaving
+        self.view.change.is_some()
+            || !myself.oneself.lacking.is_empty()
+            || myself.intent == Intent::Leaving
+            || self.epochs.has_lost()
     }
 
     /// Shard 0 hears what a shard has streamed, itself included.
@@ -195,8 +209,19 @@ impl<F: Failpoints> Shard<F> {
         let before = membership.oneself().clone();
         self.notices.loses_nothing[usize::from(from.0)] = (!progress.would_lose).then_some(progress.works);
         let would_lose = self.notices.loses_nothing.iter().any(|works| *works != Some(progress.works));
-        if membership.on_progress(progress.works, &progress.whole, would_lose) {
+        if membership.on_progress(progress.works, &progress.whole, &progress.lost, would_lose) {
             self.on_membership_changed(&before, out);
+        }
+    }
+
+    /// Shard 0 hears what a sibling has wiped, and shows a view in any case.
+    pub(super) fn on_sibling_lost(&mut self, lost: &PartitionSet, out: &mut Output) {
+        let Some(membership) = &mut self.membership else { return };
+        let before = membership.oneself().clone();
+        if membership.on_lost(lost) {
+            self.on_membership_changed(&before, out);
+        } else {
+            self.show_view(&self.view.clone(), out);
         }
     }
 
@@ -204,7 +229,8 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn tell_own_progress(&mut self, out: &mut Output) {
         if self.membership.is_some() && self.is_awaited() {
             let progress = self.progress_of_streams();
-            if !progress.whole.is_empty() || self.view.myself().intent == Intent::Leaving {
+            let is_news = !progress.whole.is_empty() || !progress.lost.is_empty();
+            if is_news || self.view.myself().intent == Intent::Leaving {
                 self.on_progress(ShardId(0), &progress, out);
             }
         }

@@ -25,6 +25,8 @@ use super::links::LinkId;
 
 /// States that are sent in one step have so many bytes of values, or are those of one token.
 const MOVE_BYTES: usize = 256 << 10;
+/// Instead of an epoch, of a partition that is not to be compared.
+pub(super) const NOT_COMPARED: u64 = u64::MAX;
 
 impl<F: Failpoints> Shard<F> {
     /// Bring the trees up to what the replica holds.
@@ -75,7 +77,7 @@ impl<F: Failpoints> Shard<F> {
                 self.on_pull_request(now, connection, link.node, frame, &PullRequest::parse(frame)?, out);
             }
             Kind::HELD_REQUEST => self.on_held_request(connection, frame, &HeldRequest::parse(frame)?, out),
-            _ => self.on_exchange_answer(now, link, frame)?,
+            _ => self.on_exchange_answer(now, link, frame, out)?,
         }
         let sent = out.bytes.len() - before;
         self.counters.anti_entropy_bytes += sent as u64;
@@ -100,6 +102,19 @@ impl<F: Failpoints> Shard<F> {
         if !all.iter().all(|partition| self.compares(request.ring, *partition)) {
             return self.refuse_peer(connection, id, out);
         }
+        let epochs: Vec<u64> = match request.nodes {
+            Nodes::Roots(_) => {
+                all.iter().map(|partition| self.comparable_epoch(PartitionId(*partition))).collect()
+            }
+            Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => {
+                let theirs = request.epochs.first().copied().unwrap_or(0);
+                if !self.is_current(connection, id, PartitionId(partition), theirs, out) {
+                    return;
+                }
+                Vec::new()
+            }
+        };
+        let epochs = if epochs.iter().all(|epoch| *epoch == 0) { Vec::new() } else { epochs };
         let trees = &self.trees;
         let nodes: Vec<u64> = match request.nodes {
             Nodes::Roots(_) => all.iter().map(|partition| trees.root(PartitionId(*partition))).collect(),
@@ -107,7 +122,7 @@ impl<F: Failpoints> Shard<F> {
             Nodes::Leaves { partition, branch } => trees.leaves(PartitionId(partition), branch).into(),
         };
         let encoder = &mut self.encoder;
-        out.deliver(connection, true, |bytes| Tree::encode(encoder, id, &nodes, bytes));
+        out.deliver(connection, true, |bytes| Tree::encode(encoder, id, &nodes, &epochs, bytes));
     }
 
     fn on_keys_request(
@@ -121,6 +136,9 @@ impl<F: Failpoints> Shard<F> {
         let id = frame.header.request_id;
         if !self.compares(request.ring, request.partition) {
             return self.refuse_peer(connection, id, out);
+        }
+        if !self.is_current(connection, id, PartitionId(request.partition), request.partition_epoch, out) {
+            return;
         }
         if !self.may_spend(Claimant::Serving, now) {
             return self.refuse_busily(connection, id, out);
@@ -145,6 +163,9 @@ impl<F: Failpoints> Shard<F> {
         let partition = PartitionId(request.partition);
         if !self.compares(request.ring, request.partition) || !self.both_hold(from, partition) {
             return self.refuse_peer(connection, id, out);
+        }
+        if !self.is_current(connection, id, partition, request.partition_epoch, out) {
+            return;
         }
         if !self.may_spend(Claimant::Serving, now) {
             return self.refuse_busily(connection, id, out);
@@ -187,7 +208,7 @@ impl<F: Failpoints> Shard<F> {
                 key: &entry.key,
                 state: state_writer(&entry.state),
                 ring: self.view.ring.hash(),
-                partition_epoch: 0,
+                partition_epoch: self.epoch(partition),
                 repair: true,
                 replaced: &[],
                 hint_for: 0,
@@ -198,6 +219,11 @@ impl<F: Failpoints> Shard<F> {
             out.deliver(to, false, |bytes| replicate.encode(encoder, id, bytes));
         }
         (served, states.len())
+    }
+
+    /// The epoch in which a partition can be compared: one that no partition has, if this shard takes no copies of it.
+    pub(super) fn comparable_epoch(&self, partition: PartitionId) -> u64 {
+        if self.takes_copies(partition) { self.epoch(partition) } else { NOT_COMPARED }
     }
 
     /// Does this node own the partition, by the same ring? Whoever asks is another owner, or was one.

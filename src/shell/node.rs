@@ -16,7 +16,7 @@ use super::probe::StartError;
 use super::recovered::Data;
 use super::signals::serve_logged;
 use super::start::{Placement, Server, ShardStart, ShellOptions};
-use crate::config::{Config, ConfigError, HostPort};
+use crate::config::{Config, ConfigError, HostPort, Sync};
 use crate::id::ClusterId;
 use crate::membership::{
     Founder, Founders, InvalidFounders, Membership, MembershipOptions, Place, cluster_id,
@@ -176,6 +176,10 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
         value_bytes_max: config.value_bytes_max,
         requests_in_flight_max: config.requests_in_flight_max,
         anti_entropy: Some(config.anti_entropy).filter(|every| *every != Duration::ZERO),
+        // A raise that was told must not be undone by a loss of power: such a node proposes none.
+        reap: Some(config.reap).filter(|every| {
+            *every != Duration::ZERO && (config.data.is_none() || config.sync == Sync::Always)
+        }),
         hint_bytes_max: usize::try_from(config.hint_bytes_max).unwrap_or(usize::MAX),
         pace: PaceOptions {
             latency: Some(config.background_latency).filter(|latency| *latency != Duration::ZERO),

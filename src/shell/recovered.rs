@@ -100,6 +100,7 @@ impl Data {
         let log = self.read(number, shard, &mut members)?;
         if log.report.missing() > 0 || log.adopted.is_some() {
             self.has_lost.store(true, Ordering::Release);
+            shard.doubt_copies();
         }
         if number == ShardId(0) {
             let is_first = self.remembered.set(members).is_ok();
@@ -148,7 +149,7 @@ impl Data {
     ) -> Result<OpenLog, DataError> {
         let identity = self.identity(number);
         let log = open(&identity, |sequence, record, dead| {
-            let is_marker = take(shard, members, sequence, record, dead)?;
+            let is_marker = take(shard, members, sequence, record)?;
             dead.extend(shard.take_dead());
             Ok(is_marker)
         })?;
@@ -164,17 +165,12 @@ fn take(
     members: &mut Option<Gossip>,
     sequence: u64,
     record: &[u8],
-    dead: &mut Vec<u64>,
 ) -> Result<bool, BadRecord> {
     let record = Record::parse(record)?;
     let is_marker = record.is_marker();
-    match record {
-        Record::Key(key) => shard.recover(&key, sequence)?,
-        Record::GivenUp(partition) => shard.recover_given_up(partition),
-        Record::Members(told) => {
-            *members = Some(told);
-            dead.extend(shard.recover_members(sequence));
-        }
+    shard.recover_record(&record, sequence)?;
+    if let Record::Members(told) = record {
+        *members = Some(told);
     }
     Ok(is_marker)
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
+use smallvec::SmallVec;
 
 use super::digest::digest;
 use crate::causality::{Content, Siblings};
@@ -144,6 +145,39 @@ impl Index {
         debug_assert!(self.changes.iter().all(|change| change.partition != partition), "take them first");
     }
 
+    /// Forget the keys under this token of whose state this is the digest: what was known of them.
+    pub fn forget(&mut self, partition: PartitionId, token: u64, hash: u64) -> SmallVec<[Box<Entry>; 1]> {
+        let table = &mut self.tables[partition.0 as usize];
+        let mut gone = SmallVec::new();
+        while let Ok(found) = table
+            .find_entry(spread(token), |entry| entry.token == token && digest(token, &entry.state) == hash)
+        {
+            let (entry, _) = found.remove();
+            self.keys -= 1;
+            self.bytes -= entry.key.len() + value_bytes(&entry.state);
+            self.changes.push(Change { partition, token, before: hash, after: 0 });
+            gone.push(entry);
+        }
+        gone
+    }
+
+    /// Forget all keys of a partition but those that are to be kept: what was known of them.
+    pub fn forget_all(
+        &mut self,
+        partition: PartitionId,
+        is_kept: impl Fn(&Entry) -> bool,
+    ) -> Vec<Box<Entry>> {
+        let gone: Vec<Box<Entry>> =
+            self.tables[partition.0 as usize].extract_if(|entry| !is_kept(entry)).collect();
+        for entry in &gone {
+            self.keys -= 1;
+            self.bytes -= entry.key.len() + value_bytes(&entry.state);
+            let before = digest(entry.token, &entry.state);
+            self.changes.push(Change { partition, token: entry.token, before, after: 0 });
+        }
+        gone
+    }
+
     /// Keys held, deleted ones included.
     pub const fn keys(&self) -> usize {
         self.keys
@@ -172,7 +206,7 @@ impl Index {
 }
 
 /// Bytes of all live values of a key.
-fn value_bytes(state: &Siblings<Bytes>) -> usize {
+pub(crate) fn value_bytes(state: &Siblings<Bytes>) -> usize {
     let length = |content: &Content<Bytes>| match content {
         Content::Value(value) => value.len(),
         Content::Tombstone => 0,
@@ -251,6 +285,22 @@ mod tests {
         assert!(index.find(P, 7, b"a").is_none());
         put(&mut index, 7, b"a", b"one");
         assert_eq!((index.keys(), index.keys_of(P)), (2, 1), "and it may be held again");
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_nothing_but_the_change() {
+        let mut index = Index::new(8);
+        put(&mut index, 7, b"a", b"one");
+        put(&mut index, 8, b"b", b"two");
+        index.take_changes().for_each(drop);
+        let hash = digest(7, &index.find(P, 7, b"a").unwrap().state);
+        assert!(index.forget(P, 7, hash + 1).is_empty(), "it is another by now");
+        assert_eq!(index.forget(P, 7, hash).len(), 1);
+        assert_eq!((index.keys(), index.bytes()), (1, 4));
+        assert_eq!(index.forget_all(P, |_| false).len(), 1);
+        assert_eq!((index.keys(), index.bytes()), (0, 0));
+        let changes: Vec<_> = index.take_changes().collect();
+        assert!(changes.iter().all(|change| change.after == 0 && change.before != 0) && changes.len() == 2);
     }
 
     #[test]

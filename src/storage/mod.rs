@@ -16,6 +16,7 @@ pub mod log;
 use crate::id::PartitionId;
 
 pub use digest::digest;
+pub(crate) use index::value_bytes;
 pub use index::{Change, Entry, Index};
 
 /// A key with what routing already knows of it.

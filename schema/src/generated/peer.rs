@@ -894,6 +894,738 @@ impl<'a> Life {
 
 }
 
+// struct Binding, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Binding(pub [u8; 32]);
+impl Default for Binding { 
+  fn default() -> Self { 
+    Self([0; 32])
+  }
+}
+impl ::core::fmt::Debug for Binding {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Binding")
+      .field("proposer", &self.proposer())
+      .field("round", &self.round())
+      .field("beginning", &self.beginning())
+      .field("promised", &self.promised())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Binding {}
+impl<'a> ::flatbuffers::Follow<'a> for Binding {
+  type Inner = &'a Binding;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Binding>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Binding {
+  type Inner = &'a Binding;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Binding>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Binding {
+    type Output = Binding;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Binding as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Binding {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Binding {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    proposer: u64,
+    round: u64,
+    beginning: u64,
+    promised: bool,
+  ) -> Self {
+    let mut s = Self([0; 32]);
+    s.set_proposer(proposer);
+    s.set_round(round);
+    s.set_beginning(beginning);
+    s.set_promised(promised);
+    s
+  }
+
+  pub fn proposer(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_proposer(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn round(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_round(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn beginning(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_beginning(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn promised(&self) -> bool {
+    let mut mem = ::core::mem::MaybeUninit::<<bool as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[24..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_promised(&mut self, x: bool) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[24..].as_mut_ptr(),
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
+// struct Word, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Word(pub [u8; 32]);
+impl Default for Word { 
+  fn default() -> Self { 
+    Self([0; 32])
+  }
+}
+impl ::core::fmt::Debug for Word {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Word")
+      .field("partition", &self.partition())
+      .field("trusted", &self.trusted())
+      .field("epoch", &self.epoch())
+      .field("proposer", &self.proposer())
+      .field("round", &self.round())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Word {}
+impl<'a> ::flatbuffers::Follow<'a> for Word {
+  type Inner = &'a Word;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Word>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Word {
+  type Inner = &'a Word;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Word>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Word {
+    type Output = Word;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Word as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Word {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Word {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    partition: u32,
+    trusted: bool,
+    epoch: u64,
+    proposer: u64,
+    round: u64,
+  ) -> Self {
+    let mut s = Self([0; 32]);
+    s.set_partition(partition);
+    s.set_trusted(trusted);
+    s.set_epoch(epoch);
+    s.set_proposer(proposer);
+    s.set_round(round);
+    s
+  }
+
+  pub fn partition(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_partition(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn trusted(&self) -> bool {
+    let mut mem = ::core::mem::MaybeUninit::<<bool as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[4..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_trusted(&mut self, x: bool) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[4..].as_mut_ptr(),
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn epoch(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_epoch(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn proposer(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_proposer(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn round(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[24..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_round(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[24..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
+// struct WordBound, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct WordBound(pub [u8; 24]);
+impl Default for WordBound { 
+  fn default() -> Self { 
+    Self([0; 24])
+  }
+}
+impl ::core::fmt::Debug for WordBound {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("WordBound")
+      .field("partition", &self.partition())
+      .field("dead", &self.dead())
+      .field("proposer", &self.proposer())
+      .field("round", &self.round())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for WordBound {}
+impl<'a> ::flatbuffers::Follow<'a> for WordBound {
+  type Inner = &'a WordBound;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a WordBound>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a WordBound {
+  type Inner = &'a WordBound;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<WordBound>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for WordBound {
+    type Output = WordBound;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const WordBound as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for WordBound {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> WordBound {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    partition: u32,
+    dead: bool,
+    proposer: u64,
+    round: u64,
+  ) -> Self {
+    let mut s = Self([0; 24]);
+    s.set_partition(partition);
+    s.set_dead(dead);
+    s.set_proposer(proposer);
+    s.set_round(round);
+    s
+  }
+
+  pub fn partition(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_partition(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn dead(&self) -> bool {
+    let mut mem = ::core::mem::MaybeUninit::<<bool as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[4..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_dead(&mut self, x: bool) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[4..].as_mut_ptr(),
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn proposer(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_proposer(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn round(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_round(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
+// struct Beginning, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Beginning(pub [u8; 16]);
+impl Default for Beginning { 
+  fn default() -> Self { 
+    Self([0; 16])
+  }
+}
+impl ::core::fmt::Debug for Beginning {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Beginning")
+      .field("node", &self.node())
+      .field("beginning", &self.beginning())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Beginning {}
+impl<'a> ::flatbuffers::Follow<'a> for Beginning {
+  type Inner = &'a Beginning;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Beginning>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Beginning {
+  type Inner = &'a Beginning;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Beginning>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Beginning {
+    type Output = Beginning;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Beginning as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Beginning {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Beginning {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    node: u64,
+    beginning: u64,
+  ) -> Self {
+    let mut s = Self([0; 16]);
+    s.set_node(node);
+    s.set_beginning(beginning);
+    s
+  }
+
+  pub fn node(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_node(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn beginning(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_beginning(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum ReplicateOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1371,6 +2103,7 @@ impl<'a> State<'a> {
   pub const VT_CLOCK: ::flatbuffers::VOffsetT = 4;
   pub const VT_VERSIONS: ::flatbuffers::VOffsetT = 6;
   pub const VT_COMPLETE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_PARTITION_EPOCH: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1382,6 +2115,7 @@ impl<'a> State<'a> {
     args: &'args StateArgs<'args>
   ) -> ::flatbuffers::WIPOffset<State<'bldr>> {
     let mut builder = StateBuilder::new(_fbb);
+    builder.add_partition_epoch(args.partition_epoch);
     if let Some(x) = args.versions { builder.add_versions(x); }
     if let Some(x) = args.clock { builder.add_clock(x); }
     builder.add_complete(args.complete);
@@ -1410,6 +2144,13 @@ impl<'a> State<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(State::VT_COMPLETE, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn partition_epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(State::VT_PARTITION_EPOCH, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for State<'_> {
@@ -1421,6 +2162,7 @@ impl ::flatbuffers::Verifiable for State<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Seen>>>("clock", Self::VT_CLOCK, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Version>>>("versions", Self::VT_VERSIONS, false)?
      .visit_field::<bool>("complete", Self::VT_COMPLETE, false)?
+     .visit_field::<u64>("partition_epoch", Self::VT_PARTITION_EPOCH, false)?
      .finish();
     Ok(())
   }
@@ -1429,6 +2171,7 @@ pub struct StateArgs<'a> {
     pub clock: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Seen>>>,
     pub versions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Version>>>,
     pub complete: bool,
+    pub partition_epoch: u64,
 }
 impl<'a> Default for StateArgs<'a> {
   #[inline]
@@ -1437,6 +2180,7 @@ impl<'a> Default for StateArgs<'a> {
       clock: None,
       versions: None,
       complete: false,
+      partition_epoch: 0,
     }
   }
 }
@@ -1459,6 +2203,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StateBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(State::VT_COMPLETE, complete, false);
   }
   #[inline]
+  pub fn add_partition_epoch(&mut self, partition_epoch: u64) {
+    self.fbb_.push_slot::<u64>(State::VT_PARTITION_EPOCH, partition_epoch, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StateBuilder {
@@ -1479,6 +2227,7 @@ impl ::core::fmt::Debug for State<'_> {
       ds.field("clock", &self.clock());
       ds.field("versions", &self.versions());
       ds.field("complete", &self.complete());
+      ds.field("partition_epoch", &self.partition_epoch());
       ds.finish()
   }
 }
@@ -1501,6 +2250,7 @@ impl<'a> TreeRequest<'a> {
   pub const VT_RING: ::flatbuffers::VOffsetT = 4;
   pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 6;
   pub const VT_BRANCH: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EPOCHS: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1513,6 +2263,7 @@ impl<'a> TreeRequest<'a> {
   ) -> ::flatbuffers::WIPOffset<TreeRequest<'bldr>> {
     let mut builder = TreeRequestBuilder::new(_fbb);
     builder.add_ring(args.ring);
+    if let Some(x) = args.epochs { builder.add_epochs(x); }
     if let Some(x) = args.partitions { builder.add_partitions(x); }
     builder.add_branch(args.branch);
     builder.finish()
@@ -1540,6 +2291,13 @@ impl<'a> TreeRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(TreeRequest::VT_BRANCH, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn epochs(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(TreeRequest::VT_EPOCHS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for TreeRequest<'_> {
@@ -1551,6 +2309,7 @@ impl ::flatbuffers::Verifiable for TreeRequest<'_> {
      .visit_field::<u64>("ring", Self::VT_RING, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("partitions", Self::VT_PARTITIONS, false)?
      .visit_field::<u8>("branch", Self::VT_BRANCH, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("epochs", Self::VT_EPOCHS, false)?
      .finish();
     Ok(())
   }
@@ -1559,6 +2318,7 @@ pub struct TreeRequestArgs<'a> {
     pub ring: u64,
     pub partitions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
     pub branch: u8,
+    pub epochs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for TreeRequestArgs<'a> {
   #[inline]
@@ -1567,6 +2327,7 @@ impl<'a> Default for TreeRequestArgs<'a> {
       ring: 0,
       partitions: None,
       branch: 0,
+      epochs: None,
     }
   }
 }
@@ -1589,6 +2350,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TreeRequestBuilder<'a, 'b, A>
     self.fbb_.push_slot::<u8>(TreeRequest::VT_BRANCH, branch, 0);
   }
   #[inline]
+  pub fn add_epochs(&mut self, epochs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TreeRequest::VT_EPOCHS, epochs);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TreeRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     TreeRequestBuilder {
@@ -1609,6 +2374,7 @@ impl ::core::fmt::Debug for TreeRequest<'_> {
       ds.field("ring", &self.ring());
       ds.field("partitions", &self.partitions());
       ds.field("branch", &self.branch());
+      ds.field("epochs", &self.epochs());
       ds.finish()
   }
 }
@@ -1629,6 +2395,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Tree<'a> {
 
 impl<'a> Tree<'a> {
   pub const VT_NODES: ::flatbuffers::VOffsetT = 4;
+  pub const VT_EPOCHS: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1640,6 +2407,7 @@ impl<'a> Tree<'a> {
     args: &'args TreeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Tree<'bldr>> {
     let mut builder = TreeBuilder::new(_fbb);
+    if let Some(x) = args.epochs { builder.add_epochs(x); }
     if let Some(x) = args.nodes { builder.add_nodes(x); }
     builder.finish()
   }
@@ -1652,6 +2420,13 @@ impl<'a> Tree<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Tree::VT_NODES, None)}
   }
+  #[inline]
+  pub fn epochs(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Tree::VT_EPOCHS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Tree<'_> {
@@ -1661,18 +2436,21 @@ impl ::flatbuffers::Verifiable for Tree<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("nodes", Self::VT_NODES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("epochs", Self::VT_EPOCHS, false)?
      .finish();
     Ok(())
   }
 }
 pub struct TreeArgs<'a> {
     pub nodes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub epochs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for TreeArgs<'a> {
   #[inline]
   fn default() -> Self {
     TreeArgs {
       nodes: None,
+      epochs: None,
     }
   }
 }
@@ -1685,6 +2463,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TreeBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_nodes(&mut self, nodes: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Tree::VT_NODES, nodes);
+  }
+  #[inline]
+  pub fn add_epochs(&mut self, epochs: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Tree::VT_EPOCHS, epochs);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TreeBuilder<'a, 'b, A> {
@@ -1705,6 +2487,7 @@ impl ::core::fmt::Debug for Tree<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Tree");
       ds.field("nodes", &self.nodes());
+      ds.field("epochs", &self.epochs());
       ds.finish()
   }
 }
@@ -1729,6 +2512,7 @@ impl<'a> KeysRequest<'a> {
   pub const VT_BRANCH: ::flatbuffers::VOffsetT = 8;
   pub const VT_LEAVES: ::flatbuffers::VOffsetT = 10;
   pub const VT_FROM: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PARTITION_EPOCH: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1740,6 +2524,7 @@ impl<'a> KeysRequest<'a> {
     args: &'args KeysRequestArgs
   ) -> ::flatbuffers::WIPOffset<KeysRequest<'bldr>> {
     let mut builder = KeysRequestBuilder::new(_fbb);
+    builder.add_partition_epoch(args.partition_epoch);
     builder.add_from(args.from);
     builder.add_ring(args.ring);
     builder.add_leaves(args.leaves);
@@ -1784,6 +2569,13 @@ impl<'a> KeysRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(KeysRequest::VT_FROM, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn partition_epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(KeysRequest::VT_PARTITION_EPOCH, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for KeysRequest<'_> {
@@ -1797,6 +2589,7 @@ impl ::flatbuffers::Verifiable for KeysRequest<'_> {
      .visit_field::<u8>("branch", Self::VT_BRANCH, false)?
      .visit_field::<u32>("leaves", Self::VT_LEAVES, false)?
      .visit_field::<u64>("from", Self::VT_FROM, false)?
+     .visit_field::<u64>("partition_epoch", Self::VT_PARTITION_EPOCH, false)?
      .finish();
     Ok(())
   }
@@ -1807,6 +2600,7 @@ pub struct KeysRequestArgs {
     pub branch: u8,
     pub leaves: u32,
     pub from: u64,
+    pub partition_epoch: u64,
 }
 impl<'a> Default for KeysRequestArgs {
   #[inline]
@@ -1817,6 +2611,7 @@ impl<'a> Default for KeysRequestArgs {
       branch: 0,
       leaves: 0,
       from: 0,
+      partition_epoch: 0,
     }
   }
 }
@@ -1847,6 +2642,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> KeysRequestBuilder<'a, 'b, A>
     self.fbb_.push_slot::<u64>(KeysRequest::VT_FROM, from, 0);
   }
   #[inline]
+  pub fn add_partition_epoch(&mut self, partition_epoch: u64) {
+    self.fbb_.push_slot::<u64>(KeysRequest::VT_PARTITION_EPOCH, partition_epoch, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> KeysRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     KeysRequestBuilder {
@@ -1869,6 +2668,7 @@ impl ::core::fmt::Debug for KeysRequest<'_> {
       ds.field("branch", &self.branch());
       ds.field("leaves", &self.leaves());
       ds.field("from", &self.from());
+      ds.field("partition_epoch", &self.partition_epoch());
       ds.finish()
   }
 }
@@ -2004,6 +2804,7 @@ impl<'a> PullRequest<'a> {
   pub const VT_RING: ::flatbuffers::VOffsetT = 4;
   pub const VT_PARTITION: ::flatbuffers::VOffsetT = 6;
   pub const VT_TOKENS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_PARTITION_EPOCH: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2015,6 +2816,7 @@ impl<'a> PullRequest<'a> {
     args: &'args PullRequestArgs<'args>
   ) -> ::flatbuffers::WIPOffset<PullRequest<'bldr>> {
     let mut builder = PullRequestBuilder::new(_fbb);
+    builder.add_partition_epoch(args.partition_epoch);
     builder.add_ring(args.ring);
     if let Some(x) = args.tokens { builder.add_tokens(x); }
     builder.add_partition(args.partition);
@@ -2043,6 +2845,13 @@ impl<'a> PullRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(PullRequest::VT_TOKENS, None)}
   }
+  #[inline]
+  pub fn partition_epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PullRequest::VT_PARTITION_EPOCH, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for PullRequest<'_> {
@@ -2054,6 +2863,7 @@ impl ::flatbuffers::Verifiable for PullRequest<'_> {
      .visit_field::<u64>("ring", Self::VT_RING, false)?
      .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("tokens", Self::VT_TOKENS, false)?
+     .visit_field::<u64>("partition_epoch", Self::VT_PARTITION_EPOCH, false)?
      .finish();
     Ok(())
   }
@@ -2062,6 +2872,7 @@ pub struct PullRequestArgs<'a> {
     pub ring: u64,
     pub partition: u32,
     pub tokens: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub partition_epoch: u64,
 }
 impl<'a> Default for PullRequestArgs<'a> {
   #[inline]
@@ -2070,6 +2881,7 @@ impl<'a> Default for PullRequestArgs<'a> {
       ring: 0,
       partition: 0,
       tokens: None,
+      partition_epoch: 0,
     }
   }
 }
@@ -2092,6 +2904,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PullRequestBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PullRequest::VT_TOKENS, tokens);
   }
   #[inline]
+  pub fn add_partition_epoch(&mut self, partition_epoch: u64) {
+    self.fbb_.push_slot::<u64>(PullRequest::VT_PARTITION_EPOCH, partition_epoch, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PullRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PullRequestBuilder {
@@ -2112,6 +2928,7 @@ impl ::core::fmt::Debug for PullRequest<'_> {
       ds.field("ring", &self.ring());
       ds.field("partition", &self.partition());
       ds.field("tokens", &self.tokens());
+      ds.field("partition_epoch", &self.partition_epoch());
       ds.finish()
   }
 }
@@ -2419,6 +3236,7 @@ impl<'a> ::flatbuffers::Follow<'a> for GivenUp<'a> {
 
 impl<'a> GivenUp<'a> {
   pub const VT_PARTITION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WIPED: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2431,6 +3249,7 @@ impl<'a> GivenUp<'a> {
   ) -> ::flatbuffers::WIPOffset<GivenUp<'bldr>> {
     let mut builder = GivenUpBuilder::new(_fbb);
     builder.add_partition(args.partition);
+    builder.add_wiped(args.wiped);
     builder.finish()
   }
 
@@ -2442,6 +3261,13 @@ impl<'a> GivenUp<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(GivenUp::VT_PARTITION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn wiped(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(GivenUp::VT_WIPED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GivenUp<'_> {
@@ -2451,18 +3277,21 @@ impl ::flatbuffers::Verifiable for GivenUp<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<bool>("wiped", Self::VT_WIPED, false)?
      .finish();
     Ok(())
   }
 }
 pub struct GivenUpArgs {
     pub partition: u32,
+    pub wiped: bool,
 }
 impl<'a> Default for GivenUpArgs {
   #[inline]
   fn default() -> Self {
     GivenUpArgs {
       partition: 0,
+      wiped: false,
     }
   }
 }
@@ -2475,6 +3304,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GivenUpBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_partition(&mut self, partition: u32) {
     self.fbb_.push_slot::<u32>(GivenUp::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_wiped(&mut self, wiped: bool) {
+    self.fbb_.push_slot::<bool>(GivenUp::VT_WIPED, wiped, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GivenUpBuilder<'a, 'b, A> {
@@ -2495,6 +3328,7 @@ impl ::core::fmt::Debug for GivenUp<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("GivenUp");
       ds.field("partition", &self.partition());
+      ds.field("wiped", &self.wiped());
       ds.finish()
   }
 }
@@ -2833,6 +3667,7 @@ impl<'a> MemberRecord<'a> {
   pub const VT_EARLIER: ::flatbuffers::VOffsetT = 48;
   pub const VT_BOUND: ::flatbuffers::VOffsetT = 50;
   pub const VT_LINE: ::flatbuffers::VOffsetT = 52;
+  pub const VT_BEGINNING: ::flatbuffers::VOffsetT = 54;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2844,6 +3679,7 @@ impl<'a> MemberRecord<'a> {
     args: &'args MemberRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<MemberRecord<'bldr>> {
     let mut builder = MemberRecordBuilder::new(_fbb);
+    builder.add_beginning(args.beginning);
     builder.add_succeeds(args.succeeds);
     builder.add_life(args.life);
     builder.add_change(args.change);
@@ -3048,6 +3884,13 @@ impl<'a> MemberRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Life>>>(MemberRecord::VT_LINE, None)}
   }
+  #[inline]
+  pub fn beginning(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MemberRecord::VT_BEGINNING, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for MemberRecord<'_> {
@@ -3081,6 +3924,7 @@ impl ::flatbuffers::Verifiable for MemberRecord<'_> {
      .visit_field::<Life>("earlier", Self::VT_EARLIER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Settled>>("bound", Self::VT_BOUND, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Life>>>("line", Self::VT_LINE, false)?
+     .visit_field::<u64>("beginning", Self::VT_BEGINNING, false)?
      .finish();
     Ok(())
   }
@@ -3111,6 +3955,7 @@ pub struct MemberRecordArgs<'a> {
     pub earlier: Option<&'a Life>,
     pub bound: Option<::flatbuffers::WIPOffset<Settled<'a>>>,
     pub line: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Life>>>,
+    pub beginning: u64,
 }
 impl<'a> Default for MemberRecordArgs<'a> {
   #[inline]
@@ -3141,6 +3986,7 @@ impl<'a> Default for MemberRecordArgs<'a> {
       earlier: None,
       bound: None,
       line: None,
+      beginning: 0,
     }
   }
 }
@@ -3251,6 +4097,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberRecordBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MemberRecord::VT_LINE, line);
   }
   #[inline]
+  pub fn add_beginning(&mut self, beginning: u64) {
+    self.fbb_.push_slot::<u64>(MemberRecord::VT_BEGINNING, beginning, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MemberRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MemberRecordBuilder {
@@ -3293,6 +4143,7 @@ impl ::core::fmt::Debug for MemberRecord<'_> {
       ds.field("earlier", &self.earlier());
       ds.field("bound", &self.bound());
       ds.field("line", &self.line());
+      ds.field("beginning", &self.beginning());
       ds.finish()
   }
 }
@@ -3440,6 +4291,1137 @@ impl ::core::fmt::Debug for Gossip<'_> {
       ds.field("members", &self.members());
       ds.field("partitions", &self.partitions());
       ds.field("replicas", &self.replicas());
+      ds.finish()
+  }
+}
+pub enum EpochOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Epoch<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Epoch<'a> {
+  type Inner = Epoch<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Epoch<'a> {
+  pub const VT_PARTITION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 6;
+  pub const VT_PROPOSER: ::flatbuffers::VOffsetT = 8;
+  pub const VT_ROUND: ::flatbuffers::VOffsetT = 10;
+  pub const VT_REAPED: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PRUNED: ::flatbuffers::VOffsetT = 14;
+  pub const VT_BINDINGS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_MET: ::flatbuffers::VOffsetT = 18;
+  pub const VT_LOST: ::flatbuffers::VOffsetT = 20;
+  pub const VT_WIPED: ::flatbuffers::VOffsetT = 22;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Epoch { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args EpochArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Epoch<'bldr>> {
+    let mut builder = EpochBuilder::new(_fbb);
+    builder.add_met(args.met);
+    builder.add_round(args.round);
+    builder.add_proposer(args.proposer);
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.bindings { builder.add_bindings(x); }
+    if let Some(x) = args.pruned { builder.add_pruned(x); }
+    if let Some(x) = args.reaped { builder.add_reaped(x); }
+    builder.add_partition(args.partition);
+    builder.add_wiped(args.wiped);
+    builder.add_lost(args.lost);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn partition(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Epoch::VT_PARTITION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Epoch::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn proposer(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Epoch::VT_PROPOSER, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn round(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Epoch::VT_ROUND, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn reaped(&self) -> Option<::flatbuffers::Vector<'a, KeyHash>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, KeyHash>>>(Epoch::VT_REAPED, None)}
+  }
+  #[inline]
+  pub fn pruned(&self) -> Option<::flatbuffers::Vector<'a, KeyHash>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, KeyHash>>>(Epoch::VT_PRUNED, None)}
+  }
+  #[inline]
+  pub fn bindings(&self) -> Option<::flatbuffers::Vector<'a, Binding>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Binding>>>(Epoch::VT_BINDINGS, None)}
+  }
+  #[inline]
+  pub fn met(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Epoch::VT_MET, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn lost(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Epoch::VT_LOST, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn wiped(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Epoch::VT_WIPED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Epoch<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("proposer", Self::VT_PROPOSER, false)?
+     .visit_field::<u64>("round", Self::VT_ROUND, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, KeyHash>>>("reaped", Self::VT_REAPED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, KeyHash>>>("pruned", Self::VT_PRUNED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Binding>>>("bindings", Self::VT_BINDINGS, false)?
+     .visit_field::<u64>("met", Self::VT_MET, false)?
+     .visit_field::<bool>("lost", Self::VT_LOST, false)?
+     .visit_field::<bool>("wiped", Self::VT_WIPED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct EpochArgs<'a> {
+    pub partition: u32,
+    pub epoch: u64,
+    pub proposer: u64,
+    pub round: u64,
+    pub reaped: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, KeyHash>>>,
+    pub pruned: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, KeyHash>>>,
+    pub bindings: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Binding>>>,
+    pub met: u64,
+    pub lost: bool,
+    pub wiped: bool,
+}
+impl<'a> Default for EpochArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    EpochArgs {
+      partition: 0,
+      epoch: 0,
+      proposer: 0,
+      round: 0,
+      reaped: None,
+      pruned: None,
+      bindings: None,
+      met: 0,
+      lost: false,
+      wiped: false,
+    }
+  }
+}
+
+pub struct EpochBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> EpochBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_partition(&mut self, partition: u32) {
+    self.fbb_.push_slot::<u32>(Epoch::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u64) {
+    self.fbb_.push_slot::<u64>(Epoch::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_proposer(&mut self, proposer: u64) {
+    self.fbb_.push_slot::<u64>(Epoch::VT_PROPOSER, proposer, 0);
+  }
+  #[inline]
+  pub fn add_round(&mut self, round: u64) {
+    self.fbb_.push_slot::<u64>(Epoch::VT_ROUND, round, 0);
+  }
+  #[inline]
+  pub fn add_reaped(&mut self, reaped: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , KeyHash>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Epoch::VT_REAPED, reaped);
+  }
+  #[inline]
+  pub fn add_pruned(&mut self, pruned: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , KeyHash>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Epoch::VT_PRUNED, pruned);
+  }
+  #[inline]
+  pub fn add_bindings(&mut self, bindings: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Binding>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Epoch::VT_BINDINGS, bindings);
+  }
+  #[inline]
+  pub fn add_met(&mut self, met: u64) {
+    self.fbb_.push_slot::<u64>(Epoch::VT_MET, met, 0);
+  }
+  #[inline]
+  pub fn add_lost(&mut self, lost: bool) {
+    self.fbb_.push_slot::<bool>(Epoch::VT_LOST, lost, false);
+  }
+  #[inline]
+  pub fn add_wiped(&mut self, wiped: bool) {
+    self.fbb_.push_slot::<bool>(Epoch::VT_WIPED, wiped, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> EpochBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    EpochBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Epoch<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Epoch<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Epoch");
+      ds.field("partition", &self.partition());
+      ds.field("epoch", &self.epoch());
+      ds.field("proposer", &self.proposer());
+      ds.field("round", &self.round());
+      ds.field("reaped", &self.reaped());
+      ds.field("pruned", &self.pruned());
+      ds.field("bindings", &self.bindings());
+      ds.field("met", &self.met());
+      ds.field("lost", &self.lost());
+      ds.field("wiped", &self.wiped());
+      ds.finish()
+  }
+}
+pub enum ProposeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Propose<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Propose<'a> {
+  type Inner = Propose<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Propose<'a> {
+  pub const VT_PARTITION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ROUND: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RING: ::flatbuffers::VOffsetT = 10;
+  pub const VT_BEGINNINGS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 14;
+  pub const VT_REAPED: ::flatbuffers::VOffsetT = 16;
+  pub const VT_PRUNED: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Propose { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ProposeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Propose<'bldr>> {
+    let mut builder = ProposeBuilder::new(_fbb);
+    builder.add_incarnation(args.incarnation);
+    builder.add_beginnings(args.beginnings);
+    builder.add_ring(args.ring);
+    builder.add_round(args.round);
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.pruned { builder.add_pruned(x); }
+    if let Some(x) = args.reaped { builder.add_reaped(x); }
+    builder.add_partition(args.partition);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn partition(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Propose::VT_PARTITION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Propose::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn round(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Propose::VT_ROUND, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ring(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Propose::VT_RING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn beginnings(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Propose::VT_BEGINNINGS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn incarnation(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Propose::VT_INCARNATION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn reaped(&self) -> Option<::flatbuffers::Vector<'a, KeyHash>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, KeyHash>>>(Propose::VT_REAPED, None)}
+  }
+  #[inline]
+  pub fn pruned(&self) -> Option<::flatbuffers::Vector<'a, KeyHash>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, KeyHash>>>(Propose::VT_PRUNED, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Propose<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("round", Self::VT_ROUND, false)?
+     .visit_field::<u64>("ring", Self::VT_RING, false)?
+     .visit_field::<u64>("beginnings", Self::VT_BEGINNINGS, false)?
+     .visit_field::<u64>("incarnation", Self::VT_INCARNATION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, KeyHash>>>("reaped", Self::VT_REAPED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, KeyHash>>>("pruned", Self::VT_PRUNED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ProposeArgs<'a> {
+    pub partition: u32,
+    pub epoch: u64,
+    pub round: u64,
+    pub ring: u64,
+    pub beginnings: u64,
+    pub incarnation: u64,
+    pub reaped: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, KeyHash>>>,
+    pub pruned: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, KeyHash>>>,
+}
+impl<'a> Default for ProposeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ProposeArgs {
+      partition: 0,
+      epoch: 0,
+      round: 0,
+      ring: 0,
+      beginnings: 0,
+      incarnation: 0,
+      reaped: None,
+      pruned: None,
+    }
+  }
+}
+
+pub struct ProposeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ProposeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_partition(&mut self, partition: u32) {
+    self.fbb_.push_slot::<u32>(Propose::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u64) {
+    self.fbb_.push_slot::<u64>(Propose::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_round(&mut self, round: u64) {
+    self.fbb_.push_slot::<u64>(Propose::VT_ROUND, round, 0);
+  }
+  #[inline]
+  pub fn add_ring(&mut self, ring: u64) {
+    self.fbb_.push_slot::<u64>(Propose::VT_RING, ring, 0);
+  }
+  #[inline]
+  pub fn add_beginnings(&mut self, beginnings: u64) {
+    self.fbb_.push_slot::<u64>(Propose::VT_BEGINNINGS, beginnings, 0);
+  }
+  #[inline]
+  pub fn add_incarnation(&mut self, incarnation: u64) {
+    self.fbb_.push_slot::<u64>(Propose::VT_INCARNATION, incarnation, 0);
+  }
+  #[inline]
+  pub fn add_reaped(&mut self, reaped: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , KeyHash>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Propose::VT_REAPED, reaped);
+  }
+  #[inline]
+  pub fn add_pruned(&mut self, pruned: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , KeyHash>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Propose::VT_PRUNED, pruned);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ProposeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ProposeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Propose<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Propose<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Propose");
+      ds.field("partition", &self.partition());
+      ds.field("epoch", &self.epoch());
+      ds.field("round", &self.round());
+      ds.field("ring", &self.ring());
+      ds.field("beginnings", &self.beginnings());
+      ds.field("incarnation", &self.incarnation());
+      ds.field("reaped", &self.reaped());
+      ds.field("pruned", &self.pruned());
+      ds.finish()
+  }
+}
+pub enum BoundOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Bound<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Bound<'a> {
+  type Inner = Bound<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Bound<'a> {
+  pub const VT_PARTITION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ROUND: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BOUND: ::flatbuffers::VOffsetT = 10;
+  pub const VT_AGREED: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Bound { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BoundArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Bound<'bldr>> {
+    let mut builder = BoundBuilder::new(_fbb);
+    builder.add_round(args.round);
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.agreed { builder.add_agreed(x); }
+    builder.add_partition(args.partition);
+    builder.add_bound(args.bound);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn partition(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Bound::VT_PARTITION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Bound::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn round(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Bound::VT_ROUND, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn bound(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Bound::VT_BOUND, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn agreed(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Bound::VT_AGREED, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Bound<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("round", Self::VT_ROUND, false)?
+     .visit_field::<bool>("bound", Self::VT_BOUND, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("agreed", Self::VT_AGREED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BoundArgs<'a> {
+    pub partition: u32,
+    pub epoch: u64,
+    pub round: u64,
+    pub bound: bool,
+    pub agreed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+}
+impl<'a> Default for BoundArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BoundArgs {
+      partition: 0,
+      epoch: 0,
+      round: 0,
+      bound: false,
+      agreed: None,
+    }
+  }
+}
+
+pub struct BoundBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BoundBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_partition(&mut self, partition: u32) {
+    self.fbb_.push_slot::<u32>(Bound::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u64) {
+    self.fbb_.push_slot::<u64>(Bound::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_round(&mut self, round: u64) {
+    self.fbb_.push_slot::<u64>(Bound::VT_ROUND, round, 0);
+  }
+  #[inline]
+  pub fn add_bound(&mut self, bound: bool) {
+    self.fbb_.push_slot::<bool>(Bound::VT_BOUND, bound, false);
+  }
+  #[inline]
+  pub fn add_agreed(&mut self, agreed: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Bound::VT_AGREED, agreed);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BoundBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BoundBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Bound<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Bound<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Bound");
+      ds.field("partition", &self.partition());
+      ds.field("epoch", &self.epoch());
+      ds.field("round", &self.round());
+      ds.field("bound", &self.bound());
+      ds.field("agreed", &self.agreed());
+      ds.finish()
+  }
+}
+pub enum RoundOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Round<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Round<'a> {
+  type Inner = Round<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Round<'a> {
+  pub const VT_PARTITION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ROUND: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Round { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RoundArgs
+  ) -> ::flatbuffers::WIPOffset<Round<'bldr>> {
+    let mut builder = RoundBuilder::new(_fbb);
+    builder.add_round(args.round);
+    builder.add_epoch(args.epoch);
+    builder.add_partition(args.partition);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn partition(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Round::VT_PARTITION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Round::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn round(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Round::VT_ROUND, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Round<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("partition", Self::VT_PARTITION, false)?
+     .visit_field::<u64>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("round", Self::VT_ROUND, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RoundArgs {
+    pub partition: u32,
+    pub epoch: u64,
+    pub round: u64,
+}
+impl<'a> Default for RoundArgs {
+  #[inline]
+  fn default() -> Self {
+    RoundArgs {
+      partition: 0,
+      epoch: 0,
+      round: 0,
+    }
+  }
+}
+
+pub struct RoundBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RoundBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_partition(&mut self, partition: u32) {
+    self.fbb_.push_slot::<u32>(Round::VT_PARTITION, partition, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u64) {
+    self.fbb_.push_slot::<u64>(Round::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_round(&mut self, round: u64) {
+    self.fbb_.push_slot::<u64>(Round::VT_ROUND, round, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RoundBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RoundBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Round<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Round<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Round");
+      ds.field("partition", &self.partition());
+      ds.field("epoch", &self.epoch());
+      ds.field("round", &self.round());
+      ds.finish()
+  }
+}
+pub enum LostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Lost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Lost<'a> {
+  type Inner = Lost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Lost<'a> {
+  pub const VT_BEGINNING: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Lost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Lost<'bldr>> {
+    let mut builder = LostBuilder::new(_fbb);
+    builder.add_beginning(args.beginning);
+    if let Some(x) = args.partitions { builder.add_partitions(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn beginning(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Lost::VT_BEGINNING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn partitions(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(Lost::VT_PARTITIONS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Lost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("beginning", Self::VT_BEGINNING, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("partitions", Self::VT_PARTITIONS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LostArgs<'a> {
+    pub beginning: u64,
+    pub partitions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
+}
+impl<'a> Default for LostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    LostArgs {
+      beginning: 0,
+      partitions: None,
+    }
+  }
+}
+
+pub struct LostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_beginning(&mut self, beginning: u64) {
+    self.fbb_.push_slot::<u64>(Lost::VT_BEGINNING, beginning, 0);
+  }
+  #[inline]
+  pub fn add_partitions(&mut self, partitions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Lost::VT_PARTITIONS, partitions);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Lost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Lost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Lost");
+      ds.field("beginning", &self.beginning());
+      ds.field("partitions", &self.partitions());
+      ds.finish()
+  }
+}
+pub enum MetOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Met<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Met<'a> {
+  type Inner = Met<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Met<'a> {
+  pub const VT_BEGINNING: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WORDS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_BOUND: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BEGINNINGS: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Met { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MetArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Met<'bldr>> {
+    let mut builder = MetBuilder::new(_fbb);
+    builder.add_beginnings(args.beginnings);
+    builder.add_beginning(args.beginning);
+    if let Some(x) = args.bound { builder.add_bound(x); }
+    if let Some(x) = args.words { builder.add_words(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn beginning(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Met::VT_BEGINNING, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn words(&self) -> Option<::flatbuffers::Vector<'a, Word>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Word>>>(Met::VT_WORDS, None)}
+  }
+  #[inline]
+  pub fn bound(&self) -> Option<::flatbuffers::Vector<'a, WordBound>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, WordBound>>>(Met::VT_BOUND, None)}
+  }
+  #[inline]
+  pub fn beginnings(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Met::VT_BEGINNINGS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Met<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("beginning", Self::VT_BEGINNING, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Word>>>("words", Self::VT_WORDS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, WordBound>>>("bound", Self::VT_BOUND, false)?
+     .visit_field::<u64>("beginnings", Self::VT_BEGINNINGS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MetArgs<'a> {
+    pub beginning: u64,
+    pub words: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Word>>>,
+    pub bound: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, WordBound>>>,
+    pub beginnings: u64,
+}
+impl<'a> Default for MetArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MetArgs {
+      beginning: 0,
+      words: None,
+      bound: None,
+      beginnings: 0,
+    }
+  }
+}
+
+pub struct MetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_beginning(&mut self, beginning: u64) {
+    self.fbb_.push_slot::<u64>(Met::VT_BEGINNING, beginning, 0);
+  }
+  #[inline]
+  pub fn add_words(&mut self, words: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Word>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Met::VT_WORDS, words);
+  }
+  #[inline]
+  pub fn add_bound(&mut self, bound: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , WordBound>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Met::VT_BOUND, bound);
+  }
+  #[inline]
+  pub fn add_beginnings(&mut self, beginnings: u64) {
+    self.fbb_.push_slot::<u64>(Met::VT_BEGINNINGS, beginnings, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MetBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MetBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Met<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Met<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Met");
+      ds.field("beginning", &self.beginning());
+      ds.field("words", &self.words());
+      ds.field("bound", &self.bound());
+      ds.field("beginnings", &self.beginnings());
+      ds.finish()
+  }
+}
+pub enum BeginningsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Beginnings<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Beginnings<'a> {
+  type Inner = Beginnings<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Beginnings<'a> {
+  pub const VT_BEGINNINGS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DOUBTFUL: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Beginnings { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BeginningsArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Beginnings<'bldr>> {
+    let mut builder = BeginningsBuilder::new(_fbb);
+    if let Some(x) = args.beginnings { builder.add_beginnings(x); }
+    builder.add_doubtful(args.doubtful);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn beginnings(&self) -> Option<::flatbuffers::Vector<'a, Beginning>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Beginning>>>(Beginnings::VT_BEGINNINGS, None)}
+  }
+  #[inline]
+  pub fn doubtful(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Beginnings::VT_DOUBTFUL, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Beginnings<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Beginning>>>("beginnings", Self::VT_BEGINNINGS, false)?
+     .visit_field::<bool>("doubtful", Self::VT_DOUBTFUL, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BeginningsArgs<'a> {
+    pub beginnings: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Beginning>>>,
+    pub doubtful: bool,
+}
+impl<'a> Default for BeginningsArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BeginningsArgs {
+      beginnings: None,
+      doubtful: false,
+    }
+  }
+}
+
+pub struct BeginningsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BeginningsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_beginnings(&mut self, beginnings: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Beginning>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Beginnings::VT_BEGINNINGS, beginnings);
+  }
+  #[inline]
+  pub fn add_doubtful(&mut self, doubtful: bool) {
+    self.fbb_.push_slot::<bool>(Beginnings::VT_DOUBTFUL, doubtful, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BeginningsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BeginningsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Beginnings<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Beginnings<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Beginnings");
+      ds.field("beginnings", &self.beginnings());
+      ds.field("doubtful", &self.doubtful());
       ds.finish()
   }
 }

@@ -3,7 +3,8 @@
 //! Its nodes are the dots that were minted, its edges lead from a version p to each q whose mint replaced it:
 //! p's dot is in the context that q's client sent or, for an overwrite, in what q's coordinator had. A
 //! context is a version vector, so each q knows all that it replaced, however long ago, and one edge is all
-//! the causality that there is between two versions.
+//! the causality that there is between two versions; but for actors of which nobody has a version any more, which are
+//! pruned in the end, and with them the edges to what they minted.
 //!
 //! An operation may have several dots, twins: a retry under another coordinator that had not heard of the
 //! first attempt. Whoever read the operation saw one value, under any of its dots or all of them.
@@ -121,16 +122,23 @@ impl<'a> Graph<'a> {
         covered
     }
 
-    /// Those of `goals`, and all dots that were replaced by one that leads to them.
-    pub(super) fn leading_to(&self, goals: &DotSet) -> DotSet {
-        let mut reached = goals.clone();
+    /// What these had replaced, and what that had replaced in its turn, and so on.
+    pub(super) fn replaced_on_the_way_to(&self, goals: &DotSet) -> DotSet {
+        let mut replaced = self.nothing();
         let mut waiting: Vec<usize> = goals.iter().collect();
         while let Some(at) = waiting.pop() {
             let mut news = self.replaced(at).clone();
-            news.subtract(&reached);
-            reached.add(&news);
+            news.subtract(&replaced);
+            replaced.add(&news);
             waiting.extend(news.iter());
         }
+        replaced
+    }
+
+    /// Those of `goals`, and all dots that were replaced by one that leads to them.
+    pub(super) fn leading_to(&self, goals: &DotSet) -> DotSet {
+        let mut reached = self.replaced_on_the_way_to(goals);
+        reached.add(goals);
         reached
     }
 }

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use ringmain::causality::Siblings;
+use ringmain::causality::{Dot, Siblings, VersionVector};
 use ringmain::id::NodeId;
 use ringmain::time::Instant;
 
@@ -124,6 +124,20 @@ pub struct Settled {
     pub at: Instant,
 }
 
+/// A key that a node has forgotten, with all that it knew of it; or, with nothing that stood, what it knew of one before it
+/// forgot actors without a version.
+#[derive(Clone, Debug)]
+pub struct Reaped {
+    /// The key.
+    pub key: Key,
+    /// When.
+    pub at: Instant,
+    /// What had been seen of it.
+    pub seen: VersionVector,
+    /// The tombstones that stood.
+    pub stood: Vec<Dot>,
+}
+
 /// All that a run has left for the checkers.
 #[derive(Debug)]
 pub struct Evidence<'a> {
@@ -155,6 +169,10 @@ pub struct Evidence<'a> {
     pub roots: &'a BTreeMap<(Key, usize), [u64; 2]>,
     /// Deletes that had settled.
     pub settled: &'a [Settled],
+    /// What was forgotten, in the order of time.
+    pub reaped: &'a [Reaped],
+    /// The epochs of each key's partition at its primaries.
+    pub epochs: &'a BTreeMap<Key, Vec<(usize, u64)>>,
     /// What each key was used for.
     pub applications: &'a [Application],
     /// N.

@@ -3,7 +3,8 @@
 //! whose clients had seen it.
 //!
 //! So at rest one of its dots stands at some primary, as a value or as a tombstone (a delete's, or what is
-//! left of a value that expired), or was replaced by a version of which that holds in turn. A version that
+//! left of a value that expired), or did when the key was forgotten, or was replaced by a version of which that holds
+//! in turn. A version that
 //! stands nowhere and was replaced by nothing that stands is a dead end: an `Unknown` put that vanished took
 //! nothing with it.
 
@@ -40,7 +41,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The dots that stand at any primary of a key.
+/// The dots that stand at any primary of a key, or stood when it was forgotten.
 fn standing(evidence: &Evidence<'_>, key: Key, graph: &Graph<'_>) -> DotSet {
     let mut standing = graph.nothing();
     for copy in evidence.copies.iter().filter(|copy| copy.key == key && is_primary(evidence, key, copy.node))
@@ -48,6 +49,9 @@ fn standing(evidence: &Evidence<'_>, key: Key, graph: &Graph<'_>) -> DotSet {
         let dots = copy.state.versions().iter().filter_map(|version| graph.find(version.dot));
         dots.for_each(|at| standing.insert(at));
     }
+    let reaped = evidence.reaped.iter().filter(|reaped| reaped.key == key);
+    let reaped = reaped.flat_map(|reaped| &reaped.stood).filter_map(|dot| graph.find(*dot));
+    reaped.for_each(|at| standing.insert(at));
     standing
 }
 
@@ -142,6 +146,22 @@ mod tests {
         sample.copies.clear();
         sample.at_rest(&[(1, 1)], &[]);
         assert_eq!(lost_in(&sample), Some(vec![milk]), "an expiry leaves a tombstone");
+    }
+
+    #[test]
+    fn what_led_to_a_tombstone_that_was_reaped_was_not_lost() {
+        let mut sample = Sample::new();
+        let milk = sample.stored(&[], (1, 1));
+        sample.deleted(&[(1, 1)], (2, 1));
+        let eggs = sample.stored(&[], (3, 1));
+        sample.reap(&[(1, 1), (2, 1)], &[(2, 1)]);
+        sample.at_rest(&[(3, 1)], &[(3, 1)]);
+        assert_eq!(lost_in(&sample), None);
+        sample.copies.clear();
+        sample.at_rest(&[], &[]);
+        assert_eq!(lost_in(&sample), Some(vec![eggs]), "that was another's tombstone");
+        sample.reaped.clear();
+        assert_eq!(lost_in(&sample), Some(vec![milk]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A client that puts with such a context would replace what it never saw. A dot is accounted for if its
 //! value was returned (under this dot or a twin's) or is the client's own, just stored; if there was nothing to
 //! return (a delete's tombstone; a put that may have expired by the replica's wall clock); or if another dot that
-//! the context covers had replaced it.
+//! the context covers had replaced it, or had replaced what replaced it, and so on.
 
 use std::collections::BTreeMap;
 
@@ -96,6 +96,8 @@ impl<'a> Judge<'a> {
             }
             unexplained.subtract(self.graph.replaced(*at));
         }
+        // An actor between them may be forgotten, once nobody has a version by it: what replaced this was itself replaced.
+        unexplained.subtract(&self.graph.replaced_on_the_way_to(&covered));
         let unseen = self.graph.operation(unexplained.iter().next()?);
         let sentence = format!(
             "#{0} returned a context that covers #{1}, without its value: whoever puts with that context replaces \
@@ -114,6 +116,22 @@ mod tests {
 
     fn dishonest(sample: &Sample) -> Option<Vec<Number>> {
         check(&sample.evidence()).err().map(|violation| violation.operations)
+    }
+
+    /// Seed 2237 at the time: what had replaced a version was replaced too, and its actor pruned. A later version by the actor of the
+    /// first one brought that back into contexts.
+    #[test]
+    fn what_replaced_it_may_have_been_replaced_and_pruned() {
+        let mut sample = Sample::new();
+        sample.stored(&[], (1, 1));
+        sample.stored(&[(1, 1)], (2, 1));
+        let last = sample.stored(&[(2, 1)], (3, 1));
+        let beside = sample.stored(&[], (1, 2));
+        sample.got(&[last, beside], &[(1, 2), (3, 1)]);
+        assert_eq!(dishonest(&sample), None);
+        // Without the one that was replaced last nobody has seen what came of the first.
+        sample.got(&[beside], &[(1, 2)]);
+        assert!(dishonest(&sample).is_some());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
     }
     check_rings(evidence)?;
     check_strays(evidence)?;
+    check_epochs(evidence)?;
     let states: BTreeMap<(Key, usize), &Siblings<Bytes>> =
         evidence.copies.iter().map(|copy| ((copy.key, copy.node), &copy.state)).collect();
     let empty = Siblings::new();
@@ -79,6 +80,22 @@ fn check_rings(evidence: &Evidence<'_>) -> Result<(), Violation> {
             format!("nodes {} and {} are at rest and place keys by different rings", first.node, other.node);
         Err(Violation { promise: Promise::Convergence, key: None, sentence, operations: Vec::new() })
     })
+}
+
+/// Copies of two epochs are never merged: they must be of one.
+fn check_epochs(evidence: &Evidence<'_>) -> Result<(), Violation> {
+    for (key, epochs) in evidence.epochs {
+        let Some((&(first, epoch), others)) = epochs.split_first() else { continue };
+        if let Some((other, theirs)) = others.iter().find(|(_, theirs)| *theirs != epoch) {
+            let sentence = format!(
+                "nodes {first} and {other} are at rest, and the partition of key {} is in epoch {epoch} on one and in \
+                 {theirs} on the other",
+                key.0
+            );
+            return Err(Violation::at(Promise::Convergence, *key, [], sentence));
+        }
+    }
+    Ok(())
 }
 
 /// A node's state of the key.

@@ -2,8 +2,8 @@
 //! a descendant: restarts, wipes and joins included, since an incomplete replica's not-found says nothing.
 //!
 //! What a read has seen is its context. So of each write that was acknowledged before the call, one dot at
-//! least is covered by it, or one of something that replaced it. The reads of a key are gone through in the
-//! order of their calls, and the writes join as they are acknowledged.
+//! least is covered by it, or one of something that replaced it, or was forgotten by then with its tombstones. The
+//! reads of a key are gone through in the order of their calls, and the writes join as they are acknowledged.
 //!
 //! Membership isn't stable while a second process serves under a node's name (docs/adr/0015): the later one acknowledges
 //! for the node, and the earlier one answers for it until it is fenced or dead. A read that overlaps such a time may miss
@@ -42,6 +42,8 @@ struct Required<'a> {
     single: Vec<DotSet>,
     /// The writes that have several.
     twins: Vec<(u8, Number)>,
+    /// What was seen of the key when it was forgotten, and when.
+    forgotten: Vec<(Instant, DotSet)>,
 }
 
 /// Did every read see what was acknowledged before it?
@@ -50,6 +52,12 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         .into_iter()
         .map(|(key, graph)| (key, Required::new(graph, evidence.replicas)))
         .collect();
+    for reaped in evidence.reaped {
+        if let Some(required) = keys.get_mut(&reaped.key) {
+            let seen = required.graph.covered_by(&reaped.seen);
+            required.forgotten.push((reaped.at, seen));
+        }
+    }
     for (number, operation) in evidence.history.iter() {
         let acknowledged = acknowledged(evidence, number, operation);
         let required = keys.get_mut(&operation.key).zip(acknowledged);
@@ -86,18 +94,30 @@ fn acknowledged(evidence: &Evidence<'_>, number: Number, operation: &Operation) 
 impl<'a> Required<'a> {
     fn new(graph: Graph<'a>, replicas: u8) -> Self {
         let single = vec![graph.nothing(); usize::from(replicas) + 1];
-        Self { graph, replicas, writes: Vec::new(), taken: 0, single, twins: Vec::new() }
+        Self {
+            graph,
+            replicas,
+            writes: Vec::new(),
+            taken: 0,
+            single,
+            twins: Vec::new(),
+            forgotten: Vec::new(),
+        }
     }
 
     /// To be called in the order of the reads' calls.
     fn check(&mut self, read: &Read<'_>) -> Result<(), Violation> {
         self.take_until(read.operation.invoked);
-        let seen = match &read.reading.context {
+        let mut seen = match &read.reading.context {
             Some(context) => self.graph.covered_by(context),
             None if read.reading.values.is_empty() => self.graph.nothing(),
             // The latest of several, which says nothing of the others.
             None => return Ok(()),
         };
+        let returned = read.operation.returned.unwrap_or(read.operation.invoked);
+        for (_, forgotten) in self.forgotten.iter().filter(|(at, _)| *at <= returned) {
+            seen.add(forgotten);
+        }
         // R + W > N
         let least = (self.replicas + 1).saturating_sub(read.needed);
         self.unseen(&seen, least).map_or(Ok(()), |number| {

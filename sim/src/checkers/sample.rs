@@ -10,7 +10,7 @@ use ringmain::causality::{Actor, Content, Dot, Siblings, Version, VersionVector}
 use ringmain::id::NodeId;
 use ringmain::time::{Duration, Instant, WallTime};
 
-use super::{Copy, Evidence, Opinion, Settled};
+use super::{Copy, Evidence, Opinion, Reaped, Settled};
 use crate::dots::{DotLog, Minted, name_of};
 use crate::history::{Call, History, Key, Number, Operation, Outcome, Reading, Sent, value};
 use crate::plan::Application;
@@ -44,6 +44,8 @@ pub(super) struct Sample {
     pub(super) copied: Vec<(Instant, Instant)>,
     pub(super) roots: BTreeMap<(Key, usize), [u64; 2]>,
     pub(super) settled: Vec<Settled>,
+    pub(super) reaped: Vec<Reaped>,
+    pub(super) epochs: BTreeMap<Key, Vec<(usize, u64)>>,
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
     pub(super) moved: u64,
@@ -76,6 +78,8 @@ impl Sample {
             copied: Vec::new(),
             roots: BTreeMap::new(),
             settled: Vec::new(),
+            reaped: Vec::new(),
+            epochs: BTreeMap::new(),
             applications: Vec::new(),
             converges: true,
             moved: 0,
@@ -100,6 +104,8 @@ impl Sample {
             copied: &self.copied,
             roots: &self.roots,
             settled: &self.settled,
+            reaped: &self.reaped,
+            epochs: &self.epochs,
             applications: &self.applications,
             replicas: 3,
             converges: self.converges,
@@ -228,6 +234,12 @@ impl Sample {
     /// At rest, all primaries are like this.
     pub(super) fn at_rest(&mut self, clock: &[Entry], stands: &[Entry]) {
         (0..3).for_each(|node| self.copy(node, clock, stands));
+    }
+
+    /// What was seen of the key is forgotten from here on, these tombstones with it.
+    pub(super) fn reap(&mut self, seen: &[Entry], stood: &[Entry]) {
+        let stood = stood.iter().map(|&(actor, counter)| dot(actor, counter)).collect();
+        self.reaped.push(Reaped { key: KEY, at: self.now(), seen: vector(seen), stood });
     }
 
     /// At rest, what stood has expired everywhere.

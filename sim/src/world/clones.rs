@@ -7,6 +7,7 @@ use ringmain::id::NodeId;
 use ringmain::membership::Member;
 use ringmain::time::{Duration, Instant};
 
+use super::watch::key_of;
 use super::{At, Event, World};
 use crate::checkers::{Promise, Violation};
 use crate::disk::ShardLog;
@@ -105,6 +106,20 @@ impl World {
         }
     }
 
+    /// Copies of an older epoch were wiped. That happens to who was never trusted with the epoch since it began, and has kept
+    /// nothing; to an older disk, and to one of two processes of a name: what they have taken in before they heard so is
+    /// lost (docs/adr/0013).
+    pub(super) fn count_wiped(&mut self, at: At) {
+        let is_one_of_two =
+            self.plan.clone.zip(self.plan.clone_at()).is_some_and(|(a, b)| [a, b].contains(&at.node));
+        let is_allowed = is_one_of_two || self.nodes[at.node].is_older;
+        for (name, seen) in self.meddler.take_wiped() {
+            if let Some(key) = key_of(&name).filter(|_| is_allowed) {
+                self.count_lost(at.node, key, |dot| seen.covers(dot));
+            }
+        }
+    }
+
     /// What this process had when it was fenced, or died beside another, is there again, from its log.
     pub(super) fn count_back(&mut self, node: usize) {
         let was_fenced = self.fenced.iter().any(|(fenced, _)| *fenced == node);
@@ -115,7 +130,9 @@ impl World {
         let of_node = self.destroyed.iter().filter(|(_, nodes)| nodes.contains(&node));
         let numbers: Vec<Number> = of_node.map(|(number, _)| *number).collect();
         for number in numbers {
-            if self.has_stable(node, number) {
+            // What all have forgotten meanwhile, or may have, is wiped.
+            let is_of_now = self.has_newest_epoch(node, self.history.get(number).key);
+            if is_of_now && self.has_stable(node, number) {
                 self.returned.entry(number).or_default().insert(node);
             }
         }

@@ -71,5 +71,10 @@ impl World {
 }
 
 pub(super) fn partition_of(key: Key) -> PartitionId {
-    PartitionId(token::partition(token::token(&World::key_name(key)), PARTITIONS))
+    partition_of_name(&World::key_name(key))
+}
+
+/// The same of its name on the wire.
+pub(super) fn partition_of_name(name: &[u8]) -> PartitionId {
+    PartitionId(token::partition(token::token(name), PARTITIONS))
 }

@@ -32,7 +32,7 @@ use ringmain::time::{Duration, Instant, Now, WallTime};
 use ringmain_schema::Frame;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::checkers::{Settled, Violation};
+use crate::checkers::{Reaped, Settled, Violation};
 use crate::clients::Client;
 use crate::dots::DotLog;
 use crate::heap::Heap;
@@ -91,6 +91,8 @@ pub struct World {
     brings_copies: bool,
     /// The processes, by node and life, that were fenced.
     fenced: BTreeSet<(usize, u32)>,
+    /// What was forgotten.
+    reaped: Vec<Reaped>,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -143,6 +145,7 @@ impl World {
             copied: clones::Doubled::default(),
             brings_copies: false,
             fenced: BTreeSet::new(),
+            reaped: Vec::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,
@@ -293,9 +296,10 @@ impl World {
                     if self.plan.waits {
                         self.let_wait(at);
                     }
-                    let before = self.heard(at);
+                    let (before, epoch) = (self.heard(at), self.epoch_for(at, &frame));
                     self.handle(at, Input::Frame { connection: side.connection(), frame });
-                    self.learn_replaced(at, &frame, before);
+                    let was_taken = self.learn_replaced(at, &frame, before);
+                    self.check_epoch(at, &frame, epoch, was_taken);
                 }
             }
         }
@@ -350,6 +354,8 @@ impl World {
         self.nodes[at.node].running(at.shard).shard.handle(now, input, &mut out);
         self.log_minted(at);
         self.check_given_up(at);
+        self.log_reaped();
+        self.count_wiped(at);
         self.carry_out(at, &mut out);
         out.clear();
         self.output = out;

@@ -86,17 +86,19 @@ impl World {
         Heard { states_taken, last: self.nodes[at.node].logs[usize::from(at.shard)].last() }
     }
 
-    /// A shard was given this frame, which may say what a write replaced, when it had heard so much `before`.
-    pub(super) fn learn_replaced(&mut self, at: At, frame: &Frame<'_>, before: Heard) {
+    /// A shard was given this frame, which may say what a write replaced, when it had heard so much `before`. True if it
+    /// took a state.
+    pub(super) fn learn_replaced(&mut self, at: At, frame: &Frame<'_>, before: Heard) -> bool {
         let after = self.heard(at);
         // It may have refused, or not known the connection any more.
         if frame.header.kind != Kind::REPLICATE || after.states_taken == before.states_taken {
-            return;
+            return false;
         }
-        let Ok(replicate) = Replicate::parse(frame) else { return };
+        let Ok(replicate) = Replicate::parse(frame) else { return false };
         // What was no news to it is in a record already.
         let position = (after.last > before.last).then_some(after.last);
         self.nodes[at.node].known.learn(at.shard, position, replaced_by(&replicate).collect());
+        true
     }
 }
 

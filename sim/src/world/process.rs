@@ -30,6 +30,8 @@ use crate::plan::{Plan, REPLICAS};
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// No request is given longer: its clients ask for less than two seconds.
 const BUDGET_MAX: Duration = Duration::from_secs(3);
+/// Each partition is looked at so often for what may be forgotten.
+const REAP_EVERY: Duration = Duration::from_secs(1);
 /// Q: few, since a run has few keys.
 pub(super) const PARTITIONS: u32 = 16;
 /// The founders' names come first.
@@ -72,6 +74,8 @@ pub struct Node {
     pub(super) next_disk: DiskFate,
     /// Some sectors of its disk were wrong once. Each start finds them, until they are written to; and an image has them still.
     pub(super) is_damaged: bool,
+    /// Its disk is, or was, an older one: what was written to it since may be of an epoch that was over.
+    pub(super) is_older: bool,
     /// How its process is about to end.
     pub(super) ending: Option<Ending>,
     /// Its machine is restarting too.
@@ -121,6 +125,7 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
         images: Vec::new(),
         next_disk: DiskFate::Kept,
         is_damaged: false,
+        is_older: false,
         ending: None,
         reboots: false,
         running: Vec::new(),
@@ -244,6 +249,7 @@ impl World {
         options.durable = self.plan.durable;
         options.budget_max = BUDGET_MAX;
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
+        options.reap = self.plan.reaping.then_some(REAP_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
         if self.plan.small_tables {
             options.operations_max = 3;
@@ -271,6 +277,7 @@ impl World {
         }
         let mut records: Vec<Vec<(u64, Vec<u8>)>> = logs.iter_mut().map(ShardLog::reopen).collect();
         let has_lost = self.has_lost(node, &logs);
+        let damaged: Vec<bool> = logs.iter().map(|log| !log.report().is_clean()).collect();
         if logs.iter().any(|log| log.refusal().is_some()) {
             // A node doesn't start from a log that it can't read: the operator empties its directory.
             logs.iter_mut().for_each(ShardLog::wipe);
@@ -297,16 +304,11 @@ impl World {
             let mut started = Shard::with_failpoints(options, membership, &seeds, prng, meddler);
             for (sequence, record) in records {
                 let record = Record::parse(record).expect("a log keeps what it was given");
-                let is_marker = record.is_marker();
-                let mut before = None;
-                match record {
-                    Record::Key(key) => {
-                        started.recover(&key, *sequence).expect("a log keeps what it was given");
-                    }
-                    Record::GivenUp(partition) => started.recover_given_up(partition),
-                    Record::Members(_) => before = started.recover_members(*sequence),
-                }
-                logs[usize::from(shard)].on_recovered(is_marker, started.take_dead().chain(before));
+                started.recover_record(&record, *sequence).expect("a log keeps what it was given");
+                logs[usize::from(shard)].on_recovered(record.is_marker(), started.take_dead());
+            }
+            if damaged[usize::from(shard)] {
+                started.doubt_copies();
             }
             started.recovered_through(logs[usize::from(shard)].last());
             if remembered.is_some() || has_lost {
@@ -365,7 +367,10 @@ impl World {
         let node = &mut self.nodes[node];
         match fate {
             DiskFate::Kept => {}
-            DiskFate::Wiped => node.logs.iter_mut().for_each(ShardLog::wipe),
+            DiskFate::Wiped => {
+                node.logs.iter_mut().for_each(ShardLog::wipe);
+                node.is_older = false;
+            }
             DiskFate::Damaged => {
                 let log = self.prng.below(node.logs.len() as u64) as usize;
                 node.logs[log].damage(&mut self.prng);
@@ -375,6 +380,7 @@ impl World {
                 // Any of them: that of the last start is of a life whose number the next one takes again, for all
                 // that the disk knows.
                 let drawn = self.prng.below(node.images.len() as u64) as usize;
+                node.is_older = true;
                 if let Some(images) = node.images.get(drawn) {
                     node.logs.iter_mut().zip(images).for_each(|(log, image)| log.restore(image));
                 }

@@ -22,6 +22,8 @@ const RECOVERY_OF_RING: Duration = Duration::from_secs(45);
 /// differs. After one such cycle of everybody each primary has what any other had, or was sent it in the next: two
 /// cycles, 16 s.
 const INSPECTION: Duration = Duration::from_secs(12);
+/// A raise has reached all in this time.
+const RAISE_MAX: Duration = Duration::from_secs(5);
 /// Cycles of anti-entropy that must move nothing when all has converged.
 const QUIET_CYCLES: u64 = 3;
 /// Between two reads of one key: a read that found somebody stale repairs it within a tenth of a second.
@@ -43,6 +45,11 @@ impl World {
         if self.plan.anti_entropy {
             self.watch_silence();
         }
+        // Somebody may just be raising an epoch.
+        let end = self.now + RAISE_MAX;
+        while self.now < end && self.is_raising() {
+            self.run_until(self.now + Duration::from_millis(10));
+        }
     }
 
     /// All has converged, and nobody writes: anti-entropy must find nothing any more.
@@ -53,6 +60,12 @@ impl World {
         let cycle = round.0 * (self.plan.machines() as u64 - 1);
         self.run_until(self.now + Duration(QUIET_CYCLES * cycle));
         self.moved = self.repaired() - before;
+    }
+
+    /// Is the epoch of some key's partition not the same on all its primaries?
+    fn is_raising(&self) -> bool {
+        let epochs = self.epochs(&self.owners());
+        epochs.values().any(|epochs| epochs.iter().any(|(_, epoch)| *epoch != epochs[0].1))
     }
 
     /// States that anti-entropy has moved, by all counts.
@@ -91,6 +104,7 @@ impl World {
         let members = self.members();
         let primaries = self.owners();
         let removed: Vec<_> = self.removed.iter().copied().collect();
+        let epochs = self.epochs(&primaries);
         let (copies, opinions) = (self.copies(&primaries), self.opinions());
         let strays = self.strays();
         let (settled, replicas) = (self.settled(), self.plan.replicas());
@@ -119,6 +133,8 @@ impl World {
             copied: &copied,
             roots: &roots,
             settled: &settled,
+            reaped: &self.reaped,
+            epochs: &epochs,
             applications: &self.plan.keys,
             replicas,
             converges: self.plan.converges(),

@@ -53,7 +53,7 @@ impl Stable {
         let mut stable = Self::default();
         for record in records {
             match Record::parse(record) {
-                Ok(Record::GivenUp(partition)) => stable.forget(partition),
+                Ok(Record::GivenUp(given_up)) => stable.forget(PartitionId(given_up.partition)),
                 Ok(Record::Key(state)) => {
                     if let Some(key) = key_of(state.key) {
                         stable.seen.entry(key).or_default().merge(&seen_by(&state));
@@ -68,7 +68,7 @@ impl Stable {
     /// A record was appended to a shard's log.
     pub(super) fn on_append(&mut self, shard: u16, position: u64, record: &[u8]) {
         match Record::parse(record) {
-            Ok(Record::GivenUp(partition)) => self.forget(partition),
+            Ok(Record::GivenUp(given_up)) => self.forget(PartitionId(given_up.partition)),
             Ok(Record::Key(state)) => {
                 if let Some(key) = key_of(state.key) {
                     self.waiting.push(Waiting { shard, position, key, clock: seen_by(&state) });
@@ -128,10 +128,11 @@ impl World {
         let dots = self.dots.of_operation(number);
         if self.plan.durable {
             let seen = self.nodes[node].stable.seen.get(&key);
-            return seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
+            let is_seen = seen.is_some_and(|seen| dots.iter().any(|dot| seen.covers(*dot)));
+            return is_seen || self.was_reaped(key, dots);
         }
         let known = self.known_at(node, key).context();
-        dots.iter().any(|dot| known.covers(*dot))
+        dots.iter().any(|dot| known.covers(*dot)) || self.was_reaped(key, dots)
     }
 }
 

@@ -1,19 +1,19 @@
 //! What the simulator knows and nobody inside does: every dot, every copy, and what was destroyed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain::causality::{Actor, Dot, Siblings};
-use ringmain::id::{OperationId, PartitionId};
+use ringmain::id::OperationId;
 use ringmain::membership::View;
 use ringmain::shard::Record;
 use ringmain::time::{Duration, WallTime};
 use ringmain_schema::peer::Replicate;
-use ringmain_schema::{Kind, token};
+use ringmain_schema::{Frame, Kind, token};
 
 use super::carry::whole_frame;
-use super::departures::partition_of;
+use super::departures::{partition_of, partition_of_name};
 use super::{At, Event, World};
-use crate::checkers::{Copy, Opinion, Promise, Settled, Violation};
+use crate::checkers::{Copy, Opinion, Promise, Reaped, Settled, Violation};
 use crate::deeds::DiskFate;
 use crate::dots::{Clash, Minted, operation_of};
 use crate::history::{Call, Key, Number, Outcome, Sent};
@@ -40,6 +40,72 @@ impl World {
             let logged = self.dots.mint(key, mint.dot, minted);
             self.check_clash(logged);
         }
+    }
+
+    /// Enter what the core has just forgotten.
+    pub(super) fn log_reaped(&mut self) {
+        for (key, state) in self.meddler.take_reaped() {
+            let Some(key) = key_of(&key) else { continue };
+            let stood = state.versions().iter().map(|version| version.dot).collect();
+            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+        }
+        for (key, state) in self.meddler.take_pruned() {
+            let Some(key) = key_of(&key) else { continue };
+            let stood = Vec::new();
+            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+        }
+    }
+
+    /// Was this write forgotten, with what had replaced it?
+    pub(super) fn was_reaped(&self, key: Key, dots: &[Dot]) -> bool {
+        let mut reaped = self.reaped.iter().filter(|reaped| reaped.key == key);
+        reaped.any(|reaped| dots.iter().any(|dot| reaped.seen.covers(*dot)))
+    }
+
+    /// The epochs of each key's partition at its primaries.
+    pub(super) fn epochs(&self, primaries: &BTreeMap<Key, Vec<usize>>) -> BTreeMap<Key, Vec<(usize, u64)>> {
+        let of = |key: Key, node: usize| (node, self.epoch_at(node, key).unwrap_or(0));
+        let all = primaries.iter();
+        all.map(|(key, nodes)| (*key, nodes.iter().map(|node| of(*key, *node)).collect())).collect()
+    }
+
+    /// The epoch of a key's partition at a node that is up.
+    fn epoch_at(&self, node: usize, key: Key) -> Option<u64> {
+        let partition = partition_of(key);
+        let shard = usize::from(token::shard_of(partition.0, self.nodes[node].shards));
+        let running = self.nodes[node].all_running().get(shard)?;
+        Some(running.shard.epoch(partition))
+    }
+
+    /// Does nobody know a later epoch of this key's partition than this node?
+    pub(super) fn has_newest_epoch(&self, node: usize, key: Key) -> bool {
+        let newest = (0..self.plan.machines()).filter_map(|node| self.epoch_at(node, key)).max();
+        self.epoch_at(node, key) >= newest
+    }
+
+    /// P13: a copy of another epoch than the receiver's was taken.
+    pub(super) fn check_epoch(&mut self, at: At, frame: &Frame<'_>, before: Option<u64>, was_taken: bool) {
+        let (Some(before), true) = (before, was_taken) else { return };
+        let Ok(replicate) = Replicate::parse(frame) else { return };
+        if replicate.partition_epoch != before {
+            let sentence = format!(
+                "node {} took a copy of partition epoch {}, and was in epoch {before}",
+                at.node, replicate.partition_epoch
+            );
+            let promise = Promise::Membership;
+            let key = key_of(replicate.key);
+            self.violation.get_or_insert(Violation { promise, key, sentence, operations: Vec::new() });
+        }
+    }
+
+    /// The epoch in which a shard takes the copy that it is about to be sent.
+    pub(super) fn epoch_for(&mut self, at: At, frame: &Frame<'_>) -> Option<u64> {
+        if frame.header.kind != Kind::REPLICATE {
+            return None;
+        }
+        let replicate = Replicate::parse(frame).ok()?;
+        let partition = partition_of_name(replicate.key);
+        Some(self.nodes[at.node].running(at.shard).shard.epoch(partition))
     }
 
     /// A write replaces exactly what its client had seen (P1, P4) or, if it overwrites, all that its coordinator had.
@@ -158,7 +224,13 @@ impl World {
         let known = keys.map(|key| (key, self.known_at(node, key)));
         known
             .filter(|(_, known)| !known.is_empty())
-            .map(|(key, known)| (key, known.clock().to_vec()))
+            .map(|(key, known)| {
+                // A copy that has forgotten whom it replaced has replaced it all the same.
+                let mut seen = known.context();
+                let pruned = self.reaped.iter().filter(|pruned| pruned.key == key && pruned.stood.is_empty());
+                pruned.for_each(|pruned| seen.merge(&pruned.seen));
+                (key, seen.iter().collect())
+            })
             .collect()
     }
 
@@ -177,8 +249,7 @@ impl World {
         let token = token::token(&name);
         self.nodes[node].all_running().iter().find_map(|running| {
             let index = running.shard.replica().index();
-            let partition = PartitionId(token::partition(token, super::process::PARTITIONS));
-            index.find(partition, token, &name).map(|entry| &entry.state)
+            index.find(partition_of_name(&name), token, &name).map(|entry| &entry.state)
         })
     }
 
@@ -215,18 +286,18 @@ impl World {
     /// This node's copies are gone.
     pub(super) fn count_destroyed(&mut self, node: usize) {
         for (key, clock) in self.seen_at(node) {
-            let of_key = self.dots.of_key(key);
-            let mut lost: Vec<Number> = of_key
-                .filter(|(dot, _)| is_covered(&clock, *dot))
-                .map(|(_, minted)| minted.operation)
-                .collect();
-            lost.sort_unstable();
-            lost.dedup();
-            let node = self.node_of(node);
-            for number in lost {
-                self.destroyed.entry(number).or_default().insert(node);
-                self.returned.entry(number).and_modify(|nodes| _ = nodes.remove(&node));
-            }
+            self.count_lost(node, key, |dot| is_covered(&clock, dot));
+        }
+    }
+
+    /// What this node had of these versions of a key is gone.
+    pub(super) fn count_lost(&mut self, node: usize, key: Key, is_seen: impl Fn(Dot) -> bool) {
+        let seen = self.dots.of_key(key).filter(|(dot, _)| is_seen(*dot));
+        let lost: BTreeSet<Number> = seen.map(|(_, minted)| minted.operation).collect();
+        let node = self.node_of(node);
+        for number in lost {
+            self.destroyed.entry(number).or_default().insert(node);
+            self.returned.entry(number).and_modify(|nodes| _ = nodes.remove(&node));
         }
     }
 
@@ -256,6 +327,10 @@ impl World {
         }
         let key = self.history.get(delete).key;
         let dots = self.dots.of_operation(delete);
+        // What was forgotten must not come back from anywhere.
+        if self.was_reaped(key, dots) {
+            return true;
+        }
         let covers = |state: &Siblings<bytes::Bytes>| dots.iter().any(|dot| is_covered(state.clock(), *dot));
         let holds = |node: usize| self.state_at(node, key).is_some_and(covers);
         let owners = self.owners_of(key);

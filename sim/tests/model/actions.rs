@@ -33,6 +33,10 @@ pub(crate) enum Action {
     Propose {
         node: usize,
     },
+    /// It waits no longer for those whom it has asked.
+    GiveUpRound {
+        node: usize,
+    },
     /// A process is killed and starts again with what it had.
     Crash {
         node: usize,
@@ -61,11 +65,10 @@ pub(crate) fn possible(scope: &Scope, world: &World, actions: &mut Vec<Action>) 
 
 fn possible_deaths(scope: &Scope, world: &World, actions: &mut Vec<Action>) {
     // Before the first write nobody has anything to lose. What is lost before a reap is lost in other scopes.
-    let has_something = |node: &usize| match world.nodes.get(*node) {
-        _ if world.history.events.is_empty() => false,
-        _ if scope.reaps == 0 => true,
-        Some(primary) => primary.reaping.confirmed || primary.reaping.epoch > 0,
-        None => world.fallback.epoch > 0,
+    let has_something = |node: &usize| {
+        let reaping = world.reaping(*node);
+        let takes_part = !reaping.bindings.is_empty() || reaping.epoch > 0;
+        !world.history.events.is_empty() && (scope.reaps == 0 || takes_part)
     };
     let nodes = if scope.hints > 0 { FALLBACK + 1 } else { NODES };
     if world.crashes_left > 0 {
@@ -89,8 +92,8 @@ fn possible_asks(scope: &Scope, world: &World, client: usize, actions: &mut Vec<
             Ask::Read | Ask::BlindPut | Ask::Overwrite => true,
         };
         let nodes = if can { 0..nodes } else { 0..0 };
-        // Who has lost its record takes no write before it was met.
-        let takes = |node: &usize| ask == Ask::Read || !world.nodes[*node].reaping.unmet;
+        // Who has lost its record coordinates nothing before it was met.
+        let takes = |node: &usize| !world.nodes[*node].reaping.unmet;
         actions.extend(nodes.filter(takes).map(|node| Action::Ask { client, ask, node }));
     }
 }

@@ -15,6 +15,7 @@ use ringmain::hint::{HintStore, Keeping};
 use ringmain::id::{NodeId, PartitionId};
 
 use super::actions::Action;
+use super::reap::Reaping;
 use super::scope::{Mistake, Scope};
 use super::world::{Envelope, FALLBACK, Message, NODE_IDS, NODES, Operation, Request, World, node_id};
 
@@ -25,11 +26,7 @@ const BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Fallback {
     /// What it keeps for each primary. On disk.
     pub(crate) hints: [Option<Hint>; NODES],
-    /// It has promised to keep nothing older. On disk.
-    pub(crate) epoch: u8,
-    /// How often it has lost its record, and whether a primary has yet to note that.
-    pub(crate) life: u8,
-    pub(crate) unmet: bool,
+    pub(crate) reaping: Reaping,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -139,7 +136,8 @@ impl World {
             Message::Keep { target, state } => {
                 // What it keeps for one node in two epochs it could not hand over as one.
                 let in_another = |hint: &Hint| hint.epoch != epoch;
-                if self.fallback.unmet || self.fallback.hints[target].as_ref().is_some_and(in_another) {
+                let is_bound = !self.fallback.reaping.bindings.is_empty();
+                if is_bound || self.fallback.hints[target].as_ref().is_some_and(in_another) {
                     return;
                 }
                 self.fallback.keep(target, &state, request, epoch);
@@ -163,12 +161,7 @@ impl World {
                 let state = Arc::new(current.store().known(KEY));
                 self.send_in(epoch, FALLBACK, from, request, Message::State { state, complete: false });
             }
-            Message::Propose => self.on_proposed_to_fallback(scope, envelope),
-            Message::Met { epoch } => {
-                self.fallback.unmet = false;
-                self.fallback.epoch = self.fallback.epoch.max(epoch);
-            }
-            _ => unreachable!("nobody asks this of a fallback"),
+            message => self.on_round(scope, envelope, message),
         }
     }
 

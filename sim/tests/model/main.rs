@@ -126,6 +126,7 @@ fn asks(first: &'static [&'static [Ask]], second: &'static [&'static [Ask]]) -> 
         wipes: 0,
         hints: 0,
         reaps: 0,
+        overs: 0,
         mistake: None,
     }
 }
@@ -240,6 +241,13 @@ fn a_tombstone_is_reaped_while_hints_are_kept() {
 }
 
 #[test]
+fn a_round_is_given_up() {
+    let deleted = asks(&[&[BlindPut], &[Delete]], &[]);
+    let scope = Scope { played: 2, reaps: 2, overs: 1, ..deleted };
+    check(scope, &[rare::SECOND_ROUND, rare::STILL_BOUND]);
+}
+
+#[test]
 fn a_process_is_killed_during_a_reap() {
     check(Scope { crashes: 1, ..deleted_and_put_again() }, &[rare::CAUGHT_UP, rare::KEPT_BESIDE]);
 }
@@ -315,6 +323,13 @@ mod larger {
     fn a_record_is_lost_during_a_reap_with_hints() {
         let scope = Scope { hints: 1, wipes: 1, ..deleted_and_put_again() };
         check(scope, &[rare::OLD_LIFE, rare::UNMET]);
+    }
+
+    #[test]
+    #[ignore = "takes more than six minutes: cargo test -p ringmain-sim --test model -- --ignored"]
+    fn a_round_is_given_up_while_the_key_is_put_again() {
+        let scope = Scope { reaps: 2, overs: 1, ..deleted_and_put_again() };
+        check(scope, &[rare::SECOND_ROUND, rare::STILL_BOUND]);
     }
 
     #[test]

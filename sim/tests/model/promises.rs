@@ -150,6 +150,7 @@ impl World {
             let mut world = self.clone();
             world.network.clear();
             world.catch_up(search);
+            world.network.clear();
             (0..NODES).for_each(|target| world.hand_over(&search.scope, target));
             world.arrive(search);
             world.begin_get(&search.scope, coordinator, SETTLING, NODES as u8);
@@ -158,11 +159,13 @@ impl World {
         })
     }
 
-    /// Whoever lags behind hears of the raise.
+    /// Whoever has lost its record is met, and whoever lags behind hears of the raise.
     fn catch_up(&mut self, search: &Search) {
         let raised = self.nodes.iter().find_map(|node| node.reaping.raised.clone());
+        let unmet: Vec<usize> = (0..=FALLBACK).filter(|&member| self.reaping(member).unmet).collect();
+        unmet.into_iter().for_each(|member| self.meet(&search.scope, member, None));
         if let Some(raise) = raised {
-            (0..NODES).for_each(|node| self.raise(&search.scope, node, raise.clone()));
+            (0..=FALLBACK).for_each(|member| self.raise(&search.scope, member, raise.clone()));
         }
     }
 

@@ -8,6 +8,7 @@ use stateright::Property;
 
 use super::Search;
 use super::promises::shows_deleted;
+use super::reap::Named;
 use super::world::{
     Envelope, Events, FALLBACK, Kind, Message, NODE_IDS, NODES, Node, Operation, Request, World,
 };
@@ -30,11 +31,13 @@ pub(crate) const HINT_REFUSED: &str = "a hint is handed over to a node that has 
 pub(crate) const REAP_WAITS: &str = "a fallback doesn't promise while it holds a hint";
 pub(crate) const LAGS: &str = "a primary is sent something of an epoch that it has yet to hear of";
 pub(crate) const CAUGHT_UP: &str = "a primary hears of a raise from one that didn't propose it";
+pub(crate) const SECOND_ROUND: &str = "the epoch is raised by a round after one that was given up";
+pub(crate) const STILL_BOUND: &str = "a primary is bound by a round that was given up, and by the next";
 pub(crate) const KEPT_BESIDE: &str = "one primary has reaped what another still knows in the new epoch";
 pub(crate) const DISAGREED: &str = "the epoch is raised and the key is kept";
 pub(crate) const PUT_AGAIN: &str = "a reaped key is put again, without its past";
 pub(crate) const OLD_LIFE: &str = "the copy of a node that lost its record is wiped by a raise";
-pub(crate) const UNMET: &str = "a primary doesn't answer who has lost its record, since it has confirmed";
+pub(crate) const UNMET: &str = "a member has lost its record while primaries are bound";
 pub(crate) const SECOND_DOT: &str = "a retry lands under a second dot";
 pub(crate) const TWINS_READ: &str = "twins are read";
 /// The limit that `src/causality/siblings.rs` tells of: a replica that learnt from a context, not from the
@@ -193,15 +196,21 @@ fn of_reaping() -> Vec<Property<Search>> {
             })
         }),
         Property::sometimes(OLD_LIFE, |_, world: &World| {
-            (0..NODES).any(|node| {
-                let reaping = &world.nodes[node].reaping;
-                reaping.raised.as_ref().is_some_and(|raise| raise.lives[node] != reaping.lives[node])
-            })
+            world.nodes.iter().any(|node| node.incomplete && node.reaping.raised.is_some())
+        }),
+        Property::sometimes(SECOND_ROUND, |_, world: &World| {
+            let mut raises = world.nodes.iter().filter_map(|node| node.reaping.raised.as_ref());
+            raises.any(|raise| raise.round.1 > 0)
+        }),
+        Property::sometimes(STILL_BOUND, |_, world: &World| {
+            let is_over = |(name, _): &(Named, u8)| name.1 == 0 && world.overs_left == 0;
+            let mut behind = world.nodes.iter().filter(|node| node.reaping.epoch == 0);
+            behind.any(|node| node.reaping.bindings.len() > 1 && node.reaping.bindings.iter().any(is_over))
         }),
         Property::sometimes(UNMET, |_, world: &World| {
-            let is_unmet = world.nodes.iter().any(|node| node.reaping.unmet) || world.fallback.unmet;
-            let confirmed = world.nodes.iter().filter(|node| node.reaping.confirmed);
-            is_unmet && confirmed.count() > 1
+            let mut members = 0..=NODES;
+            let bound = world.nodes.iter().filter(|node| !node.reaping.bindings.is_empty());
+            members.any(|member| world.reaping(member).unmet) && bound.count() > 1
         }),
     ]
 }

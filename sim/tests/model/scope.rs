@@ -36,6 +36,8 @@ pub(crate) struct Scope {
     pub(crate) hints: u8,
     /// How many times a primary proposes to reap.
     pub(crate) reaps: u8,
+    /// How many of its rounds are given up.
+    pub(crate) overs: u8,
     pub(crate) mistake: Option<Mistake>,
 }
 
@@ -85,8 +87,8 @@ pub(crate) enum Mistake {
     PromisesBeforeDurable,
     /// P5: a read that began before the raise repairs after it.
     RepairsWithAnOldRead,
-    /// P5: a primary that lost its record after it confirmed catches up as if it had it.
-    CatchesUpWithoutARecord,
+    /// P1: who is bound itself says that no round rests on what was lost.
+    MeetsWhileBound,
     /// P1: a node that lost its record acknowledges writes at once.
     AcknowledgesUnmet,
     /// Retries: a write that stands under two dots is shown under both.

@@ -27,6 +27,7 @@ impl World {
             history: Default::default(),
             hints_left: scope.hints,
             reaps_left: scope.reaps,
+            overs_left: scope.overs,
             crashes_left: scope.crashes,
             wipes_left: scope.wipes,
         }
@@ -61,6 +62,7 @@ impl World {
             Action::GiveUp { node, request } => self.progress(scope, node, request, true),
             Action::StandIn { node, request, target } => self.stand_in(scope, node, request, target),
             Action::Propose { node } => self.propose(scope, node),
+            Action::GiveUpRound { node } => self.give_up_round(scope, node),
             Action::AskFallback { node, request } => self.ask_fallback(node, request),
             Action::Crash { node } => {
                 self.crashes_left -= 1;
@@ -69,8 +71,8 @@ impl World {
             Action::Wipe { node } => {
                 self.wipes_left -= 1;
                 self.destroy(node);
-                self.restart(scope, node);
                 self.lose_record(scope, node);
+                self.restart(scope, node);
             }
         }
         self.note_converged_deletes();
@@ -168,7 +170,7 @@ impl World {
         match message {
             Message::Replicate { state, replaced } => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, replaced);
-                if self.nodes[from].operations.contains_key(&request) && !self.nodes[to].reaping.unmet {
+                if self.nodes[from].operations.contains_key(&request) {
                     self.send(to, from, request, Message::Replicated);
                 }
             }
@@ -177,9 +179,7 @@ impl World {
             }
             Message::HandOver(state) => {
                 replica::merge(scope, to, &mut self.nodes[to], &state, Events::default());
-                if !self.nodes[to].reaping.unmet {
-                    self.acknowledge_hint(to, request, state);
-                }
+                self.acknowledge_hint(to, request, state);
             }
             Message::ReadState => {
                 let complete = counts_as_complete(scope, self.nodes[to].incomplete);
@@ -320,7 +320,7 @@ impl World {
         if node == FALLBACK {
             self.network.retain(|envelope, _| envelope.to != node);
             if scope.mistake == Some(Mistake::PromisesBeforeDurable) {
-                self.fallback.epoch = 0;
+                self.fallback.reaping.bindings.clear();
             }
             return self.hear_of_death(scope, node);
         }
@@ -335,6 +335,7 @@ impl World {
         }
         self.network.retain(|envelope, _| envelope.to != node);
         self.hear_of_death(scope, node);
+        self.end_rounds_of(scope, node);
         self.hand_over_again(scope, node);
     }
 
@@ -367,7 +368,7 @@ impl World {
     }
 
     pub(crate) fn send(&mut self, from: usize, to: usize, request: Request, message: Message) {
-        let epoch = self.nodes.get(from).map_or(0, |node| node.reaping.epoch);
+        let epoch = self.reaping(from).epoch;
         self.send_in(epoch, from, to, request, message);
     }
 

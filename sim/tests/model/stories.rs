@@ -6,11 +6,14 @@ use stateright::Model;
 
 use super::actions::Action::{self, Ask, Crash, Deliver, GiveUp, Propose, StandIn, Wipe};
 use super::promises::{P1_COPIES, P5};
-use super::reap::ROUND;
+use super::reap::{MEETING, of_round};
 use super::scope::Ask::{BlindPut, Delete, Read};
 use super::scope::{Mistake, Scope};
 use super::world::{Envelope, FALLBACK, Kind, Request, World};
 use super::{Search, deleted_and_put_again, deleted_and_read};
+
+/// The first round, of the first node.
+const ROUND: Request = of_round((0, 0));
 
 /// `from` the one `to` the other.
 fn arrives(kind: Kind, request: Request, from: usize, to: usize) -> Action {
@@ -45,7 +48,7 @@ fn promised_and_forgotten(dies: Action) -> [Action; 13] {
     [
         Propose { node: 0 },
         arrives(Kind::Propose, ROUND, 0, FALLBACK),
-        arrives(Kind::Promise, ROUND, FALLBACK, 0),
+        arrives(Kind::Confirm, ROUND, FALLBACK, 0),
         dies,
         Ask { client: 0, ask: BlindPut, node: 0 },
         StandIn { node: 0, request: put, target: 1 },
@@ -95,29 +98,23 @@ fn repairing_with_a_read_of_the_old_epoch_breaks_p5() {
     tell(deleted_and_read(), Mistake::RepairsWithAnOldRead, P5, &story);
 }
 
-/// The third node confirms, loses its record, and is repaired with what was deleted, by a node that has yet to hear
-/// of that.
+/// The third node confirms and loses its record. The second is bound by the same round.
 #[test]
-fn catching_up_without_a_record_breaks_p5() {
-    let (delete, read) = (Request::new(0, 1), Request::new(1, 0));
+fn meeting_who_comes_back_while_bound_breaks_p1() {
+    let put = Request::new(0, 2);
     let story = [
-        Ask { client: 0, ask: Delete, node: 0 },
-        arrives(Kind::Replicate, delete, 0, 2),
         Propose { node: 0 },
-        arrives(Kind::Propose, ROUND, 0, 2),
-        arrives(Kind::Confirm, ROUND, 2, 0),
-        Wipe { node: 2 },
-        Ask { client: 1, ask: Read, node: 1 },
-        arrives(Kind::ReadState, read, 1, 2),
-        arrives(Kind::State, read, 2, 1),
-        GiveUp { node: 1, request: read },
-        arrives(Kind::Repair, read, 1, 2),
-        arrives(Kind::Replicate, delete, 0, 1),
-        arrives(Kind::Replicated, delete, 1, 0),
         arrives(Kind::Propose, ROUND, 0, 1),
+        arrives(Kind::Propose, ROUND, 0, 2),
+        Wipe { node: 2 },
+        arrives(Kind::Lost, MEETING, 2, 1),
+        arrives(Kind::Met, MEETING, 1, 2),
+        Ask { client: 0, ask: BlindPut, node: 0 },
+        arrives(Kind::Replicate, put, 0, 2),
+        arrives(Kind::Replicated, put, 2, 0),
         arrives(Kind::Confirm, ROUND, 1, 0),
-        arrives(Kind::Raise, ROUND, 0, 1),
+        arrives(Kind::Confirm, ROUND, 2, 0),
         arrives(Kind::Raise, ROUND, 0, 2),
     ];
-    tell(Scope { wipes: 1, ..deleted_and_read() }, Mistake::CatchesUpWithoutARecord, P5, &story);
+    tell(Scope { wipes: 1, ..deleted_and_put_again() }, Mistake::MeetsWhileBound, P1_COPIES, &story);
 }

@@ -12,8 +12,10 @@ use ringmain::causality::{Content, Dot, Siblings, Version, VersionVector};
 use ringmain::coordinator::{GetQuorum, PutQuorum};
 use ringmain::id::{NodeId, OperationId};
 
+use ringmain_schema::epoch::Word;
+
 use super::fallback::Fallback;
-use super::reap::{Confirmed, Raise, Reaping};
+use super::reap::{Beginnings, Named, Raise, Reaping};
 
 /// Primaries.
 pub(crate) const NODES: usize = 3;
@@ -44,6 +46,7 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) hints_left: u8,
     pub(crate) reaps_left: u8,
+    pub(crate) overs_left: u8,
     pub(crate) crashes_left: u8,
     pub(crate) wipes_left: u8,
 }
@@ -176,7 +179,7 @@ pub(crate) enum Kind {
     HandedOver,
     Propose,
     Confirm,
-    Promise,
+    Over,
     Raise,
     Lost,
     Met,
@@ -205,17 +208,26 @@ pub(crate) enum Message {
     HandOver(Arc<Siblings<Bytes>>),
     HandedOver(Arc<Siblings<Bytes>>),
     /// Of reaping: see `reap.rs`.
-    Propose,
-    Confirm(Confirmed),
-    Promise {
-        life: u8,
+    Propose {
+        round: Named,
+        beginnings: Beginnings,
+    },
+    /// Of who promises there is no state.
+    Confirm {
+        round: Named,
+        state: Option<Arc<Siblings<Bytes>>>,
+    },
+    Over {
+        round: Named,
     },
     Raise(Raise),
     Lost {
-        life: u8,
+        beginning: u8,
     },
     Met {
-        epoch: u8,
+        beginning: u8,
+        word: Word,
+        raised: Option<Raise>,
     },
 }
 
@@ -230,9 +242,9 @@ impl Message {
             Self::Keep { .. } => Kind::Keep,
             Self::HandOver(_) => Kind::HandOver,
             Self::HandedOver(_) => Kind::HandedOver,
-            Self::Propose => Kind::Propose,
-            Self::Confirm(_) => Kind::Confirm,
-            Self::Promise { .. } => Kind::Promise,
+            Self::Propose { .. } => Kind::Propose,
+            Self::Confirm { .. } => Kind::Confirm,
+            Self::Over { .. } => Kind::Over,
             Self::Raise(_) => Kind::Raise,
             Self::Lost { .. } => Kind::Lost,
             Self::Met { .. } => Kind::Met,

@@ -8,11 +8,11 @@ use crate::shard::ShardOptions;
 use crate::shard::io::Machine;
 use crate::time::Duration;
 
-const WEIGHT: Change<'static> =
+pub(super) const WEIGHT: Change<'static> =
     Change { what: What::Weight, name: "n2", new_name: "", weight: 50, plan_only: false, force: false };
 
 /// Say it to one shard: what it moves, or why not.
-fn say(cluster: &mut Cluster, at: At, change: Change<'_>) -> Result<Changed, (ErrorCode, String)> {
+pub(super) fn say(cluster: &mut Cluster, at: At, change: Change<'_>) -> Result<Changed, (ErrorCode, String)> {
     let client = cluster.client(at);
     let mut bytes = Vec::new();
     change.encode(&mut Encoder::default(), 9, &mut bytes);

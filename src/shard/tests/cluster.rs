@@ -41,6 +41,8 @@ pub(super) struct Cluster {
     shards_each: u16,
     /// What each shard appended, in all its lives.
     pub(super) logs: BTreeMap<At, Vec<Vec<u8>>>,
+    /// Records of the logs of these are missing, as they hear at a start.
+    pub(super) damaged: BTreeSet<usize>,
     options: fn(&mut ShardOptions),
     /// Data centre and rack of each node.
     places: Vec<(String, String)>,
@@ -134,6 +136,7 @@ impl Cluster {
             founders: nodes,
             shards_each,
             logs: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             options,
             places: (0..nodes).map(|node| owned(place(node))).collect(),
             wires: BTreeMap::new(),
@@ -204,6 +207,9 @@ impl Cluster {
             if let Some(remembered) = remembered {
                 membership.recover(&remembered);
             }
+            if self.damaged.contains(&node) {
+                membership.lose_records();
+            }
             let mut options = ShardOptions::single("test");
             (options.shard, options.shards) = (ShardId(shard), self.shards_each);
             (options.secret, options.replicas) = (secret.into(), replicas);
@@ -213,13 +219,12 @@ impl Cluster {
             let mut started = Shard::new(options, membership, &[], prng);
             let records = records(shard);
             for (sequence, record) in (1..).zip(&records) {
-                match Record::parse(record).unwrap() {
-                    Record::Key(key) => started.recover(&key, sequence).unwrap(),
-                    Record::GivenUp(partition) => started.recover_given_up(partition),
-                    Record::Members(_) => {}
-                }
+                started.recover_record(&Record::parse(record).unwrap(), sequence).unwrap();
             }
             started.recovered_through(records.len() as u64);
+            if self.damaged.contains(&node) {
+                started.doubt_copies();
+            }
             self.shards.insert((node, shard), started);
         }
     }
@@ -307,20 +312,27 @@ impl Cluster {
     }
 
     pub(super) fn handle(&mut self, at: At, input: Input<'_>) {
-        if self.paused.contains(&at.0) {
-            return;
+        if !self.paused.contains(&at.0) {
+            self.act(at, |shard, now, out| shard.handle(now, input, out));
         }
+    }
+
+    /// Let a shard do something, and carry out what comes of it.
+    pub(super) fn act(&mut self, at: At, act: impl FnOnce(&mut Shard, Now, &mut Output)) {
         let Some(shard) = self.shards.get_mut(&at) else { return };
         let mut out = Output::default();
-        shard.handle(self.now, input, &mut out);
-        let appended = out.appends.iter().map(|append| out.bytes[append.record.clone()].to_vec());
-        self.logs.entry(at).or_default().extend(appended);
-        if let Some(append) = out.appends.last() {
-            let sequence = append.sequence;
+        act(shard, self.now, &mut out);
+        let mut logged = 0;
+        // What is durable may lead to another record.
+        while logged < out.appends.len() {
+            let appended = out.appends[logged..].iter();
+            let appended = appended.map(|append| out.bytes[append.record.clone()].to_vec());
+            self.logs.entry(at).or_default().extend(appended);
+            logged = out.appends.len();
+            let sequence = out.appends[logged - 1].sequence;
             if self.unsynced.contains(&at.0) {
                 self.pending.insert(at, sequence);
-                self.notes.extend(out.notes.drain(..).map(|note| (at.0, note)));
-                return self.carry_out(at, out);
+                break;
             }
             shard.handle(self.now, Input::Appended { sequence }, &mut out);
         }

@@ -7,6 +7,7 @@ mod departed;
 mod fallbacks;
 mod heirs;
 mod lives;
+mod reaping;
 mod regroup;
 mod stories;
 mod suspicion;

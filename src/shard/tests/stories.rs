@@ -113,6 +113,7 @@ fn gossip_with_impossible_counters_is_ignored() {
         earlier: None,
         bound: None,
         line: vec![],
+        beginning: 0,
     };
     let mut bytes = Vec::new();
     let before = cluster.shards[&(0, 0)].view.incarnation();

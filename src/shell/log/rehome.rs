@@ -17,6 +17,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ringmain_schema::Encoder;
+use ringmain_schema::epoch::Beginnings;
 use ringmain_schema::peer::Replicate;
 use ringmain_schema::token::{shard_of, token};
 
@@ -151,11 +153,11 @@ fn write_all(
         fs::create_dir_all(&path).map_err(of(&path))?;
         logs.push(Rewriting::new(&LogIdentity { directory: path, ..identity(ShardId(shard as u16)) })?);
     }
-    let (mut records, mut blank) = (0, None);
+    let (mut records, mut blank, mut beginnings) = (0, None, Beginnings::default());
     for shard in 0..rehoming.from {
         let shard = ShardId(shard as u16);
         let identity = LogIdentity { directory: directory.of_shard(shard), ..identity(shard) };
-        match route(&identity, rehoming, &mut logs)? {
+        match route(&identity, rehoming, &mut logs, &mut beginnings)? {
             Some(routed) => records += routed,
             None => blank = Some(identity.directory),
         }
@@ -163,6 +165,12 @@ fn write_all(
     // No shard appends anything before all have made their logs.
     if let Some(directory) = blank.filter(|_| records > 0) {
         return Err(DataError::Missing { directory });
+    }
+    if beginnings.doubtful || !beginnings.noted.is_empty() {
+        // Each shard notes what it has heard; to have heard it from another does no harm.
+        let mut record = Vec::new();
+        beginnings.encode(&mut Encoder::default(), &mut record);
+        logs.iter_mut().try_for_each(|log| log.append(&record))?;
     }
     logs.into_iter().try_for_each(Rewriting::finish)?;
     sync_directory(scratch)
@@ -173,16 +181,23 @@ fn route(
     identity: &LogIdentity,
     rehoming: &Rehoming,
     logs: &mut [Rewriting],
+    beginnings: &mut Beginnings,
 ) -> Result<Option<u64>, DataError> {
     let mut files = Files::look_at(&identity.directory)?;
     let Some((manifest, owner)) = read_manifest(identity, &files)? else { return Ok(None) };
     let is_copy = manifest.identity.home != owner.home;
     files.geometry = manifest.geometry;
+    let mut is_doubtful = false;
     let report = read(&files, manifest, |sequence, record| {
         let record_error = |error| RouteError::Record { sequence, error };
-        match home_of(&Record::parse(record).map_err(record_error)?, rehoming) {
+        let parsed = Record::parse(record).map_err(record_error)?;
+        match home_of(&parsed, rehoming) {
             Home::Shard(shard) => logs[usize::from(shard)].append(record)?,
             Home::All => logs.iter_mut().try_for_each(|log| log.append(record))?,
+            Home::Beginnings(told) => {
+                is_doubtful = told.doubtful;
+                note_all(&mut beginnings.noted, &told.noted);
+            }
         }
         Ok(())
     });
@@ -190,26 +205,42 @@ fn route(
     for damage in &report.damages {
         eprintln!("ringmain: {}: {damage}: the replicas repair it", identity.directory.display());
     }
-    if report.missing() > 0 || is_copy {
-        // The new logs don't say so. As after `--adopt`, the node lacks something until its own records tell it.
+    if report.missing() > 0 || is_copy || is_doubtful {
+        // The new logs have no damage. As after `--adopt`, the node lacks something until its own records tell it; and each shard's say
+        // at once that what is missing may have ended what is there.
+        beginnings.doubtful = true;
         mark_adopted(&super::recovery::adopted_marker(identity))?;
     }
     Ok(Some(report.records))
 }
 
 /// Where a record goes.
-enum Home {
+enum Home<'a> {
     Shard(u16),
     All,
+    /// Into one record, with those of other shards.
+    Beginnings(&'a Beginnings),
 }
 
-fn home_of(record: &Record<'_>, rehoming: &Rehoming) -> Home {
+fn home_of<'a>(record: &'a Record<'_>, rehoming: &Rehoming) -> Home<'a> {
     let home = |partition: PartitionId| Home::Shard(shard_of(partition.0, rehoming.to as u16));
     match record {
         Record::Members(_) => Home::Shard(0),
         Record::Key(Replicate { key: [], .. }) => Home::All,
         Record::Key(key) => home(rehoming.partitions.of(Token(token(key.key)))),
-        Record::GivenUp(partition) => home(*partition),
+        Record::GivenUp(given_up) => home(PartitionId(given_up.partition)),
+        Record::Epoch(epoch) => home(PartitionId(epoch.partition)),
+        Record::Beginnings(beginnings) => Home::Beginnings(beginnings),
+    }
+}
+
+/// Of each node the greatest counts.
+fn note_all(noted: &mut Vec<(u64, u64)>, told: &[(u64, u64)]) {
+    for &(node, beginning) in told {
+        match noted.iter_mut().find(|(of, _)| *of == node) {
+            Some((_, known)) => *known = (*known).max(beginning),
+            None => noted.push((node, beginning)),
+        }
     }
 }
 

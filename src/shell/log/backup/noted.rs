@@ -1,9 +1,10 @@
 //! What a node's logs say of the node, beside its copies: by which ring it works, what it lacks, and how much it keeps for others.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ringmain_schema::peer::{Gossip, MemberRecord};
+use ringmain_schema::token::{partition, token};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::id::NodeId;
@@ -61,13 +62,17 @@ impl RingInForce {
 /// What is noted of one log while it is read.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
+    records: u64,
     members: Option<Gossip>,
-    /// Those that are kept, by a hash of the key and of the node that they are for.
-    hints: BTreeSet<u64>,
+    /// Those that are kept, by a hash of the key and of the node that they are for: the token, and the record.
+    hints: BTreeMap<u64, (u64, u64)>,
+    /// The record by which a partition was wiped last.
+    wiped: BTreeMap<u32, u64>,
 }
 
 impl Noted {
     pub(super) fn on_record(&mut self, record: Record<'_>) {
+        self.records += 1;
         match record {
             Record::Members(members) => self.members = Some(members),
             Record::Key(key) if key.hint_for != 0 && !key.key.is_empty() => {
@@ -76,10 +81,11 @@ impl Noted {
                 if is_gone {
                     self.hints.remove(&name);
                 } else {
-                    self.hints.insert(name);
+                    self.hints.insert(name, (token(key.key), self.records));
                 }
             }
-            Record::Key(_) | Record::GivenUp(_) => {}
+            Record::Epoch(epoch) if epoch.wiped => _ = self.wiped.insert(epoch.partition, self.records),
+            Record::Key(_) | Record::GivenUp(_) | Record::Epoch(_) | Record::Beginnings(_) => {}
         }
     }
 
@@ -89,8 +95,11 @@ impl Noted {
     }
 
     /// States of keys that are kept for other nodes.
-    pub(super) fn hints(&self) -> u64 {
-        self.hints.len() as u64
+    pub(super) fn hints(&self, partitions: u32) -> u64 {
+        let is_kept = |(token, record): &&(u64, u64)| {
+            self.wiped.get(&partition(*token, partitions)).is_none_or(|wiped| wiped < record)
+        };
+        self.hints.values().filter(is_kept).count() as u64
     }
 }
 
@@ -138,6 +147,7 @@ impl Said {
 pub(super) mod tests {
     use super::*;
     use ringmain_schema::Encoder;
+    use ringmain_schema::epoch::Epoch;
     use ringmain_schema::peer::ReplicateWriter;
 
     use crate::causality::{Actor, Content, Siblings, VersionVector};
@@ -146,7 +156,7 @@ pub(super) mod tests {
     use crate::time::WallTime;
 
     #[test]
-    fn hints_count_until_they_are_handed_over() {
+    fn hints_count_until_they_are_handed_over_or_their_partition_is_wiped() {
         let (mut kept, nothing) = (Siblings::new(), Siblings::new());
         let value = Content::Value(bytes::Bytes::from_static(b"v"));
         let actor = Actor { id: 1, epoch: 1 };
@@ -173,7 +183,12 @@ pub(super) mod tests {
         note(b"kept", 9, &kept);
         note(b"handed over", 9, &kept);
         note(b"handed over", 9, &nothing);
-        assert_eq!(noted.hints(), 2);
+        note(b"wiped", 9, &kept);
+        assert_eq!(noted.hints(1 << 16), 3);
+        let wiped = partition(token(b"wiped"), 1 << 16);
+        assert_ne!(wiped, partition(token(b"kept"), 1 << 16));
+        noted.on_record(Record::Epoch(Box::new(Epoch { partition: wiped, wiped: true, ..Epoch::default() })));
+        assert_eq!(noted.hints(1 << 16), 2);
     }
 
     #[test]
@@ -232,6 +247,7 @@ pub(super) mod tests {
             earlier: None,
             bound: None,
             line: vec![],
+            beginning: 0,
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::shard::{BadRecord, Record};
 use crate::shell::log::directory::{DataDirectory, RESTORING, sync_directory};
 use crate::shell::log::recovery::LogIdentity;
 use crate::shell::log::rehome::{BEING_WRITTEN, Rewriting, find_whole, name_of, replace};
+use crate::storage::digest;
 
 /// Of all slots of the new log, it is to fill not more than so many.
 const SLOTS_FILLED_MAX: u64 = 2048;
@@ -346,12 +347,22 @@ fn held_by(
                     _ = if state.is_empty() { held.remove(&key) } else { held.insert(key, state) };
                 }
             }
-            Record::GivenUp(partition) => {
-                if let Some(held) = held.get_mut(&partition.0) {
+            Record::GivenUp(given_up) => {
+                if let Some(held) = held.get_mut(&given_up.partition) {
                     held.retain(|(hint_for, _), _| *hint_for != 0);
                 }
             }
-            Record::Members(_) => {}
+            // The records that end what a raise has forgotten come after it; a crash may have left it alone.
+            Record::Epoch(epoch) if epoch.wiped => _ = held.remove(&epoch.partition),
+            Record::Epoch(epoch) => {
+                if let Some(held) = held.get_mut(&epoch.partition) {
+                    held.retain(|(hint_for, key), state| {
+                        let token = token(key);
+                        *hint_for != 0 || !epoch.reaped.contains(&(token, digest(token, state)))
+                    });
+                }
+            }
+            Record::Members(_) | Record::Beginnings(_) => {}
         }
         Ok(())
     })?;
@@ -422,7 +433,7 @@ mod tests {
     fn given_up(key: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let partition = partition(token(key), PARTITIONS);
-        GivenUp { partition }.encode(&mut Encoder::default(), &mut out);
+        GivenUp { partition, wiped: false }.encode(&mut Encoder::default(), &mut out);
         out
     }
 

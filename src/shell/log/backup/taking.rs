@@ -157,7 +157,7 @@ fn write(taking: &Taking<'_>, logs: &[Log], place: &Place, taken: u64) -> Result
     let own = said_of(&members, node).map(|member| member.name.clone());
     let name = own.filter(|name| check_name(name, "node").is_ok()).unwrap_or_else(|| node.to_string());
     let segment_bytes = logs.iter().map(|log| log.files.geometry.segment_bytes() as u32).max().unwrap_or(0);
-    let hints = noted.iter().map(Noted::hints).sum();
+    let hints = noted.iter().map(|noted| noted.hints(partitions)).sum();
     let backup =
         Backup { cluster, node, name, partitions, segment_bytes, taken, ring, lacking, hints, shards };
     place.describe(&backup)?;
@@ -407,7 +407,7 @@ mod tests {
 
     fn record(number: u32) -> Vec<u8> {
         let mut record = Vec::new();
-        GivenUp { partition: number }.encode(&mut Encoder::default(), &mut record);
+        GivenUp { partition: number, wiped: false }.encode(&mut Encoder::default(), &mut record);
         record
     }
 

@@ -124,18 +124,34 @@ pub struct Settled {
     pub at: Instant,
 }
 
-/// A key that a node has forgotten, with all that it knew of it; or, with nothing that stood, what it knew of one before it
-/// forgot actors without a version.
+/// A key that a node has forgotten, or actors without a version that it has forgotten of one.
 #[derive(Clone, Debug)]
 pub struct Reaped {
     /// The key.
     pub key: Key,
     /// When.
     pub at: Instant,
-    /// What had been seen of it.
-    pub seen: VersionVector,
+    /// What had been seen of it and is forgotten.
+    pub gone: VersionVector,
+    /// What is still known to have been seen: nothing if the whole key is forgotten.
+    pub kept: VersionVector,
     /// The tombstones that stood.
     pub stood: Vec<Dot>,
+}
+
+impl Reaped {
+    /// Is the whole key forgotten?
+    pub fn is_whole(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Whoever has seen all that was kept has come by it, and with it by what had been replaced on the way. To be asked
+    /// from the last one to the first: what was kept then may be what is gone now.
+    pub fn add_to(&self, seen: &mut VersionVector) {
+        if seen.includes(&self.kept) {
+            seen.merge(&self.gone);
+        }
+    }
 }
 
 /// All that a run has left for the checkers.

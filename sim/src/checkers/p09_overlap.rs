@@ -13,12 +13,13 @@
 
 use std::collections::BTreeMap;
 
+use ringmain::causality::VersionVector;
 use ringmain::time::Instant;
 
 use super::dot_set::DotSet;
 use super::graph::Graph;
 use super::readings::{Read, readings};
-use super::{Evidence, Promise, Violation};
+use super::{Evidence, Promise, Reaped, Violation};
 use crate::history::{Key, Number, Operation};
 
 /// A write that its client knows of.
@@ -42,8 +43,8 @@ struct Required<'a> {
     single: Vec<DotSet>,
     /// The writes that have several.
     twins: Vec<(u8, Number)>,
-    /// What was seen of the key when it was forgotten, and when.
-    forgotten: Vec<(Instant, DotSet)>,
+    /// What was forgotten of the key, in the order of time.
+    reaped: Vec<&'a Reaped>,
 }
 
 /// Did every read see what was acknowledged before it?
@@ -54,8 +55,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         .collect();
     for reaped in evidence.reaped {
         if let Some(required) = keys.get_mut(&reaped.key) {
-            let seen = required.graph.covered_by(&reaped.seen);
-            required.forgotten.push((reaped.at, seen));
+            required.reaped.push(reaped);
         }
     }
     for (number, operation) in evidence.history.iter() {
@@ -101,23 +101,23 @@ impl<'a> Required<'a> {
             taken: 0,
             single,
             twins: Vec::new(),
-            forgotten: Vec::new(),
+            reaped: Vec::new(),
         }
     }
 
     /// To be called in the order of the reads' calls.
     fn check(&mut self, read: &Read<'_>) -> Result<(), Violation> {
         self.take_until(read.operation.invoked);
-        let mut seen = match &read.reading.context {
-            Some(context) => self.graph.covered_by(context),
-            None if read.reading.values.is_empty() => self.graph.nothing(),
+        let mut context = match &read.reading.context {
+            Some(context) => context.clone(),
+            None if read.reading.values.is_empty() => VersionVector::new(),
             // The latest of several, which says nothing of the others.
             None => return Ok(()),
         };
         let returned = read.operation.returned.unwrap_or(read.operation.invoked);
-        for (_, forgotten) in self.forgotten.iter().filter(|(at, _)| *at <= returned) {
-            seen.add(forgotten);
-        }
+        let reaped = self.reaped.iter().rev().filter(|reaped| reaped.at <= returned);
+        reaped.for_each(|reaped| reaped.add_to(&mut context));
+        let seen = self.graph.covered_by(&context);
         // R + W > N
         let least = (self.replicas + 1).saturating_sub(read.needed);
         self.unseen(&seen, least).map_or(Ok(()), |number| {
@@ -188,6 +188,20 @@ mod tests {
         sample.got(&[eggs], &[(1, 1), (2, 1)]);
         sample.got(&[eggs], &[(2, 1)]);
         assert_eq!(missed(&sample), None);
+    }
+
+    #[test]
+    fn a_read_sees_what_was_pruned_behind_what_it_has_seen_and_no_more() {
+        let mut sample = Sample::new();
+        sample.stored(&[], (1, 1));
+        sample.stored(&[(1, 1)], (2, 1));
+        sample.prune(&[(1, 1)], &[(2, 1)]);
+        let bread = sample.stored(&[(2, 1)], (3, 1));
+        sample.prune(&[(2, 1)], &[(3, 1)]);
+        sample.got(&[bread], &[(3, 1)]);
+        assert_eq!(missed(&sample), None);
+        let read = sample.got(&[], &[]);
+        assert_eq!(missed(&sample), Some(vec![bread, read]), "that some key was pruned excuses nobody");
     }
 
     #[test]

@@ -239,7 +239,13 @@ impl Sample {
     /// What was seen of the key is forgotten from here on, these tombstones with it.
     pub(super) fn reap(&mut self, seen: &[Entry], stood: &[Entry]) {
         let stood = stood.iter().map(|&(actor, counter)| dot(actor, counter)).collect();
-        self.reaped.push(Reaped { key: KEY, at: self.now(), seen: vector(seen), stood });
+        self.reaped.push(Reaped { key: KEY, at: self.now(), gone: vector(seen), kept: vector(&[]), stood });
+    }
+
+    /// Actors without a version are forgotten from here on.
+    pub(super) fn prune(&mut self, gone: &[Entry], kept: &[Entry]) {
+        let (gone, kept) = (vector(gone), vector(kept));
+        self.reaped.push(Reaped { key: KEY, at: self.now(), gone, kept, stood: Vec::new() });
     }
 
     /// At rest, what stood has expired everywhere.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringmain::causality::{Actor, Dot, Siblings};
+use ringmain::causality::{Actor, Dot, Siblings, VersionVector};
 use ringmain::id::OperationId;
 use ringmain::membership::View;
 use ringmain::shard::Record;
@@ -47,19 +47,24 @@ impl World {
         for (key, state) in self.meddler.take_reaped() {
             let Some(key) = key_of(&key) else { continue };
             let stood = state.versions().iter().map(|version| version.dot).collect();
-            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+            let (gone, kept) = (state.context(), VersionVector::new());
+            self.reaped.push(Reaped { key, at: self.now, gone, kept, stood });
         }
-        for (key, state) in self.meddler.take_pruned() {
+        for (key, mut state) in self.meddler.take_pruned() {
             let Some(key) = key_of(&key) else { continue };
-            let stood = Vec::new();
-            self.reaped.push(Reaped { key, at: self.now, seen: state.context(), stood });
+            let seen = state.context();
+            state.prune();
+            let kept = state.context();
+            let gone = seen.iter().filter(|(actor, _)| kept.get(*actor) == 0);
+            let gone = VersionVector::try_from_sorted(gone).expect("what is left of a vector is one");
+            self.reaped.push(Reaped { key, at: self.now, gone, kept, stood: Vec::new() });
         }
     }
 
     /// Was this write forgotten, with what had replaced it?
     pub(super) fn was_reaped(&self, key: Key, dots: &[Dot]) -> bool {
         let mut reaped = self.reaped.iter().filter(|reaped| reaped.key == key);
-        reaped.any(|reaped| dots.iter().any(|dot| reaped.seen.covers(*dot)))
+        reaped.any(|reaped| dots.iter().any(|dot| reaped.gone.covers(*dot)))
     }
 
     /// The epochs of each key's partition at its primaries.
@@ -227,8 +232,9 @@ impl World {
             .map(|(key, known)| {
                 // A copy that has forgotten whom it replaced has replaced it all the same.
                 let mut seen = known.context();
-                let pruned = self.reaped.iter().filter(|pruned| pruned.key == key && pruned.stood.is_empty());
-                pruned.for_each(|pruned| seen.merge(&pruned.seen));
+                let reaped = self.reaped.iter().rev().filter(|reaped| reaped.key == key);
+                let pruned = reaped.filter(|reaped| !reaped.is_whole());
+                pruned.for_each(|pruned| pruned.add_to(&mut seen));
                 (key, seen.iter().collect())
             })
             .collect()

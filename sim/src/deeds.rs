@@ -172,15 +172,15 @@ fn soon_after_the_last(prng: &mut Prng, deeds: &[(Instant, Deed)]) -> Instant {
     said.map_or(Instant(0), |(at, _)| *at) + Duration(prng.below(Duration::from_secs(5).0))
 }
 
-/// Half of the machines that are lost for good are lost while some don't hear the others, so that fallbacks keep what
+/// Most of the machines that are lost for good are lost while some don't hear the others, so that fallbacks keep what
 /// nobody else has for who won't come back. Three fallbacks of a half keep it for three owners, of whom two come back: so
-/// most often it is one node that hears nobody.
+/// nearly always it is one node that hears nobody, and for so long that the others have noticed the loss before it hears them.
 fn say_at_some_time(word: Word, plan: &Plan, prng: &mut Prng, deeds: &mut Vec<(Instant, Deed)>) {
     let at = some_time(plan, prng);
     deeds.push((at, Deed::Word(word)));
-    if matches!(word, Word::Remove(_) | Word::Replace(..)) && prng.chance(0.5) {
-        let lasts = Duration::from_millis(1_000 + prng.below(9_000));
-        let shape = if prng.chance(0.75) { Shape::Isolated } else { Shape::Halves };
+    if matches!(word, Word::Remove(_) | Word::Replace(..)) && prng.chance(0.8) {
+        let lasts = Duration::from_millis(3_000 + prng.below(9_000));
+        let shape = if prng.chance(0.9) { Shape::Isolated } else { Shape::Halves };
         deeds.push((at, Deed::Split { blocked: blocked(shape, plan.machines(), prng) }));
         deeds.push((at + lasts, Deed::Split { blocked: Vec::new() }));
     }

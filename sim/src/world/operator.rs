@@ -22,6 +22,8 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// A machine that is lost for good is missed by the operator after so long at most.
 const NOTICED_WITHIN: Duration = Duration::from_secs(20);
+/// But half of these in this: whoever is cut off keeps what nobody else has, and all others know better when it is back.
+const NOTICED_SOON: Duration = Duration::from_secs(4);
 
 /// What must not be lost is said again after so long, to whoever has not heard it.
 const REPEAT: Duration = Duration::from_secs(3);
@@ -67,7 +69,8 @@ impl World {
             // since most of it is overwritten while they go on.
             let rest = (Instant(0) + self.plan.span).since(self.now);
             let is_late = self.prng.chance(0.25);
-            let within = if is_late { rest.0 } else { self.prng.below(rest.0.min(NOTICED_WITHIN.0) + 1) };
+            let most = if self.prng.chance(0.5) { NOTICED_SOON } else { NOTICED_WITHIN };
+            let within = if is_late { rest.0 } else { self.prng.below(rest.0.min(most.0) + 1) };
             let unnoticed = Duration(within);
             return self.heap.plan(self.now + unnoticed, Event::Word(word));
         }
@@ -172,6 +175,16 @@ impl World {
     pub(super) fn present(&self) -> Vec<usize> {
         let is_present = |node: &usize| !self.removed.contains(&self.id_of(*node));
         (0..self.plan.machines()).filter(is_present).collect()
+    }
+
+    /// Was this machine lost for good before anybody heard that it is to be removed, and have all who had let it in restarted since
+    /// and kept nothing? Then there is nobody to say it to.
+    pub(super) fn is_forgotten(&self, member: NodeId) -> bool {
+        let is_lost = |node: usize| self.nodes[node].is_gone && self.id_of(node) == member;
+        let mut views = self.views();
+        !self.plan.durable
+            && (0..self.plan.machines()).any(is_lost)
+            && views.all(|view| view.member(member).is_none())
     }
 
     /// Removal is final: who is removed in the eyes of all who are up is so for good. Before that the word may be lost with

@@ -101,7 +101,8 @@ impl World {
 
     /// Look at all that the run has left.
     pub fn check(&self) -> Option<Violation> {
-        let members = self.members();
+        let mut members = self.members();
+        members.retain(|member| !self.is_forgotten(*member));
         let primaries = self.owners();
         let removed: Vec<_> = self.removed.iter().copied().collect();
         let epochs = self.epochs(&primaries);

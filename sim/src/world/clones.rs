@@ -73,6 +73,8 @@ impl World {
         }
         if self.is_fenced(node) {
             self.count_gone(node);
+        } else if serves(node) && self.back.insert((node, self.nodes[node].life)) {
+            self.count_back(node);
         }
     }
 
@@ -120,8 +122,9 @@ impl World {
         }
     }
 
-    /// What this process had when it was fenced, or died beside another, is there again, from its log.
-    pub(super) fn count_back(&mut self, node: usize) {
+    /// What this node had when its process was fenced, or died beside another, is there again, from its log, now that it serves:
+    /// one that finds another in its place may never do so, if that one leaves.
+    fn count_back(&mut self, node: usize) {
         let was_fenced = self.fenced.iter().any(|(fenced, _)| *fenced == node);
         // A machine that was removed is not the node again, whatever it brings.
         if !was_fenced || self.nodes[node].is_gone {
@@ -233,12 +236,14 @@ impl World {
         self.heap.plan(self.now + after, Event::Return(node));
     }
 
-    /// Not before all who are up have heard that it was removed: until then it would be a member like any other.
+    /// Not before all who are up have heard that it was removed: until then it would be a member like any other. Nor where all
+    /// have forgotten that there was such a machine.
     pub(super) fn come_back(&mut self, node: usize) {
         let id = self.id_of(node);
         let counts = |member: &Member| !member.is_removed();
         let is_known = self.views().all(|view| !view.member(id).is_some_and(counts));
-        if is_known && self.removal_is_settled(id) {
+        let is_remembered = self.views().any(|view| view.member(id).is_some_and(Member::is_removed));
+        if is_known && is_remembered && self.removal_is_settled(id) {
             self.nodes[node].is_back = true;
             self.start(node);
         } else if self.now.since(Instant(0)) < self.plan.span {

@@ -91,6 +91,8 @@ pub struct World {
     brings_copies: bool,
     /// The processes, by node and life, that were fenced.
     fenced: BTreeSet<(usize, u32)>,
+    /// Processes that have served: what was counted as gone with one before it may be there again.
+    back: BTreeSet<(usize, u32)>,
     /// What was forgotten.
     reaped: Vec<Reaped>,
     /// States that anti-entropy has moved since all had converged.
@@ -145,6 +147,7 @@ impl World {
             copied: clones::Doubled::default(),
             brings_copies: false,
             fenced: BTreeSet::new(),
+            back: BTreeSet::new(),
             reaped: Vec::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),

@@ -322,7 +322,6 @@ impl World {
             self.nodes[node].running.push(running);
         }
         self.nodes[node].logs = logs;
-        self.count_back(node);
         self.open_ports(node);
     }
 

@@ -37,6 +37,8 @@ pub struct TreeRequest {
     pub nodes: Nodes,
     /// The epochs of these partitions at the sender; none if it is 0 for each.
     pub epochs: Vec<u64>,
+    /// To make both sides alike; or else one of them is to hold all that the other does.
+    pub round: bool,
 }
 
 impl TreeRequest {
@@ -52,7 +54,8 @@ impl TreeRequest {
             }
             _ => return Err(Malformed::Field("a tree request that names no node of a hash tree")),
         };
-        Ok(Self { ring: wire.ring(), nodes, epochs: numbers(wire.epochs(), TREE_PARTITIONS_MAX)? })
+        let epochs = numbers(wire.epochs(), TREE_PARTITIONS_MAX)?;
+        Ok(Self { ring: wire.ring(), nodes, epochs, round: wire.round() })
     }
 
     /// Append as a frame.
@@ -65,7 +68,8 @@ impl TreeRequest {
         encoder.frame(out, Kind::TREE_REQUEST, Flags::CHECKSUM, request_id, [], |builder| {
             let partitions = Some(builder.create_vector(partitions));
             let epochs = (!self.epochs.is_empty()).then(|| builder.create_vector(&self.epochs));
-            let arguments = wire::TreeRequestArgs { ring: self.ring, partitions, branch, epochs };
+            let (ring, round) = (self.ring, self.round);
+            let arguments = wire::TreeRequestArgs { ring, partitions, branch, epochs, round };
             wire::TreeRequest::create(builder, &arguments)
         });
     }
@@ -270,7 +274,7 @@ mod tests {
             Nodes::Leaves { partition: 7, branch: 0 },
             Nodes::Leaves { partition: 7, branch: 31 },
         ] {
-            let request = TreeRequest { ring: 5, nodes, epochs: vec![0, 4] };
+            let request = TreeRequest { ring: 5, nodes, epochs: vec![0, 4], round: true };
             let bytes = written(|encoder, out| request.encode(encoder, 1, out));
             assert_eq!(TreeRequest::parse(&frame(&bytes)), Ok(request));
         }
@@ -295,7 +299,7 @@ mod tests {
     fn what_breaks_a_limit_is_refused() {
         let request = |nodes| {
             let bytes = written(|encoder, out| {
-                TreeRequest { ring: 5, nodes, epochs: vec![] }.encode(encoder, 1, out);
+                TreeRequest { ring: 5, nodes, epochs: vec![], round: false }.encode(encoder, 1, out);
             });
             TreeRequest::parse(&frame(&bytes))
         };

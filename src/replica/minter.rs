@@ -39,6 +39,8 @@ pub(super) struct Minter<F> {
     pub(super) superseded: Superseded,
     /// Of what was wiped.
     pub(super) lost: Superseded,
+    /// So many of each are remembered, and have their room; as many as usual, if it is not said.
+    names: Option<usize>,
     /// A key's versions together may not grow past this by a put.
     state_bytes_max: usize,
     pub(super) failpoints: F,
@@ -53,14 +55,22 @@ impl<F: Failpoints> Minter<F> {
             epoch_for_others: EPOCHS_FOR_OTHERS,
             superseded,
             lost: Superseded::new(SUPERSEDED_MAX),
+            names: None,
             state_bytes_max,
             failpoints,
         }
     }
 
+    /// Remember the names of so many writes that were replaced, and of as many that were lost. Before any is.
+    pub(super) fn remember_at_most(&mut self, names: usize) {
+        (self.superseded, self.lost) = (Superseded::with_room(names), Superseded::with_room(names));
+        self.names = Some(names);
+    }
+
     /// All writes that are known as replaced are known as lost from now on.
     pub(super) fn doubt_replaced(&mut self) {
-        let replaced = std::mem::replace(&mut self.superseded, Superseded::new(SUPERSEDED_MAX));
+        let none = self.names.map_or_else(|| Superseded::new(SUPERSEDED_MAX), Superseded::with_room);
+        let replaced = std::mem::replace(&mut self.superseded, none);
         replaced.into_names().for_each(|(operation, record)| {
             self.lost.remember(std::iter::once(operation), record);
         });
@@ -203,7 +213,7 @@ fn check_room(
         }
         let length = |content: &Content<Bytes>| match content {
             Content::Value(value) => value.len(),
-            Content::Tombstone => 0,
+            Content::Tombstone | Content::Expired => 0,
         };
         if added + kept().map(|version| length(&version.content)).sum::<usize>() > limit {
             return Err(Refused::TooLarge { limit });

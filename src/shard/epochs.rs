@@ -315,6 +315,7 @@ impl<F: Failpoints> Shard<F> {
         } else {
             wiped = self.replica.wipe(partition, held == Held::Reborn);
             self.streams.forget(partition);
+            self.evictions.forget(partition);
         }
         self.epochs.meeting.on_raised(partition);
         let known = self.epochs.known_mut(partition);

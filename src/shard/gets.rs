@@ -13,8 +13,10 @@ use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::eviction::{Need, UNDER_WAY};
 use super::fallbacks::Missing;
 use super::io::Output;
+use super::memory;
 use super::operations::{Nodes, Operation, Work};
 
 /// A read that is answered waits so long for the last replicas, to repair them.
@@ -47,6 +49,9 @@ impl<F: Failpoints> Shard<F> {
         if role == Role::Primary && owners.len() == 1 && at_least.is_empty() {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
+        }
+        if !self.make_room_for_request(place.key, memory::of_answer(&mine)) {
+            return self.refuse_overloaded(out, origin, UNDER_WAY);
         }
         let mut quorum = GetQuorum::new(needed, at_least, self.owners(place.partition))
             .with_primaries(primaries_needed)
@@ -109,7 +114,13 @@ impl<F: Failpoints> Shard<F> {
 
     /// `node` told what it has for this operation.
     pub(super) fn count_state(&mut self, key: u64, node: NodeId, state: Siblings<Bytes>, complete: bool) {
-        if let Some(Operation { work: Work::Get { quorum, .. }, .. }) = self.operations.get_mut(key) {
+        let added = memory::of_answer(&state);
+        if !self.make_room(added, Need::Other) {
+            return self.count_failure(key, node);
+        }
+        if let Some(Operation { work: Work::Get { quorum, .. }, cost, .. }) = self.operations.get_mut(key) {
+            *cost += added;
+            self.memory.requests += added;
             quorum.on_state(node, state, complete);
         }
     }
@@ -196,6 +207,8 @@ impl<F: Failpoints> Shard<F> {
         }
         if self.role(place.partition) == Role::Primary
             && self.log_refusal().is_none()
+            && !self.is_refill(place, quorum.merged())
+            && self.make_room_to_merge(place, quorum.merged())
             && self.merge_here(place, quorum.merged(), out)
         {
             self.failpoints.reached(Rare::CoordinatorRepaired);
@@ -216,7 +229,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
     fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
-        let Some(entry) = self.replica.read(now, place) else { return };
+        let Some(entry) = self.replica.look(now, place) else { return };
         let replicate = ReplicateWriter {
             key: place.key,
             state: state_writer(&entry.state),

@@ -18,6 +18,7 @@ use super::deadlines::Due;
 use super::fallbacks::Missing;
 use super::io::Output;
 use super::links::LinkId;
+use super::memory;
 
 /// A request under way.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Operation {
     /// The partition's, when what was told so far was told.
     pub(super) epoch: u64,
     pub(super) work: Work,
+    /// What it keeps in memory beside its slot, at most.
+    pub(super) cost: usize,
 }
 
 #[derive(Debug)]
@@ -83,12 +86,13 @@ impl<F: Failpoints> Shard<F> {
         let Place { key, token, partition } = place;
         let (due, deadline) = (now + self.patience(budget), now + budget);
         let (begun, epoch) = (now, self.epoch(partition));
-        let key = key.into();
-        let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work };
+        let (key, cost) = (key.into(), memory::of_request(key, &work));
+        let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work, cost };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;
         };
+        self.memory.requests += cost;
         self.deadlines.add(due, Due::Operation(key));
         Some(key)
     }
@@ -179,6 +183,7 @@ impl<F: Failpoints> Shard<F> {
     /// Put the operation under another key: answers to what was asked under this one come too late.
     pub(super) fn rekey(&mut self, key: u64) -> Option<u64> {
         let operation = self.take_operation(key)?;
+        self.memory.requests += operation.cost;
         let due = operation.due;
         let key = self.operations.insert(operation).expect("one has just left");
         self.deadlines.add(due, Due::Operation(key));
@@ -187,6 +192,7 @@ impl<F: Failpoints> Shard<F> {
 
     pub(super) fn take_operation(&mut self, key: u64) -> Option<Operation> {
         let operation = self.operations.remove(key)?;
+        self.memory.requests -= operation.cost;
         self.deadlines.remove(operation.due, Due::Operation(key));
         Some(operation)
     }

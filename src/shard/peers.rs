@@ -78,7 +78,7 @@ impl<F: Failpoints> Shard<F> {
                 } else {
                     self.pace.on_foreground();
                 }
-                let is_held = self.on_replicate(connection, request_id, &replicate, out);
+                let is_held = self.on_replicate(connection, link, request_id, &replicate, out);
                 if is_held && replicate.exchange {
                     self.on_state_held(now, link, self.place(replicate.key).token);
                 }
@@ -175,6 +175,7 @@ impl<F: Failpoints> Shard<F> {
     fn on_replicate(
         &mut self,
         connection: ConnectionId,
+        link: LinkId,
         request_id: u64,
         replicate: &Replicate<'_>,
         out: &mut Output,
@@ -202,6 +203,16 @@ impl<F: Failpoints> Shard<F> {
             self.refuse_peer(connection, request_id, out);
             return false;
         };
+        if self.brings_back(place, link, request_id, replicate, &state) {
+            self.failpoints.reached(Rare::RefillDeclined);
+            self.counters.refills_declined += 1;
+            self.send_replicated(connection, request_id, out);
+            return true;
+        }
+        if !self.make_room_to_merge(place, &state) {
+            self.decline(connection, request_id, out);
+            return false;
+        }
         self.counters.replicated_in += 1;
         // A repair may have brought the state before its write did: then the names are news by themselves.
         let are_news = self.replica.remember_replaced(replaced_by(replicate), self.next_append());

@@ -13,6 +13,7 @@ use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::eviction::FULL;
 use super::fallbacks::Missing;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
@@ -66,6 +67,9 @@ impl<F: Failpoints> Shard<F> {
         if self.operations.is_full() {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
+        if kept_for.is_none() && !self.make_room_to_write(place, write.value) {
+            return self.refuse_overloaded(out, origin, FULL);
+        }
         let operation = write.operation;
         let applied = match kept_for {
             None => self.apply_here(now, place, write, out),
@@ -73,7 +77,10 @@ impl<F: Failpoints> Shard<F> {
                 let keeping = Keeping { target, key: place.key, partition: place.partition };
                 let known = self.known_of(now, place, operation);
                 let more = write.value.map_or(0, <[u8]>::len);
-                if self.is_about_to_leave() || !self.hints.store.has_room(keeping, &known, more) {
+                if self.is_about_to_leave()
+                    || !self.hints.store.has_room(keeping, &known, more)
+                    || !self.make_room_to_keep(keeping, &known, more)
+                {
                     let message = "this node keeps no more for others: retry at another";
                     return self.refuse_overloaded(out, origin, message);
                 }
@@ -89,6 +96,10 @@ impl<F: Failpoints> Shard<F> {
             Err(refused) => return self.refuse_write(out, origin, refused),
         };
         if only.is_some() && kept_for.is_none() && self.was_reaped(place) {
+            if self.has_evicted(place.partition) {
+                // Or it was put out since, and nobody knows how many have it.
+                return self.refuse_write(out, origin, Refused::Lost);
+            }
             return self.answer_stored(out, origin, &[], Basis::primaries(owners.len() as u8));
         }
         let context = match kept_for {
@@ -170,7 +181,7 @@ impl<F: Failpoints> Shard<F> {
         let place = operation.place();
         let state = match kept_for {
             Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
-            None => self.replica.read(now, place).map(|entry| &entry.state),
+            None => self.replica.look(now, place).map(|entry| &entry.state),
         };
         let Some(state) = state else { return };
         let replicate = ReplicateWriter {
@@ -199,7 +210,7 @@ impl<F: Failpoints> Shard<F> {
         retried: Option<OperationId>,
     ) -> Vec<u8> {
         let mut context = Vec::new();
-        if let Some(entry) = self.replica.read(now, place)
+        if let Some(entry) = self.replica.look(now, place)
             && let [only] = entry.state.versions()
             && retried.is_none_or(|operation| only.operation == operation)
         {

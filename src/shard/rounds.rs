@@ -132,7 +132,11 @@ impl<F: Failpoints> Shard<F> {
             primaries.first() == Some(&self.view.me)
         };
         if !is_proposer {
-            self.epochs.rounds.candidates.remove(&partition);
+            if self.is_bounded() && primaries.contains(&self.view.me) {
+                self.push_to_proposer(now, partition, out);
+            } else {
+                self.epochs.rounds.candidates.remove(&partition);
+            }
             return;
         }
         let found = self.forgettable(now, partition, is_early);
@@ -158,13 +162,14 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// Keys of which only tombstones are left, and keys that tell of actors without a version: so many as a round takes.
+    /// Keys of which only tombstones are left, and keys that tell of actors without a version: so many as a round takes, the
+    /// former first. Where keys may be put out, so may those that have only expired: others may not have them any more.
     fn forgettable(&self, now: Now, partition: PartitionId, is_early: bool) -> [Keys; 2] {
         let spare = if is_early { 1 } else { PRUNED_FROM };
         let (mut reaped, mut pruned) = (Keys::new(), Keys::new());
         let mut bytes = 0;
         for entry in self.replica.index().partition(partition) {
-            if reaped.len() + pruned.len() == REAPED_KEYS_MAX {
+            if reaped.len() == REAPED_KEYS_MAX {
                 break;
             }
             if !self.is_durable(entry.appended) {
@@ -172,14 +177,21 @@ impl<F: Failpoints> Shard<F> {
             }
             let (clock, versions) = (entry.state.clock(), entry.state.versions());
             if is_dead(&entry.state, now.wall) {
+                if self.is_bounded() && !entry.state.is_deleted() {
+                    continue;
+                }
                 reaped.push((entry.token, digest(entry.token, &entry.state)));
-            } else if clock.len() >= versions.len() + spare && entry.state.is_prunable() {
+            } else if pruned.len() < REAPED_KEYS_MAX
+                && clock.len() >= versions.len() + spare
+                && entry.state.is_prunable()
+            {
                 bytes += value_bytes(&entry.state);
                 if pruned.is_empty() || bytes <= PRUNED_BYTES_MAX {
                     pruned.push((entry.token, digest(entry.token, &entry.state)));
                 }
             }
         }
+        pruned.truncate(REAPED_KEYS_MAX - reaped.len());
         [reaped, pruned]
     }
 
@@ -410,7 +422,7 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let Propose { partition, epoch, round, .. } = *proposal;
-        let refusal = Bound { partition, epoch, round, bound: false, agreed: 0 };
+        let refusal = Bound { partition, epoch, round, bound: false, agreed: 0, evicted: false };
         self.send_bound(connection, request_id, refusal, out);
     }
 
@@ -422,6 +434,7 @@ impl<F: Failpoints> Shard<F> {
         bound: Bound,
         out: &mut Output,
     ) {
+        let bound = Bound { evicted: self.has_evicted(PartitionId(bound.partition)), ..bound };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| bound.encode(encoder, request_id, bytes));
     }
@@ -443,6 +456,10 @@ impl<F: Failpoints> Shard<F> {
         if (bound.partition, bound.epoch, bound.round) != (partition, epoch, number) {
             return;
         }
+        if bound.evicted || self.has_evicted(PartitionId(partition)) {
+            self.push_unconfirmed(now, from, bound, out);
+        }
+        let Some(round) = &mut self.epochs.rounds.under_way else { return };
         if !bound.bound {
             self.epochs.rounds.waiting.insert(PartitionId(partition), from);
             return self.give_up_round(out);
@@ -452,6 +469,51 @@ impl<F: Failpoints> Shard<F> {
             round.agreed &= bound.agreed;
         }
         self.finish_round(now, out);
+    }
+
+    /// An owner lacks some of the tombstones, and no round of anti-entropy may bring them: send it those. It confirms them in a later
+    /// round.
+    fn push_unconfirmed(&mut self, now: Now, to: NodeId, bound: &Bound, out: &mut Output) {
+        let Some(round) = &self.epochs.rounds.under_way else { return };
+        let partition = PartitionId(bound.partition);
+        let agreed = if bound.bound { bound.agreed } else { 0 };
+        let keys = round.proposal.reaped.iter().zip(0..).filter(|(_, at)| agreed >> at & 1 == 0);
+        let tokens: Vec<u64> = keys.map(|((token, _), _)| *token).collect();
+        self.push_tombstones(now, to, partition, &tokens, out);
+    }
+
+    /// Send another owner what is held under these tokens, as far as the budget goes.
+    fn push_tombstones(
+        &mut self,
+        now: Now,
+        to: NodeId,
+        partition: PartitionId,
+        tokens: &[u64],
+        out: &mut Output,
+    ) {
+        let owns = self.view.primaries(partition).contains(&to) && to != self.view.me;
+        if tokens.is_empty() || !owns || !self.may_spend(Claimant::AntiEntropy, now) {
+            return;
+        }
+        let link = self.link_to(to, partition).and_then(|link| self.links.connection(link));
+        let Some(connection) = link else { return };
+        let before = out.bytes.len();
+        let (_, states) = self.send_states(connection, partition, tokens, |_| 0, out);
+        self.pace.spent(Claimant::AntiEntropy, out.bytes.len() - before, states);
+        self.counters.tombstones_pushed += states as u64;
+        self.failpoints.reached(Rare::TombstonePushed);
+    }
+
+    /// Whoever proposes may lack a tombstone itself. Where keys may be put out, the other owners send it what they would propose.
+    fn push_to_proposer(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
+        let Some(&proposer) = self.view.primaries(partition).first() else { return };
+        let [found, _] = self.forgettable(now, partition, false);
+        let before = self.epochs.rounds.candidates.remove(&partition).unwrap_or_default();
+        let tokens: Vec<u64> = same(found.clone(), &before).iter().map(|(token, _)| *token).collect();
+        if !found.is_empty() {
+            self.epochs.rounds.candidates.insert(partition, [found, Keys::new()]);
+        }
+        self.push_tombstones(now, proposer, partition, &tokens, out);
     }
 
     /// All are bound: raise the epoch.
@@ -610,7 +672,7 @@ impl<F: Failpoints> Shard<F> {
 fn is_dead(state: &Siblings<bytes::Bytes>, now: WallTime) -> bool {
     let is_over = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
     let mut versions = state.versions().iter();
-    versions.all(|version| matches!(version.content, Content::Tombstone) || is_over(version.expiry))
+    versions.all(|version| !matches!(version.content, Content::Value(_)) || is_over(version.expiry))
 }
 
 /// Those of these keys that have been as they are since they were last looked at.

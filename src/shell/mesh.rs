@@ -9,6 +9,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::doorbell::Doorbell;
 use crate::id::ShardId;
+use crate::storage::cost;
 
 /// One shard's ends of all its rings.
 #[derive(Debug)]
@@ -97,6 +98,12 @@ impl<T> Mesh<T> {
         }
         self.first = (self.first + 1) % shards;
         any
+    }
+
+    /// What the inboxes take in memory, their slots, that is: those of a ring are its receiver's.
+    pub fn memory(&self) -> usize {
+        let inboxes = self.incoming.iter().flatten();
+        inboxes.map(|inbox| cost::allocated(inbox.buffer().capacity() * size_of::<T>())).sum()
     }
 
     /// Is every inbox empty?

@@ -14,6 +14,9 @@ use crate::plan::Application;
 /// Every acknowledged addition is in what was read last.
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
     for (key, (reader, reading)) in last_readings(evidence) {
+        if evidence.evicted.contains(&key) {
+            continue;
+        }
         let lost = match evidence.applications.get(usize::from(key.0)) {
             Some(Application::Cart) => lost_items(evidence, key, reader, reading),
             Some(Application::Counter) => lost_counts(evidence, key, reader, reading),

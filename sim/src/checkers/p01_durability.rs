@@ -24,6 +24,9 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         .collect();
     for (number, operation) in evidence.history.iter() {
         let Some(write) = operation.acknowledged() else { continue };
+        if evidence.evicted.contains(&operation.key) {
+            continue;
+        }
         let destroyed = evidence.lost.get(&number).copied().unwrap_or(0);
         let (graph, found) = (&graphs[&operation.key], &found[&operation.key]);
         if destroyed >= write {
@@ -172,6 +175,16 @@ mod tests {
         sample.destroyed.insert(milk, 1);
         assert_eq!(lost_in(&sample), Some(vec![milk]));
         sample.destroyed.insert(milk, 2);
+        assert_eq!(lost_in(&sample), None);
+    }
+
+    #[test]
+    fn what_was_put_out_may_be_lost() {
+        let mut sample = Sample::new();
+        let milk = sample.stored(&[], (1, 1));
+        sample.at_rest(&[], &[]);
+        assert_eq!(lost_in(&sample), Some(vec![milk]));
+        sample.evicted.insert(KEY);
         assert_eq!(lost_in(&sample), None);
     }
 

@@ -48,7 +48,10 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
 
 impl<'a> Grave<'a> {
     fn new(evidence: &Evidence<'a>, key: Key, graph: Graph<'a>) -> Self {
-        let of_key = |settled: &&Settled| evidence.history.get(settled.delete).key == key;
+        // Of what was put out nobody remembers that it had been replaced.
+        let of_key = |settled: &&Settled| {
+            evidence.history.get(settled.delete).key == key && !evidence.evicted.contains(&key)
+        };
         let mut deletes: Vec<&Settled> = evidence.settled.iter().filter(of_key).collect();
         deletes.sort_by_key(|settled| settled.at);
         let gone = graph.nothing();

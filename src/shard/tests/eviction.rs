@@ -1,0 +1,289 @@
+//! The limit on memory holds, and what was put out for it is neither a delete nor brought back (docs/adr/0021).
+
+use ringmain_schema::message::{ErrorCode, Get, Put};
+
+use super::cluster::{Answer, Cluster, get, put};
+use super::fallbacks::{holds, isolate, key_and_nodes};
+use crate::shard::ShardOptions;
+use crate::time::Duration;
+
+const LIMIT: usize = 1 << 20;
+const EVERY: Duration = Duration::from_millis(200);
+
+fn bounded(options: &mut ShardOptions) {
+    (options.memory_max, options.value_bytes_max) = (LIMIT, 16 << 10);
+    (options.anti_entropy, options.reap) = (Some(EVERY), None);
+}
+
+fn reaping(options: &mut ShardOptions) {
+    bounded(options);
+    (options.reap, options.hint_bytes_max) = (Some(EVERY), 0);
+}
+
+fn counter(cluster: &Cluster, node: usize, name: &str) -> u64 {
+    let status = cluster.shards[&(node, 0)].status(cluster.now.monotonic);
+    status.counters.iter().find(|counter| counter.name == name).map(|counter| counter.value).unwrap()
+}
+
+/// Whatever else the node holds.
+fn put_everything_out(cluster: &mut Cluster, node: usize) {
+    cluster.act((node, 0), |shard, _, _| while shard.evict_one() {});
+}
+
+#[track_caller]
+fn check_limit(cluster: &Cluster) {
+    for (at, shard) in &cluster.shards {
+        let memory = shard.memory();
+        assert!(memory.total() <= LIMIT, "{at:?} takes {}: {memory:?}", memory.total());
+    }
+}
+
+#[test]
+fn the_limit_holds_and_what_is_used_stays() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    for number in 0..6000u32 {
+        let stored = cluster.put(client, put(&number.to_le_bytes(), &[7; 200]));
+        assert!(matches!(stored, Answer::Stored { .. }), "{number}: {stored:?}");
+        cluster.get(client, get(&0u32.to_le_bytes()));
+        check_limit(&cluster);
+    }
+    let keys = cluster.shards[&(0, 0)].replica().keys();
+    let evictions = counter(&cluster, 0, "evictions");
+    assert!((1000..5000).contains(&keys), "{keys}");
+    assert_eq!(evictions as usize + keys, 6000);
+    assert_eq!(counter(&cluster, 0, "partitions_evicted"), 16);
+    assert!(cluster.get(client, get(&0u32.to_le_bytes())).code().is_none(), "it was asked for all the time");
+    let old = cluster.get(client, get(&1u32.to_le_bytes()));
+    assert_eq!(old.code(), Some(ErrorCode::NotFound), "a miss is a miss");
+    assert_eq!(counter(&cluster, 0, "overloaded"), 0);
+}
+
+/// What a coordinator looks at to pass a write on counts as no use: new keys, however many, don't drive out those that are read.
+#[test]
+fn a_scan_does_not_drive_out_what_is_read() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let client = cluster.client((0, 0));
+    let read: Vec<[u8; 4]> = (0..200u32).map(u32::to_le_bytes).collect();
+    for _ in 0..3 {
+        for key in &read {
+            if cluster.get(client, get(key)).code().is_some() {
+                cluster.put(client, put(key, &[7; 200]));
+            }
+        }
+    }
+    for number in 1000..8000u32 {
+        cluster.put(client, put(&number.to_le_bytes(), &[7; 200]));
+    }
+    assert!(counter(&cluster, 0, "evictions") > 2000);
+    let hits = read.iter().filter(|key| cluster.get(client, get(*key)).code().is_none()).count();
+    assert_eq!(hits, 200);
+}
+
+/// Values as large as they may be, among small ones.
+#[test]
+fn large_values_fit_in_too() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    let mut refused = 0;
+    for number in 0..2000u32 {
+        let size = if number % 7 == 0 { 16 << 10 } else { 50 };
+        let answer = cluster.put(client, put(&number.to_le_bytes(), &vec![7; size]));
+        refused += usize::from(answer.code() == Some(ErrorCode::Overloaded));
+        check_limit(&cluster);
+    }
+    assert_eq!(refused, 0, "there is always room for the largest");
+}
+
+/// Deletes can't be put out. When they are all there is, puts are refused, and what is here can still be deleted.
+#[test]
+fn tombstones_of_deletes_stay_until_nothing_else_is_left() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    let mut refused = None;
+    for number in 0..20_000u32 {
+        let key = number.to_le_bytes();
+        let delete = Put { key: &key, value: None, overwrite: true, ..Put::default() };
+        let stored = cluster.put(client, put(&key, b"v"));
+        if stored.code() == Some(ErrorCode::Overloaded) {
+            refused = Some(number);
+            break;
+        }
+        assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+        assert!(matches!(cluster.put(client, delete), Answer::Stored { .. }), "{number}");
+        check_limit(&cluster);
+    }
+    let refused = refused.expect("tombstones count against the limit");
+    assert!(refused > 1000, "{refused}");
+    assert_eq!(cluster.shards[&(0, 0)].replica().keys(), refused as usize, "all of them");
+    let first = 0u32.to_le_bytes();
+    let again = Put { key: &first, value: None, overwrite: true, ..Put::default() };
+    assert!(matches!(cluster.put(client, again), Answer::Stored { .. }), "it is here, so there is a reserve");
+    check_limit(&cluster);
+}
+
+/// What has expired goes before what lives, and is no delete: it doesn't fill anything up.
+#[test]
+fn what_has_expired_goes_first() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    for number in 0..300u32 {
+        cluster.put(client, put(&number.to_le_bytes(), b"lives"));
+    }
+    for number in 300..9000u32 {
+        let key = number.to_le_bytes();
+        let fleeting = Put { ttl_ms: 1, ..put(&key, b"fleeting") };
+        assert!(matches!(cluster.put(client, fleeting), Answer::Stored { .. }), "{number}");
+        if number % 100 == 0 {
+            cluster.run(Duration::from_millis(70));
+        }
+        check_limit(&cluster);
+    }
+    let living = (0..300u32).filter(|number| holds(&cluster, 0, &number.to_le_bytes()));
+    assert_eq!(living.count(), 300);
+    assert!(counter(&cluster, 0, "evictions") > 1000);
+}
+
+/// Neither a read nor anti-entropy brings a key back to where it was put out, but a write does.
+#[test]
+fn what_was_put_out_is_not_brought_back() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let client = cluster.client((0, 0));
+    let all: Vec<[u8; 4]> = (0..100u32).map(u32::to_le_bytes).collect();
+    for key in &all {
+        assert!(matches!(cluster.put(client, Put { write: 3, ..put(key, b"v") }), Answer::Stored { .. }));
+    }
+    put_everything_out(&mut cluster, 2);
+    for node in 0..3 {
+        let client = cluster.client((node, 0));
+        for key in &all {
+            let read = cluster.get(client, Get { read: 2, ..get(key) });
+            assert_eq!(read.values(), [b"v"], "node {node}");
+        }
+    }
+    let rounds = counter(&cluster, 0, "anti_entropy_rounds");
+    cluster.run(Duration::from_secs(5));
+    assert!(counter(&cluster, 0, "anti_entropy_rounds") > rounds + 5);
+    assert_eq!(cluster.shards[&(2, 0)].replica().keys(), 0);
+    assert!(counter(&cluster, 2, "refills_declined") > 0);
+    assert_eq!(counter(&cluster, 2, "anti_entropy_keys_repaired"), 0);
+    for key in &all {
+        assert!(matches!(cluster.put(client, Put { write: 3, ..put(key, b"w") }), Answer::Stored { .. }));
+    }
+    assert_eq!(cluster.shards[&(2, 0)].replica().keys(), 100, "what somebody writes is taken");
+    cluster.nobody_owes_an_answer();
+}
+
+/// A partition that has put something out takes no part in rounds, and whoever lacks it still gets what is left from there.
+#[test]
+fn a_node_that_restarts_streams_what_is_left_elsewhere() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let client = cluster.client((0, 0));
+    for number in 0..100u32 {
+        let stored = cluster.put(client, Put { write: 3, ..put(&number.to_le_bytes(), b"v") });
+        assert!(matches!(stored, Answer::Stored { .. }));
+    }
+    for node in 0..2 {
+        cluster.act((node, 0), |shard, _, _| (0..90).for_each(|_| assert!(shard.evict_one())));
+    }
+    let left: Vec<u32> = (0..100)
+        .filter(|number: &u32| (0..2).any(|node| holds(&cluster, node, &number.to_le_bytes())))
+        .collect();
+    assert!(left.len() >= 10);
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(10));
+    assert!(left.iter().all(|number| holds(&cluster, 2, &number.to_le_bytes())));
+    assert_eq!(cluster.shards[&(2, 0)].replica().keys(), left.len());
+    assert!(cluster.shards[&(2, 0)].view().myself().oneself.lacking.is_empty(), "it counts for reads again");
+    assert_eq!(counter(&cluster, 2, "partitions_evicted"), 0);
+}
+
+/// A delete that an owner missed is not brought by anti-entropy if that has put keys out, and a tombstone is forgotten only when
+/// all have it: whoever has it sends it.
+#[test]
+fn a_delete_that_an_owner_missed_is_sent_to_it_and_forgotten() {
+    for missing in 0..3 {
+        let mut cluster = Cluster::with_options(3, 1, reaping);
+        cluster.run(Duration::from_secs(1));
+        let (key, nodes) = key_and_nodes(&cluster);
+        let (away, there) = (nodes[missing], nodes[(missing + 1) % 3]);
+        let client = cluster.client((there, 0));
+        assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"v") }), Answer::Stored { .. }));
+        put_everything_out(&mut cluster, away);
+        isolate(&mut cluster, &[away]);
+        let context = cluster.get(client, get(&key)).context().to_vec();
+        let delete = Put { key: &key, value: None, context: &context, ..Put::default() };
+        assert!(matches!(cluster.put(client, delete), Answer::Stored { .. }));
+        assert!(!holds(&cluster, away, &key) && holds(&cluster, there, &key));
+        cluster.cut.clear();
+        cluster.run(Duration::from_secs(30));
+        assert!(nodes[..3].iter().all(|node| !holds(&cluster, *node, &key)), "owner {missing} had missed it");
+        let sent: u64 = (0..3).map(|node| counter(&cluster, node, "tombstones_pushed")).sum();
+        assert!((1..=300).contains(&sent), "{sent}: no more than once a look");
+        assert!(matches!(cluster.put(client, put(&key, b"w")), Answer::Stored { .. }));
+    }
+}
+
+/// A retry of a write whose key was put out since is not stored a second time, and nobody says that it is stored.
+#[test]
+fn a_retry_of_what_was_put_out_is_in_doubt() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    let named = Put { operation_client: 5, operation_sequence: 1, ..put(b"k", b"v") };
+    let replacing = Put { operation_client: 5, operation_sequence: 2, overwrite: true, ..put(b"k", b"w") };
+    assert!(matches!(cluster.put(client, named), Answer::Stored { .. }));
+    assert!(matches!(cluster.put(client, replacing), Answer::Stored { .. }));
+    put_everything_out(&mut cluster, 0);
+    assert_eq!(cluster.put(client, named).code(), Some(ErrorCode::MaybeApplied));
+    assert_eq!(cluster.put(client, replacing).code(), Some(ErrorCode::MaybeApplied));
+    assert_eq!(cluster.get(client, get(b"k")).code(), Some(ErrorCode::NotFound));
+}
+
+/// What is kept for others takes a part of the memory at most, and who is asked for more declines.
+#[test]
+fn hints_take_a_part_of_the_memory_at_most() {
+    let mut cluster = Cluster::with_options(4, 1, |options| {
+        bounded(options);
+        options.write = 1;
+    });
+    let down = 3;
+    isolate(&mut cluster, &[down]);
+    cluster.run(Duration::from_secs(3));
+    let client = cluster.client((0, 0));
+    for number in 0..400u32 {
+        let stored = cluster.put(client, put(&number.to_le_bytes(), &[1; 4000]));
+        assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+        check_limit(&cluster);
+    }
+    let kept: Vec<usize> = (0..3).map(|node| cluster.shards[&(node, 0)].hints().memory()).collect();
+    assert!(
+        kept.iter().all(|bytes| *bytes <= LIMIT / 4) && kept.iter().any(|bytes| *bytes > LIMIT / 8),
+        "{kept:?}"
+    );
+    let declined: u64 = (0..3).map(|node| counter(&cluster, node, "hints_declined")).sum();
+    assert!(declined > 0);
+}
+
+/// What connections take pushes keys out, and when nothing is left to push out, nobody else is let in.
+#[test]
+fn connections_push_keys_out_and_are_refused_in_the_end() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    for number in 0..1000u32 {
+        cluster.put(client, put(&number.to_le_bytes(), &[7; 200]));
+    }
+    let keys = cluster.shards[&(0, 0)].replica().keys();
+    cluster.handle((0, 0), crate::shard::Input::Buffered { bytes: LIMIT / 2 });
+    assert!(cluster.shards[&(0, 0)].replica().keys() < keys);
+    cluster.handle((0, 0), crate::shard::Input::Buffered { bytes: LIMIT });
+    cluster.run(Duration::from_millis(20));
+    assert_eq!(cluster.shards[&(0, 0)].replica().keys(), 0);
+    assert_eq!(cluster.put(client, put(b"k", b"v")).code(), Some(ErrorCode::Overloaded));
+    let before = cluster.shards[&(0, 0)].counters.frames_refused;
+    let opened = crate::shard::Input::Opened { connection: crate::id::ConnectionId(u64::MAX), dial: None };
+    cluster.handle((0, 0), opened);
+    assert_eq!(cluster.shards[&(0, 0)].counters.frames_refused, before + 1);
+    cluster.handle((0, 0), crate::shard::Input::Buffered { bytes: 0 });
+    assert!(matches!(cluster.put(client, put(b"k", b"v")), Answer::Stored { .. }));
+}

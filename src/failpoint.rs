@@ -319,13 +319,15 @@ pub enum Rare {
     MemoryFull,
     /// A repair of a key that was put out was not stored.
     RefillDeclined,
+    /// A write had to ask the owners what it would replace.
+    AskedBeforeWrite,
     /// A tombstone was sent to an owner that did not confirm it.
     TombstonePushed,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 59] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -383,6 +385,7 @@ impl Rare {
         Self::Evicted,
         Self::MemoryFull,
         Self::RefillDeclined,
+        Self::AskedBeforeWrite,
         Self::TombstonePushed,
     ];
 }

@@ -135,6 +135,11 @@ impl<F: Failpoints> Replica<F> {
         Some(gone)
     }
 
+    /// A key is about to be written: nobody puts it out (`is_held`) until that is over.
+    pub fn hold(&mut self, place: Place<'_>, is_held: bool) {
+        self.index.hold(place, is_held);
+    }
+
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
     pub fn read(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
         self.index.find_current(now.wall, place.partition, place.token, place.key)

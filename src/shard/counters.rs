@@ -48,6 +48,8 @@ pub(super) struct Counters {
     pub(super) memory_declined: u64,
     /// Repairs of keys that were put out, and were not stored.
     pub(super) refills_declined: u64,
+    /// Overwrites of keys that may have been put out, before which the owners were asked what they have.
+    pub(super) writes_that_asked: u64,
     /// Tombstones that were sent to an owner that did not confirm them.
     pub(super) tombstones_pushed: u64,
     pub(super) gossip_rounds: u64,
@@ -60,7 +62,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 38] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 39] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -95,6 +97,7 @@ impl Counters {
             ("evictions", self.evictions),
             ("memory_declined", self.memory_declined),
             ("refills_declined", self.refills_declined),
+            ("writes_that_asked", self.writes_that_asked),
             ("tombstones_pushed", self.tombstones_pushed),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),

@@ -157,6 +157,14 @@ impl<F: Failpoints> Shard<F> {
         true
     }
 
+    /// The same for a change of this key, which is not put out for it.
+    fn make_room_beside(&mut self, place: Place<'_>, bytes: usize, need: Need) -> bool {
+        self.replica.hold(place, true);
+        let has_room = self.make_room(bytes, need);
+        self.replica.hold(place, false);
+        has_room
+    }
+
     /// Put out whoever is next; false if there is nobody.
     pub(super) fn evict_one(&mut self) -> bool {
         let Some(gone) = self.replica.put_out() else { return false };
@@ -202,7 +210,7 @@ impl<F: Failpoints> Shard<F> {
         let need = if value.is_none() && here.is_some() { Need::Delete } else { Need::Other };
         let state = here.map_or(0, grown) + cost::of_value(value.map_or(0, <[u8]>::len));
         let tables = self.operations.growth() + cost::allocated(place.key.len()) + REQUEST_BYTES;
-        self.make_room(self.index_growth(place, need) + state + STATE_BYTES + tables, need)
+        self.make_room_beside(place, self.index_growth(place, need) + state + STATE_BYTES + tables, need)
     }
 
     /// Room to merge a state into this node's own copy.
@@ -214,7 +222,7 @@ impl<F: Failpoints> Shard<F> {
         let here = index.find(place.partition, place.token, place.key).map(|entry| &entry.state);
         let need = if theirs.is_deleted() && here.is_some() { Need::Delete } else { Need::Other };
         let state = here.map_or(0, grown) + grown(theirs) + cost::of_state(theirs);
-        self.make_room(self.index_growth(place, need) + state + STATE_BYTES, need)
+        self.make_room_beside(place, self.index_growth(place, need) + state + STATE_BYTES, need)
     }
 
     /// Room to keep a state, with a value of so many bytes more, for another: hints take a part of the memory at most.

@@ -67,7 +67,7 @@ impl<F: Failpoints> Shard<F> {
         let me = self.view.me;
         let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
         owners.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
-        let work = Work::Get { quorum, latest, answered: false };
+        let work = Work::Get { quorum, latest, answered: false, before: None };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_reads(now, key, place.key, &asked, out);
         if asked.len() + 1 < owners.len() {
@@ -134,7 +134,10 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let Some(operation) = self.operations.get_mut(key) else { return };
-        let Work::Get { quorum, latest, answered } = &mut operation.work else { return };
+        let Work::Get { quorum, latest, answered, before } = &mut operation.work else { return };
+        if before.is_some() {
+            return self.progress_to_write(now, key, verdict, expired, out);
+        }
         let origin = operation.origin;
         let needed = quorum.needed();
         if verdict != GetVerdict::Pending {

@@ -16,7 +16,7 @@ use crate::id::ConnectionId;
 use crate::storage::cost;
 
 use super::Shard;
-use super::operations::Work;
+use super::operations::{Pending, Work};
 use super::sessions::Session;
 
 /// What is counted elsewhere.
@@ -101,7 +101,11 @@ impl<F: Failpoints> Shard<F> {
 /// here too: they may outlive their place in the index.
 pub(super) fn of_request(key: &[u8], work: &Work) -> usize {
     let kept = match work {
-        Work::Get { quorum, .. } => of_answer(quorum.merged()),
+        Work::Get { quorum, before, .. } => {
+            let value = before.as_ref().and_then(|write| write.value.as_ref()).map_or(0, Bytes::len);
+            let write = if before.is_some() { cost::allocated(size_of::<Pending>()) } else { 0 };
+            of_answer(quorum.merged()) + write + cost::of_value(value)
+        }
         Work::Put { context, replaced, .. } => {
             cost::allocated(context.capacity()) + cost::allocated(replaced.len() * size_of::<WireOperation>())
         }

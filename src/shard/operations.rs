@@ -2,23 +2,25 @@
 //!
 //! What reads and writes have in common lives here; `gets` and `puts` hold the rest of each.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::coordinator::{GetQuorum, Owners, PutQuorum};
 use crate::failpoint::{Choice, Failpoints};
-use crate::id::{ConnectionId, NodeId, PartitionId};
+use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
 use crate::membership::{Health, View};
 use crate::replica::Place;
-use crate::time::{Duration, Instant, Now};
+use crate::time::{Duration, Instant, Now, WallTime};
 
 use super::Shard;
 use super::answer::Origin;
 use super::applying::WireOperations;
 use super::deadlines::Due;
-use super::fallbacks::Missing;
+use super::fallbacks::{Missing, PATIENCE_SHARE};
 use super::io::Output;
 use super::links::LinkId;
 use super::memory;
+use super::puts::Asked;
 
 /// A request under way.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(super) enum Work {
         quorum: GetQuorum,
         latest: bool,
         answered: bool,
+        /// A write that must know what the owners know of its key before it replaces all of that; nobody reads then.
+        before: Option<Box<Pending>>,
     },
     /// `context` is what the answer will carry, `replaced` what a fallback is told too.
     Put {
@@ -57,6 +61,15 @@ pub(super) enum Work {
         /// This node is a fallback itself, and keeps the write for that primary.
         kept_for: Option<NodeId>,
     },
+}
+
+/// A write that has not been applied anywhere.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) asked: Asked,
+    pub(super) value: Option<Bytes>,
+    pub(super) expiry: Option<WallTime>,
+    pub(super) operation: OperationId,
 }
 
 impl Operation {
@@ -84,7 +97,9 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) -> Option<u64> {
         let Place { key, token, partition } = place;
-        let (due, deadline) = (now + self.patience(budget), now + budget);
+        let is_before = matches!(work, Work::Get { before: Some(_), .. });
+        let patience = if is_before { Duration(budget.0 / PATIENCE_SHARE) } else { self.patience(budget) };
+        let (due, deadline) = (now + patience, now + budget);
         let (begun, epoch) = (now, self.epoch(partition));
         let (key, cost) = (key.into(), memory::of_request(key, &work));
         let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work, cost };

@@ -45,6 +45,9 @@ const PRUNED_FROM: usize = 8;
 /// Bytes of values of the keys that are pruned in one round, beyond the first: each is written to the log anew, in one turn.
 const PRUNED_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of values of a state that is sent to whoever proposes to forget the key, at most.
+const SHOWN_BYTES_MAX: usize = 16 * 1024;
+
 /// The rounds of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
@@ -341,6 +344,7 @@ impl<F: Failpoints> Shard<F> {
         if epoch != self.epoch(partition) {
             return self.answer_epoch(connection, request_id, partition, out);
         }
+        self.show_what_differs(now, link.node, partition, proposal, out);
         let agreed = self.agree(now, link.node, partition, proposal);
         let Some((agreed, promised)) = agreed else {
             return self.refuse_proposal(connection, request_id, proposal, out);
@@ -480,6 +484,30 @@ impl<F: Failpoints> Shard<F> {
         let keys = round.proposal.reaped.iter().zip(0..).filter(|(_, at)| agreed >> at & 1 == 0);
         let tokens: Vec<u64> = keys.map(|((token, _), _)| *token).collect();
         self.push_tombstones(now, to, partition, &tokens, out);
+    }
+
+    /// The proposer holds less than there is here of a key that it would forget, and no round of anti-entropy may bring it the rest: it
+    /// would propose the key for ever. Send it what is here, if that is small.
+    fn show_what_differs(
+        &mut self,
+        now: Now,
+        proposer: NodeId,
+        partition: PartitionId,
+        proposal: &Propose,
+        out: &mut Output,
+    ) {
+        if !self.is_bounded() || !self.view.owns(partition) || !self.takes_copies(partition) {
+            return;
+        }
+        let differs = |(token, hash): &&(u64, u64)| {
+            let mut under = self.replica.index().under(partition, *token).peekable();
+            under.peek().is_some()
+                && under.all(|entry| {
+                    digest(*token, &entry.state) != *hash && value_bytes(&entry.state) <= SHOWN_BYTES_MAX
+                })
+        };
+        let tokens: Vec<u64> = proposal.reaped.iter().filter(differs).map(|(token, _)| *token).collect();
+        self.push_tombstones(now, proposer, partition, &tokens, out);
     }
 
     /// Send another owner what is held under these tokens, as far as the budget goes.

@@ -153,6 +153,20 @@ impl Seats {
         }
     }
 
+    /// Whoever sits here stays while others are put out, until it is let go again.
+    pub fn hold(&mut self, seat: &Seat) {
+        if seat.0 != NONE {
+            self.unlink(seat.0);
+        }
+    }
+
+    /// It was held, and may go like all others.
+    pub fn let_go(&mut self, seat: &Seat) {
+        if seat.0 != NONE {
+            self.link_last(u32::from(self.node(seat.0).queue), seat.0);
+        }
+    }
+
     /// Somebody has to go: who; nobody if there is none.
     pub fn put_out(&mut self) -> Option<Victim> {
         for moves in 0.. {

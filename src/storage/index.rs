@@ -5,10 +5,10 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use smallvec::SmallVec;
 
-use super::cost;
 use super::digest::digest;
 use super::eviction::{Seat, Seats};
 use super::wheel::{Alarm, Step, Wheel};
+use super::{Place, cost};
 use crate::causality::{Content, Siblings};
 use crate::id::PartitionId;
 use crate::time::WallTime;
@@ -111,6 +111,19 @@ impl Index {
         Some(entry)
     }
 
+    /// A key that stays while others are put out, until the next call with `is_held` false.
+    pub fn hold(&mut self, place: Place<'_>, is_held: bool) {
+        let Self { tables, seats: Some(seats), .. } = self else { return };
+        let Some(entry) = find_mut(&mut tables[place.partition.0 as usize], place.token, place.key) else {
+            return;
+        };
+        if is_held {
+            seats.hold(&entry.seat);
+        } else {
+            seats.let_go(&entry.seat);
+        }
+    }
+
     /// What is known of `key`; `token` must be its token, and `partition` its partition.
     pub fn find(&self, partition: PartitionId, token: u64, key: &[u8]) -> Option<&Entry> {
         self.tables[partition.0 as usize]
@@ -136,13 +149,7 @@ impl Index {
     }
 
     /// The same, and nobody has used the key by it.
-    pub fn look(
-        &mut self,
-        now: WallTime,
-        partition: PartitionId,
-        token: u64,
-        key: &[u8],
-    ) -> Option<&Entry> {
+    pub fn look(&mut self, now: WallTime, partition: PartitionId, token: u64, key: &[u8]) -> Option<&Entry> {
         let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
         let entry = find_mut(&mut tables[partition.0 as usize], token, key)?;
         if expire(entry, now, bytes, entry_bytes) > 0 {

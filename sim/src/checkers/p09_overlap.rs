@@ -97,15 +97,7 @@ fn acknowledged(evidence: &Evidence<'_>, number: Number, operation: &Operation) 
 impl<'a> Required<'a> {
     fn new(graph: Graph<'a>, replicas: u8) -> Self {
         let single = vec![graph.nothing(); usize::from(replicas) + 1];
-        Self {
-            graph,
-            replicas,
-            writes: Vec::new(),
-            taken: 0,
-            single,
-            twins: Vec::new(),
-            reaped: Vec::new(),
-        }
+        Self { graph, replicas, writes: Vec::new(), taken: 0, single, twins: Vec::new(), reaped: Vec::new() }
     }
 
     /// To be called in the order of the reads' calls.

@@ -287,3 +287,113 @@ fn connections_push_keys_out_and_are_refused_in_the_end() {
     cluster.handle((0, 0), crate::shard::Input::Buffered { bytes: 0 });
     assert!(matches!(cluster.put(client, put(b"k", b"v")), Answer::Stored { .. }));
 }
+
+fn delete(key: &[u8]) -> Put<'_> {
+    Put { key, value: None, overwrite: true, ..Put::default() }
+}
+
+/// A coordinator that has put a key out asks the others what there is before it replaces all of that.
+#[test]
+fn a_delete_of_what_its_coordinator_put_out_deletes_it() {
+    for value in [None, Some(&b"w"[..])] {
+        for away in 0..3 {
+            let mut cluster = Cluster::with_options(3, 1, reaping);
+            let (key, nodes) = key_and_nodes(&cluster);
+            let client = cluster.client((nodes[away], 0));
+            assert!(matches!(
+                cluster.put(client, Put { write: 3, ..put(&key, b"v") }),
+                Answer::Stored { .. }
+            ));
+            put_everything_out(&mut cluster, nodes[away]);
+            let write = Put { value, write: 3, ..delete(&key) };
+            assert!(matches!(cluster.put(client, write), Answer::Stored { .. }));
+            assert_eq!(counter(&cluster, nodes[away], "writes_that_asked"), 1);
+            for node in 0..3 {
+                let client = cluster.client((node, 0));
+                let read = cluster.get(client, Get { read: 2, ..get(&key) });
+                assert_eq!(read.values().first().copied(), value, "node {node}");
+                assert!(read.values().len() <= 1);
+            }
+            cluster.run(Duration::from_secs(10));
+            if value.is_none() {
+                assert!((0..3).all(|node| !holds(&cluster, node, &key)), "and it is forgotten");
+            }
+            cluster.nobody_owes_an_answer();
+        }
+    }
+}
+
+/// While others don't answer, such a write waits for a part of its time, and is refused if too few could say.
+#[test]
+fn an_overwrite_of_what_was_put_out_needs_others() {
+    let mut cluster = Cluster::with_options(3, 1, |options| {
+        bounded(options);
+        options.hint_bytes_max = 0;
+    });
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"v") }), Answer::Stored { .. }));
+    put_everything_out(&mut cluster, nodes[0]);
+    // One is silent: the other says enough.
+    cluster.paused.insert(nodes[1]);
+    let stored = cluster.put(client, Put { budget_us: 400_000, ..delete(&key) });
+    assert!(matches!(stored, Answer::Stored { nodes: 2, .. }), "{stored:?}");
+    put_everything_out(&mut cluster, nodes[0]);
+    let place = cluster.shards[&(0, 0)].place(&key).partition;
+    let sibling = (0..10_000u32).map(|number| number.to_le_bytes());
+    let sibling =
+        sibling.into_iter().find(|key| cluster.shards[&(0, 0)].place(key).partition == place).unwrap();
+    cluster.paused.insert(nodes[2]);
+    let refused = cluster.put(client, Put { budget_us: 300_000, ..delete(&sibling) });
+    assert_eq!(refused.code(), Some(ErrorCode::Unavailable));
+    assert!(!holds(&cluster, nodes[0], &sibling), "nothing was written");
+}
+
+/// Whoever is about to be written is not put out for it.
+#[test]
+fn what_is_written_is_not_put_out_to_make_room_for_it() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    cluster.act((0, 0), |shard, _, _| {
+        let place = shard.place(b"k");
+        shard.replica.hold(place, true);
+        shard.replica.hold(place, false);
+    });
+    let client = cluster.client((0, 0));
+    assert!(matches!(cluster.put(client, put(b"k", b"v")), Answer::Stored { .. }));
+    cluster.put(client, put(b"other", b"v"));
+    cluster.act((0, 0), |shard, _, _| {
+        let place = shard.place(b"k");
+        shard.replica.hold(place, true);
+        assert!(shard.evict_one() && !shard.evict_one());
+        shard.replica.hold(place, false);
+        assert!(shard.evict_one());
+    });
+}
+
+/// An owner that was cut off deletes a key blindly that it had put out: it hears what the others have, and doesn't propose it for ever.
+#[test]
+fn whoever_proposes_less_than_there_is_hears_of_the_rest() {
+    let mut cluster = Cluster::with_options(3, 1, reaping);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"v") }), Answer::Stored { .. }));
+    put_everything_out(&mut cluster, nodes[0]);
+    isolate(&mut cluster, &[nodes[0]]);
+    cluster.run(Duration::from_secs(3));
+    let stored = cluster.put(client, Put { write: 1, ..delete(&key) });
+    assert!(matches!(stored, Answer::Stored { .. }), "{stored:?}");
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(20));
+    let states: Vec<_> = (0..3)
+        .map(|node| {
+            let shard = &cluster.shards[&(node, 0)];
+            let place = shard.place(&key);
+            shard
+                .replica()
+                .index()
+                .find(place.partition, place.token, &key)
+                .map(|entry| entry.state.versions().len())
+        })
+        .collect();
+    assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+}

@@ -86,6 +86,12 @@ impl<F: Failpoints> Minter<F> {
         self.epoch
     }
 
+    /// As if so many epochs had been used.
+    #[cfg(test)]
+    pub(super) const fn begin_after(&mut self, epoch: u32) {
+        self.epoch = epoch;
+    }
+
     /// Apply a write to a key's state, unless it was applied before. `appended` is the log record that will say so.
     pub(super) fn apply(
         &mut self,

@@ -177,7 +177,9 @@ impl<F: Failpoints> Replica<F> {
         let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
             begin(entry, minter.epoch());
-            let since = if minter.failpoints.planted(Bug::EvictedMintsOn) { 0 } else { entry.since };
+            // What is beyond the last epoch was minted by an actor before this one.
+            let is_of_now = entry.since <= minter.epoch() && !minter.failpoints.planted(Bug::EvictedMintsOn);
+            let since = if is_of_now { entry.since } else { 0 };
             let record = Record::Own { retired: retired.max(since) };
             let applied = minter.apply(now, place.key, &mut entry.state, write, record, appended)?;
             if applied != Applied::Before {
@@ -467,6 +469,26 @@ mod tests {
             Content::Tombstone | Content::Expired => unreachable!("values are shown, tombstones are not"),
         });
         values.collect()
+    }
+
+    /// After two billion new keys in one process an actor is somebody else, and goes on like the one before.
+    #[test]
+    fn an_actor_that_has_used_up_its_epochs_is_followed_by_one_that_keeps_its_own() {
+        let mut replica = Replica::new(1, 1, 1 << 20);
+        replica.minter.begin_after((1 << 31) - 3);
+        for key in 0..6u8 {
+            let place = Place { key: &[key], ..KEY };
+            replica.coordinate(now(1), place, write(b"v", blind(), u64::from(key)), 0).unwrap();
+        }
+        for key in 0..6u8 {
+            let place = Place { key: &[key], ..KEY };
+            for overwrite in 0..300 {
+                let name = 1000 * (u64::from(key) + 1) + overwrite;
+                replica.coordinate(now(1), place, write(b"w", Covered::Everything, name), 0).unwrap();
+            }
+            let actors = replica.read(now(1), place).unwrap().state.clock().len();
+            assert!(actors <= 2, "key {key} tells of {actors} actors");
+        }
     }
 
     #[test]

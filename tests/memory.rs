@@ -227,24 +227,3 @@ fn what_a_reader_holds_is_not_the_indexs_any_more() {
     drop(read);
     assert_eq!(live(), before, "the new value has no reader yet");
 }
-
-#[test]
-fn zz_where() {
-    let mut replica = Replica::new(PARTITIONS, 1, 16 << 20);
-    let said = |replica: &Replica| replica.memory().iter().sum::<usize>() as isize;
-    let mut deltas = std::collections::BTreeMap::new();
-    for turn in 0..3 {
-        for number in 0..3000u64 {
-            let key = format!("key:{number:05}");
-            let (before, said_before) = (live(), said(&replica));
-            put(&mut replica, key.as_bytes(), &[7; 100], None, Covered::Everything, turn * 3000 + number + 1);
-            replica.take_changes().for_each(drop);
-            *deltas.entry((turn, said(&replica) - said_before, live() - before)).or_insert(0) += 1;
-        }
-    }
-    deltas.retain(|_, count| *count > 20);
-    println!("{deltas:?}");
-    let index = replica.index();
-    let entry = (0..PARTITIONS).find_map(|p| index.partition(PartitionId(p)).next()).unwrap();
-    println!("{:?} {}", entry.state.allocations(), size_of::<ringmain::storage::Entry>());
-}

@@ -150,9 +150,11 @@ impl<V: Clone> Siblings<V> {
         self.values().max_by_key(|version| (version.timestamp, version.dot))
     }
 
-    /// Does the tombstone of a delete stand here?
+    /// Is nothing left here but tombstones, and one at least a delete's?
     pub fn is_deleted(&self) -> bool {
-        self.versions.iter().any(|version| matches!(version.content, Content::Tombstone))
+        let mut versions = self.versions.iter();
+        versions.all(|version| !matches!(version.content, Content::Value(_)))
+            && self.versions.iter().any(|version| matches!(version.content, Content::Tombstone))
     }
 
     /// Whether nothing has ever been seen of this key. A deleted key is not empty.

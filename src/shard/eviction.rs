@@ -3,7 +3,7 @@
 //! At the end of each turn keys are put out until a part of the limit is free again, some hundred in a turn at most, so that
 //! whatever the next turn brings fits in. What would still pass the limit puts out a few more keys first, and is refused if
 //! that doesn't help: a client's write is answered `Overloaded`, and a peer's is declined like one that a full log doesn't
-//! take. Only the tombstones of deletes can't be put out, nor what is kept for others and what is under way.
+//! take. Only what is nothing but a delete's tombstone can't be put out, nor what is kept for others and what is under way.
 //!
 //! What was put out is no delete. Nobody is told of it; the partition is marked from then on, and what it lacks is not brought
 //! back: it takes no part in rounds of anti-entropy, and a repair of a key that isn't here is not stored. All that somebody

@@ -160,6 +160,10 @@ impl<F: Failpoints> Shard<F> {
         mut prng: Prng,
         failpoints: F,
     ) -> Self {
+        assert!(
+            !(options.durable && options.memory_max > 0),
+            "what is put out of memory would come back with the log"
+        );
         let view = Arc::new(membership.view());
         let partitions = view.ring.partitions().count();
         let context_key = if options.secret.is_empty() {

@@ -29,7 +29,7 @@ pub struct Entry {
     pub since: u32,
     /// Set for when the first of its versions expires, if any does.
     alarm: Alarm,
-    /// Taken while it may go, if the index may put keys out: no delete's tombstone stands.
+    /// Taken while it may go, if the index may put keys out: more is left than what somebody has deleted.
     seat: Seat,
 }
 
@@ -96,8 +96,8 @@ impl Index {
         self
     }
 
-    /// Whoever has to go if there is no more room: what was known of it. Who has expired goes first, and nobody of whom a delete's
-    /// tombstone stands.
+    /// Whoever has to go if there is no more room: what was known of it. Who has expired goes first, and nobody of whom nothing is left
+    /// but a delete's tombstone.
     pub fn put_out(&mut self) -> Option<Box<Entry>> {
         let victim = self.seats.as_mut()?.put_out()?;
         let (partition, token) = (victim.partition, victim.token);

@@ -397,3 +397,34 @@ fn whoever_proposes_less_than_there_is_hears_of_the_rest() {
         .collect();
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
 }
+
+/// Whoever puts blindly and deletes what was there before leaves a value beside a tombstone: it goes like any other.
+#[test]
+fn a_value_beside_a_tombstone_can_be_put_out() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"v") }), Answer::Stored { .. }));
+    let context = cluster.get(client, get(&key)).context().to_vec();
+    assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"w") }), Answer::Stored { .. }));
+    let delete = Put { key: &key, value: None, context: &context, write: 3, ..Put::default() };
+    assert!(matches!(cluster.put(client, delete), Answer::Stored { .. }));
+    assert_eq!(cluster.get(client, get(&key)).values(), [b"w"]);
+    put_everything_out(&mut cluster, nodes[0]);
+    assert!(!holds(&cluster, nodes[0], &key));
+    for _ in 0..3 {
+        assert_eq!(cluster.get(client, Get { read: 2, ..get(&key) }).values(), [b"w"], "others have it");
+        cluster.run(Duration::from_millis(200));
+    }
+    assert!(!holds(&cluster, nodes[0], &key), "and no repair brings it back");
+}
+
+/// What a log brings back was never put out.
+#[test]
+#[should_panic(expected = "would come back with the log")]
+fn a_shard_with_a_log_has_no_limit_on_memory() {
+    Cluster::with_options(1, 1, |options| {
+        bounded(options);
+        options.durable = true;
+    });
+}

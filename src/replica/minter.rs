@@ -15,9 +15,8 @@ use super::{Applied, Covered, Refused, Replaced, Write};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Record {
     /// This replica's own, the only one that it has of the key.
-    /// Of its actors those up to this epoch have been forgotten: a context from before may still tell of them, and too
-    /// little.
-    Own { retired: u32 },
+    /// What was minted up to this epoch may have been forgotten: a context from before may still tell of it, and too little.
+    Own { since: u32 },
     /// Kept for another node; there may be more such states of the key. All that was minted under this actor, if it is known,
     /// is in the state.
     Anothers(Option<Actor>),
@@ -163,8 +162,8 @@ impl<F: Failpoints> Minter<F> {
             return Actor { id, epoch: 1 };
         }
         let is_rare = self.failpoints.rare(Choice::FreshEpoch);
-        let retired = match record {
-            Record::Own { retired } => retired,
+        let since = match record {
+            Record::Own { since } => since,
             Record::Anothers(known) => {
                 let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
                 return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
@@ -178,7 +177,7 @@ impl<F: Failpoints> Minter<F> {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.
-        let is_mine = |actor: Actor| actor.id == id && actor.epoch > retired && actor.epoch <= self.epoch;
+        let is_mine = |actor: Actor| actor.id == id && actor.epoch > since && actor.epoch <= self.epoch;
         let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
         if mine.is_none() && self.epoch > 0 && !state.is_empty() {
             // Its own record of the key is lost, or was never here; others' is.

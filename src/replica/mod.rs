@@ -15,8 +15,6 @@ mod minter;
 mod superseded;
 mod wire;
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -98,8 +96,6 @@ pub struct Replica<F = NoFailpoints> {
     minter: Minter<F>,
     /// Records of the log that cover nothing any more, since they were last taken.
     dead: Vec<u64>,
-    /// Epochs of this replica's actors that are not used any more, by partition: those up to this one.
-    retired: BTreeMap<PartitionId, u32>,
 }
 
 impl Replica {
@@ -113,7 +109,7 @@ impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
         let minter = Minter::new(actor_id, state_bytes_max, failpoints);
-        Self { index: Index::new(partitions), minter, retired: BTreeMap::new(), dead: Vec::new() }
+        Self { index: Index::new(partitions), minter, dead: Vec::new() }
     }
 
     /// Whoever runs this may put keys out of it ([`Replica::put_out`]), and so few names of writes are remembered that they are
@@ -173,14 +169,13 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
-        let retired = self.retired.get(&place.partition).copied().unwrap_or(0);
         let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
             begin(entry, minter.epoch());
             // What is beyond the last epoch was minted by an actor before this one.
             let is_of_now = entry.since <= minter.epoch() && !minter.failpoints.planted(Bug::EvictedMintsOn);
             let since = if is_of_now { entry.since } else { 0 };
-            let record = Record::Own { retired: retired.max(since) };
+            let record = Record::Own { since };
             let applied = minter.apply(now, place.key, &mut entry.state, write, record, appended)?;
             if applied != Applied::Before {
                 cover(entry, appended, dead);
@@ -270,13 +265,7 @@ impl<F: Failpoints> Replica<F> {
     pub fn give_up(&mut self, partition: PartitionId) {
         let records = self.index.partition(partition).map(|entry| entry.appended);
         self.dead.extend(records.filter(|record| *record != 0));
-        self.retire(partition);
         self.index.clear(partition);
-    }
-
-    /// Something of a partition is about to be forgotten: what is minted there from now on is minted by somebody new.
-    pub fn retire(&mut self, partition: PartitionId) {
-        self.retired.insert(partition, self.minter.epoch());
     }
 
     /// Forget the keys under this token of whose state this is the digest: what was known of them. Their writes are
@@ -296,13 +285,18 @@ impl<F: Failpoints> Replica<F> {
     }
 
     /// Forget how far actors were seen that no version is by, of the keys under this token of whose state this is the
-    /// digest: those keys. The records that cover them say too much from now on.
+    /// digest: those keys. The records that cover them say too much from now on. One of these actors may be this replica's, and a
+    /// context may tell of it still, and too little: what is minted from now on is minted by somebody new.
     pub fn prune(&mut self, partition: PartitionId, token: u64, hash: u64) -> Vec<Box<[u8]>> {
         let is_it = |entry: &&Entry| digest(token, &entry.state) == hash && entry.state.is_prunable();
         let keys: Vec<Box<[u8]>> =
             self.index.under(partition, token).filter(is_it).map(|entry| entry.key.clone()).collect();
         for key in &keys {
-            self.index.update(partition, token, key, |entry| entry.state.prune());
+            let epoch = self.minter.epoch();
+            self.index.update(partition, token, key, |entry| {
+                entry.state.prune();
+                entry.since = epoch;
+            });
         }
         keys
     }
@@ -359,9 +353,8 @@ impl<F: Failpoints> Replica<F> {
     /// What the copies cost in memory, as the allocator gives it out, and what is remembered of writes that are gone.
     pub fn memory(&self) -> [usize; 2] {
         let Minter { superseded, lost, .. } = &self.minter;
-        let retired = self.retired.len() * cost::map_slot(size_of::<(PartitionId, u32)>());
         let dead = cost::allocated(self.dead.capacity() * size_of::<u64>());
-        [self.index.memory(), superseded.memory() + lost.memory() + retired + dead]
+        [self.index.memory(), superseded.memory() + lost.memory() + dead]
     }
 
     /// What has changed since the last call.

@@ -121,6 +121,16 @@ impl<F: Failpoints> Shard<F> {
         self.most(Need::Other) - headroom
     }
 
+    /// What can't be put out of the index: tombstones of deletes.
+    pub(super) fn pinned(&self) -> usize {
+        self.replica.index().pinned()
+    }
+
+    /// Is there more than there may be at the end of a turn?
+    pub(super) fn is_above_rest(&self) -> bool {
+        self.memory().total() > self.at_rest()
+    }
+
     /// The turn ends: put out what is too much, as far as a turn goes.
     pub(super) fn tend_memory(&mut self, now: Now) {
         if !self.is_bounded() || self.failpoints.planted(Bug::LimitIgnored) {

@@ -26,6 +26,8 @@ pub(super) struct Memory {
     buffers: usize,
     /// Keys, states, contexts, frames and answers of requests under way, beside the tables' slots.
     pub(super) requests: usize,
+    /// Keys that rounds of reaping may forget.
+    pub(super) candidates: usize,
 }
 
 impl Memory {
@@ -50,7 +52,7 @@ pub struct MemoryUse {
     pub remembered: usize,
     /// What is kept for nodes that can't be reached.
     pub hints: usize,
-    /// Requests under way, and batches of them.
+    /// Requests under way, batches of them, and what rounds of reaping may forget.
     pub requests: usize,
     /// Connections, and what waits to be sent or is not whole yet.
     pub buffers: usize,
@@ -75,13 +77,13 @@ impl<F: Failpoints> Shard<F> {
             trees: self.trees.memory(),
             remembered,
             hints: self.hints.store.memory(),
-            requests: tables + self.deadlines.memory() + self.memory.requests,
+            requests: tables + self.deadlines.memory() + self.memory.requests + self.memory.candidates,
             buffers: sessions + self.memory.buffers,
         }
     }
 
     /// The same, as status shows it.
-    pub(super) fn memory_gauges(&self) -> [(&'static str, u64); 8] {
+    pub(super) fn memory_gauges(&self) -> [(&'static str, u64); 9] {
         let memory = self.memory();
         [
             ("memory_bytes", memory.total()),
@@ -92,6 +94,7 @@ impl<F: Failpoints> Shard<F> {
             ("memory_hint_bytes", memory.hints),
             ("memory_request_bytes", memory.requests),
             ("memory_buffer_bytes", memory.buffers),
+            ("memory_tombstone_bytes", self.pinned()),
         ]
         .map(|(name, bytes)| (name, bytes as u64))
     }

@@ -6,10 +6,11 @@
 //! the round from then on, durably, until they hear that the epoch was raised or that the round has ended without.
 //! When all are bound the proposer raises the epoch, and tells it when that can't be undone.
 //!
-//! When to try is a matter of age (a key is the same at two looks) and health; whether it is safe never is. A shard has one
+//! When to try is a matter of age (a key is the same at two looks, unless tombstones fill the memory) and health; whether it is safe
+//! never is. A shard has one
 //! round of its own under way, and is bound by [`ROUNDS_BOUND_MAX`] at most for a partition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use ringmain_schema::Kind;
 use ringmain_schema::epoch::{Binding, Bound, Epoch, Keys, Propose, Round};
@@ -21,7 +22,7 @@ use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::membership::{Health, Member};
 use crate::pace::Claimant;
-use crate::storage::{Entry, digest, value_bytes};
+use crate::storage::{Entry, cost, digest, value_bytes};
 use crate::time::{Duration, Instant, Now, WallTime};
 
 use super::Shard;
@@ -42,6 +43,16 @@ const QUESTIONS_MAX: usize = 64;
 const STEP_MIN: Duration = Duration::from_millis(10);
 /// Actors without a version of which a key may tell before it is worth a round.
 const PRUNED_FROM: usize = 8;
+/// Of the keys of a round so many may be ones to be pruned, however many wait to be reaped.
+const PRUNED_PLACES: usize = 32;
+/// Where there is a limit on memory, so many candidates of a partition are kept for the rounds to come; and of all partitions as many
+/// as one part in so many of the limit holds.
+const CANDIDATES_MAX: usize = 1024;
+const CANDIDATE_SHARE: usize = 128;
+/// A limit of which tombstones take one part in so many is in need of rounds.
+const TOMBSTONE_SHARE: usize = 8;
+/// Bytes' worth of looking at a key.
+const LOOK_BYTES: usize = 4;
 /// Bytes of values of the keys that are pruned in one round, beyond the first: each is written to the log anew, in one turn.
 const PRUNED_BYTES_MAX: usize = 256 * 1024;
 
@@ -58,13 +69,51 @@ pub(super) struct Rounds {
     /// The partition that is looked at next.
     cursor: u32,
     next_step: Option<Instant>,
+    /// When one may be looked at before its turn.
+    next_hurried: Instant,
     next_question: Instant,
     /// Asked so far.
     questions: usize,
-    /// What might be forgotten of each partition when that was last looked at: at most [`REAPED_KEYS_MAX`] keys.
-    candidates: BTreeMap<PartitionId, [Keys; 2]>,
+    /// What might be forgotten of each partition.
+    candidates: BTreeMap<PartitionId, Candidates>,
+    /// A partition of which a raise has left something to be forgotten.
+    again: Option<PartitionId>,
     /// Partitions with something to forget, and for which node each waits.
     pub(super) waiting: BTreeMap<PartitionId, NodeId>,
+}
+
+/// What might be forgotten of a partition: keys that are nothing but tombstones, and keys that tell of many actors.
+#[derive(Debug, Default)]
+struct Candidates {
+    /// As they were when the partition was last looked at.
+    seen: [Keys; 2],
+    /// Those that had been so before, and have not been proposed since.
+    ripe: [Keys; 2],
+    /// The next look begins at this token, round to it again: nobody stands in the way of all others for good.
+    from: u64,
+}
+
+impl Candidates {
+    /// The first that are ripe, as many as a round takes: a part of the places is for those that are pruned.
+    fn take_ripe(&mut self) -> [Keys; 2] {
+        let [reaped, pruned] = &mut self.ripe;
+        let places = REAPED_KEYS_MAX - pruned.len().min(PRUNED_PLACES);
+        let reaped: Keys = reaped.drain(..reaped.len().min(places)).collect();
+        let pruned: Keys = pruned.drain(..pruned.len().min(REAPED_KEYS_MAX - reaped.len())).collect();
+        if let Some((last, _)) = reaped.last() {
+            self.from = last.wrapping_add(1);
+        }
+        [reaped, pruned]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seen.iter().chain(&self.ripe).all(Vec::is_empty)
+    }
+
+    fn memory(&self) -> usize {
+        let keys = self.seen.iter().chain(&self.ripe);
+        keys.map(|keys| cost::allocated(keys.capacity() * size_of::<(u64, u64)>())).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -83,10 +132,17 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn next_in_rounds(&self) -> Option<Instant> {
         let rounds = &self.epochs.rounds;
         let under_way = rounds.under_way.as_ref().map(|round| round.until.min(round.ask_again));
-        let step = self.options.reap.and(Some(rounds.next_step.unwrap_or_default()));
+        let step = self.options.reap.and(Some(self.next_look_for_rounds()));
         let step = step.filter(|_| rounds.under_way.is_none());
         let question = self.epochs.is_bound().then_some(rounds.next_question);
         [under_way, step, question].into_iter().flatten().min()
+    }
+
+    /// When the next partition is looked at: soon, if tombstones take too much of the memory.
+    fn next_look_for_rounds(&self) -> Instant {
+        let rounds = &self.epochs.rounds;
+        let next = rounds.next_step.unwrap_or_default();
+        if rounds.next_step.is_some() && self.is_pressed() { next.min(rounds.next_hurried) } else { next }
     }
 
     pub(super) fn tend_rounds(&mut self, now: Now, out: &mut Output) {
@@ -104,17 +160,29 @@ impl<F: Failpoints> Shard<F> {
     /// Look whether the next partition has something to forget, and begin a round.
     fn look_at_next(&mut self, now: Now, out: &mut Output) {
         let Some(every) = self.options.reap else { return };
-        if self.epochs.rounds.next_step.unwrap_or_default() > now.monotonic {
+        if self.next_look_for_rounds() > now.monotonic {
             return;
         }
+        self.epochs.rounds.next_hurried = now.monotonic + STEP_MIN;
         let partitions = self.trees.partitions();
         let mine = u64::from((partitions / u32::from(self.options.shards)).max(1));
         let pause = Duration(every.0 / mine).max(STEP_MIN);
         let jitter = Duration(self.prng.below(pause.0 / 5 + 1));
         let is_first = self.epochs.rounds.next_step.is_none();
         self.epochs.rounds.next_step = Some(now.monotonic + Duration(pause.0 / 10 * 9) + jitter);
-        if is_first || self.stopping || !self.may_spend(Claimant::AntiEntropy, now) {
+        if is_first || self.stopping {
             return;
+        }
+        if !self.may_spend(Claimant::AntiEntropy, now) {
+            let ready = self.ready_at(Claimant::AntiEntropy, now).max(now.monotonic + STEP_MIN);
+            self.epochs.rounds.next_hurried = ready;
+            if self.epochs.rounds.again.is_some() {
+                self.epochs.rounds.next_step = Some(ready);
+            }
+            return;
+        }
+        if let Some(partition) = self.epochs.rounds.again.take() {
+            return self.look_again(now, partition, out);
         }
         for _ in 0..partitions {
             let partition = PartitionId(self.epochs.rounds.cursor % partitions);
@@ -138,23 +206,62 @@ impl<F: Failpoints> Shard<F> {
             if self.is_bounded() && primaries.contains(&self.view.me) {
                 self.push_to_proposer(now, partition, out);
             } else {
-                self.epochs.rounds.candidates.remove(&partition);
+                self.keep_candidates(partition, Candidates::default());
             }
             return;
         }
-        let found = self.forgettable(now, partition, is_early);
-        let before = self.epochs.rounds.candidates.remove(&partition).unwrap_or_default();
-        let [reaped, pruned] =
-            if is_early { found.clone() } else { found.clone().map(|keys| same(keys, &before)) };
-        if found.iter().any(|keys| !keys.is_empty()) {
-            self.epochs.rounds.candidates.insert(partition, found);
-        }
-        if reaped.is_empty() && pruned.is_empty() {
+        if self.is_pressed()
+            && let Err(node) = self.ready(now, partition, is_early)
+        {
+            self.epochs.rounds.waiting.insert(partition, node);
             return;
+        }
+        self.find_ripe(now, partition, is_early);
+        self.propose_ripe(now, partition, is_early, out);
+    }
+
+    /// A raise has just ended: go on with what is ripe. If there is no more of that, find what may be so at the next look.
+    fn look_again(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
+        if self.view.primaries(partition).first() != Some(&self.view.me) {
+            return;
+        }
+        if !self.propose_ripe(now, partition, false, out) {
+            self.find_ripe(now, partition, false);
+            if self.is_pressed() {
+                self.propose_ripe(now, partition, false, out);
+            } else if let Some(candidates) = self.epochs.rounds.candidates.get_mut(&partition) {
+                candidates.ripe = <[Keys; 2]>::default();
+            }
+        }
+    }
+
+    /// Do tombstones take so much of the memory that they should go as soon as they can? How old they are is of no account then.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.is_bounded()
+            && (self.pinned() > self.options.memory_max / TOMBSTONE_SHARE || self.is_above_rest())
+    }
+
+    /// Look what could be forgotten by now, and what of that was so at the last look already.
+    fn find_ripe(&mut self, now: Now, partition: PartitionId, is_early: bool) {
+        let before = self.take_candidates(partition);
+        let seen = self.forgettable(now, partition, is_early, before.from);
+        let is_hurried = is_early || self.is_pressed();
+        let ripe = if is_hurried { seen.clone() } else { seen.clone().map(|keys| same(keys, &before.seen)) };
+        self.keep_candidates(partition, Candidates { seen, ripe, from: before.from });
+    }
+
+    /// Begin a round of what is ripe, if there is anything and it can begin. False if there is nothing.
+    fn propose_ripe(&mut self, now: Now, partition: PartitionId, is_early: bool, out: &mut Output) -> bool {
+        let Some(candidates) = self.epochs.rounds.candidates.get(&partition) else { return false };
+        if candidates.ripe.iter().all(Vec::is_empty) {
+            return false;
         }
         match self.ready(now, partition, is_early) {
             Err(node) => _ = self.epochs.rounds.waiting.insert(partition, node),
             Ok(beginnings) => {
+                let mut candidates = self.take_candidates(partition);
+                let [reaped, pruned] = candidates.take_ripe();
+                self.keep_candidates(partition, candidates);
                 let (epoch, ring) = (self.epoch(partition), self.view.ring.hash());
                 let round = self.name_round();
                 let (partition, incarnation) = (partition.0, self.view.incarnation().0);
@@ -163,18 +270,39 @@ impl<F: Failpoints> Shard<F> {
                 self.open_round(now, proposal, out);
             }
         }
+        true
     }
 
-    /// Keys of which only tombstones are left, and keys that tell of actors without a version: so many as a round takes, the
-    /// former first. Where keys may be put out, so may those that have only expired: others may not have them any more.
-    fn forgettable(&self, now: Now, partition: PartitionId, is_early: bool) -> [Keys; 2] {
+    fn take_candidates(&mut self, partition: PartitionId) -> Candidates {
+        let candidates = self.epochs.rounds.candidates.remove(&partition).unwrap_or_default();
+        self.memory.candidates -= candidates.memory();
+        candidates
+    }
+
+    fn keep_candidates(&mut self, partition: PartitionId, candidates: Candidates) {
+        self.take_candidates(partition);
+        if !candidates.is_empty() {
+            self.memory.candidates += candidates.memory();
+            self.epochs.rounds.candidates.insert(partition, candidates);
+        }
+    }
+
+    /// How many candidates of a partition are kept.
+    fn candidates_max(&self) -> usize {
+        let room = self.options.memory_max / CANDIDATE_SHARE;
+        let left = room.saturating_sub(self.memory.candidates) / (2 * size_of::<(u64, u64)>());
+        left.clamp(REAPED_KEYS_MAX, CANDIDATES_MAX.max(REAPED_KEYS_MAX))
+    }
+
+    /// Keys of which only tombstones are left, the first ones from a token on, and keys that tell of actors without a version. Where
+    /// keys may be put out, so may those that have only expired: others may not have them any more.
+    fn forgettable(&mut self, now: Now, partition: PartitionId, is_early: bool, from: u64) -> [Keys; 2] {
         let spare = if is_early { 1 } else { PRUNED_FROM };
-        let (mut reaped, mut pruned) = (Keys::new(), Keys::new());
+        let most = self.candidates_max();
+        let mut first: BinaryHeap<(u64, u64)> = BinaryHeap::new();
+        let mut pruned = Keys::new();
         let mut bytes = 0;
         for entry in self.replica.index().partition(partition) {
-            if reaped.len() == REAPED_KEYS_MAX {
-                break;
-            }
             if !self.is_durable(entry.appended) {
                 continue;
             }
@@ -183,7 +311,13 @@ impl<F: Failpoints> Shard<F> {
                 if self.is_bounded() && !entry.state.is_deleted() {
                     continue;
                 }
-                reaped.push((entry.token, digest(entry.token, &entry.state)));
+                let behind = entry.token.wrapping_sub(from);
+                if first.len() < most || first.peek().is_some_and(|last| behind < last.0) {
+                    first.push((behind, digest(entry.token, &entry.state)));
+                }
+                if first.len() > most {
+                    first.pop();
+                }
             } else if pruned.len() < REAPED_KEYS_MAX
                 && clock.len() >= versions.len() + spare
                 && entry.state.is_prunable()
@@ -194,8 +328,10 @@ impl<F: Failpoints> Shard<F> {
                 }
             }
         }
-        pruned.truncate(REAPED_KEYS_MAX - reaped.len());
-        [reaped, pruned]
+        let looked_at = self.replica.index().keys_of(partition);
+        self.pace.spent(Claimant::AntiEntropy, looked_at * LOOK_BYTES, 0);
+        let first = first.into_sorted_vec().into_iter();
+        [first.map(|(behind, hash)| (from.wrapping_add(behind), hash)).collect(), pruned]
     }
 
     /// A number that no other round of this node has.
@@ -535,12 +671,13 @@ impl<F: Failpoints> Shard<F> {
     /// Whoever proposes may lack a tombstone itself. Where keys may be put out, the other owners send it what they would propose.
     fn push_to_proposer(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
         let Some(&proposer) = self.view.primaries(partition).first() else { return };
-        let [found, _] = self.forgettable(now, partition, false);
-        let before = self.epochs.rounds.candidates.remove(&partition).unwrap_or_default();
-        let tokens: Vec<u64> = same(found.clone(), &before).iter().map(|(token, _)| *token).collect();
-        if !found.is_empty() {
-            self.epochs.rounds.candidates.insert(partition, [found, Keys::new()]);
-        }
+        self.find_ripe(now, partition, false);
+        let mut candidates = self.take_candidates(partition);
+        candidates.ripe[1].clear();
+        let [ripe, _] = candidates.take_ripe();
+        candidates.ripe = <[Keys; 2]>::default();
+        let tokens: Vec<u64> = ripe.iter().map(|(token, _)| *token).collect();
+        self.keep_candidates(partition, candidates);
         self.push_tombstones(now, proposer, partition, &tokens, out);
     }
 
@@ -585,6 +722,8 @@ impl<F: Failpoints> Shard<F> {
             self.tell_epoch(connection, partition, out);
         }
         self.begin_again(now, partition, false, out);
+        self.epochs.rounds.again = Some(partition);
+        self.epochs.rounds.next_step = Some(now.monotonic);
     }
 
     fn all_linked(&self, partition: PartitionId) -> Vec<ConnectionId> {
@@ -705,5 +844,27 @@ fn is_dead(state: &Siblings<bytes::Bytes>, now: WallTime) -> bool {
 
 /// Those of these keys that have been as they are since they were last looked at.
 fn same(keys: Keys, before: &[Keys; 2]) -> Keys {
-    keys.into_iter().filter(|key| before.iter().any(|before| before.contains(key))).collect()
+    let mut before = before.concat();
+    before.sort_unstable();
+    keys.into_iter().filter(|key| before.binary_search(key).is_ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_to_be_pruned_have_places_beside_those_to_be_reaped() {
+        let many = |first: u64| (first..first + 200).map(|token| (token, 1)).collect::<Keys>();
+        let mut candidates = Candidates { ripe: [many(0), many(1000)], ..Candidates::default() };
+        let [reaped, pruned] = candidates.take_ripe();
+        assert_eq!((reaped.len(), pruned.len()), (96, 32));
+        assert_eq!(candidates.from, 96, "the next look begins behind whom nobody may agree with");
+        let [reaped, pruned] = candidates.take_ripe();
+        assert_eq!((reaped.first(), pruned.first()), (Some(&(96, 1)), Some(&(1032, 1))));
+        candidates.ripe = [many(0), Keys::new()];
+        assert_eq!(candidates.take_ripe().map(|keys| keys.len()), [128, 0]);
+        candidates.ripe = [Keys::new(), many(0)];
+        assert_eq!(candidates.take_ripe().map(|keys| keys.len()), [0, 128]);
+    }
 }

@@ -340,6 +340,12 @@ impl Index {
         self.entry_bytes + self.table_bytes + list + changes + self.wheel.memory() + seats
     }
 
+    /// What entries cost that can't be put out.
+    pub fn pinned(&self) -> usize {
+        let seated = self.seats.as_ref().map_or(self.entry_bytes, |seats| seats.bytes() as usize);
+        self.entry_bytes.saturating_sub(seated)
+    }
+
     /// What is counted as it changes: keys, bytes of keys and values, what entries and tables cost, and timers of keys that
     /// expire.
     pub const fn counted(&self) -> [usize; 4] {

@@ -428,3 +428,69 @@ fn a_shard_with_a_log_has_no_limit_on_memory() {
         options.durable = true;
     });
 }
+
+/// More tombstones than a round takes are forgotten at the look at which they may be.
+#[test]
+fn reaping_keeps_up_with_deletes() {
+    let mut cluster = Cluster::with_options(3, 1, |options| {
+        bounded(options);
+        (options.memory_max, options.reap) = (64 << 20, Some(Duration::from_secs(4)));
+    });
+    let client = cluster.client((0, 0));
+    let per_partition = 400;
+    for number in 0..16 * per_partition as u32 {
+        let deleted = cluster.put(client, delete(&number.to_le_bytes()));
+        assert!(matches!(deleted, Answer::Stored { .. }));
+    }
+    cluster.run(Duration::from_secs(15));
+    for node in 0..3 {
+        assert_eq!(cluster.shards[&(node, 0)].replica().keys(), 0, "node {node}");
+        assert_eq!(cluster.shards[&(node, 0)].memory.candidates, 0);
+    }
+}
+
+/// Where tombstones fill the memory, nobody waits until they are old.
+#[test]
+fn tombstones_that_fill_the_memory_are_forgotten_at_once() {
+    for nodes in [1, 3] {
+        let mut cluster = Cluster::with_options(nodes, 1, |options| {
+            bounded(options);
+            options.reap = Some(Duration::from_secs(3600));
+        });
+        let client = cluster.client((0, 0));
+        let mut refused = 0;
+        for number in 0..10_000u32 {
+            refused += usize::from(cluster.put(client, delete(&number.to_le_bytes())).code().is_some());
+            check_limit(&cluster);
+        }
+        cluster.run(Duration::from_secs(5));
+        for node in 0..nodes {
+            let left = cluster.shards[&(node, 0)].replica().keys();
+            assert!(left < 1000, "{left} of {refused} at node {node}");
+        }
+        assert!(matches!(cluster.put(client, put(b"k", b"v")), Answer::Stored { .. }));
+    }
+}
+
+/// A key that is written between the raises of its partition's epoch has one actor still.
+#[test]
+fn a_raise_costs_a_busy_key_no_actor() {
+    let mut cluster = Cluster::with_options(3, 1, reaping);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    let partition = cluster.shards[&(0, 0)].place(&key).partition;
+    let keys = (0..10_000u32).map(u32::to_le_bytes);
+    let beside: Vec<[u8; 4]> =
+        keys.filter(|other| cluster.shards[&(0, 0)].place(other).partition == partition).take(6).collect();
+    for other in &beside {
+        let write = Put { overwrite: true, ..put(&key, b"v") };
+        assert!(matches!(cluster.put(client, write), Answer::Stored { .. }));
+        assert!(matches!(cluster.put(client, delete(other)), Answer::Stored { .. }));
+        cluster.run(Duration::from_secs(2));
+        assert!(!holds(&cluster, nodes[0], other), "it was reaped");
+    }
+    let shard = &cluster.shards[&(nodes[0], 0)];
+    let place = shard.place(&key);
+    let entry = shard.replica().index().find(place.partition, place.token, &key).unwrap();
+    assert_eq!(entry.state.clock().len(), 1);
+}

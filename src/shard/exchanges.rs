@@ -407,7 +407,9 @@ impl<F: Failpoints> Shard<F> {
             }
             Kind::KEYS => self.on_keys(&Keys::parse(frame)?),
             Kind::PULLED => {
-                under_way.pulls.sent = Some(Pulled::parse(frame)?.tokens as usize);
+                let Pulled { tokens, gone } = Pulled::parse(frame)?;
+                under_way.pulls.sent = Some(tokens as usize);
+                gone.iter().for_each(|token| _ = under_way.pulls.missing.remove(token));
                 let Some(arrived) = under_way.arrived() else { return Ok(()) };
                 under_way.exchange.on_pulled(arrived)
             }

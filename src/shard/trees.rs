@@ -173,8 +173,11 @@ impl<F: Failpoints> Shard<F> {
         }
         let (tokens, _) = self.send_states(connection, partition, &request.tokens, |_| 0, out);
         self.pace.spent(Claimant::Serving, 0, tokens);
+        let is_gone = |token: &u64| self.replica.index().under(partition, *token).next().is_none();
+        let gone = request.tokens[..tokens].iter().copied().filter(is_gone).collect();
+        let pulled = Pulled { tokens: tokens as u32, gone };
         let encoder = &mut self.encoder;
-        out.deliver(connection, true, |bytes| Pulled { tokens: tokens as u32 }.encode(encoder, id, bytes));
+        out.deliver(connection, true, |bytes| pulled.encode(encoder, id, bytes));
     }
 
     /// What is held here of some leaves.

@@ -2998,6 +2998,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Pulled<'a> {
 
 impl<'a> Pulled<'a> {
   pub const VT_TOKENS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GONE: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3006,9 +3007,10 @@ impl<'a> Pulled<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args PulledArgs
+    args: &'args PulledArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Pulled<'bldr>> {
     let mut builder = PulledBuilder::new(_fbb);
+    if let Some(x) = args.gone { builder.add_gone(x); }
     builder.add_tokens(args.tokens);
     builder.finish()
   }
@@ -3021,6 +3023,13 @@ impl<'a> Pulled<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Pulled::VT_TOKENS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn gone(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Pulled::VT_GONE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Pulled<'_> {
@@ -3030,18 +3039,21 @@ impl ::flatbuffers::Verifiable for Pulled<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<u32>("tokens", Self::VT_TOKENS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("gone", Self::VT_GONE, false)?
      .finish();
     Ok(())
   }
 }
-pub struct PulledArgs {
+pub struct PulledArgs<'a> {
     pub tokens: u32,
+    pub gone: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
-impl<'a> Default for PulledArgs {
+impl<'a> Default for PulledArgs<'a> {
   #[inline]
   fn default() -> Self {
     PulledArgs {
       tokens: 0,
+      gone: None,
     }
   }
 }
@@ -3054,6 +3066,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PulledBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_tokens(&mut self, tokens: u32) {
     self.fbb_.push_slot::<u32>(Pulled::VT_TOKENS, tokens, 0);
+  }
+  #[inline]
+  pub fn add_gone(&mut self, gone: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Pulled::VT_GONE, gone);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PulledBuilder<'a, 'b, A> {
@@ -3074,6 +3090,7 @@ impl ::core::fmt::Debug for Pulled<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Pulled");
       ds.field("tokens", &self.tokens());
+      ds.field("gone", &self.gone());
       ds.finish()
   }
 }

@@ -4,7 +4,7 @@ use ringmain_schema::message::{ErrorCode, Get, Put};
 
 use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{holds, isolate, key_and_nodes};
-use crate::shard::ShardOptions;
+use crate::shard::{Input, ShardOptions};
 use crate::time::Duration;
 
 const LIMIT: usize = 1 << 20;
@@ -493,4 +493,36 @@ fn a_raise_costs_a_busy_key_no_actor() {
     let place = shard.place(&key);
     let entry = shard.replica().index().find(place.partition, place.token, &key).unwrap();
     assert_eq!(entry.state.clock().len(), 1);
+}
+
+/// A source that puts keys out while they are streamed from it says which are gone: nobody waits for them.
+#[test]
+fn a_stream_from_a_node_that_evicts_ends() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let client = cluster.client((0, 0));
+    for number in 0..150u32 {
+        let stored = cluster.put(client, Put { write: 3, ..put(&number.to_le_bytes(), &[7; 4000]) });
+        assert!(matches!(stored, Answer::Stored { .. }));
+    }
+    cluster.kill(2);
+    cluster.start(2);
+    let mut ended = None;
+    for turn in 0..20_000 {
+        for node in 0..3 {
+            // Clients come first, so the stream goes at its floor.
+            cluster.handle((node, 0), Input::Waited { longest: Duration::from_millis(100) });
+        }
+        cluster.run(Duration::from_millis(1));
+        let oneself = &cluster.shards[&(2, 0)].view().myself().oneself;
+        if oneself.serving && oneself.lacking.is_empty() {
+            ended = Some(turn);
+            break;
+        }
+        if turn % 20 == 0 {
+            (0..2).for_each(|node| cluster.act((node, 0), |shard, _, _| _ = shard.evict_one()));
+        }
+    }
+    let ended = ended.expect("it counts for reads again");
+    assert!(counter(&cluster, 0, "evictions") > 50);
+    assert!(ended < 6000, "after {ended} ms");
 }

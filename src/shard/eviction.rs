@@ -2,7 +2,7 @@
 //!
 //! At the end of each turn keys are put out until a part of the limit is free again, some hundred in a turn at most, so that
 //! whatever the next turn brings fits in. What would still pass the limit puts out a few more keys first, and is refused if
-//! that doesn't help: a client's write is answered `Overloaded`, and a peer's is declined like one that a full log doesn't
+//! that doesn't help, or if it could not stay: a client's write is answered `Overloaded`, and a peer's is declined like one that a full log doesn't
 //! take. Only what is nothing but a delete's tombstone can't be put out, nor what is kept for others and what is under way.
 //!
 //! What was put out is no delete. Nobody is told of it; the partition is marked from then on, and what it lacks is not brought
@@ -77,10 +77,12 @@ impl Evictions {
 /// What room is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
-    /// To delete something that is here.
+    /// To take a delete, or its tombstone.
     Delete,
-    /// Whatever else.
+    /// For whatever stays until somebody ends it.
     Other,
+    /// For a value, which is to stay.
+    Value,
 }
 
 impl<F: Failpoints> Shard<F> {
@@ -108,7 +110,7 @@ impl<F: Failpoints> Shard<F> {
         let limit = self.options.memory_max;
         match need {
             Need::Delete => limit,
-            Need::Other => limit - limit / RESERVE_SHARE,
+            Need::Other | Need::Value => limit - limit / RESERVE_SHARE,
         }
     }
 
@@ -133,7 +135,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// The turn ends: put out what is too much, as far as a turn goes.
     pub(super) fn tend_memory(&mut self, now: Now) {
-        if !self.is_bounded() || self.failpoints.planted(Bug::LimitIgnored) {
+        if self.ignores_limit() {
             return;
         }
         if self.failpoints.rare(Choice::EvictEarly) {
@@ -151,24 +153,41 @@ impl<F: Failpoints> Shard<F> {
 
     /// Is there room for so many bytes more, if a few keys are put out for it?
     pub(super) fn make_room(&mut self, bytes: usize, need: Need) -> bool {
-        if !self.is_bounded() || self.failpoints.planted(Bug::LimitIgnored) {
+        if self.ignores_limit() {
             return true;
         }
         let most = self.most(need);
         let mut victims = 0;
         while self.memory().total() + bytes > most {
             if victims == VICTIMS_PER_WRITE || !self.evict_one() {
-                self.failpoints.reached(Rare::MemoryFull);
-                self.counters.memory_declined += 1;
-                return false;
+                return self.decline_for_memory();
             }
             victims += 1;
         }
         true
     }
 
+    fn decline_for_memory(&mut self) -> bool {
+        self.failpoints.reached(Rare::MemoryFull);
+        self.counters.memory_declined += 1;
+        false
+    }
+
+    fn ignores_limit(&self) -> bool {
+        !self.is_bounded() || self.failpoints.planted(Bug::LimitIgnored)
+    }
+
+    /// All that there is, but for what can be put out.
+    fn fixed(&self) -> usize {
+        self.memory().total() - self.replica.index().seated()
+    }
+
     /// The same for a change of this key, which is not put out for it.
     fn make_room_beside(&mut self, place: Place<'_>, bytes: usize, need: Need) -> bool {
+        // What would have to be put out at the end of this very turn isn't taken.
+        if need == Need::Value && self.fixed() + bytes > self.at_rest() && !self.ignores_limit() {
+            return self.decline_for_memory();
+        }
         self.replica.hold(place, true);
         let has_room = self.make_room(bytes, need);
         self.replica.hold(place, false);
@@ -206,7 +225,7 @@ impl<F: Failpoints> Shard<F> {
         let index = self.replica.index();
         match need {
             Need::Delete => index.table_growth(place.partition),
-            Need::Other => index.growth(place.partition, place.key),
+            Need::Other | Need::Value => index.growth(place.partition, place.key),
         }
     }
 
@@ -217,7 +236,11 @@ impl<F: Failpoints> Shard<F> {
         }
         let index = self.replica.index();
         let here = index.find(place.partition, place.token, place.key).map(|entry| &entry.state);
-        let need = if value.is_none() && here.is_some() { Need::Delete } else { Need::Other };
+        let need = match value {
+            Some(_) => Need::Value,
+            None if here.is_some() => Need::Delete,
+            None => Need::Other,
+        };
         let state = here.map_or(0, grown) + cost::of_value(value.map_or(0, <[u8]>::len));
         let tables = self.operations.growth() + cost::allocated(place.key.len()) + REQUEST_BYTES;
         self.make_room_beside(place, self.index_growth(place, need) + state + STATE_BYTES + tables, need)
@@ -230,7 +253,11 @@ impl<F: Failpoints> Shard<F> {
         }
         let index = self.replica.index();
         let here = index.find(place.partition, place.token, place.key).map(|entry| &entry.state);
-        let need = if theirs.is_deleted() && here.is_some() { Need::Delete } else { Need::Other };
+        let need = match theirs.sibling_count() {
+            0 if theirs.is_deleted() && here.is_some() => Need::Delete,
+            0 => Need::Other,
+            _ => Need::Value,
+        };
         let state = here.map_or(0, grown) + grown(theirs) + cost::of_state(theirs);
         self.make_room_beside(place, self.index_growth(place, need) + state + STATE_BYTES, need)
     }

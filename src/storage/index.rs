@@ -342,8 +342,12 @@ impl Index {
 
     /// What entries cost that can't be put out.
     pub fn pinned(&self) -> usize {
-        let seated = self.seats.as_ref().map_or(self.entry_bytes, |seats| seats.bytes() as usize);
-        self.entry_bytes.saturating_sub(seated)
+        if self.seats.is_some() { self.entry_bytes - self.seated() } else { 0 }
+    }
+
+    /// What those entries cost that can.
+    pub fn seated(&self) -> usize {
+        self.seats.as_ref().map_or(0, |seats| seats.bytes() as usize)
     }
 
     /// What is counted as it changes: keys, bytes of keys and values, what entries and tables cost, and timers of keys that

@@ -526,3 +526,28 @@ fn a_stream_from_a_node_that_evicts_ends() {
     assert!(counter(&cluster, 0, "evictions") > 50);
     assert!(ended < 6000, "after {ended} ms");
 }
+
+/// What could not stay beside what can't be put out is refused, and not acknowledged and put out in one turn.
+#[test]
+fn nothing_is_acknowledged_that_could_not_stay() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    let client = cluster.client((0, 0));
+    let (mut stored, mut refused) = (0, 0);
+    for step in 0..100 {
+        cluster.handle((0, 0), Input::Buffered { bytes: LIMIT / 100 * step });
+        for number in 0..5u32 {
+            let key = (step as u32 * 100 + number).to_le_bytes();
+            match cluster.put(client, put(&key, &[7; 200])) {
+                Answer::Stored { .. } => {
+                    stored += 1;
+                    assert_eq!(cluster.get(client, get(&key)).values(), [[7; 200]], "{step}");
+                }
+                answer => {
+                    refused += 1;
+                    assert_eq!(answer.code(), Some(ErrorCode::Overloaded));
+                }
+            }
+        }
+    }
+    assert!(stored > 300 && refused > 20, "{stored} {refused}");
+}

@@ -132,6 +132,28 @@ impl<F: Failpoints> Shard<F> {
         self.context_scratch = context;
     }
 
+    /// Does an answer of so many bytes fit into a batch, and into the memory? Else its item is refused.
+    pub(super) fn has_room_in_batch(
+        &mut self,
+        out: &mut Output,
+        origin: Origin,
+        batch: u64,
+        bytes: usize,
+    ) -> bool {
+        let limit = self.options.peer_limits().frame_bytes_max;
+        let held = self.batches.get(batch).map_or(0, Batch::memory);
+        if self.batches.get_mut(batch).is_some_and(|batch| batch.is_full_for(bytes, limit)) {
+            self.answer_error(out, origin, &full(limit));
+            return false;
+        }
+        // The answers so far may have to move to where there is more room.
+        let has_room = self.make_room(held + 2 * bytes, Need::Passing);
+        if !has_room {
+            self.refuse_overloaded(out, origin, UNDER_WAY);
+        }
+        has_room
+    }
+
     fn answer_versions(
         &mut self,
         out: &mut Output,
@@ -142,15 +164,9 @@ impl<F: Failpoints> Shard<F> {
     ) {
         if let Origin::Item { batch, .. } = origin {
             // Before anything is copied: a small batch may name large values a thousand times.
-            let limit = self.options.peer_limits().frame_bytes_max;
             let value_bytes: usize = versions.iter().map(|version| value(version).len()).sum();
-            let held = self.batches.get(batch).map_or(0, Batch::memory);
-            if self.batches.get_mut(batch).is_some_and(|batch| batch.is_full_for(value_bytes, limit)) {
-                return self.answer_error(out, origin, &full(limit));
-            }
-            // The answers so far may have to move to where there is more room.
-            if !self.make_room(held + 2 * value_bytes, Need::Other) {
-                return self.refuse_overloaded(out, origin, UNDER_WAY);
+            if !self.has_room_in_batch(out, origin, batch, value_bytes) {
+                return;
             }
         }
         let heads = versions.iter().map(|version| head(version));

@@ -83,7 +83,7 @@ impl<F: Failpoints> Shard<F> {
             let message = "a multi-get holds gets, a multi-put puts and deletes, and nothing else";
             return self.answer_code(out, origin, ErrorCode::BadRequest, message);
         }
-        if !self.make_room(self.batches.growth(), Need::Other) {
+        if !self.make_room(self.batches.growth(), Need::Passing) {
             return self.answer_code(out, origin, ErrorCode::Overloaded, UNDER_WAY);
         }
         let batch = Batch { origin, awaited: multi.count + 1, answers: MultiWriter::default() };

@@ -30,10 +30,10 @@ use super::io::Output;
 use super::links::LinkId;
 
 /// Keys that are put out at the end of a turn, at most.
-const VICTIMS_PER_TURN: usize = 512;
-/// Keys that are put out before something is refused, at most.
-const VICTIMS_PER_WRITE: usize = 32;
-/// One part in so many of the limit is for deletes alone, and as much is kept free for what a turn brings.
+const VICTIMS_PER_TURN: usize = 1024;
+/// Keys that are put out before something is refused, at most: until there is room, or a millisecond has gone by.
+const VICTIMS_PER_WRITE: usize = 4096;
+/// One part in so many of the limit is for deletes, half of that for requests under way, and as much is kept free for what a turn brings.
 const RESERVE_SHARE: usize = 64;
 /// But as much as a block of seats, of timers and some lists take, and no more than one part in so many.
 const HEADROOM_LEAST: usize = 96 << 10;
@@ -48,8 +48,13 @@ const REQUEST_BYTES: usize = 2048;
 const STATE_BYTES: usize = 1024;
 
 /// Why a client's write is not taken.
-pub(super) const FULL: &str = "this node's memory holds as much as it may, and nothing in it can be put out: nothing was \
-                               written; delete no more than is reaped, raise --memory-max, or add nodes";
+const FULL: &str = "this node's memory is full of what can't be put out (deleted keys that are not forgotten yet, hints, \
+                               connections; status tells how much of each): nothing was written; retry later, raise \
+                               --memory-max, or add nodes";
+
+/// Why a client's write is not taken now.
+const MAKING_ROOM: &str =
+    "room is being made for it by putting out many small keys: nothing was written; retry at once";
 
 /// Why a request is not taken.
 pub(super) const UNDER_WAY: &str = "this node's memory is full, much of it of what is under way: retry later";
@@ -74,10 +79,12 @@ impl Evictions {
     }
 }
 
-/// What room is asked for.
+/// What room is asked for: each may go further than those after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
-    /// To take a delete, or its tombstone.
+    /// For a request under way, which ends by itself.
+    Passing,
+    /// To take a delete, or its tombstone; for somebody who calls.
     Delete,
     /// For whatever stays until somebody ends it.
     Other,
@@ -109,7 +116,8 @@ impl<F: Failpoints> Shard<F> {
     const fn most(&self, need: Need) -> usize {
         let limit = self.options.memory_max;
         match need {
-            Need::Delete => limit,
+            Need::Passing => limit,
+            Need::Delete => limit - limit / RESERVE_SHARE / 2,
             Need::Other | Need::Value => limit - limit / RESERVE_SHARE,
         }
     }
@@ -173,6 +181,11 @@ impl<F: Failpoints> Shard<F> {
         false
     }
 
+    /// Why a write was not taken.
+    pub(super) fn why_full(&self) -> &'static str {
+        if self.is_above_rest() && self.fixed() < self.at_rest() { MAKING_ROOM } else { FULL }
+    }
+
     fn ignores_limit(&self) -> bool {
         !self.is_bounded() || self.failpoints.planted(Bug::LimitIgnored)
     }
@@ -210,21 +223,21 @@ impl<F: Failpoints> Shard<F> {
 
     /// Room for a request that is passed on.
     pub(super) fn make_room_to_relay(&mut self, bytes: usize) -> bool {
-        self.make_room(self.relays.growth() + cost::allocated(bytes) + REQUEST_BYTES, Need::Other)
+        self.make_room(self.relays.growth() + cost::allocated(bytes) + REQUEST_BYTES, Need::Passing)
     }
 
     /// Room for another request under way that keeps so much of its own.
     pub(super) fn make_room_for_request(&mut self, key: &[u8], bytes: usize) -> bool {
         self.make_room(
             bytes + self.operations.growth() + cost::allocated(key.len()) + REQUEST_BYTES,
-            Need::Other,
+            Need::Passing,
         )
     }
 
     fn index_growth(&self, place: Place<'_>, need: Need) -> usize {
         let index = self.replica.index();
         match need {
-            Need::Delete => index.table_growth(place.partition),
+            Need::Delete | Need::Passing => index.table_growth(place.partition),
             Need::Other | Need::Value => index.growth(place.partition, place.key),
         }
     }
@@ -248,11 +261,11 @@ impl<F: Failpoints> Shard<F> {
 
     /// Room to merge a state into this node's own copy.
     pub(super) fn make_room_to_merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>) -> bool {
-        if !self.is_bounded() {
-            return true;
-        }
         let index = self.replica.index();
         let here = index.find(place.partition, place.token, place.key).map(|entry| &entry.state);
+        if !self.is_bounded() || here.is_some_and(|here| !here.would_change(theirs)) {
+            return true;
+        }
         let need = match theirs.sibling_count() {
             0 if theirs.is_deleted() && here.is_some() => Need::Delete,
             0 => Need::Other,

@@ -115,7 +115,7 @@ impl<F: Failpoints> Shard<F> {
     /// `node` told what it has for this operation.
     pub(super) fn count_state(&mut self, key: u64, node: NodeId, state: Siblings<Bytes>, complete: bool) {
         let added = memory::of_answer(&state);
-        if !self.make_room(added, Need::Other) {
+        if !self.make_room(added, Need::Passing) {
             return self.count_failure(key, node);
         }
         if let Some(Operation { work: Work::Get { quorum, .. }, cost, .. }) = self.operations.get_mut(key) {

@@ -15,7 +15,6 @@ use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
-use super::eviction::FULL;
 use super::fallbacks::Missing;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Pending, Work};
@@ -70,7 +69,7 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
         if kept_for.is_none() && !self.make_room_to_write(place, write.value) {
-            return self.refuse_overloaded(out, origin, FULL);
+            return self.refuse_overloaded(out, origin, self.why_full());
         }
         if kept_for.is_none() && self.must_ask_before(place, &write) {
             return self.ask_before(now, origin, place, asked, &write, &told, budget, out);

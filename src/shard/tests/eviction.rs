@@ -1,6 +1,7 @@
 //! The limit on memory holds, and what was put out for it is neither a delete nor brought back (docs/adr/0021).
 
-use ringmain_schema::message::{ErrorCode, Get, Put};
+use ringmain_schema::message::{ErrorCode, Get, MultiWriter, Put};
+use ringmain_schema::{Encoder, Flags, Kind};
 
 use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{holds, isolate, key_and_nodes};
@@ -550,4 +551,84 @@ fn nothing_is_acknowledged_that_could_not_stay() {
         }
     }
     assert!(stored > 300 && refused > 20, "{stored} {refused}");
+}
+
+/// Values that wait in batches for others are within the limit, wherever they come from.
+#[test]
+fn what_batches_are_answered_by_other_nodes_is_within_the_limit() {
+    let mut cluster = Cluster::with_options(5, 1, |options| {
+        bounded(options);
+        options.hint_bytes_max = 0;
+    });
+    let client = cluster.client((0, 0));
+    let keys = (0..200u32).map(u32::to_le_bytes);
+    let far: Vec<[u8; 4]> = keys
+        .filter(|key| !cluster.shards[&(0, 0)].view().owns(cluster.shards[&(0, 0)].place(key).partition))
+        .collect();
+    for key in &far {
+        assert!(matches!(cluster.put(client, put(key, &[7; 16 << 10])), Answer::Stored { .. }));
+    }
+    let place = |cluster: &Cluster, key: &[u8]| cluster.shards[&(0, 0)].place(key).partition;
+    let owner =
+        |cluster: &Cluster, key: &[u8]| cluster.shards[&(0, 0)].view().primaries(place(cluster, key))[0];
+    // Each batch ends with a key whose coordinator is silent.
+    let silent = owner(&cluster, &far[0]);
+    let node = (0..5).find(|node| cluster.shards[&(*node, 0)].view().me == silent).unwrap();
+    cluster.paused.insert(node);
+    let answered: Vec<[u8; 4]> = far.iter().copied().filter(|key| owner(&cluster, key) != silent).collect();
+    for number in 0..40 {
+        let mut writer = MultiWriter::default();
+        for key in answered.iter().cycle().skip(number).take(7).chain([&far[0]]) {
+            get(key).encode(&mut Encoder::default(), u64::from(writer.count), Flags::NONE, &mut writer.items);
+            writer.count += 1;
+        }
+        let mut bytes = Vec::new();
+        writer.encode(&mut Encoder::default(), Kind::MULTI_GET, Flags::NONE, 9, 0, &mut bytes);
+        cluster.send(client, &bytes);
+        check_limit(&cluster);
+    }
+    let held = cluster.shards[&(0, 0)].memory().requests;
+    assert!(held > LIMIT / 2, "{held}");
+}
+
+/// Reads and what is passed on go on where memory is full of tombstones.
+#[test]
+fn a_node_full_of_tombstones_reads_still() {
+    let mut cluster = Cluster::with_options(5, 1, |options| {
+        bounded(options);
+        options.hint_bytes_max = 0;
+    });
+    let client = cluster.client((0, 0));
+    for number in 0..20_000u32 {
+        cluster.put(client, delete(&number.to_le_bytes()));
+        check_limit(&cluster);
+    }
+    // And those that are here are deleted once more.
+    for number in 0..5000u32 {
+        cluster.put(client, delete(&number.to_le_bytes()));
+        check_limit(&cluster);
+    }
+    assert!(counter(&cluster, 0, "overloaded") > 0);
+    for number in 0..2000u32 {
+        let read = cluster.get(client, get(&number.to_le_bytes()));
+        assert_eq!(read.code(), Some(ErrorCode::NotFound), "{number}");
+    }
+}
+
+/// A cache of small keys takes large values: as many keys go as need to.
+#[test]
+fn large_values_drive_out_as_many_small_ones_as_they_need() {
+    let mut cluster = Cluster::with_options(1, 1, |options| {
+        bounded(options);
+        (options.memory_max, options.value_bytes_max) = (8 << 20, 256 << 10);
+    });
+    let client = cluster.client((0, 0));
+    for number in 0..40_000u32 {
+        assert!(matches!(cluster.put(client, put(&number.to_le_bytes(), b"v")), Answer::Stored { .. }));
+    }
+    assert!(counter(&cluster, 0, "evictions") > 1000);
+    for number in 0..20u32 {
+        let stored = cluster.put(client, put(&[b'l', number as u8], &vec![7; 256 << 10]));
+        assert!(matches!(stored, Answer::Stored { .. }), "{number}: {stored:?}");
+    }
 }

@@ -123,7 +123,7 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// How much there may be at the end of a turn, if enough can be put out.
-    fn at_rest(&self) -> usize {
+    pub(super) fn at_rest(&self) -> usize {
         let limit = self.options.memory_max;
         let largest = 2 * self.options.value_bytes_max as usize;
         let headroom =
@@ -221,6 +221,22 @@ impl<F: Failpoints> Shard<F> {
         true
     }
 
+    /// There is no room for what somebody gives up: a hint, a stream, what a former owner has. Were it to keep that until there is, no
+    /// tombstone could go meanwhile, and so there never would be. So it is put out as soon as it comes; but no delete is, and nothing of
+    /// a key that is here.
+    pub(super) fn put_out_at_once(&mut self, place: Place<'_>, state: &Siblings<Bytes>) -> bool {
+        let is_here = self.replica.index().find(place.partition, place.token, place.key).is_some();
+        if is_here || state.is_deleted() {
+            return false;
+        }
+        self.replica.remember_lost(state.versions().iter().map(|version| version.operation), 0);
+        self.evictions.partitions.insert(place.partition);
+        self.counters.evictions += 1;
+        self.failpoints.reached(Rare::Evicted);
+        self.failpoints.evicted(place.key, state);
+        true
+    }
+
     /// Room for a request that is passed on.
     pub(super) fn make_room_to_relay(&mut self, bytes: usize) -> bool {
         self.make_room(self.relays.growth() + cost::allocated(bytes) + REQUEST_BYTES, Need::Passing)
@@ -236,9 +252,11 @@ impl<F: Failpoints> Shard<F> {
 
     fn index_growth(&self, place: Place<'_>, need: Need) -> usize {
         let index = self.replica.index();
-        match need {
-            Need::Delete | Need::Passing => index.table_growth(place.partition),
-            Need::Other | Need::Value => index.growth(place.partition, place.key),
+        let is_here = index.find(place.partition, place.token, place.key).is_some();
+        if is_here && need == Need::Delete {
+            index.table_growth(place.partition)
+        } else {
+            index.growth(place.partition, place.key)
         }
     }
 
@@ -267,7 +285,7 @@ impl<F: Failpoints> Shard<F> {
             return true;
         }
         let need = match theirs.sibling_count() {
-            0 if theirs.is_deleted() && here.is_some() => Need::Delete,
+            0 if theirs.is_deleted() => Need::Delete,
             0 => Need::Other,
             _ => Need::Value,
         };
@@ -316,7 +334,7 @@ impl<F: Failpoints> Shard<F> {
         (is_round || is_read_repair) && self.is_refill(place, state)
     }
 
-    /// Whoever sent it looks for somebody else.
+    /// Whoever sent it counts on the others: nobody keeps for this node what it has no room for.
     pub(super) fn decline(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
         let error = ErrorAnswer::new(ErrorCode::Overloaded, FULL);
         let encoder = &mut self.encoder;

@@ -308,10 +308,11 @@ impl<F: Failpoints> Shard<F> {
         let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
             return;
         };
-        if !self.make_room_to_merge(place, &state) {
+        if self.make_room_to_merge(place, &state) {
+            self.merge_here(place, &state, out);
+        } else if !self.put_out_at_once(place, &state) {
             return;
         }
-        self.merge_here(place, &state, out);
         if self.is_on_record(place) {
             self.count_held(target, place, version, self.view.me, out);
         }

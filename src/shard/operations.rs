@@ -140,6 +140,15 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
+    /// `node` has no room for what it was sent.
+    pub(super) fn count_declined(&mut self, key: u64, node: NodeId) {
+        match self.operations.get_mut(key).map(|operation| &mut operation.work) {
+            Some(Work::Get { quorum, .. }) => quorum.on_failure(node),
+            Some(Work::Put { quorum, .. }) => quorum.on_declined(node),
+            None => {}
+        }
+    }
+
     /// A link is gone, and with it the answers that were to come over it.
     pub(super) fn fail_operations(&mut self, now: Now, link: LinkId, out: &mut Output) {
         let under_way: Vec<u64> = self.operations.keys().collect();

@@ -158,7 +158,12 @@ impl<F: Failpoints> Shard<F> {
     /// What this node had asked of a peer itself was refused.
     fn on_refusal(&mut self, now: Now, link: LinkId, frame: &Frame<'_>, out: &mut Output) {
         let request_id = frame.header.request_id;
-        self.count_failure(request_id, link.node);
+        let is_error = frame.header.kind == Kind::ERROR;
+        if is_error && ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::Overloaded) {
+            self.count_declined(request_id, link.node);
+        } else {
+            self.count_failure(request_id, link.node);
+        }
         self.on_not_handed_over(request_id);
         self.stand_in(now, request_id, Missing::Lost, out);
         self.progress(now, request_id, false, out);
@@ -210,6 +215,12 @@ impl<F: Failpoints> Shard<F> {
             return true;
         }
         if !self.make_room_to_merge(place, &state) {
+            let is_streamed = self.claimant_of_states(link) == Claimant::Streaming;
+            let is_given = replicate.repair && (request_id != 0 || replicate.exchange && is_streamed);
+            if is_given && self.put_out_at_once(place, &state) {
+                self.send_replicated(connection, request_id, out);
+                return true;
+            }
             self.decline(connection, request_id, out);
             return false;
         }

@@ -632,3 +632,50 @@ fn large_values_drive_out_as_many_small_ones_as_they_need() {
         assert!(matches!(stored, Answer::Stored { .. }), "{number}: {stored:?}");
     }
 }
+
+/// Who is full of what can't be put out takes no values, and nobody keeps them for it: else no tombstone could be forgotten, and it
+/// would stay full.
+#[test]
+fn hints_for_a_full_node_do_not_keep_it_full() {
+    let mut cluster = Cluster::with_options(5, 1, |options| {
+        bounded(options);
+        options.reap = Some(EVERY);
+    });
+    let (key, nodes) = key_and_nodes(&cluster);
+    let partition = cluster.shards[&(0, 0)].place(&key).partition;
+    let keys = (0..10_000u32).map(u32::to_le_bytes);
+    let beside: Vec<[u8; 4]> =
+        keys.filter(|other| cluster.shards[&(0, 0)].place(other).partition == partition).take(40).collect();
+    let client = cluster.client((nodes[0], 0));
+    let full = nodes[2];
+    // Before that it was cut off, and hints are kept for it.
+    isolate(&mut cluster, &[full]);
+    cluster.run(Duration::from_secs(3));
+    for key in &beside[..10] {
+        assert!(matches!(
+            cluster.put(client, Put { write: 3, ..put(key, &[7; 2000]) }),
+            Answer::Stored { .. }
+        ));
+    }
+    assert!(cluster.shards.values().any(|shard| !shard.hints().is_empty()));
+    let shard = &cluster.shards[&(full, 0)];
+    let (others, at_rest) = (shard.memory().total() - shard.memory.buffers(), shard.at_rest());
+    cluster.handle((full, 0), Input::Buffered { bytes: at_rest + (8 << 10) - others });
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(5));
+    for key in &beside[10..30] {
+        let stored = cluster.put(client, put(key, &[7; 2000]));
+        assert!(matches!(stored, Answer::Stored { .. }), "two of three have room: {stored:?}");
+    }
+    for key in &beside[30..] {
+        assert!(matches!(cluster.put(client, delete(key)), Answer::Stored { .. }));
+    }
+    cluster.run(Duration::from_secs(10));
+    assert!(counter(&cluster, full, "memory_declined") > 0);
+    let kept: usize = cluster.shards.values().map(|shard| usize::from(!shard.hints().is_empty())).sum();
+    assert_eq!(kept, 0, "nothing is kept for who is there");
+    for key in &beside[30..] {
+        assert!((0..5).all(|node| !holds(&cluster, node, key)), "it was reaped");
+    }
+    cluster.nobody_owes_an_answer();
+}

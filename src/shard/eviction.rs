@@ -23,7 +23,7 @@ use crate::id::{ConnectionId, PartitionId};
 use crate::pace::Claimant;
 use crate::replica::Place;
 use crate::storage::cost;
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::io::Output;
@@ -38,6 +38,10 @@ const RESERVE_SHARE: usize = 64;
 /// But as much as a block of seats, of timers and some lists take, and no more than one part in so many.
 const HEADROOM_LEAST: usize = 96 << 10;
 const HEADROOM_SHARE_MOST: usize = 4;
+/// When nothing was put out for so long, and no more than three quarters of what there may be is taken, the marks end.
+const QUIET: Duration = Duration::from_secs(3600);
+const SPARE: usize = 3;
+const SPARE_OF: usize = 4;
 /// Hints may take one part in so many.
 const HINT_SHARE: usize = 4;
 /// And connections too, before the largest is closed.
@@ -62,20 +66,33 @@ pub(super) const UNDER_WAY: &str = "this node's memory is full, much of it of wh
 /// What was put out so far.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
-    /// Partitions of which something was, since their copies were last streamed or the node was started.
-    partitions: BTreeSet<PartitionId>,
+    /// Partitions of which something was, since the node was started or gave them up.
+    ever: BTreeSet<PartitionId>,
+    /// Those that are marked for it: they aren't compared.
+    marked: BTreeSet<PartitionId>,
+    /// The last time that something was.
+    last: Instant,
+    /// This turn.
+    now: Instant,
     /// There is more to put out than one turn does.
     next: Option<Instant>,
 }
 
 impl Evictions {
     pub(super) fn partitions(&self) -> usize {
-        self.partitions.len()
+        self.marked.len()
+    }
+
+    fn mark(&mut self, partition: PartitionId) {
+        self.ever.insert(partition);
+        self.marked.insert(partition);
+        self.last = self.now;
     }
 
     /// The copies of this partition are gone: it is streamed anew, or never held again.
     pub(super) fn forget(&mut self, partition: PartitionId) {
-        self.partitions.remove(&partition);
+        self.ever.remove(&partition);
+        self.marked.remove(&partition);
     }
 }
 
@@ -93,9 +110,14 @@ pub(super) enum Need {
 }
 
 impl<F: Failpoints> Shard<F> {
-    /// Has anything of this partition been put out, so that a key may be absent here that was never deleted?
+    /// Has anything of this partition been put out, so that it isn't to be made like others' copies?
     pub fn has_evicted(&self, partition: PartitionId) -> bool {
-        self.evictions.partitions.contains(&partition)
+        self.evictions.marked.contains(&partition)
+    }
+
+    /// May a key of it be absent here that was never deleted? That may be so when it isn't marked any more.
+    pub(super) fn may_lack_keys(&self, partition: PartitionId) -> bool {
+        self.evictions.ever.contains(&partition)
     }
 
     /// May keys be put out?
@@ -146,6 +168,7 @@ impl<F: Failpoints> Shard<F> {
         if self.ignores_limit() {
             return;
         }
+        self.evictions.now = now.monotonic;
         if self.failpoints.rare(Choice::EvictEarly) {
             self.evict_one();
         }
@@ -157,6 +180,16 @@ impl<F: Failpoints> Shard<F> {
             victims += 1;
         }
         self.evictions.next = goes_on.then_some(now.monotonic);
+        self.end_marks(now);
+    }
+
+    /// There has been room to spare for long: what marked partitions lack is looked for again.
+    fn end_marks(&mut self, now: Now) {
+        let Evictions { marked, last, .. } = &self.evictions;
+        let is_quiet = now.monotonic.since(*last) >= QUIET && !marked.is_empty();
+        if is_quiet && self.memory().total() <= self.at_rest() / SPARE_OF * SPARE {
+            self.evictions.marked.clear();
+        }
     }
 
     /// Is there room for so many bytes more, if a few keys are put out for it?
@@ -211,7 +244,7 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn evict_one(&mut self) -> bool {
         let Some(gone) = self.replica.put_out() else { return false };
         let partition = self.place(&gone.key).partition;
-        self.evictions.partitions.insert(partition);
+        self.evictions.mark(partition);
         self.counters.evictions += 1;
         self.failpoints.reached(Rare::Evicted);
         self.failpoints.evicted(&gone.key, &gone.state);
@@ -230,7 +263,7 @@ impl<F: Failpoints> Shard<F> {
             return false;
         }
         self.replica.remember_lost(state.versions().iter().map(|version| version.operation), 0);
-        self.evictions.partitions.insert(place.partition);
+        self.evictions.mark(place.partition);
         self.counters.evictions += 1;
         self.failpoints.reached(Rare::Evicted);
         self.failpoints.evicted(place.key, state);

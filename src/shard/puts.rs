@@ -100,7 +100,7 @@ impl<F: Failpoints> Shard<F> {
             Err(refused) => return self.refuse_write(out, origin, refused),
         };
         if only.is_some() && kept_for.is_none() && self.was_reaped(place) {
-            if self.has_evicted(place.partition) {
+            if self.may_lack_keys(place.partition) {
                 // Or it was put out since, and nobody knows how many have it.
                 return self.refuse_write(out, origin, Refused::Lost);
             }
@@ -131,7 +131,7 @@ impl<F: Failpoints> Shard<F> {
     /// Does a write replace whatever there is, and this node doesn't know what that is, since it may have put it out?
     fn must_ask_before(&self, place: Place<'_>, write: &Write<'_>) -> bool {
         matches!(write.covered, Covered::Everything)
-            && self.has_evicted(place.partition)
+            && self.may_lack_keys(place.partition)
             && self.owners(place.partition).iter().nth(1).is_some()
             && self.replica.index().find(place.partition, place.token, place.key).is_none()
     }

@@ -109,7 +109,7 @@ impl<F: Failpoints> Shard<F> {
                     let place = operation.place();
                     let index = self.replica.index();
                     let is_forgotten = index.find(place.partition, place.token, place.key).is_none();
-                    if is_forgotten && self.has_evicted(partition) {
+                    if is_forgotten && self.may_lack_keys(partition) {
                         // Or it was put out: nobody knows who has it.
                         self.progress(now, key, true, out);
                     } else if is_forgotten {

@@ -6,7 +6,7 @@ use ringmain_schema::{Encoder, Flags, Kind};
 use super::cluster::{Answer, Cluster, get, put};
 use super::fallbacks::{holds, isolate, key_and_nodes};
 use crate::shard::{Input, ShardOptions};
-use crate::time::Duration;
+use crate::time::{Duration, Now};
 
 const LIMIT: usize = 1 << 20;
 const EVERY: Duration = Duration::from_millis(200);
@@ -678,4 +678,24 @@ fn hints_for_a_full_node_do_not_keep_it_full() {
         assert!((0..5).all(|node| !holds(&cluster, node, key)), "it was reaped");
     }
     cluster.nobody_owes_an_answer();
+}
+
+/// A burst that is over doesn't keep a node's copies apart from the others' for good.
+#[test]
+fn a_mark_ends_when_there_has_been_room_for_long() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let client = cluster.client((0, 0));
+    assert!(matches!(cluster.put(client, Put { write: 3, ..put(b"k", b"v") }), Answer::Stored { .. }));
+    put_everything_out(&mut cluster, 2);
+    cluster.run(Duration::from_secs(5));
+    assert!(!holds(&cluster, 2, b"k") && counter(&cluster, 2, "partitions_evicted") == 1);
+    cluster.act((2, 0), |shard, now, _| {
+        let later = Now { monotonic: now.monotonic + Duration::from_secs(3599), ..now };
+        shard.tend_memory(later);
+        assert_eq!(shard.evictions.partitions(), 1);
+        let later = Now { monotonic: now.monotonic + Duration::from_secs(3601), ..now };
+        shard.tend_memory(later);
+    });
+    cluster.run(Duration::from_secs(5));
+    assert!(holds(&cluster, 2, b"k"), "anti-entropy finds what it lacks");
 }

@@ -33,7 +33,7 @@ use ringmain::id::NodeId;
 use ringmain::time::Instant;
 
 use crate::dots::DotLog;
-use crate::history::{History, Key, Number};
+use crate::history::{History, Key, Number, Operation};
 use crate::plan::Application;
 
 /// A promise of `PROMISES.md`.
@@ -195,8 +195,9 @@ pub struct Evidence<'a> {
     pub settled: &'a [Settled],
     /// What was forgotten, in the order of time.
     pub reaped: &'a [Reaped],
-    /// Keys that some node has put out, since it had no more room: nothing is promised of them but what a read may not show.
-    pub evicted: &'a BTreeSet<Key>,
+    /// Keys that some node has put out, since it had no more room, and when one did last: of what was written before, nothing is
+    /// promised but what a read may not show.
+    pub evicted: &'a BTreeMap<Key, Instant>,
     /// All keys of partitions of which something was put out: no anti-entropy makes their copies alike.
     pub beside_evicted: &'a BTreeSet<Key>,
     /// The epochs of each key's partition at its primaries.
@@ -213,6 +214,13 @@ pub struct Evidence<'a> {
     pub strays: &'a [(usize, Key)],
     /// No wall clock jumped.
     pub steady_clocks: bool,
+}
+
+impl Evidence<'_> {
+    /// May a write have been put out anywhere since it began?
+    pub fn may_be_put_out(&self, operation: &Operation) -> bool {
+        self.evicted.get(&operation.key).is_some_and(|last| operation.invoked <= *last)
+    }
 }
 
 /// One invariant.

@@ -14,9 +14,6 @@ use crate::plan::Application;
 /// Every acknowledged addition is in what was read last.
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
     for (key, (reader, reading)) in last_readings(evidence) {
-        if evidence.evicted.contains(&key) {
-            continue;
-        }
         let lost = match evidence.applications.get(usize::from(key.0)) {
             Some(Application::Cart) => lost_items(evidence, key, reader, reading),
             Some(Application::Counter) => lost_counts(evidence, key, reader, reading),
@@ -51,6 +48,7 @@ fn promised<'a>(
     let invoked = evidence.history.get(reader).invoked;
     evidence.history.iter().filter(move |(number, operation)| {
         operation.key == key
+            && !evidence.may_be_put_out(operation)
             && operation.returned.is_some_and(|returned| returned < invoked)
             && operation.acknowledged().is_some_and(|w| destroyed.get(number).is_none_or(|lost| *lost < w))
     })

@@ -24,7 +24,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         .collect();
     for (number, operation) in evidence.history.iter() {
         let Some(write) = operation.acknowledged() else { continue };
-        if evidence.evicted.contains(&operation.key) {
+        if evidence.may_be_put_out(operation) {
             continue;
         }
         let destroyed = evidence.lost.get(&number).copied().unwrap_or(0);
@@ -85,6 +85,8 @@ fn lost(
 
 #[cfg(test)]
 mod tests {
+    use ringmain::time::Instant;
+
     use super::*;
     use crate::checkers::sample::{KEY, Sample};
     use crate::history::Outcome;
@@ -184,8 +186,11 @@ mod tests {
         let milk = sample.stored(&[], (1, 1));
         sample.at_rest(&[], &[]);
         assert_eq!(lost_in(&sample), Some(vec![milk]));
-        sample.evicted.insert(KEY);
+        let invoked = sample.history.get(milk).invoked;
+        sample.evicted.insert(KEY, invoked);
         assert_eq!(lost_in(&sample), None);
+        sample.evicted.insert(KEY, Instant(invoked.0 - 1));
+        assert_eq!(lost_in(&sample), Some(vec![milk]), "it was written later");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         }
     }
     for (number, operation) in evidence.history.iter() {
-        if evidence.evicted.contains(&operation.key) {
+        if evidence.may_be_put_out(operation) {
             continue;
         }
         let acknowledged = acknowledged(evidence, number, operation);

@@ -93,8 +93,8 @@ pub struct World {
     fenced: BTreeSet<(usize, u32)>,
     /// What was forgotten.
     reaped: Vec<Reaped>,
-    /// Keys that any node has put out.
-    evicted: BTreeSet<Key>,
+    /// Keys that any node has put out, and when one did last.
+    evicted: BTreeMap<Key, Instant>,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -149,7 +149,7 @@ impl World {
             brings_copies: false,
             fenced: BTreeSet::new(),
             reaped: Vec::new(),
-            evicted: BTreeSet::new(),
+            evicted: BTreeMap::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,

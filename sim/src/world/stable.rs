@@ -94,7 +94,7 @@ impl World {
         let operation = self.history.get(number);
         let Some(write) = operation.acknowledged() else { return };
         let key = operation.key;
-        if self.evicted.contains(&key) {
+        if self.evicted.get(&key).is_some_and(|last| operation.invoked <= *last) {
             return;
         }
         // Fallbacks count too: what they keep for a primary is on their own disks.

@@ -65,7 +65,7 @@ impl World {
     pub(super) fn log_evicted(&mut self, at: At) {
         for (key, was_deleted) in self.meddler.take_evicted() {
             let Some(key) = key_of(&key) else { continue };
-            self.evicted.insert(key);
+            self.evicted.insert(key, self.now);
             if was_deleted {
                 let sentence = format!("node {} put out the tombstone of a delete", at.node);
                 let (promise, operations) = (Promise::NoResurrection, Vec::new());
@@ -96,7 +96,7 @@ impl World {
 
     /// Keys of partitions of which something was put out anywhere.
     pub(super) fn keys_beside_evicted(&self) -> BTreeSet<Key> {
-        let partitions: BTreeSet<_> = self.evicted.iter().map(|key| partition_of(*key)).collect();
+        let partitions: BTreeSet<_> = self.evicted.keys().map(|key| partition_of(*key)).collect();
         let keys = (0..=self.plan.keys.len() as u8).map(Key);
         keys.filter(|key| partitions.contains(&partition_of(*key))).collect()
     }

@@ -159,6 +159,16 @@ pub enum SiblingMessage {
     Lost(Box<PartitionSet>),
 }
 
+impl SiblingMessage {
+    /// What it keeps in memory that nobody counts while it is on its way: whoever sent a request counts that.
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Answer { frame, .. } => cost::allocated(frame.len()),
+            _ => 0,
+        }
+    }
+}
+
 /// An output keeps so much memory for its next use.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 

@@ -243,7 +243,8 @@ impl<M: Machine> Host<M> {
             net.deliver(delivery.to, delivery.piece, &output.bytes, delivery.answers);
         }
         for (to, message) in output.siblings.drain(..) {
-            self.mesh.send(to, message);
+            let kept = message.kept();
+            self.mesh.send(to, message, kept);
         }
         for (connection, limits) in output.limits.drain(..) {
             net.set_limits(connection, limits);

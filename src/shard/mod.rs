@@ -16,6 +16,7 @@ mod answer;
 mod appends;
 mod applying;
 mod batch;
+mod candidates;
 mod changes;
 mod compaction;
 mod counters;

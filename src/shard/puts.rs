@@ -136,8 +136,8 @@ impl<F: Failpoints> Shard<F> {
             && self.replica.index().find(place.partition, place.token, place.key).is_none()
     }
 
-    /// Ask the owners what they know of the key. All that can be reached are waited for; so many must answer as must hold the
-    /// write, a majority at most.
+    /// Ask the owners what they know of the key. All that can be reached are waited for; while one is silent, so many must answer as
+    /// must hold the write, a majority at most.
     #[expect(clippy::too_many_arguments, reason = "a request's own settings, each used once")]
     fn ask_before(
         &mut self,
@@ -182,11 +182,9 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let Some(operation) = self.operations.get_mut(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
-        let is_patient = operation.due < operation.deadline;
-        match verdict {
-            GetVerdict::Pending => return,
-            GetVerdict::Enough(_) if is_patient && !quorum.is_settled() => return,
-            _ => {}
+        let (is_patient, is_settled) = (operation.due < operation.deadline, quorum.is_settled());
+        if !expired && !is_settled && (is_patient || verdict == GetVerdict::Pending) {
+            return;
         }
         let (needed, Some(operation)) = (quorum.needed(), self.take_operation(key)) else { return };
         let (place, origin) = (operation.place(), operation.origin);

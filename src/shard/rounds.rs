@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use ringmain_schema::Kind;
 use ringmain_schema::epoch::{Binding, Bound, Epoch, Keys, Propose, Round};
-use ringmain_schema::limits::ROUNDS_BOUND_MAX;
+use ringmain_schema::limits::{REAPED_KEYS_MAX, ROUNDS_BOUND_MAX};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
@@ -176,13 +176,17 @@ impl<F: Failpoints> Shard<F> {
         if self.view.primaries(partition).first() != Some(&self.view.me) {
             return;
         }
-        if !self.propose_ripe(now, partition, false, out) {
-            self.find_ripe(now, partition, false);
-            if self.is_pressed() {
-                self.propose_ripe(now, partition, false, out);
-            } else if let Some(candidates) = self.epochs.rounds.candidates.get_mut(&partition) {
-                candidates.ripe = <[Keys; 2]>::default();
-            }
+        if self.propose_ripe(now, partition, false, out) {
+            return;
+        }
+        self.find_ripe(now, partition, false);
+        let is_pressed = self.is_pressed();
+        let Some(candidates) = self.epochs.rounds.candidates.get_mut(&partition) else { return };
+        // Other partitions have their turn while only a few are ripe here.
+        if is_pressed && candidates.ripe[0].len() >= REAPED_KEYS_MAX / 2 {
+            self.propose_ripe(now, partition, false, out);
+        } else {
+            candidates.ripe.iter_mut().for_each(Keys::clear);
         }
     }
 

@@ -109,7 +109,7 @@ fn departing() -> (Cluster, Vec<u8>, Vec<usize>) {
 }
 
 /// Owners at their limit put out what they are sent, and the former owner puts out some of it itself: it gives the rest up all the
-/// same, and sends nothing twice.
+/// same.
 #[test]
 fn owners_that_put_out_what_they_are_sent_are_not_waited_for() {
     let mut cluster = Cluster::with_options(5, 1, |options| {

@@ -183,6 +183,7 @@ mod tests {
     #[test]
     fn what_was_put_out_may_be_lost() {
         let mut sample = Sample::new();
+        sample.got(&[], &[]);
         let milk = sample.stored(&[], (1, 1));
         sample.at_rest(&[], &[]);
         assert_eq!(lost_in(&sample), Some(vec![milk]));

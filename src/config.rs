@@ -49,6 +49,8 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const SEGMENT_BYTES_UNIT: u32 = 4096;
 /// What a segment holds beside its largest record: its header, the group's and the record's.
 const SEGMENT_BYTES_BESIDE: u64 = 64 << 10;
+/// What a shard takes before it holds anything, beside eight of the largest values that may be on their way.
+const MEMORY_BYTES_LEAST: u64 = 16 << 20;
 const SPIN_US_MAX: u32 = 1_000_000;
 /// The secret shares the handshake's frame with a list of ports.
 const SECRET_BYTES_MAX: usize = HANDSHAKE_BYTES_MAX / 4;
@@ -117,6 +119,8 @@ pub struct Config {
     pub background_bytes_min: u32,
     /// Where values are kept.
     pub mode: Mode,
+    /// Bytes for all shards together; 0 for no limit. In memory mode alone.
+    pub memory_max: u64,
     /// The directory of the log; there is one in durable mode alone.
     pub data: Option<String>,
     /// When a record of the log counts.
@@ -191,6 +195,7 @@ impl Config {
                 BACKGROUND_BYTES_LIMIT,
             )?,
             mode: settings.mode.unwrap_or(if settings.data.is_some() { Mode::Durable } else { Mode::Memory }),
+            memory_max: settings.memory_max.map_or(0, |size| size.0),
             data: settings.data,
             sync: settings.sync.unwrap_or(Sync::Always),
             segment_bytes: 0,
@@ -207,6 +212,7 @@ impl Config {
         config.check_members()?;
         config.check_shards(cores)?;
         config.check_ranges()?;
+        config.check_memory()?;
         Ok(config)
     }
 
@@ -263,6 +269,7 @@ impl Config {
             background_latency: Some(Span(self.background_latency)),
             background_bytes_min: Some(ByteSize(u64::from(self.background_bytes_min))),
             mode: Some(self.mode),
+            memory_max: Some(ByteSize(self.memory_max)),
             data: self.data.clone(),
             sync: Some(self.sync),
             segment_bytes: Some(ByteSize(self.segment_bytes.into())),
@@ -366,6 +373,23 @@ impl Config {
             Some(&port) => Err(ConfigError::ShardPort(port)),
             None => Ok(()),
         }
+    }
+
+    /// A limit must leave each shard what it can't do without.
+    fn check_memory(&self) -> Result<(), ConfigError> {
+        if self.memory_max == 0 {
+            return Ok(());
+        }
+        if self.mode == Mode::Durable {
+            return Err(ConfigError::MemoryInDurable);
+        }
+        let least = MEMORY_BYTES_LEAST + 8 * u64::from(self.value_bytes_max);
+        let (shards, needed) = (self.shards, least * u64::from(self.shards));
+        if self.memory_max < needed {
+            let [value, needed] = [self.memory_max, needed].map(|bytes| ByteSize(bytes).to_string());
+            return Err(ConfigError::MemoryTooSmall { value, shards, needed });
+        }
+        Ok(())
     }
 
     /// What of the ring is given.

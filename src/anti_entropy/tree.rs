@@ -9,7 +9,7 @@
 //! are ten keys to a leaf, so that one key astray makes two replicas list ten, 160 bytes.
 
 use crate::id::PartitionId;
-use crate::storage::Change;
+use crate::storage::{Change, cost};
 
 /// Children of an inner node.
 pub const FAN_OUT: usize = ringmain_schema::limits::TREE_FAN_OUT;
@@ -37,6 +37,12 @@ impl HashTree {
     pub fn replace(&mut self, at: Leaf, before: u64, after: u64) {
         let leaves = self.leaves[usize::from(at.branch)].get_or_insert_default();
         replace(&mut leaves[usize::from(at.leaf)], before, after);
+    }
+
+    /// What it costs in memory, as the allocator gives it out.
+    fn memory(&self) -> usize {
+        let branches = self.leaves.iter().flatten().count();
+        cost::allocated(size_of::<Self>()) + branches * cost::allocated(size_of::<[u64; FAN_OUT]>())
     }
 
     /// All branches.
@@ -68,13 +74,15 @@ pub struct Trees {
     all: Vec<Option<Box<HashTree>>>,
     /// By partition: eight bytes each, so that those of a whole round stay near.
     roots: Vec<u64>,
+    /// What all trees cost.
+    tree_bytes: usize,
 }
 
 impl Trees {
     /// Empty trees for `partitions` partitions, a power of two.
     pub fn new(partitions: u32) -> Self {
         debug_assert!(partitions.is_power_of_two());
-        Self { all: vec![None; partitions as usize], roots: vec![0; partitions as usize] }
+        Self { all: vec![None; partitions as usize], roots: vec![0; partitions as usize], tree_bytes: 0 }
     }
 
     /// How many partitions there are.
@@ -85,15 +93,29 @@ impl Trees {
     /// A key's state has changed.
     pub fn apply(&mut self, change: &Change) {
         let at = self.leaf_of(change.token);
-        let tree = self.all[change.partition.0 as usize].get_or_insert_default();
+        let tree = &mut self.all[change.partition.0 as usize];
+        let is_new = tree.as_ref().is_none_or(|tree| tree.leaves[usize::from(at.branch)].is_none());
+        let before = if is_new { tree.as_ref().map_or(0, |tree| tree.memory()) } else { 0 };
+        let tree = tree.get_or_insert_default();
         tree.replace(at, change.before, change.after);
+        if is_new {
+            self.tree_bytes += tree.memory() - before;
+        }
         replace(&mut self.roots[change.partition.0 as usize], change.before, change.after);
     }
 
     /// Nothing is held of this partition any more.
     pub fn clear(&mut self, partition: PartitionId) {
-        self.all[partition.0 as usize] = None;
+        if let Some(tree) = self.all[partition.0 as usize].take() {
+            self.tree_bytes -= tree.memory();
+        }
         self.roots[partition.0 as usize] = 0;
+    }
+
+    /// What they cost in memory, as the allocator gives it out.
+    pub const fn memory(&self) -> usize {
+        let all = cost::allocated(self.all.capacity() * size_of::<Option<Box<HashTree>>>());
+        self.tree_bytes + all + cost::allocated(self.roots.capacity() * size_of::<u64>())
     }
 
     /// Where a token lies in its partition's tree: the ten bits behind those that name the partition.
@@ -169,6 +191,16 @@ mod tests {
         [token(2, 5), token(2, 7)].iter().for_each(|&token| trees.apply(&change(token, 0, 1)));
         let is_last = |token| trees.get(P).unwrap().is_last(trees.leaf_of(token));
         assert_eq!((is_last(token(2, 5)), is_last(token(2, 7)), is_last(token(1, 9))), (false, true, false));
+    }
+
+    #[test]
+    fn what_trees_cost_is_counted_as_they_grow_and_go() {
+        let mut trees = Trees::new(8);
+        let empty = trees.memory();
+        [token(2, 5), token(2, 7), token(3, 7)].iter().for_each(|&token| trees.apply(&change(token, 0, 1)));
+        assert_eq!(trees.memory() - empty, size_of::<HashTree>() + 2 * 256);
+        trees.clear(P);
+        assert_eq!(trees.memory(), empty);
     }
 
     #[test]

@@ -323,3 +323,14 @@ fn a_guest_takes_over_what_the_cluster_was_founded_with() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn a_limit_of_memory_is_for_memory_and_leaves_room_to_work() {
+    let config = from_toml("memory_max = '1GiB'\nshards = 2\nvalue_bytes_max = '1MiB'\npin = false").unwrap();
+    assert_eq!(config.memory_max, 1 << 30);
+    assert!(config.to_toml().contains("memory_max = \"1GiB\""));
+    let refusal = |text: &str| from_toml(text).unwrap_err().to_string();
+    assert!(refusal("memory_max = '1GiB'\ndata = 'there'").starts_with("memory_max is for mode = 'memory'"));
+    let small = refusal("memory_max = '47MiB'\nshards = 2\nvalue_bytes_max = '1MiB'\npin = false");
+    assert!(small.starts_with("memory_max is 47MiB, and 2 shards need 48MiB at least"), "{small}");
+}

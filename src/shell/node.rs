@@ -181,6 +181,7 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
             *every != Duration::ZERO && (config.data.is_none() || config.sync == Sync::Always)
         }),
         hint_bytes_max: usize::try_from(config.hint_bytes_max).unwrap_or(usize::MAX),
+        memory_max: usize::try_from(config.memory_max).unwrap_or(usize::MAX) / usize::from(config.shards),
         pace: PaceOptions {
             latency: Some(config.background_latency).filter(|latency| *latency != Duration::ZERO),
             bytes_min: config.background_bytes_min.into(),

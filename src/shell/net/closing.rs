@@ -49,6 +49,13 @@ impl Net {
         }
     }
 
+    /// Of those who called, end the one that takes most memory now.
+    pub(in crate::shell) fn close_largest(&mut self) {
+        if let Some(id) = self.table.largest() {
+            self.tear_down(id);
+        }
+    }
+
     /// Take the next step towards the end, if something that was waited for has happened.
     pub(super) fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.table.find(id) else { return };

@@ -119,12 +119,12 @@ fn the_allocator_has_the_classes_that_are_counted_by() {
 
 #[test]
 fn what_a_replica_keeps_is_counted_as_it_is_allocated() {
+    let value = vec![9; 512 << 10];
     let before = live();
     let mut replica = Replica::new(PARTITIONS, 1, 16 << 20);
     let total = |replica: &Replica| replica.memory().iter().sum::<usize>();
     check("nothing", total(&replica), before, 1.0);
     let mut prng = Prng::from_seed(1);
-    let value = vec![9; 512 << 10];
     for sequence in 0..60_000 {
         let key = format!("key:{}", prng.next_u64() % 20_000);
         let length = size(&mut prng).min(value.len());

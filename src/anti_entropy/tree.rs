@@ -4,7 +4,8 @@
 //! come, and inner nodes need no hashing of their own. A digest is 64 bits of XXH3 over states that nobody
 //! can choose (they hold random actors), so two different sets of keys have the same sum once in 2^64.
 //!
-//! Memory: 8 bytes a leaf, allocated 32 at a time when the first key falls under their branch; 8.25 KiB for a whole
+//! Memory: 8 bytes a leaf, allocated 32 at a time when the first key falls under their branch, and given back when the last
+//! one is gone; 8.25 KiB for a whole
 //! tree. At Q = 1024 and a node that holds every partition that is at most 8.3 MiB; with 10 million keys on it there
 //! are ten keys to a leaf, so that one key astray makes two replicas list ten, 160 bytes.
 
@@ -35,8 +36,22 @@ pub struct HashTree {
 impl HashTree {
     /// A key at this leaf had the digest `before` and has `after` now; 0 stands for no key.
     pub fn replace(&mut self, at: Leaf, before: u64, after: u64) {
-        let leaves = self.leaves[usize::from(at.branch)].get_or_insert_default();
-        replace(&mut leaves[usize::from(at.leaf)], before, after);
+        let branch = &mut self.leaves[usize::from(at.branch)];
+        let leaves = branch.get_or_insert_default();
+        let leaf = &mut leaves[usize::from(at.leaf)];
+        replace(leaf, before, after);
+        if *leaf == 0 && leaves.iter().all(|leaf| *leaf == 0) {
+            *branch = None;
+        }
+    }
+
+    /// Is nothing below it?
+    fn is_empty(&self) -> bool {
+        self.leaves.iter().all(Option::is_none)
+    }
+
+    const fn has_branch(&self, branch: u8) -> bool {
+        self.leaves[branch as usize].is_some()
     }
 
     /// What it costs in memory, as the allocator gives it out.
@@ -63,6 +78,12 @@ impl HashTree {
     }
 }
 
+/// What a branch costs, and the tree that it is the first of.
+const fn growth(is_first: bool) -> usize {
+    let tree = if is_first { cost::allocated(size_of::<HashTree>()) } else { 0 };
+    tree + cost::allocated(size_of::<[u64; FAN_OUT]>())
+}
+
 const fn replace(node: &mut u64, before: u64, after: u64) {
     *node = node.wrapping_sub(before).wrapping_add(after);
 }
@@ -70,7 +91,7 @@ const fn replace(node: &mut u64, before: u64, after: u64) {
 /// The hash trees of one shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trees {
-    /// By partition; none where there never was a key.
+    /// By partition; none where there is no key.
     all: Vec<Option<Box<HashTree>>>,
     /// By partition: eight bytes each, so that those of a whole round stay near.
     roots: Vec<u64>,
@@ -93,13 +114,21 @@ impl Trees {
     /// A key's state has changed.
     pub fn apply(&mut self, change: &Change) {
         let at = self.leaf_of(change.token);
-        let tree = &mut self.all[change.partition.0 as usize];
-        let is_new = tree.as_ref().is_none_or(|tree| tree.leaves[usize::from(at.branch)].is_none());
-        let before = if is_new { tree.as_ref().map_or(0, |tree| tree.memory()) } else { 0 };
-        let tree = tree.get_or_insert_default();
+        let slot = &mut self.all[change.partition.0 as usize];
+        let has_branch =
+            |tree: &Option<Box<HashTree>>| tree.as_ref().is_some_and(|tree| tree.has_branch(at.branch));
+        let had_branch = has_branch(slot);
+        if !had_branch {
+            self.tree_bytes += growth(slot.is_none());
+        }
+        let tree = slot.get_or_insert_default();
         tree.replace(at, change.before, change.after);
-        if is_new {
-            self.tree_bytes += tree.memory() - before;
+        if !tree.has_branch(at.branch) {
+            let is_last = tree.is_empty();
+            self.tree_bytes -= growth(is_last);
+            if is_last {
+                *slot = None;
+            }
         }
         replace(&mut self.roots[change.partition.0 as usize], change.before, change.after);
     }
@@ -118,6 +147,14 @@ impl Trees {
         self.tree_bytes + all + cost::allocated(self.roots.capacity() * size_of::<u64>())
     }
 
+    /// What a change costs of a key that wasn't there, at most.
+    pub fn growth(&self, partition: PartitionId, token: u64) -> usize {
+        match self.get(partition) {
+            Some(tree) if tree.has_branch(self.leaf_of(token).branch) => 0,
+            tree => growth(tree.is_none()),
+        }
+    }
+
     /// Where a token lies in its partition's tree: the ten bits behind those that name the partition.
     pub const fn leaf_of(&self, token: u64) -> Leaf {
         let below = token << self.all.len().trailing_zeros();
@@ -125,7 +162,7 @@ impl Trees {
         Leaf { branch: (place / FAN_OUT) as u8, leaf: (place % FAN_OUT) as u8 }
     }
 
-    /// A partition's tree; `None` if it never held a key.
+    /// A partition's tree; `None` if it holds no key.
     pub fn get(&self, partition: PartitionId) -> Option<&HashTree> {
         self.all[partition.0 as usize].as_deref()
     }
@@ -199,6 +236,24 @@ mod tests {
         let empty = trees.memory();
         [token(2, 5), token(2, 7), token(3, 7)].iter().for_each(|&token| trees.apply(&change(token, 0, 1)));
         assert_eq!(trees.memory() - empty, size_of::<HashTree>() + 2 * 256);
+        trees.apply(&change(token(2, 5), 1, 0));
+        assert_eq!(
+            trees.memory() - empty,
+            size_of::<HashTree>() + 2 * 256,
+            "another key is under that branch"
+        );
+        assert_eq!(trees.growth(P, token(2, 5)), 0);
+        trees.apply(&change(token(2, 7), 1, 0));
+        assert_eq!(
+            trees.memory() - empty,
+            size_of::<HashTree>() + 256,
+            "who is put out takes its branch along"
+        );
+        assert_eq!(trees.growth(P, token(2, 5)), 256);
+        trees.apply(&change(token(3, 7), 1, 0));
+        assert_eq!((trees.memory(), trees.get(P)), (empty, None), "and the last one the tree");
+        assert_eq!(trees.growth(P, token(2, 5)), size_of::<HashTree>() + 256);
+        trees.apply(&change(token(2, 5), 0, 1));
         trees.clear(P);
         assert_eq!(trees.memory(), empty);
     }

@@ -126,9 +126,20 @@ impl<F: Failpoints> Replica<F> {
     /// Retries of its writes are known as lost.
     pub fn put_out(&mut self) -> Option<Box<Entry>> {
         let gone = self.index.put_out()?;
+        self.note_put_out(&gone);
+        Some(gone)
+    }
+
+    /// The same with a key of one's choice.
+    pub fn put_out_key(&mut self, place: Place<'_>) -> Option<Box<Entry>> {
+        let gone = self.index.put_out_key(place)?;
+        self.note_put_out(&gone);
+        Some(gone)
+    }
+
+    fn note_put_out(&mut self, gone: &Entry) {
         self.minter.lost.remember_all(&gone.state, gone.appended);
         self.note_dead(gone.appended);
-        Some(gone)
     }
 
     /// A key is about to be written: nobody puts it out (`is_held`) until that is over.
@@ -337,6 +348,20 @@ impl<F: Failpoints> Replica<F> {
         if let Some(entry) = self.index.find(partition, token, key) {
             let hash = digest(token, &entry.state);
             self.reap(partition, token, hash);
+        }
+    }
+
+    /// Keys of a partition are absent that were never deleted; or its copies are begun anew, so that none is.
+    pub fn set_lacks(&mut self, partition: PartitionId, lacks: bool) {
+        self.index.set_lacks(partition, lacks);
+    }
+
+    /// All others that hold the key were heard, and together they had seen this much: if this replica has seen it too, nobody
+    /// knows more.
+    pub fn note_heard(&mut self, place: Place<'_>, seen: &VersionVector) {
+        let entry = self.index.find(place.partition, place.token, place.key);
+        if entry.is_some_and(|entry| entry.is_partial && entry.state.includes(seen)) {
+            self.index.set_whole(place);
         }
     }
 

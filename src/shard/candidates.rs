@@ -2,8 +2,8 @@
 //! many actors without a version.
 //!
 //! A key is ripe when it was the same at two looks. A look is a pass over a partition, and finds as many as several rounds take; it
-//! begins behind the last key that was proposed. Where tombstones fill the memory, one look is enough: how old a key is, is never what makes
-//! it safe to forget it.
+//! begins behind the last key that was proposed. Where tombstones fill the memory, one look is enough, and so it is for many actors where
+//! keys may be put out: how old a key is, is never what makes it safe to forget it.
 
 use std::collections::BinaryHeap;
 
@@ -80,7 +80,12 @@ impl<F: Failpoints> Shard<F> {
         let before = self.take_candidates(partition);
         let seen = self.forgettable(now, partition, is_early, before.from);
         let is_hurried = is_early || self.is_pressed();
-        let ripe = if is_hurried { seen.clone() } else { seen.clone().map(|keys| same(keys, &before.seen)) };
+        let mut ripe =
+            if is_hurried { seen.clone() } else { seen.clone().map(|keys| same(keys, &before.seen)) };
+        if self.is_bounded() {
+            // Each time that a key is put out and written again it has one actor more, and it may never rest between two looks.
+            ripe[1].clone_from(&seen[1]);
+        }
         self.keep_candidates(partition, Candidates { seen, ripe, from: before.from });
     }
 

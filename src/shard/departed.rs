@@ -331,6 +331,6 @@ impl<F: Failpoints> Shard<F> {
         self.keep_trees();
         self.replica.give_up(partition);
         self.trees.clear(partition);
-        self.evictions.forget(partition);
+        self.forget_evictions(partition);
     }
 }

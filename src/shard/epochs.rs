@@ -314,7 +314,7 @@ impl<F: Failpoints> Shard<F> {
         } else {
             wiped = self.replica.wipe(partition, held == Held::Reborn);
             self.streams.forget(partition);
-            self.evictions.forget(partition);
+            self.forget_evictions(partition);
         }
         self.epochs.meeting.on_raised(partition);
         let known = self.epochs.known_mut(partition);

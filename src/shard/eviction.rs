@@ -22,7 +22,7 @@ use crate::hint::Keeping;
 use crate::id::{ConnectionId, PartitionId};
 use crate::pace::Claimant;
 use crate::replica::Place;
-use crate::storage::cost;
+use crate::storage::{Entry, cost};
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
@@ -31,8 +31,8 @@ use super::links::LinkId;
 
 /// Keys that are put out at the end of a turn, at most.
 const VICTIMS_PER_TURN: usize = 1024;
-/// Keys that are put out before something is refused, at most: until there is room, or a millisecond has gone by.
-const VICTIMS_PER_WRITE: usize = 4096;
+/// Keys that are put out in a turn to take what it brings, at most: what would need more is refused.
+const VICTIMS_FOR_WRITES: usize = 4096;
 /// One part in so many of the limit is for deletes, half of that for requests under way, and as much is kept free for what a turn brings.
 const RESERVE_SHARE: usize = 64;
 /// But as much as a block of seats, of timers and some lists take, and no more than one part in so many.
@@ -53,7 +53,7 @@ const STATE_BYTES: usize = 1024;
 
 /// Why a client's write is not taken.
 const FULL: &str = "this node's memory is full of what can't be put out (deleted keys that are not forgotten yet, hints, \
-                               connections; status tells how much of each): nothing was written; retry later, raise \
+                               hash trees, connections; status tells how much of each): nothing was written; retry later, raise \
                                --memory-max, or add nodes";
 
 /// Why a client's write is not taken now.
@@ -66,9 +66,7 @@ pub(super) const UNDER_WAY: &str = "this node's memory is full, much of it of wh
 /// What was put out so far.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
-    /// Partitions of which something was, since the node was started or gave them up.
-    ever: BTreeSet<PartitionId>,
-    /// Those that are marked for it: they aren't compared.
+    /// Partitions that are marked for it: they aren't compared.
     marked: BTreeSet<PartitionId>,
     /// The last time that something was.
     last: Instant,
@@ -76,6 +74,8 @@ pub(super) struct Evictions {
     now: Instant,
     /// There is more to put out than one turn does.
     next: Option<Instant>,
+    /// Keys that were put out in this turn to take what it brings.
+    for_writes: usize,
 }
 
 impl Evictions {
@@ -84,15 +84,8 @@ impl Evictions {
     }
 
     fn mark(&mut self, partition: PartitionId) {
-        self.ever.insert(partition);
         self.marked.insert(partition);
         self.last = self.now;
-    }
-
-    /// The copies of this partition are gone: it is streamed anew, or never held again.
-    pub(super) fn forget(&mut self, partition: PartitionId) {
-        self.ever.remove(&partition);
-        self.marked.remove(&partition);
     }
 }
 
@@ -117,7 +110,19 @@ impl<F: Failpoints> Shard<F> {
 
     /// May a key of it be absent here that was never deleted? That may be so when it isn't marked any more.
     pub(super) fn may_lack_keys(&self, partition: PartitionId) -> bool {
-        self.evictions.ever.contains(&partition)
+        self.replica.index().lacks(partition)
+    }
+
+    /// May others hold versions of it that this node had, and put out? Of one that is here, too, if it came after that.
+    pub(super) fn may_lack(&self, place: Place<'_>) -> bool {
+        let entry = self.replica.index().find(place.partition, place.token, place.key);
+        entry.map_or_else(|| self.may_lack_keys(place.partition), |entry| entry.is_partial)
+    }
+
+    /// The copies of this partition are gone: it is streamed anew, or never held again.
+    pub(super) fn forget_evictions(&mut self, partition: PartitionId) {
+        self.replica.set_lacks(partition, false);
+        self.evictions.marked.remove(&partition);
     }
 
     /// May keys be put out?
@@ -169,6 +174,7 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         self.evictions.now = now.monotonic;
+        self.evictions.for_writes = 0;
         if self.failpoints.rare(Choice::EvictEarly) {
             self.evict_one();
         }
@@ -197,15 +203,17 @@ impl<F: Failpoints> Shard<F> {
         if self.ignores_limit() {
             return true;
         }
-        let most = self.most(need);
-        let mut victims = 0;
-        while self.memory().total() + bytes > most {
-            if victims == VICTIMS_PER_WRITE || !self.evict_one() {
+        while !self.has_room(bytes, need) {
+            if self.evictions.for_writes == VICTIMS_FOR_WRITES || !self.evict_one() {
                 return self.decline_for_memory();
             }
-            victims += 1;
+            self.evictions.for_writes += 1;
         }
         true
+    }
+
+    fn has_room(&self, bytes: usize, need: Need) -> bool {
+        self.memory().total() + bytes <= self.most(need)
     }
 
     fn decline_for_memory(&mut self) -> bool {
@@ -224,7 +232,7 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// All that there is, but for what can be put out.
-    fn fixed(&self) -> usize {
+    pub(super) fn fixed(&self) -> usize {
         self.memory().total() - self.replica.index().seated()
     }
 
@@ -233,6 +241,9 @@ impl<F: Failpoints> Shard<F> {
         // What would have to be put out at the end of this very turn isn't taken.
         if need == Need::Value && self.fixed() + bytes > self.at_rest() && !self.ignores_limit() {
             return self.decline_for_memory();
+        }
+        if self.has_room(bytes, need) {
+            return true;
         }
         self.replica.hold(place, true);
         let has_room = self.make_room(bytes, need);
@@ -244,6 +255,11 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn evict_one(&mut self) -> bool {
         let Some(gone) = self.replica.put_out() else { return false };
         let partition = self.place(&gone.key).partition;
+        self.on_put_out(&gone, partition);
+        true
+    }
+
+    fn on_put_out(&mut self, gone: &Entry, partition: PartitionId) {
         self.evictions.mark(partition);
         self.counters.evictions += 1;
         self.failpoints.reached(Rare::Evicted);
@@ -251,7 +267,6 @@ impl<F: Failpoints> Shard<F> {
         if !self.view.owns(partition) {
             self.follow_eviction(partition);
         }
-        true
     }
 
     /// There is no room for what somebody gives up: a hint, a stream, what a former owner has. Were it to keep that until there is, no
@@ -263,11 +278,22 @@ impl<F: Failpoints> Shard<F> {
             return false;
         }
         self.replica.remember_lost(state.versions().iter().map(|version| version.operation), 0);
+        self.replica.set_lacks(place.partition, true);
         self.evictions.mark(place.partition);
         self.counters.evictions += 1;
         self.failpoints.reached(Rare::Evicted);
         self.failpoints.evicted(place.key, state);
         true
+    }
+
+    /// There is no room for what replaces some of a key that is here. Others take it, and may put it out in their time: what is here
+    /// would be the newest then. So it goes too, unless it is a delete.
+    pub(super) fn put_out_older(&mut self, place: Place<'_>, newer: &Siblings<Bytes>) {
+        let Some(entry) = self.replica.index().find(place.partition, place.token, place.key) else { return };
+        let is_older = !entry.state.is_deleted() && entry.state.would_change(newer);
+        if is_older && let Some(gone) = self.replica.put_out_key(place) {
+            self.on_put_out(&gone, place.partition);
+        }
     }
 
     /// Room for a request that is passed on.
@@ -286,11 +312,13 @@ impl<F: Failpoints> Shard<F> {
     fn index_growth(&self, place: Place<'_>, need: Need) -> usize {
         let index = self.replica.index();
         let is_here = index.find(place.partition, place.token, place.key).is_some();
-        if is_here && need == Need::Delete {
+        let tree = self.trees.growth(place.partition, place.token);
+        let entry = if is_here && need == Need::Delete {
             index.table_growth(place.partition)
         } else {
             index.growth(place.partition, place.key)
-        }
+        };
+        tree + entry
     }
 
     /// Room for a client's write to this node's own copy, and for its request.

@@ -114,6 +114,9 @@ impl<F: Failpoints> Shard<F> {
 
     /// `node` told what it has for this operation.
     pub(super) fn count_state(&mut self, key: u64, node: NodeId, state: Siblings<Bytes>, complete: bool) {
+        if !self.operations.get(key).is_some_and(|operation| matches!(operation.work, Work::Get { .. })) {
+            return;
+        }
         let added = memory::of_answer(&state);
         if !self.make_room(added, Need::Passing) {
             return self.count_failure(key, node);
@@ -200,6 +203,9 @@ impl<F: Failpoints> Shard<F> {
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
         let stale: Nodes = quorum.stale_replicas().collect();
+        if quorum.has_heard_all() && stale.is_empty() {
+            self.replica.note_heard(operation.place(), &quorum.merged().context());
+        }
         if stale.is_empty() || self.failpoints.planted(Bug::NobodyRepaired) {
             return;
         }
@@ -215,6 +221,9 @@ impl<F: Failpoints> Shard<F> {
             && self.merge_here(place, quorum.merged(), out)
         {
             self.failpoints.reached(Rare::CoordinatorRepaired);
+        }
+        if quorum.has_heard_all() {
+            self.replica.note_heard(place, &quorum.merged().context());
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;

@@ -308,6 +308,7 @@ impl<F: Failpoints> Shard<F> {
         self.tend_links(now, out);
         self.beat(now, out);
         self.hand_over(now, out);
+        self.keep_trees();
         self.tend_memory(now);
         self.keep_trees();
         self.tend_exchange(now, out);

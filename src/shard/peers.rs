@@ -221,6 +221,7 @@ impl<F: Failpoints> Shard<F> {
                 self.send_replicated(connection, request_id, out);
                 return true;
             }
+            self.put_out_older(place, &state);
             self.decline(connection, request_id, out);
             return false;
         }

@@ -131,9 +131,8 @@ impl<F: Failpoints> Shard<F> {
     /// Does a write replace whatever there is, and this node doesn't know what that is, since it may have put it out?
     fn must_ask_before(&self, place: Place<'_>, write: &Write<'_>) -> bool {
         matches!(write.covered, Covered::Everything)
-            && self.may_lack_keys(place.partition)
+            && self.may_lack(place)
             && self.owners(place.partition).iter().nth(1).is_some()
-            && self.replica.index().find(place.partition, place.token, place.key).is_none()
     }
 
     /// Ask the owners what they know of the key. All that can be reached are waited for; while one is silent, so many must answer as
@@ -201,20 +200,23 @@ impl<F: Failpoints> Shard<F> {
                 "this node may take no writes to the key now: nothing was written; retry, or ask another";
             return self.answer_code(out, origin, ErrorCode::NotServing, message);
         }
+        let (mut covered, has_heard_all) = (quorum.merged().context(), quorum.has_heard_all());
         // Somebody may have written it here meanwhile.
-        let mut covered = quorum.merged().context();
         if let Some(entry) = self.replica.look(now, place) {
             covered.merge(&entry.state.context());
         }
         let Pending { asked, value, expiry, operation: name } = &**write;
         let write = Write {
             value: value.as_deref(),
-            covered: Covered::Context(covered),
+            covered: Covered::Context(covered.clone()),
             expiry: *expiry,
             operation: *name,
         };
         let budget = operation.deadline.since(now.monotonic);
         self.coordinate_put(now, origin, place, *asked, write, budget, out);
+        if has_heard_all {
+            self.replica.note_heard(place, &covered);
+        }
     }
 
     /// Of a key whose writes are remembered nothing is left: all primaries had the last of them, and have confirmed it. Unless the

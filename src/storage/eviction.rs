@@ -9,7 +9,7 @@
 //! It holds seats, not keys: whoever owns a seat says when it was used, how much it is, and when it leaves. To find a victim
 //! costs a bounded number of moves: after so many, whoever is next has to go, used or not.
 //!
-//! Memory: 40 bytes a seat, in blocks of 1,024 that are kept for later ones, and 17 to 42 for each that is remembered, of which
+//! Memory: 32 bytes a seat, in blocks of 1,024 that are kept for later ones, and 17 to 42 for each that is remembered, of which
 //! there are as many as seats. It grows by small steps, since it grows just when there is no room ([`ghosts`](super::ghosts)).
 
 use super::cost;
@@ -173,8 +173,9 @@ impl Seats {
             let is_over = self.count[OVER as usize] > 0;
             let all = self.bytes[SMALL as usize] + self.bytes[MAIN as usize];
             let is_small_full = self.bytes[SMALL as usize] * SMALL_SHARE >= all;
-            let has_small = self.count[SMALL as usize] > 0;
-            let is_smalls_turn = has_small && (is_small_full || self.count[MAIN as usize] == 0);
+            // Whoever is alone there has only just come, or is too much for its part: others have had their time.
+            let has_others = self.count[SMALL as usize] > 1;
+            let is_smalls_turn = (has_others && is_small_full) || self.count[MAIN as usize] == 0;
             let queue = if is_over {
                 OVER
             } else if is_smalls_turn {
@@ -298,11 +299,25 @@ mod tests {
         let mut seats = Seats::default();
         let all: Vec<Seat> = (0..20).map(|token| seats.take(P, token, 10)).collect();
         [3, 3, 7, 7, 7].iter().for_each(|at| seats.touch(&all[*at]));
-        let gone: Vec<u64> = (0..18).map(|_| seats.put_out().unwrap().token).collect();
+        let gone: Vec<u64> = (0..17).map(|_| seats.put_out().unwrap().token).collect();
         assert!(!gone.contains(&3) && !gone.contains(&7), "{gone:?}");
-        assert_eq!((seats.len(), seats.bytes()), (2, 20));
-        assert!(seats.put_out().is_some() && seats.put_out().is_some());
+        assert_eq!((seats.len(), seats.bytes()), (3, 30));
+        (0..3).for_each(|_| assert!(seats.put_out().is_some()));
         assert_eq!((seats.put_out(), seats.bytes(), seats.is_empty()), (None, 0, true));
+    }
+
+    /// It is too much for the small queue's part, and alone there: it has only just come.
+    #[test]
+    fn who_is_large_is_not_put_out_as_soon_as_it_comes() {
+        let mut seats = Seats::default();
+        let all: Vec<Seat> = (0..20).map(|token| seats.take(P, token, 10)).collect();
+        (0..2).for_each(|_| all.iter().for_each(|seat| seats.touch(seat)));
+        assert_eq!(seats.put_out().unwrap().token, 0, "all others have moved to the main queue");
+        let large = seats.take(P, 99, 1000);
+        assert_eq!(seats.node(large.0).queue, SMALL as u8);
+        let gone: Vec<u64> = (0..19).map(|_| seats.put_out().unwrap().token).collect();
+        assert!(!gone.contains(&99), "{gone:?}");
+        assert_eq!(seats.put_out().unwrap().token, 99);
     }
 
     #[test]

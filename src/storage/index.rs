@@ -1,5 +1,7 @@
 //! The index: from a key to its state.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
@@ -27,12 +29,17 @@ pub struct Entry {
     /// The last epoch that this replica had minted under when it came to know the key. What was minted under that or an
     /// earlier one was minted under another record of the key, which may have known more.
     pub since: u32,
+    /// It began when what was known of it before may have been put out, and the others have not all been heard since: they may
+    /// hold versions that this state has never seen.
+    pub is_partial: bool,
     /// Set for when the first of its versions expires, if any does.
     alarm: Alarm,
     /// Taken while it may go, if the index may put keys out: more is left than what somebody has deleted.
     seat: Seat,
 }
 
+/// The list of changes keeps room for so many.
+const CHANGES_KEPT: usize = 1024;
 /// The smallest table has no more.
 const TABLE_BYTES_LEAST: usize = 256;
 
@@ -53,6 +60,8 @@ pub struct Index {
     wheel: Wheel,
     /// Who goes when there is no room; none, if nobody ever does.
     seats: Option<Seats>,
+    /// Partitions of which keys were put out, so that one may be absent that was never deleted.
+    lacking: BTreeSet<PartitionId>,
     /// Since they were last taken.
     changes: Vec<Change>,
 }
@@ -84,8 +93,18 @@ impl Index {
     pub fn new(partitions: u32) -> Self {
         let mut tables = Vec::new();
         tables.resize_with(partitions as usize, HashTable::new);
-        let (wheel, changes) = (Wheel::new(), Vec::new());
-        Self { tables, keys: 0, bytes: 0, entry_bytes: 0, table_bytes: 0, wheel, seats: None, changes }
+        let (wheel, lacking, changes) = (Wheel::new(), BTreeSet::new(), Vec::new());
+        Self {
+            tables,
+            keys: 0,
+            bytes: 0,
+            entry_bytes: 0,
+            table_bytes: 0,
+            wheel,
+            seats: None,
+            lacking,
+            changes,
+        }
     }
 
     /// The same, and keys may be put out of it ([`Index::put_out`]).
@@ -105,10 +124,56 @@ impl Index {
         let found = self.tables[partition.0 as usize].find_entry(spread(token), is_it);
         let (mut entry, _) = found.expect("whoever is forgotten gives its seat back").remove();
         entry.seat = Seat::default();
-        self.uncount(partition, &mut entry);
-        let before = digest(token, &entry.state);
-        self.changes.push(Change { partition, token, before, after: 0 });
+        self.on_put_out(partition, &mut entry);
         Some(entry)
+    }
+
+    /// The same with a key of one's choice: what was known of it.
+    pub fn put_out_key(&mut self, place: Place<'_>) -> Option<Box<Entry>> {
+        let Place { partition, token, key } = place;
+        let is_it = |entry: &Box<Entry>| entry.token == token && *entry.key == *key;
+        let found = self.tables[partition.0 as usize].find_entry(spread(token), is_it).ok()?;
+        let (mut entry, _) = found.remove();
+        self.on_put_out(partition, &mut entry);
+        Some(entry)
+    }
+
+    fn on_put_out(&mut self, partition: PartitionId, entry: &mut Entry) {
+        self.lacking.insert(partition);
+        self.uncount(partition, entry);
+        self.shrink(partition);
+        let (token, before) = (entry.token, digest(entry.token, &entry.state));
+        self.changes.push(Change { partition, token, before, after: 0 });
+    }
+
+    /// May a key of it be absent that was never deleted?
+    pub fn lacks(&self, partition: PartitionId) -> bool {
+        self.lacking.contains(&partition)
+    }
+
+    /// Keys of it are absent that were never deleted; or its copies are begun anew, so that none is.
+    pub fn set_lacks(&mut self, partition: PartitionId, lacks: bool) {
+        if lacks {
+            self.lacking.insert(partition);
+        } else {
+            self.lacking.remove(&partition);
+        }
+    }
+
+    /// All others were heard that hold the key: this state has seen what they have.
+    pub fn set_whole(&mut self, place: Place<'_>) {
+        if let Some(entry) = find_mut(&mut self.tables[place.partition.0 as usize], place.token, place.key) {
+            entry.is_partial = false;
+        }
+    }
+
+    /// A table in which nothing is left is given back.
+    fn shrink(&mut self, partition: PartitionId) {
+        let table = &mut self.tables[partition.0 as usize];
+        if table.is_empty() {
+            self.table_bytes -= cost::allocated(table.allocation_size());
+            *table = HashTable::new();
+        }
     }
 
     /// A key that stays while others are put out, until the next call with `is_held` false.
@@ -206,7 +271,7 @@ impl Index {
         key: &[u8],
         change: impl FnOnce(&mut Entry) -> T,
     ) -> T {
-        let Self { tables, wheel, seats, .. } = self;
+        let Self { tables, wheel, seats, lacking, .. } = self;
         let table = &mut tables[partition.0 as usize];
         let table_before = cost::allocated(table.allocation_size());
         let found = table.entry(
@@ -232,12 +297,14 @@ impl Index {
             }
             Slot::Vacant(slot) => {
                 let (state, alarm, seat) = (Siblings::new(), Alarm::default(), Seat::default());
+                let is_partial = lacking.contains(&partition);
+                let key = key.into();
                 let mut entry =
-                    Box::new(Entry { key: key.into(), token, state, appended: 0, since: 0, alarm, seat });
+                    Box::new(Entry { key, token, state, appended: 0, since: 0, is_partial, alarm, seat });
                 let result = change(&mut entry);
                 if !entry.state.is_empty() {
                     self.keys += 1;
-                    self.bytes += key.len() + value_bytes(&entry.state);
+                    self.bytes += entry.key.len() + value_bytes(&entry.state);
                     self.entry_bytes += cost::of_entry(&entry);
                     set_alarm(wheel, partition, &mut entry);
                     if let Some(seats) = seats {
@@ -259,7 +326,7 @@ impl Index {
     /// At most what a write to a key may cost beside its state, if it may be a new one.
     pub fn growth(&self, partition: PartitionId, key: &[u8]) -> usize {
         let blocks = self.wheel.growth() + self.seats.as_ref().map_or(0, Seats::growth);
-        let entry = cost::allocated(size_of::<Entry>()) + cost::allocated(key.len());
+        let entry = cost::ENTRY_BYTES + cost::allocated(key.len());
         self.table_growth(partition) + entry + blocks
     }
 
@@ -302,6 +369,7 @@ impl Index {
             self.changes.push(Change { partition, token, before: hash, after: 0 });
             gone.push(entry);
         }
+        self.shrink(partition);
         gone
     }
 
@@ -318,6 +386,7 @@ impl Index {
             let before = digest(entry.token, &entry.state);
             self.changes.push(Change { partition, token: entry.token, before, after: 0 });
         }
+        self.shrink(partition);
         gone
     }
 
@@ -381,6 +450,9 @@ impl Index {
 
     /// What has changed since the last call, in order. To be asked for after each input, lest it pile up.
     pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+        if self.changes.is_empty() && self.changes.capacity() > CHANGES_KEPT {
+            self.changes = Vec::new();
+        }
         self.changes.drain(..)
     }
 
@@ -666,11 +738,13 @@ mod tests {
             Some(b"fleeting"[..].into()),
             "what expired goes first"
         );
-        let gone: Vec<_> = (0..20).map(|_| index.put_out().unwrap()).collect();
+        let gone: Vec<_> = (0..19).map(|_| index.put_out().unwrap()).collect();
         assert!(gone.iter().all(|entry| *entry.key == *b"cold"));
         assert!(index.take_changes().all(|change| change.before != 0 && change.after == 0));
         check_sums(&index);
-        assert_eq!(index.put_out().map(|entry| entry.key), Some(b"used"[..].into()));
+        // The last one that came is not put out at once.
+        let last = [(); 2].map(|()| index.put_out().unwrap().key);
+        assert_eq!(last, [b"used"[..].into(), b"cold"[..].into()]);
         assert!(index.put_out().is_none(), "a delete's tombstone stays");
         assert_eq!((index.keys(), index.bytes()), (1, 7));
         // What replaces the tombstone has a seat again, and what is forgotten has none.

@@ -51,8 +51,15 @@ fn the_limit_holds_and_what_is_used_stays() {
     }
     let keys = cluster.shards[&(0, 0)].replica().keys();
     let evictions = counter(&cluster, 0, "evictions");
-    assert!((900..5000).contains(&keys), "{keys}");
     assert_eq!(evictions as usize + keys, 6000);
+    let shard = &cluster.shards[&(0, 0)];
+    let (total, at_rest) = (shard.memory().total(), shard.at_rest());
+    assert!(
+        total <= at_rest && at_rest - total < 2048,
+        "{total} of {at_rest}: nobody was put out for nothing"
+    );
+    let (fixed, seated) = (shard.fixed(), shard.replica().index().seated());
+    assert!(fixed < LIMIT / 8 * 5 && seated / keys < 500, "{keys} keys take {seated}, and all else {fixed}");
     assert_eq!(counter(&cluster, 0, "partitions_evicted"), 16);
     assert!(cluster.get(client, get(&0u32.to_le_bytes())).code().is_none(), "it was asked for all the time");
     let old = cluster.get(client, get(&1u32.to_le_bytes()));
@@ -78,7 +85,8 @@ fn a_scan_does_not_drive_out_what_is_read() {
     }
     assert!(counter(&cluster, 0, "evictions") > 2000);
     let hits = read.iter().filter(|key| cluster.get(client, get(*key)).code().is_none()).count();
-    assert!(hits >= 195, "{hits} of 200");
+    // A victim costs 128 moves at most: of 200 in use the 129th had to go.
+    assert_eq!(hits, 199);
 }
 
 /// Values as large as they may be, among small ones.
@@ -322,6 +330,76 @@ fn a_delete_of_what_its_coordinator_put_out_deletes_it() {
             cluster.nobody_owes_an_answer();
         }
     }
+}
+
+/// A key came back to a node that had put it out, by a write that saw nothing of what the others hold: whoever replaces all of it there
+/// asks them, once.
+#[test]
+fn an_overwrite_of_what_came_back_replaces_what_the_others_kept() {
+    for value in [None, Some(&b"w"[..])] {
+        let mut cluster = Cluster::with_options(3, 1, bounded);
+        let (key, nodes) = key_and_nodes(&cluster);
+        let client = cluster.client((nodes[0], 0));
+        let blind = |value| Put { write: 3, ..put(&key, value) };
+        assert!(matches!(cluster.put(client, blind(b"v1")), Answer::Stored { .. }));
+        put_everything_out(&mut cluster, nodes[0]);
+        assert!(matches!(cluster.put(client, blind(b"v2")), Answer::Stored { .. }));
+        let write = Put { value, write: 3, ..delete(&key) };
+        assert!(matches!(cluster.put(client, write), Answer::Stored { .. }));
+        assert_eq!(counter(&cluster, nodes[0], "writes_that_asked"), 1);
+        for node in 0..3 {
+            let client = cluster.client((node, 0));
+            let read = cluster.get(client, Get { read: 3, ..get(&key) });
+            assert_eq!(read.values(), value.as_slice(), "node {node}");
+        }
+        let again = Put { value: Some(b"x"), write: 3, ..delete(&key) };
+        assert!(matches!(cluster.put(client, again), Answer::Stored { .. }));
+        assert_eq!(
+            counter(&cluster, nodes[0], "writes_that_asked"),
+            1,
+            "all were heard, so nobody knows more"
+        );
+        cluster.nobody_owes_an_answer();
+    }
+}
+
+/// The same if it was read meanwhile, and all were heard.
+#[test]
+fn a_read_that_hears_all_makes_what_came_back_whole() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    let blind = |value| Put { write: 3, ..put(&key, value) };
+    assert!(matches!(cluster.put(client, blind(b"v1")), Answer::Stored { .. }));
+    put_everything_out(&mut cluster, nodes[0]);
+    assert!(matches!(cluster.put(client, blind(b"v2")), Answer::Stored { .. }));
+    assert_eq!(cluster.get(client, Get { read: 3, ..get(&key) }).values().len(), 2);
+    assert!(matches!(cluster.put(client, Put { write: 3, ..delete(&key) }), Answer::Stored { .. }));
+    assert_eq!(counter(&cluster, nodes[0], "writes_that_asked"), 0);
+    for node in 0..3 {
+        let client = cluster.client((node, 0));
+        assert!(cluster.get(client, get(&key)).values().is_empty(), "node {node}");
+    }
+}
+
+/// An owner that has no room for a value doesn't keep the one that it replaces: others put the new one out in their time, and the old
+/// one would be the newest then.
+#[test]
+fn who_has_no_room_for_the_newer_keeps_no_older() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"v") }), Answer::Stored { .. }));
+    let full = &cluster.shards[&(nodes[2], 0)];
+    let bytes = full.at_rest() - full.memory().total() - 8192;
+    cluster.handle((nodes[2], 0), crate::shard::Input::Buffered { bytes });
+    assert!(holds(&cluster, nodes[2], &key));
+    let large = [7; 16 << 10];
+    let newer = Put { value: Some(&large), write: 2, ..delete(&key) };
+    assert!(matches!(cluster.put(client, newer), Answer::Stored { .. }));
+    assert!(!holds(&cluster, nodes[2], &key));
+    nodes[..2].iter().for_each(|node| put_everything_out(&mut cluster, *node));
+    assert_eq!(cluster.get(client, Get { read: 3, ..get(&key) }).code(), Some(ErrorCode::NotFound));
 }
 
 /// While others don't answer, such a write waits for a part of its time, and is refused if too few could say.

@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::fallbacks::isolate;
-use crate::shard::{Input, ShardOptions};
+use crate::shard::{Input, Machine, ShardOptions};
 use crate::time::Duration;
 
 const LIMIT: usize = 1 << 20;
@@ -35,4 +35,15 @@ fn a_broken_link_comes_back_where_both_ends_are_full() {
     cluster.cut.clear();
     cluster.run(Duration::from_secs(15));
     assert_eq!([0, 1, 2].map(|node| links_up(&cluster, node)), [2, 2, 2]);
+}
+
+/// Whoever runs a shard has pools and rings that no end of a connection gives back: were they counted here, all connections would go,
+/// one after another.
+#[test]
+fn only_what_connections_take_has_one_of_them_closed() {
+    let mut cluster = Cluster::with_options(1, 1, bounded);
+    cluster.handle((0, 0), Input::Buffered { bytes: LIMIT / 4 * 3 });
+    let shard = &cluster.shards[&(0, 0)];
+    assert!(!shard.is_crowded(0) && !shard.is_crowded(LIMIT / 2));
+    assert!(shard.is_crowded(LIMIT / 2 + 1));
 }

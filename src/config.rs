@@ -20,11 +20,13 @@ use crate::time::Duration;
 
 mod cores;
 mod error;
+mod memory;
 mod settings;
 mod text;
 
 pub use cores::allowed as cores_allowed;
 pub use error::ConfigError;
+pub use memory::memory_least;
 pub use settings::{ServeArguments, Settings};
 pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span, Sync};
 
@@ -49,8 +51,6 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const SEGMENT_BYTES_UNIT: u32 = 4096;
 /// What a segment holds beside its largest record: its header, the group's and the record's.
 const SEGMENT_BYTES_BESIDE: u64 = 64 << 10;
-/// What a shard takes before it holds anything, beside eight of the largest values that may be on their way.
-const MEMORY_BYTES_LEAST: u64 = 16 << 20;
 const SPIN_US_MAX: u32 = 1_000_000;
 /// The secret shares the handshake's frame with a list of ports.
 const SECRET_BYTES_MAX: usize = HANDSHAKE_BYTES_MAX / 4;
@@ -234,6 +234,7 @@ impl Config {
             ..self
         };
         joined.check_ring()?;
+        joined.check_memory()?;
         Ok(joined)
     }
 
@@ -383,11 +384,12 @@ impl Config {
         if self.mode == Mode::Durable {
             return Err(ConfigError::MemoryInDurable);
         }
-        let least = MEMORY_BYTES_LEAST + 8 * u64::from(self.value_bytes_max);
-        let (shards, needed) = (self.shards, least * u64::from(self.shards));
+        // A guest learns how many partitions there are when it joins, and is checked again.
+        let (shards, partitions) = (self.shards, self.partitions.unwrap_or(1));
+        let needed = memory_least(shards, partitions, self.value_bytes_max);
         if self.memory_max < needed {
             let [value, needed] = [self.memory_max, needed].map(|bytes| ByteSize(bytes).to_string());
-            return Err(ConfigError::MemoryTooSmall { value, shards, needed });
+            return Err(ConfigError::MemoryTooSmall { value, shards, partitions, needed });
         }
         Ok(())
     }

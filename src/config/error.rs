@@ -85,10 +85,10 @@ pub enum ConfigError {
     )]
     MemoryInDurable,
     #[error(
-        "memory_max is {value}, and {shards} shards need {needed} at least: allow more, or have fewer shards or a smaller \
-         value_bytes_max"
+        "memory_max is {value}, and with shards = {shards} and partitions = {partitions} a node needs {needed} at least: allow \
+         more, or have fewer shards, a smaller value_bytes_max or, in a new cluster, fewer partitions"
     )]
-    MemoryTooSmall { value: String, shards: u16, needed: String },
+    MemoryTooSmall { value: String, shards: u16, partitions: u32, needed: String },
     #[error(
         "segment_bytes is {value}: use a multiple of 4KiB from {min}, which eight of the largest values need (see \
          value_bytes_max), to {max}"

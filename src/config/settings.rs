@@ -157,7 +157,7 @@ pub struct Settings {
     pub mode: Option<Mode>,
 
     /// The most memory that this node takes for what it holds and does, divided among its shards; 0B for no limit. In mode
-    /// 'memory' only [default: 0B]
+    /// 'memory' only. Shards, partitions and large values need some of it, and what is less than they need is refused [default: 0B]
     #[arg(long, value_name = "BYTES")]
     pub memory_max: Option<ByteSize>,
 

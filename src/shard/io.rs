@@ -38,8 +38,9 @@ pub trait Machine {
     /// Nothing accepted is left unanswered: after [`Input::Stop`], the time to leave.
     fn is_drained(&self) -> bool;
 
-    /// What connections take leaves too little for the rest ([`Input::Buffered`]): the one that takes most is to be closed.
-    fn is_crowded(&self) -> bool {
+    /// Do so many bytes of connections alone, of those that were told ([`Input::Buffered`]), leave too little for the rest? Then
+    /// the one that takes most is to be closed.
+    fn is_crowded(&self, _connections: usize) -> bool {
         false
     }
 }

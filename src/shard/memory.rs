@@ -78,7 +78,7 @@ impl<F: Failpoints> Shard<F> {
             remembered,
             hints: self.hints.store.memory(),
             requests: tables + self.deadlines.memory() + self.memory.requests + self.memory.candidates,
-            buffers: sessions + self.memory.buffers,
+            buffers: sessions + self.memory.buffers(),
         }
     }
 

@@ -279,8 +279,8 @@ impl<F: Failpoints> Machine for Shard<F> {
         self.has_answered_all()
     }
 
-    fn is_crowded(&self) -> bool {
-        self.is_bounded() && self.memory.buffers() > self.most_for_buffers()
+    fn is_crowded(&self, connections: usize) -> bool {
+        self.is_bounded() && connections > self.most_for_buffers()
     }
 }
 

@@ -37,9 +37,10 @@ pub(super) enum Session {
 }
 
 impl<F: Failpoints> Shard<F> {
-    /// Somebody called.
+    /// Somebody called. It may be a peer, without which nothing is forgotten where tombstones fill the memory: so it is let in as
+    /// long as there is any room, as what is under way is.
     pub(super) fn on_accepted(&mut self, now: Now, connection: ConnectionId, out: &mut Output) {
-        if !self.make_room(SESSION_BYTES, Need::Delete) {
+        if !self.make_room(SESSION_BYTES, Need::Passing) {
             let message = "this node's memory is full: call again later, or close some connections";
             return self.hang_up(now, connection, 0, &ErrorAnswer::new(ErrorCode::Overloaded, message), out);
         }

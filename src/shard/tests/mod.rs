@@ -7,6 +7,7 @@ mod departed;
 mod eviction;
 mod expiry;
 mod fallbacks;
+mod full;
 mod heirs;
 mod lives;
 mod reaping;

@@ -49,9 +49,9 @@ impl Net {
         }
     }
 
-    /// Of those who called, end the one that takes most memory now.
+    /// End the one that takes most memory, whoever has called.
     pub(in crate::shell) fn close_largest(&mut self) {
-        if let Some(id) = self.table.largest() {
+        if let Some((_, id)) = self.table.closable().max_by_key(|(bytes, _)| *bytes) {
             self.tear_down(id);
         }
     }

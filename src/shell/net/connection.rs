@@ -103,9 +103,9 @@ impl Connection {
         self.incoming.memory() + self.outgoing.memory() + address
     }
 
-    /// Has somebody called, and is nobody about to end it?
-    pub(super) const fn is_open_caller(&self) -> bool {
-        !self.dialled && matches!(self.phase, Phase::Open)
+    /// Would it give back more if it were ended now? What is being ended already does so by itself.
+    pub(super) const fn can_be_closed(&self) -> bool {
+        !matches!(self.phase, Phase::Dialling(_) | Phase::Closing)
     }
 
     /// May another frame be handed in?

@@ -137,6 +137,16 @@ impl Net {
         self.buffers.memory() + self.table.recount(connections)
     }
 
+    /// What connections alone take, as last counted.
+    pub(super) const fn connection_bytes(&self) -> usize {
+        self.table.counted()
+    }
+
+    /// What those take now that are not about to end.
+    pub(super) fn closable_bytes(&self) -> usize {
+        self.table.closable().map(|(bytes, _)| bytes).sum()
+    }
+
     /// Queue a step of the shard's log; [`Event::Disk`] tells its end.
     ///
     /// # Safety

@@ -67,14 +67,19 @@ impl Table {
         self.counted + cost::allocated(slots) + cost::allocated(self.free.capacity() * size_of::<usize>())
     }
 
-    /// Who takes most memory of those that called and are open.
-    pub(super) fn largest(&self) -> Option<ConnectionId> {
+    /// What connections alone took when they were last counted, without their slots.
+    pub(super) const fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Those that are not about to end, with what each takes in memory now. A connection that this shard has called is no better than
+    /// another: what waits for a peer that takes nothing is without limit.
+    pub(super) fn closable(&self) -> impl Iterator<Item = (usize, ConnectionId)> {
         let all = self.slots.iter().enumerate();
-        let called = all.filter_map(|(place, slot)| {
-            let connection = slot.connection.as_ref().filter(|connection| connection.is_open_caller())?;
+        all.filter_map(|(place, slot)| {
+            let connection = slot.connection.as_ref().filter(|connection| connection.can_be_closed())?;
             Some((connection.memory(), connection_id(place, slot.generation)))
-        });
-        called.max_by_key(|(bytes, _)| *bytes).map(|(_, id)| id)
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -89,5 +94,56 @@ impl Table {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.slots.iter().filter_map(|slot| slot.connection.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::shard::DialId;
+    use crate::shell::net::connection::{Dialling, Phase};
+
+    fn insert(table: &mut Table, dialled: bool, queued: usize) -> ConnectionId {
+        let socket = UnixStream::pair().unwrap().0.into();
+        let phase = if dialled {
+            Phase::Dialling(Dialling { dial: DialId(1), others: Vec::new() })
+        } else {
+            Phase::Open
+        };
+        let mut connection = Connection::new(socket, phase);
+        connection.phase = Phase::Open;
+        connection.outgoing.copy(&vec![7; queued]);
+        table.insert(connection).unwrap()
+    }
+
+    fn largest(table: &Table) -> Option<ConnectionId> {
+        table.closable().max_by_key(|(bytes, _)| *bytes).map(|(_, id)| id)
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_that_was_called_counts_as_anybodys() {
+        let mut table = Table::default();
+        let idle = insert(&mut table, false, 0);
+        let caller = insert(&mut table, false, 100 << 10);
+        let called = insert(&mut table, true, 1 << 20);
+        assert_eq!(largest(&table), Some(called));
+        let all = |table: &Table| table.closable().map(|(bytes, _)| bytes).sum::<usize>();
+        assert!(all(&table) >= (1 << 20) + (100 << 10));
+        // Until the kernel lets go of what it sends it is there still, and there is nothing more to do about it.
+        table.find(called).unwrap().phase = Phase::Closing;
+        assert_eq!(largest(&table), Some(caller));
+        assert!(all(&table) < 1 << 20);
+        table.find(caller).unwrap().phase = Phase::Closing;
+        assert_eq!((largest(&table), all(&table)), (Some(idle), 0));
+    }
+
+    #[test]
+    fn slots_are_no_bytes_of_connections() {
+        let mut table = Table::default();
+        (0..100).for_each(|_| _ = insert(&mut table, false, 0));
+        assert!(table.recount(usize::MAX) > 0);
+        assert_eq!(table.counted(), 0);
     }
 }

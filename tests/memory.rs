@@ -128,7 +128,7 @@ fn what_a_replica_keeps_is_counted_as_it_is_allocated() {
     for sequence in 0..60_000 {
         let key = format!("key:{}", prng.next_u64() % 20_000);
         let length = size(&mut prng).min(value.len());
-        let expiry = (prng.next_u64() % 3 == 0).then(|| prng.next_u64() % (1 << 40));
+        let expiry = prng.next_u64().is_multiple_of(3).then(|| prng.next_u64() % (1 << 40));
         let covered = match prng.next_u64() % 8 {
             0 => Covered::Context(VersionVector::new()),
             _ => Covered::Everything,
@@ -136,7 +136,7 @@ fn what_a_replica_keeps_is_counted_as_it_is_allocated() {
         put(&mut replica, key.as_bytes(), &value[..length], expiry, covered, sequence);
         replica.take_changes().for_each(drop);
         // Half of the values are read, by somebody who counts itself.
-        if prng.next_u64() % 2 == 0 {
+        if prng.next_u64().is_multiple_of(2) {
             let seen = replica.read(now(1), place(key.as_bytes())).map(|entry| entry.state.clone());
             drop(seen);
         }

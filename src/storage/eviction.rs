@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn who_comes_back_soon_has_a_better_seat() {
         let mut seats = Seats::default();
-        (0..20).for_each(|token| drop(seats.take(P, token, 10)));
+        (0..20).for_each(|token| _ = seats.take(P, token, 10));
         assert_eq!(seats.put_out().unwrap().token, 0);
         let back = seats.take(P, 0, 10);
         assert_eq!(seats.node(back.0).queue, MAIN as u8);

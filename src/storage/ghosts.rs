@@ -52,7 +52,7 @@ impl Ghosts {
     /// Was it known? In the order it stays, and goes in its turn.
     pub(super) fn forget(&mut self, token: u64) -> bool {
         let found = self.known[table_of(token)].find_entry(spread(token), |known| *known == token);
-        found.map(|entry| entry.remove()).is_ok()
+        found.map(hashbrown::hash_table::OccupiedEntry::remove).is_ok()
     }
 
     /// What it costs to keep all this, as the allocator gives it out.

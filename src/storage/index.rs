@@ -120,8 +120,8 @@ impl Index {
     pub fn put_out(&mut self) -> Option<Box<Entry>> {
         let victim = self.seats.as_mut()?.put_out()?;
         let (partition, token) = (victim.partition, victim.token);
-        let is_it = |entry: &Box<Entry>| entry.seat == victim.seat;
-        let found = self.tables[partition.0 as usize].find_entry(spread(token), is_it);
+        let table = &mut self.tables[partition.0 as usize];
+        let found = table.find_entry(spread(token), |entry| entry.seat == victim.seat);
         let (mut entry, _) = found.expect("whoever is forgotten gives its seat back").remove();
         entry.seat = Seat::default();
         self.on_put_out(partition, &mut entry);
@@ -131,9 +131,9 @@ impl Index {
     /// The same with a key of one's choice: what was known of it.
     pub fn put_out_key(&mut self, place: Place<'_>) -> Option<Box<Entry>> {
         let Place { partition, token, key } = place;
-        let is_it = |entry: &Box<Entry>| entry.token == token && *entry.key == *key;
-        let found = self.tables[partition.0 as usize].find_entry(spread(token), is_it).ok()?;
-        let (mut entry, _) = found.remove();
+        let table = &mut self.tables[partition.0 as usize];
+        let found = table.find_entry(spread(token), |entry| entry.token == token && *entry.key == *key);
+        let (mut entry, _) = found.ok()?.remove();
         self.on_put_out(partition, &mut entry);
         Some(entry)
     }
@@ -361,9 +361,11 @@ impl Index {
 
     /// Forget the keys under this token of whose state this is the digest: what was known of them.
     pub fn forget(&mut self, partition: PartitionId, token: u64, hash: u64) -> SmallVec<[Box<Entry>; 1]> {
-        let is_it = |entry: &Box<Entry>| entry.token == token && digest(token, &entry.state) == hash;
+        let is_it = |entry: &Entry| entry.token == token && digest(token, &entry.state) == hash;
         let mut gone = SmallVec::new();
-        while let Ok(found) = self.tables[partition.0 as usize].find_entry(spread(token), is_it) {
+        while let Ok(found) =
+            self.tables[partition.0 as usize].find_entry(spread(token), |entry| is_it(entry))
+        {
             let (mut entry, _) = found.remove();
             self.uncount(partition, &mut entry);
             self.changes.push(Change { partition, token, before: hash, after: 0 });
@@ -469,8 +471,8 @@ impl Index {
 }
 
 fn find_mut<'a>(table: &'a mut HashTable<Box<Entry>>, token: u64, key: &[u8]) -> Option<&'a mut Entry> {
-    let is_it = |entry: &Box<Entry>| entry.token == token && *entry.key == *key;
-    table.find_mut(spread(token), is_it).map(|entry| &mut **entry)
+    let found = table.find_mut(spread(token), |entry| entry.token == token && *entry.key == *key);
+    found.map(|entry| &mut **entry)
 }
 
 /// Versions whose time has come become tombstones: how many. What the entry costs changes with them.

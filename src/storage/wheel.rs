@@ -492,7 +492,7 @@ mod tests {
                     8 => wall += prng.next_u64() % (400 * DAY),
                     _ => wall += prng.next_u64() % (5 * SECOND),
                 }
-                if prng.next_u64() % 2 == 0 {
+                if prng.next_u64().is_multiple_of(2) {
                     // Not all the way: a turn has so many steps.
                     for _ in 0..3 {
                         if let Step::Due { token, .. } = model.wheel.step(WallTime(wall)) {

@@ -419,7 +419,7 @@ fn an_overwrite_of_what_was_put_out_needs_others() {
     assert!(matches!(stored, Answer::Stored { nodes: 2, .. }), "{stored:?}");
     put_everything_out(&mut cluster, nodes[0]);
     let place = cluster.shards[&(0, 0)].place(&key).partition;
-    let sibling = (0..10_000u32).map(|number| number.to_le_bytes());
+    let sibling = (0..10_000u32).map(u32::to_le_bytes);
     let sibling =
         sibling.into_iter().find(|key| cluster.shards[&(0, 0)].place(key).partition == place).unwrap();
     cluster.paused.insert(nodes[2]);

@@ -17,11 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, get, put};
-use ringmain_schema::message::ErrorCode;
+use cluster::{Cluster, encoded, get, put};
+use ringmain_schema::Flags;
+use ringmain_schema::message::{ErrorCode, Put};
 
 /// Requests of one connection that wait for their answers.
 const IN_FLIGHT: u64 = 64;
+/// What is counted as connections' and is there without any: the pool.
+const FIXED: u64 = 6 << 20;
 /// The key that is read again and again.
 const HOT: &[u8] = b"hot";
 
@@ -31,6 +34,12 @@ const fn mix(number: u64) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
+/// A write that replaces nothing.
+fn blind_put(id: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let put = Put { key, value: Some(value), ..Put::default() };
+    encoded(|encoder, out| put.encode(encoder, id, Flags::NONE, out))
+}
+
 fn key(number: u64) -> Vec<u8> {
     format!("key:{number:012}").into_bytes()
 }
@@ -38,7 +47,7 @@ fn key(number: u64) -> Vec<u8> {
 /// From some bytes to 4 KiB, most of them small; one in a thousand has 200 KiB.
 fn value(number: u64) -> Vec<u8> {
     let drawn = mix(number);
-    let length = if drawn % 1000 == 0 { 200 << 10 } else { 1 << (drawn % 13) };
+    let length = if drawn.is_multiple_of(1000) { 200 << 10 } else { 1 << (drawn % 13) };
     vec![number as u8; length]
 }
 
@@ -159,6 +168,49 @@ fn half_sent_frames_do_not_fill_the_memory() {
         cluster.counter(0, "connections")
     );
     assert!(cluster.counter(0, "connections") < CALLERS as u64);
+}
+
+/// A peer that takes nothing more, while others write: what waits for it is given up, and nobody else is closed for it.
+#[test]
+fn a_stopped_peer_costs_no_caller_its_connection() {
+    const WRITERS: u64 = 4;
+    let limit = 16 << 20;
+    let more = ["--memory-max=16MiB", "--value-bytes-max=64KiB", "--partitions=64"];
+    let mut cluster = Cluster::start(3, 1, &more);
+    // Who has the least id has called the others.
+    let mut nodes = [0, 1, 2];
+    nodes.sort_by_key(|&node| cluster.greeted(node).welcome().node);
+    let [caller, stopped, _] = nodes;
+    let mut idle: Vec<_> = (0..100).map(|_| cluster.greeted(caller)).collect();
+    let is_over = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let write = |writer: u64| {
+            let (mut wire, value) = (cluster.greeted(caller), vec![7; 60 << 10]);
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let (mut sent, mut received) = (0, 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    while sent - received < 2 * IN_FLIGHT {
+                        wire.try_send(&blind_put(sent, &key(sent * WRITERS + writer), &value)).ok()?;
+                        sent += 1;
+                    }
+                    wire.try_receive().ok()??;
+                    received += 1;
+                }
+                Some(received)
+            })
+        };
+        let writers: Vec<_> = (0..WRITERS).map(write).collect();
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.process(stopped).pause();
+        std::thread::sleep(Duration::from_secs(4));
+        is_over.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    println!("{written:?} writes, {} bytes of connections", cluster.counter(caller, "memory_buffer_bytes"));
+    assert!(cluster.counter(caller, "memory_buffer_bytes") <= limit / 2 + FIXED);
+    idle.iter_mut().for_each(cluster::Wire::ping);
+    cluster.process(stopped).resume();
 }
 
 /// A memory cgroup of this test's own; it goes when this is dropped.

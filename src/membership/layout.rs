@@ -197,9 +197,8 @@ impl Layout {
                 (Step::Whole, Some(Step::Whole | Step::Reading)) if self.may_go(members) => {
                     self.works.step = Step::Reading;
                 }
-                (Step::Reading, Some(Step::Reading)) => {
+                (Step::Reading, Some(Step::Reading)) if self.settle(members) => {
                     failpoints.reached(Rare::RingChanged);
-                    self.settle(members);
                 }
                 _ => return,
             }
@@ -270,7 +269,6 @@ impl Layout {
         if (self.works.ring, self.works.change) != (self.ring.hash(), change) {
             let step = if is_change { Step::Writing } else { Step::Reading };
             self.works = Works { ring: self.ring.hash(), change, step };
-            self.intended = intended;
             self.is_known = !is_change;
             self.would_lose = true;
             if is_serving {
@@ -278,6 +276,8 @@ impl Layout {
                 self.held.retain(|partition| ring.is_primary(me, partition));
             }
         }
+        // Two words of one version about a member without a share make the same change: what wins is to be in force after it.
+        self.intended = intended;
     }
 
     /// This node reads by the change, so others may have finished it: it goes on with that one, whatever the operator
@@ -298,14 +298,18 @@ impl Layout {
         self.is_changing() && self.intended.iter().all(is_in_force)
     }
 
-    fn settle(&self, members: &mut Members) {
+    /// All that the change was to bring is in force from now on. False if it was already.
+    fn settle(&self, members: &mut Members) -> bool {
+        let mut has_settled = false;
         for (node, intended) in &self.intended {
             if let Some(member) = members.get_mut(node)
                 && member.settled < *intended
             {
                 member.settled = intended.clone();
+                has_settled = true;
             }
         }
+        has_settled
     }
 
     fn make(&self, members: &[RingMember]) -> Arc<Ring> {

@@ -331,7 +331,6 @@ fn two_operators_changes_end_in_one_ring() {
     assert_eq!([0, 2, d, e].map(weight), [Some(200); 4]);
 }
 
-/// A change that was begun, given up and begun again is another change: a newcomer missed what was written meanwhile.
 /// Of two words of one version the greater wins, and a removal wins over any version; but what the lesser one has led to was in force by
 /// then, and it was greater than what the winner could put in force. The node that heard of it looked for the next step of its change
 /// for ever.
@@ -358,6 +357,28 @@ fn a_word_that_wins_when_the_other_is_in_force_already_is_followed() {
     }
 }
 
+/// Of a member without a share the ring tells nothing: two words of one version about it make the same change.
+#[test]
+fn two_words_at_once_about_a_guest_end_in_the_greater_one() {
+    for intent in [Intent::Guest, Intent::Removed] {
+        let mut cluster = Cluster::born();
+        let d = cluster.guest("d");
+        let lesser = cluster.word(0, d, |member| member.weight = 150);
+        let greater = cluster.word(1, d, |member| (member.weight, member.intent) = (200, intent));
+        cluster.tell(0, &lesser);
+        cluster.tell(1, &greater);
+        cluster.run(20);
+        assert!(cluster.is_settled(&[0, 1, 2]), "{:?}", cluster.steps());
+        for node in &cluster.nodes[..3] {
+            let view = node.view();
+            let member = view.member(greater.node).unwrap();
+            assert_eq!((member.weight, member.intent), (200, intent));
+            assert_eq!(member.settled, member.intended(), "it is in force");
+        }
+    }
+}
+
+/// A change that was begun, given up and begun again is another change: a newcomer missed what was written meanwhile.
 #[test]
 fn what_was_streamed_for_a_change_that_was_given_up_does_not_count() {
     let mut cluster = Cluster::born();

@@ -211,7 +211,7 @@ impl Member {
     }
 
     /// Two operators spoke at once, and what the one said was in force before the other was heard, whose word wins: it becomes a
-    /// later word than that, the same one wherever both are known. Else it would never be in force: of two things that are,
+    /// later word than that. Else it would never be in force: of two things that are,
     /// the later one stays.
     pub(super) fn outdo_settled(&mut self) {
         if self.settled > self.intended() {

@@ -28,6 +28,7 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
+use super::operations::Operation;
 
 /// Keys that are put out at the end of a turn, at most.
 const VICTIMS_PER_TURN: usize = 1024;
@@ -117,6 +118,11 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn may_lack(&self, place: Place<'_>) -> bool {
         let entry = self.replica.index().find(place.partition, place.token, place.key);
         entry.map_or_else(|| self.may_lack_keys(place.partition), |entry| entry.is_partial)
+    }
+
+    /// What was heard since this operation began may be less than was known here meanwhile, and put out.
+    pub(super) fn has_put_out_since(&self, operation: &Operation) -> bool {
+        self.replica.index().put_out_of(operation.partition) != operation.put_out
     }
 
     /// The copies of this partition are gone: it is streamed anew, or never held again.
@@ -287,10 +293,10 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// There is no room for what replaces some of a key that is here. Others take it, and may put it out in their time: what is here
-    /// would be the newest then. So it goes too, unless it is a delete.
+    /// would be the newest then. So it goes too, unless it is a delete; and not for what is news and replaces nothing.
     pub(super) fn put_out_older(&mut self, place: Place<'_>, newer: &Siblings<Bytes>) {
         let Some(entry) = self.replica.index().find(place.partition, place.token, place.key) else { return };
-        let is_older = !entry.state.is_deleted() && entry.state.would_change(newer);
+        let is_older = !entry.state.is_deleted() && entry.state.replaced_in(newer).next().is_some();
         if is_older && let Some(gone) = self.replica.put_out_key(place) {
             self.on_put_out(&gone, place.partition);
         }

@@ -203,7 +203,8 @@ impl<F: Failpoints> Shard<F> {
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
         let stale: Nodes = quorum.stale_replicas().collect();
-        if quorum.has_heard_all() && stale.is_empty() {
+        let has_heard_all = quorum.has_heard_all() && !self.has_put_out_since(&operation);
+        if has_heard_all && stale.is_empty() {
             self.replica.note_heard(operation.place(), &quorum.merged().context());
         }
         if stale.is_empty() || self.failpoints.planted(Bug::NobodyRepaired) {
@@ -222,7 +223,7 @@ impl<F: Failpoints> Shard<F> {
         {
             self.failpoints.reached(Rare::CoordinatorRepaired);
         }
-        if quorum.has_heard_all() {
+        if has_heard_all {
             self.replica.note_heard(place, &quorum.merged().context());
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);

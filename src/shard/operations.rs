@@ -35,6 +35,8 @@ pub(super) struct Operation {
     pub(super) partition: PartitionId,
     /// The partition's, when what was told so far was told.
     pub(super) epoch: u64,
+    /// So many keys of its partition had been put out here.
+    pub(super) put_out: u64,
     pub(super) work: Work,
     /// What it keeps in memory beside its slot, at most.
     pub(super) cost: usize,
@@ -101,8 +103,10 @@ impl<F: Failpoints> Shard<F> {
         let patience = if is_before { Duration(budget.0 / PATIENCE_SHARE) } else { self.patience(budget) };
         let (due, deadline) = (now + patience, now + budget);
         let (begun, epoch) = (now, self.epoch(partition));
+        let put_out = self.replica.index().put_out_of(partition);
         let (key, cost) = (key.into(), memory::of_request(key, &work));
-        let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work, cost };
+        let operation =
+            Operation { origin, begun, deadline, due, key, token, partition, epoch, put_out, work, cost };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;

@@ -200,7 +200,8 @@ impl<F: Failpoints> Shard<F> {
                 "this node may take no writes to the key now: nothing was written; retry, or ask another";
             return self.answer_code(out, origin, ErrorCode::NotServing, message);
         }
-        let (mut covered, has_heard_all) = (quorum.merged().context(), quorum.has_heard_all());
+        let (mut covered, has_heard_all) =
+            (quorum.merged().context(), quorum.has_heard_all() && !self.has_put_out_since(&operation));
         // Somebody may have written it here meanwhile.
         if let Some(entry) = self.replica.look(now, place) {
             covered.merge(&entry.state.context());

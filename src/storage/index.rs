@@ -1,6 +1,6 @@
 //! The index: from a key to its state.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -60,8 +60,8 @@ pub struct Index {
     wheel: Wheel,
     /// Who goes when there is no room; none, if nobody ever does.
     seats: Option<Seats>,
-    /// Partitions of which keys were put out, so that one may be absent that was never deleted.
-    lacking: BTreeSet<PartitionId>,
+    /// Partitions of which keys were put out, so that one may be absent that was never deleted; and how many were.
+    lacking: BTreeMap<PartitionId, u64>,
     /// Since they were last taken.
     changes: Vec<Change>,
 }
@@ -93,7 +93,7 @@ impl Index {
     pub fn new(partitions: u32) -> Self {
         let mut tables = Vec::new();
         tables.resize_with(partitions as usize, HashTable::new);
-        let (wheel, lacking, changes) = (Wheel::new(), BTreeSet::new(), Vec::new());
+        let (wheel, lacking, changes) = (Wheel::new(), BTreeMap::new(), Vec::new());
         Self {
             tables,
             keys: 0,
@@ -139,7 +139,7 @@ impl Index {
     }
 
     fn on_put_out(&mut self, partition: PartitionId, entry: &mut Entry) {
-        self.lacking.insert(partition);
+        self.set_lacks(partition, true);
         self.uncount(partition, entry);
         self.shrink(partition);
         let (token, before) = (entry.token, digest(entry.token, &entry.state));
@@ -148,13 +148,18 @@ impl Index {
 
     /// May a key of it be absent that was never deleted?
     pub fn lacks(&self, partition: PartitionId) -> bool {
-        self.lacking.contains(&partition)
+        self.lacking.contains_key(&partition)
+    }
+
+    /// How many keys of it were put out, since its copies were begun.
+    pub fn put_out_of(&self, partition: PartitionId) -> u64 {
+        self.lacking.get(&partition).copied().unwrap_or(0)
     }
 
     /// Keys of it are absent that were never deleted; or its copies are begun anew, so that none is.
     pub fn set_lacks(&mut self, partition: PartitionId, lacks: bool) {
         if lacks {
-            self.lacking.insert(partition);
+            *self.lacking.entry(partition).or_default() += 1;
         } else {
             self.lacking.remove(&partition);
         }
@@ -297,7 +302,7 @@ impl Index {
             }
             Slot::Vacant(slot) => {
                 let (state, alarm, seat) = (Siblings::new(), Alarm::default(), Seat::default());
-                let is_partial = lacking.contains(&partition);
+                let is_partial = lacking.contains_key(&partition);
                 let key = key.into();
                 let mut entry =
                     Box::new(Entry { key, token, state, appended: 0, since: 0, is_partial, alarm, seat });

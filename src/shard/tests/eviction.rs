@@ -402,6 +402,27 @@ fn who_has_no_room_for_the_newer_keeps_no_older() {
     assert_eq!(cluster.get(client, Get { read: 3, ..get(&key) }).code(), Some(ErrorCode::NotFound));
 }
 
+/// But what is declined and replaces nothing here drives nothing out.
+#[test]
+fn who_has_no_room_for_a_sibling_keeps_what_it_has() {
+    let mut cluster = Cluster::with_options(3, 1, bounded);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let client = cluster.client((nodes[0], 0));
+    assert!(matches!(cluster.put(client, Put { write: 2, ..put(&key, b"v") }), Answer::Stored { .. }));
+    let full = &cluster.shards[&(nodes[2], 0)];
+    let bytes = full.at_rest() - full.memory().total() - 8192;
+    cluster.handle((nodes[2], 0), crate::shard::Input::Buffered { bytes });
+    let large = [7; 16 << 10];
+    assert!(matches!(cluster.put(client, Put { write: 2, ..put(&key, &large) }), Answer::Stored { .. }));
+    let versions = |node: usize| {
+        let shard = &cluster.shards[&(nodes[node], 0)];
+        let place = shard.place(&key);
+        let entry = shard.replica().index().find(place.partition, place.token, place.key);
+        entry.map(|entry| entry.state.sibling_count())
+    };
+    assert_eq!([0, 1, 2].map(versions), [Some(2), Some(2), Some(1)]);
+}
+
 /// While others don't answer, such a write waits for a part of its time, and is refused if too few could say.
 #[test]
 fn an_overwrite_of_what_was_put_out_needs_others() {

@@ -156,7 +156,8 @@ pub const PLANTED: [Planted; 31] = [
         name: "removed-readmitted",
         bug: Bug::RemovedReadmitted,
         shipped: "13, in part: scylla #11217",
-        breaks: &[Membership],
+        // Who is back counts towards W, and what it holds is nobody's copy.
+        breaks: &[Membership, Durability],
         seeds: 1_000,
     },
     Planted {

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::future::{Future, pending};
 use std::io::{BufReader, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,18 +19,27 @@ use crate::audit::Rules;
 use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
+use crate::hlog;
 use crate::interrupt::Interrupt;
-use crate::operation::{Key, Operation};
+use crate::key_names::KeyNames;
+use crate::operation::Operation;
+use crate::recipe::Recipe;
+use crate::record::Record;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
 use crate::target::cluster::ClusterTarget;
-use crate::trace::Trace;
+use crate::trace::{Speed, Trace};
 use crate::verdict::Verdict;
+use crate::workload::Preload;
 
 /// Carries a command out, and tells what the process shall exit with.
 pub fn conduct(command: Command) -> ExitCode {
     let exit = match command {
         Command::Node(arguments) => return embedded::serve(*arguments),
+        Command::Compare(arguments) => studies::compare(&arguments),
+        Command::Merge(arguments) => studies::merge(&arguments),
+        Command::Search(arguments) => studies::search(&arguments),
+        Command::Sweep(arguments) => studies::sweep(&arguments),
         command => run(&command),
     };
     let exit = exit.unwrap_or_else(|setback| {
@@ -49,9 +59,11 @@ struct Setback {
 struct Offer {
     operations: Box<dyn Iterator<Item = Operation> + Send>,
     /// Writes that come before them, and are not measured.
-    preload: Vec<(Key, u32)>,
-    /// Keys are numbered below this.
-    keys: u64,
+    preload: Vec<Preload>,
+    /// The numbers of all keys.
+    keys: Range<u64>,
+    /// What they are called.
+    names: KeyNames,
     /// Bytes of the shortest value.
     length_min: u32,
 }
@@ -63,6 +75,7 @@ struct Run<'a> {
     offer: Offer,
     /// Created before the run, so that a mistake in its path doesn't cost the run.
     json: Option<File>,
+    hlog: Option<File>,
     interrupt: Interrupt,
 }
 
@@ -79,18 +92,19 @@ fn run(command: &Command) -> Result<Exit, Setback> {
         Command::Replay(Replay { trace, speed, preload, judging, .. }) => {
             (judging, Offer::replayed(trace, *speed, *preload)?)
         }
-        Command::Node(_) => unreachable!("a node has no run"),
+        _ => unreachable!("only loads are run"),
     };
     let json = judging.json.as_deref().map(create).transpose()?;
+    let hlog = judging.hlog.as_deref().map(create).transpose()?;
     let interrupt =
         Interrupt::listen().map_err(|error| failed(format!("can't listen for signals: {error}")))?;
-    let run = Run { command, judging, offer, json, interrupt };
+    let run = Run { command, judging, offer, json, hlog, interrupt };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(format!("can't set up a runtime: {error}")))?;
     LocalSet::new().block_on(&runtime, async {
         match command {
             Command::Demo(Demo { load, embedded, no_kill, .. }) => {
-                let kill_after = (!no_kill).then_some(load.duration / 2);
+                let kill_after = (!no_kill).then(|| load.profile().duration() / 2);
                 run.on_nodes_of_its_own(*embedded, kill_after).await
             }
             Command::Replay(Replay { servers, embedded, .. }) if servers.is_empty() => {
@@ -100,7 +114,7 @@ fn run(command: &Command) -> Result<Exit, Setback> {
             | Command::Replay(Replay { servers, secret_file, .. }) => {
                 run.on_servers(servers, secret_file.as_deref()).await
             }
-            Command::Node(_) => unreachable!("a node has no run"),
+            _ => unreachable!("only loads are run"),
         }
     })
 }
@@ -108,24 +122,30 @@ fn run(command: &Command) -> Result<Exit, Setback> {
 impl Offer {
     fn made_up(load: &Load) -> Self {
         let preload = load.preload();
+        let Recipe { key_size, value_size, .. } = load.recipe();
+        let keys = load.key_numbers();
         Self {
             operations: Box::new(load.operations(preload.len() as u64)),
             preload,
-            keys: load.keys,
-            length_min: load.value_size.shortest(),
+            keys: keys.clone(),
+            names: KeyNames::new(key_size, keys.end),
+            length_min: value_size.shortest(),
         }
     }
 
-    fn replayed(path: &Path, speed: f64, preload: bool) -> Result<Self, Setback> {
+    fn replayed(path: &Path, speed: Speed, preload: bool) -> Result<Self, Setback> {
         let wrong = |reason: String| wrong(format!("{}: {reason}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let trace = Trace::read(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
-        let seconds = trace.span_ns() as f64 / 1e9 / speed;
         let (requests, objects) = (trace.requests(), trace.objects());
-        eprintln!("{requests} requests for {objects} objects in {seconds:.0} s");
+        match speed.seconds(trace.span_ns()) {
+            Some(seconds) => eprintln!("{requests} requests for {objects} keys in {seconds:.0} s"),
+            None => eprintln!("{requests} requests for {objects} keys, as fast as answers come"),
+        }
         let preload = if preload { trace.preload() } else { Vec::new() };
         Ok(Self {
-            keys: trace.objects(),
+            keys: 0..trace.objects(),
+            names: KeyNames::default(),
             length_min: trace.length_min(),
             operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
             preload,
@@ -189,14 +209,16 @@ impl Run<'_> {
         incident: impl Future<Output = ()>,
     ) -> Result<(Self, Finished), Setback> {
         let rules = Rules {
-            keys: self.offer.keys,
+            keys: self.offer.keys.clone(),
+            names: self.offer.names.clone(),
             length_min: self.offer.length_min,
             run_tag: run_tag(),
             consistency: self.judging.consistency(copies),
             timeout: self.command.timeout(),
         };
-        let target = ClusterTarget::new(client, self.judging.writes);
-        let mut runner = Runner::new(target, rules, self.command.limits());
+        let record = self.command.load().map_or_else(Record::default, |load| Record::new(&load.profile()));
+        let target = ClusterTarget::new(client, self.command.writes());
+        let mut runner = Runner::new(target, rules, self.command.limits(), record);
         let preload = std::mem::take(&mut self.offer.preload);
         if !preload.is_empty() {
             eprintln!("writing {} keys first", preload.len());
@@ -217,13 +239,16 @@ impl Run<'_> {
     /// Judges, and tells.
     fn report(self, finished: &Finished, faults: &[String], copies: u8) -> Result<Exit, Setback> {
         let objective = self.command.objective();
-        let total = finished.record.total();
-        let verdict = Verdict::reach(&objective, &total, &finished.offered, faults);
+        let verdict = Verdict::reach(&objective, &finished.record, &finished.offered, faults);
         let exit = verdict.exit;
-        let report = Report::new(finished, verdict, self.command.describe(copies));
+        let report = Report::new(finished, verdict, faults, self.command.describe(copies));
         if let Some(mut json) = self.json {
             let written = json.write_all(report.json().as_bytes());
             written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
+        }
+        if let Some(mut hlog) = self.hlog {
+            let written = hlog.write_all(hlog::write(&finished.intervals, finished.start).as_bytes());
+            written.map_err(|error| failed(format!("the interval log can't be written: {error}")))?;
         }
         // Whoever closed our output doesn't want it; the exit code still tells.
         let _closed = std::io::stdout().write_all(report.text().as_bytes());
@@ -238,6 +263,8 @@ impl Run<'_> {
         }
     }
 }
+
+mod studies;
 
 fn create(path: &Path) -> Result<File, Setback> {
     File::create(path).map_err(|error| wrong(format!("{}: {error}", path.display())))

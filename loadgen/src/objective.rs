@@ -1,7 +1,8 @@
-//! The objective a run is judged by: `p99.9<300ms,p50<1ms,errors<0.001%`.
+//! The objective a run is judged by: `p99.9<300ms,p50<1ms,errors<0.001%,stale<0.1%`.
 //!
 //! Every clause bounds one figure over all operations of the run: a percentile, `max` or `mean` of the
-//! latency from the due moment, or the share of `errors`. All clauses must hold.
+//! latency from the due moment, the share of `errors`, or that of `stale` answers among the reads that were
+//! answered. All clauses must hold.
 //!
 //! A percentile needs enough operations for at least one to lie beyond it: `1 / (1 - p)`, so 1000 for p99.9
 //! and 100 for p99. With fewer, the clause is not met: nothing was shown. A percentile that falls among the
@@ -11,9 +12,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::duration::{self, DurationError, display_ns};
+use crate::near::did_you_mean;
 use crate::tally::{Latency, Percentile, Tally};
 
 /// Clauses that must all hold. Without any, every run meets it.
@@ -29,6 +31,8 @@ pub enum Clause {
     Latency(Measure, Bound<Duration>),
     /// Of the share of failed operations, 0 to 1.
     Errors(Bound<f64>),
+    /// Of the share of answered reads that were behind a write, 0 to 1. Where that isn't allowed, each is an error.
+    Stale(Bound<f64>),
 }
 
 /// What of the latencies is bounded.
@@ -50,7 +54,7 @@ pub struct Bound<T> {
 }
 
 /// Whether one clause holds, and why.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// The clause as it is written.
     pub clause: String,
@@ -69,8 +73,15 @@ pub enum ObjectiveError {
     #[error("'{0}' bounds nothing: write a figure, < and a limit, such as p99.9<300ms or errors<0.001%")]
     Clause(String),
     /// No known figure.
-    #[error("'{0}' is no figure: write p and a number between 0 and 100 such as p99.9, max, mean or errors")]
-    Figure(String),
+    #[error(
+        "'{figure}' is no figure{hint}: write p and a number between 0 and 100 such as p99.9, max, mean, errors or stale"
+    )]
+    Figure {
+        /// What stands before the limit.
+        figure: String,
+        /// Near figures.
+        hint: String,
+    },
     /// A latency that can't be read.
     #[error("in '{clause}': {source}")]
     Limit {
@@ -79,10 +90,13 @@ pub enum ObjectiveError {
         /// What is wrong with its limit.
         source: DurationError,
     },
-    /// A share of errors that can't be read.
-    #[error("'{0}' is no share of errors: write a percentage such as 0.001% or a fraction such as 0.00001")]
+    /// A share that can't be read.
+    #[error("'{0}' is no share: write a percentage such as 0.001% or a fraction such as 0.00001")]
     Share(String),
 }
+
+/// Those that are words; and a percentile as an example.
+const FIGURES: [&str; 5] = ["max", "mean", "errors", "stale", "p99.9"];
 
 impl Objective {
     /// One finding for each clause, in order.
@@ -94,7 +108,7 @@ impl Objective {
     pub fn latency_limit_min(&self) -> Option<Duration> {
         let limits = self.clauses.iter().filter_map(|clause| match clause {
             Clause::Latency(_, bound) => Some(bound.limit),
-            Clause::Errors(_) => None,
+            Clause::Errors(_) | Clause::Stale(_) => None,
         });
         limits.min()
     }
@@ -115,7 +129,7 @@ impl Objective {
                 PROBES.into_iter().filter(|&probe| probe <= percentile).any(|probe| beyond(probe, bound))
             }
             Clause::Latency(Measure::Max, bound) => PROBES.into_iter().any(|probe| beyond(probe, bound)),
-            Clause::Latency(Measure::Mean, _) | Clause::Errors(_) => false,
+            Clause::Latency(Measure::Mean, _) | Clause::Errors(_) | Clause::Stale(_) => false,
         })
     }
 }
@@ -123,7 +137,12 @@ impl Objective {
 impl Clause {
     fn judge(&self, total: &Tally) -> Finding {
         let (met, reason) = match self {
-            Self::Errors(bound) => judge_errors(*bound, total),
+            Self::Errors(bound) => {
+                judge_share(*bound, "errors", total.errors(), "operations", total.operations())
+            }
+            Self::Stale(bound) => {
+                judge_share(*bound, "stale", total.stale(), "answered reads", total.reads())
+            }
             Self::Latency(measure, bound) => judge_latency(*measure, *bound, total),
         };
         let about_latency = matches!(self, Self::Latency(..));
@@ -131,14 +150,14 @@ impl Clause {
     }
 }
 
-fn judge_errors(bound: Bound<f64>, total: &Tally) -> (bool, String) {
-    let (share, errors, operations) = (total.error_share(), total.errors(), total.operations());
-    if operations == 0 {
-        return (false, "errors: there was no operation".to_owned());
+fn judge_share(bound: Bound<f64>, name: &str, part: u64, of_what: &str, whole: u64) -> (bool, String) {
+    if whole == 0 {
+        return (false, format!("{name} is unknown: there were no {of_what}"));
     }
+    let share = part as f64 / whole as f64;
     let met = bound.holds(share);
     let relation = bound.relation(met);
-    let figure = format!("errors {} ({errors} of {operations})", display_percent(share));
+    let figure = format!("{name} {} ({part} of {whole})", display_percent(share));
     (met, format!("{figure} {relation} {}", display_percent(bound.limit)))
 }
 
@@ -197,8 +216,10 @@ fn parse_clause(text: &str) -> Result<Clause, ObjectiveError> {
     let (figure, limit) = text.split_once('<').ok_or_else(|| ObjectiveError::Clause(text.to_owned()))?;
     let (limit, inclusive) = limit.strip_prefix('=').map_or((limit, false), |limit| (limit, true));
     let figure = figure.trim();
-    if figure == "errors" {
-        return Ok(Clause::Errors(Bound { limit: parse_share(limit)?, inclusive }));
+    match figure {
+        "errors" => return Ok(Clause::Errors(Bound { limit: parse_share(limit)?, inclusive })),
+        "stale" => return Ok(Clause::Stale(Bound { limit: parse_share(limit)?, inclusive })),
+        _ => {}
     }
     let measure = parse_measure(figure)?;
     let limit = duration::parse(limit)
@@ -210,11 +231,10 @@ fn parse_measure(figure: &str) -> Result<Measure, ObjectiveError> {
     match figure {
         "max" => Ok(Measure::Max),
         "mean" => Ok(Measure::Mean),
-        _ => figure
-            .strip_prefix('p')
-            .and_then(parse_percentile)
-            .map(Measure::Percentile)
-            .ok_or_else(|| ObjectiveError::Figure(figure.to_owned())),
+        _ => figure.strip_prefix('p').and_then(parse_percentile).map(Measure::Percentile).ok_or_else(|| {
+            let hint = did_you_mean(figure, FIGURES);
+            ObjectiveError::Figure { figure: figure.to_owned(), hint }
+        }),
     }
 }
 
@@ -263,6 +283,9 @@ impl fmt::Display for Clause {
             }
             Self::Errors(bound) => {
                 write!(formatter, "errors{}{}", bound.relation(true), display_percent(bound.limit))
+            }
+            Self::Stale(bound) => {
+                write!(formatter, "stale{}{}", bound.relation(true), display_percent(bound.limit))
             }
         }
     }

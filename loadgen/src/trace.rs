@@ -1,18 +1,39 @@
-//! Traces of real requests, replayed: CSV with the columns `version,time,op,size,lbn`.
+//! Traces of real requests, replayed. Two forms of CSV are understood, told apart by their first line.
 //!
-//! The format is that of the CloudPhysics block traces (Waldspurger et al., FAST 2015) as libCacheSim ships
-//! them: `time` in whole seconds, `op` a SCSI operation code in hexadecimal, `size` in bytes, and `lbn`, the
-//! object. Objects become keys numbered by first appearance; sizes of one object may change. Since times
-//! are whole seconds, the requests of a second are spread evenly over it.
+//! **Requests** ([`requests`]): a header names the columns, in any order. `time`, `op` and `key` must be there; `size` and
+//! `ttl` may.
+//!
+//! ```text
+//! time,op,key,size,ttl
+//! 0.000,write,user:7,120,3600
+//! 0.250,read,user:7,,
+//! ```
+//!
+//! `time` is in seconds, with up to nine decimals, from any start; `op` is `read`, `write` or `delete`, or one of memcached's
+//! words; `key` is any text without a comma; `size` is the value's length in bytes, which a write must have; `ttl` is in
+//! whole seconds, empty or 0 for ever.
+//!
+//! **Blocks** ([`blocks`]): `version,time,op,size,lbn`, as libCacheSim ships the CloudPhysics block traces (Waldspurger et al.,
+//! FAST 2015).
+//!
+//! Keys are numbered by first appearance; sizes of one key may change. If no time of a trace has decimals, the requests
+//! of a second are spread evenly over it. Keys are told apart by a hash of 128 bits.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, BufRead};
-use std::num::ParseIntError;
+use std::num::{NonZeroU32, ParseIntError};
+use std::str::FromStr;
+use std::time::Duration;
 
 use crate::operation::{Key, Kind, Operation};
 use crate::sizes::Sizes;
+use crate::workload::Preload;
 
-/// A trace in memory: 24 bytes a request.
+mod blocks;
+mod requests;
+
+/// A trace in memory: 32 bytes a request.
 #[derive(Debug)]
 pub struct Trace {
     requests: Vec<Request>,
@@ -23,12 +44,29 @@ pub struct Trace {
 
 #[derive(Clone, Copy, Debug)]
 struct Request {
-    /// From the trace's first second.
+    /// From the trace's first request.
     due_ns: u64,
     key: Key,
     size: u32,
+    lifetime_s: Option<NonZeroU32>,
     kind: Kind,
 }
+
+/// How fast a trace is replayed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Speed {
+    /// So many times as fast as it was recorded; 1 is its own speed.
+    Times(f64),
+    /// As fast as answers come.
+    Max,
+}
+
+/// A speed that was not understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "write a number from 0.001 to 1000000 such as 1x (as recorded) or 10x, or max (as fast as answers come)"
+)]
+pub struct SpeedError;
 
 /// Why a trace can't be replayed. Lines count from 1, the header's.
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +80,41 @@ pub enum TraceError {
         source: io::Error,
     },
     /// Not this format.
-    #[error("line 1: '{0}' is not the header version,time,op,size,lbn: is this a trace?")]
+    #[error("line 1: '{0}' is no header of a trace: write time,op,key,size,ttl or version,time,op,size,lbn")]
     Header(String),
     /// Too few or too many columns.
-    #[error("line {line}: {found} columns, where version,time,op,size,lbn are five")]
+    #[error("line {line}: {found} columns, where the header has {expected}")]
     Columns {
         /// Where.
         line: u64,
         /// How many there are.
         found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A moment that can't be read.
+    #[error("line {line}: time '{text}' is no number of seconds with up to nine decimals")]
+    Time {
+        /// Where.
+        line: u64,
+        /// What stands there.
+        text: String,
+    },
+    /// An operation that is none.
+    #[error(
+        "line {line}: op '{text}' is no operation: write read, write or delete, or a word of memcached's"
+    )]
+    Word {
+        /// Where.
+        line: u64,
+        /// What stands there.
+        text: String,
+    },
+    /// A request without a key.
+    #[error("line {line}: the key is empty")]
+    Key {
+        /// Where.
+        line: u64,
     },
     /// A column that is no number.
     #[error("line {line}: {column} '{text}' is no number: {source}")]
@@ -95,50 +159,57 @@ pub enum TraceError {
     Order {
         /// Where.
         line: u64,
-        /// Its time.
-        found: u64,
+        /// Its time in seconds.
+        found: f64,
         /// The time of the line before.
-        before: u64,
+        before: f64,
     },
     /// Nothing but a header, or not even that.
     #[error("the trace has no requests")]
     Empty,
 }
 
-const HEADER: &str = "version,time,op,size,lbn";
-const COLUMNS: [&str; 5] = ["version", "time", "op", "size", "lbn"];
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Trace {
     /// Reads a whole trace.
     pub fn read(source: impl BufRead) -> Result<Self, TraceError> {
+        let mut lines = (1u64..).zip(source.lines());
+        let mut next = || {
+            let (line, text) = lines.next()?;
+            Some((line, text.map_err(|source| TraceError::Read { line, source })))
+        };
+        let (_, header) = next().ok_or(TraceError::Empty)?;
+        let format = Format::of(header?.trim_end())?;
         let mut reader = Reader::default();
-        for (line, text) in (1u64..).zip(source.lines()) {
-            let text = text.map_err(|source| TraceError::Read { line, source })?;
-            match line {
-                1 if text.trim_end() == HEADER => {}
-                1 => return Err(TraceError::Header(text)),
-                _ => reader.take(Row::parse(line, text.trim_end())?)?,
-            }
+        while let Some((line, text)) = next() {
+            reader.take(line, format.parse(line, text?.trim_end())?)?;
         }
         reader.finish()
     }
 
-    /// The requests as operations, `speed` times as fast as they came, numbered from `number_first`.
-    pub fn into_operations(self, speed: f64, number_first: u64) -> impl Iterator<Item = Operation> + Send {
-        assert!(speed.is_finite() && speed > 0.0, "a speed of {speed} leads nowhere");
-        (number_first..).zip(self.requests).map(move |(number, request)| Operation {
-            number,
-            kind: request.kind,
-            key: request.key,
-            value_len: if request.kind == Kind::Write { request.size } else { 0 },
-            due_ns: (request.due_ns as f64 / speed) as u64,
+    /// The requests as operations, numbered from `number_first`. At [`Speed::Max`] all are due at once.
+    pub fn into_operations(self, speed: Speed, number_first: u64) -> impl Iterator<Item = Operation> + Send {
+        let due_ns = move |recorded_ns: u64| match speed {
+            Speed::Times(times) => (recorded_ns as f64 / times) as u64,
+            Speed::Max => 0,
+        };
+        (number_first..).zip(self.requests).map(move |(number, request)| {
+            let is_write = request.kind == Kind::Write;
+            Operation {
+                number,
+                kind: request.kind,
+                key: request.key,
+                value_len: if is_write { request.size } else { 0 },
+                lifetime: request.lifetime().filter(|_| is_write),
+                due_ns: due_ns(request.due_ns),
+            }
         })
     }
 
     /// The objects that are read before they are written, each with the size of that first read: what must
     /// be there before the replay, so that its reads find something.
-    pub fn preload(&self) -> Vec<(Key, u32)> {
+    pub fn preload(&self) -> Vec<Preload> {
         let mut next = 0;
         let mut preload = Vec::new();
         for request in &self.requests {
@@ -146,7 +217,7 @@ impl Trace {
             if request.key.0 == next {
                 next += 1;
                 if request.kind == Kind::Read {
-                    preload.push((request.key, request.size));
+                    preload.push(Preload { key: request.key, value_len: request.size, lifetime: None });
                 }
             }
         }
@@ -179,96 +250,136 @@ impl Trace {
     }
 }
 
+impl Request {
+    fn lifetime(&self) -> Option<Duration> {
+        self.lifetime_s.map(|lifetime_s| Duration::from_secs(u64::from(lifetime_s.get())))
+    }
+}
+
+impl Speed {
+    /// Seconds that a span of the trace takes in the replay; `None` if nobody knows.
+    pub fn seconds(self, span_ns: u64) -> Option<f64> {
+        match self {
+            Self::Times(times) => Some(span_ns as f64 / SECOND_NS as f64 / times),
+            Self::Max => None,
+        }
+    }
+}
+
+impl FromStr for Speed {
+    type Err = SpeedError;
+
+    fn from_str(text: &str) -> Result<Self, SpeedError> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
+            Ok(times) if (1e-3..=1e6).contains(&times) => Ok(Self::Times(times)),
+            _ => Err(SpeedError),
+        }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Times(times) => write!(formatter, "{times}x"),
+            Self::Max => formatter.write_str("max"),
+        }
+    }
+}
+
+/// A trace's form.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Blocks,
+    Requests(requests::Columns),
+}
+
 /// One line, understood.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    line: u64,
-    second: u64,
+    /// As it stands there.
+    time_ns: u64,
+    /// It has decimals.
+    is_precise: bool,
     kind: Kind,
     size: u32,
-    object: u64,
+    lifetime_s: Option<NonZeroU32>,
+    object: u128,
 }
 
-impl Row {
-    fn parse(line: u64, text: &str) -> Result<Self, TraceError> {
-        let mut columns = [""; COLUMNS.len()];
-        let found = text.split(',').count();
-        if found != columns.len() {
-            return Err(TraceError::Columns { line, found });
+impl Format {
+    fn of(header: &str) -> Result<Self, TraceError> {
+        if header == blocks::HEADER {
+            return Ok(Self::Blocks);
         }
-        columns.iter_mut().zip(text.split(',')).for_each(|(column, text)| *column = text.trim());
-        let number = |place: usize, radix: u32| {
-            u64::from_str_radix(columns[place], radix).map_err(|source| TraceError::Number {
-                line,
-                column: COLUMNS[place],
-                text: columns[place].to_owned(),
-                source,
-            })
-        };
-        let found = number(0, 10)?;
-        if found != 1 {
-            return Err(TraceError::Version { line, found });
+        let columns = requests::Columns::of(header).ok_or_else(|| TraceError::Header(header.to_owned()))?;
+        Ok(Self::Requests(columns))
+    }
+
+    fn parse(&self, line: u64, text: &str) -> Result<Row, TraceError> {
+        match self {
+            Self::Blocks => blocks::parse(line, text),
+            Self::Requests(columns) => columns.parse(line, text),
         }
-        let code = number(2, 16)?;
-        let kind = kind_of(code).ok_or(TraceError::Operation { line, code })?;
-        let size = number(3, 10)?;
-        if size > u64::from(Sizes::MAX) {
-            return Err(TraceError::Size { line, size });
-        }
-        Ok(Self { line, second: number(1, 10)?, kind, size: size as u32, object: number(4, 10)? })
     }
 }
 
-/// SCSI block commands: READ and WRITE of 6, 10, 12 and 16 bytes, and UNMAP.
-fn kind_of(code: u64) -> Option<Kind> {
-    match code {
-        0x08 | 0x28 | 0xa8 | 0x88 => Some(Kind::Read),
-        0x0a | 0x2a | 0xaa | 0x8a => Some(Kind::Write),
-        0x42 => Some(Kind::Delete),
-        _ => None,
-    }
+/// A whole number in one of the columns.
+fn number(line: u64, column: &'static str, text: &str, radix: u32) -> Result<u64, TraceError> {
+    u64::from_str_radix(text, radix).map_err(|source| TraceError::Number {
+        line,
+        column,
+        text: text.to_owned(),
+        source,
+    })
+}
+
+fn size(line: u64, text: &str) -> Result<u32, TraceError> {
+    let size = number(line, "size", text, 10)?;
+    u32::try_from(size).ok().filter(|&size| size <= Sizes::MAX).ok_or(TraceError::Size { line, size })
 }
 
 #[derive(Debug, Default)]
 struct Reader {
     requests: Vec<Request>,
-    keys: HashMap<u64, Key>,
-    /// The first second of the trace, the current one, and where its requests begin.
-    second_first: u64,
-    second: u64,
-    second_begin: usize,
+    keys: HashMap<u128, Key>,
+    time_first_ns: u64,
+    is_precise: bool,
 }
 
 impl Reader {
-    fn take(&mut self, row: Row) -> Result<(), TraceError> {
-        if self.requests.is_empty() {
-            (self.second_first, self.second) = (row.second, row.second);
+    fn take(&mut self, line: u64, row: Row) -> Result<(), TraceError> {
+        let before_ns = self.requests.last().map(|last| last.due_ns + self.time_first_ns);
+        self.time_first_ns = before_ns.map_or(row.time_ns, |_| self.time_first_ns);
+        if before_ns.is_some_and(|before_ns| row.time_ns < before_ns) {
+            let seconds = |time_ns: u64| time_ns as f64 / SECOND_NS as f64;
+            let (found, before) = (seconds(row.time_ns), seconds(before_ns.unwrap_or(0)));
+            return Err(TraceError::Order { line, found, before });
         }
-        if row.second < self.second {
-            return Err(TraceError::Order { line: row.line, found: row.second, before: self.second });
-        }
-        if row.second > self.second {
-            self.spread();
-            (self.second, self.second_begin) = (row.second, self.requests.len());
-        }
+        self.is_precise |= row.is_precise;
         let next = Key(self.keys.len() as u64);
         let key = *self.keys.entry(row.object).or_insert(next);
-        self.requests.push(Request { due_ns: 0, key, size: row.size, kind: row.kind });
+        let due_ns = row.time_ns - self.time_first_ns;
+        let Row { kind, size, lifetime_s, .. } = row;
+        self.requests.push(Request { due_ns, key, size, lifetime_s, kind });
         Ok(())
     }
 
-    /// Spreads the current second's requests over it.
+    /// Spreads the requests of each second over it.
     fn spread(&mut self) {
-        let start_ns = (self.second - self.second_first).saturating_mul(SECOND_NS);
-        let requests = &mut self.requests[self.second_begin..];
-        let count = requests.len() as u64;
-        for (place, request) in (0..count).zip(requests) {
-            request.due_ns = start_ns.saturating_add(place * SECOND_NS / count);
+        for requests in self.requests.chunk_by_mut(|left, right| left.due_ns == right.due_ns) {
+            let count = requests.len() as u64;
+            (0..count).zip(requests).for_each(|(place, request)| request.due_ns += place * SECOND_NS / count);
         }
     }
 
     fn finish(mut self) -> Result<Trace, TraceError> {
-        self.spread();
+        if !self.is_precise {
+            self.spread();
+        }
+        // A read's size matters only if it may be written before the run.
         let sizes = || self.requests.iter().map(|request| request.size);
         let (Some(length_min), Some(length_max)) = (sizes().min(), sizes().max()) else {
             return Err(TraceError::Empty);

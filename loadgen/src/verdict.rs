@@ -11,16 +11,17 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::objective::{Finding, Objective};
 use crate::outcome::Failure;
 use crate::pacer::{Offered, Shortfall};
+use crate::record::Record;
 use crate::tally::Tally;
 
 /// The judgement on a run. Shown as its last line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// What the process exits with.
     pub exit: Exit,
@@ -31,13 +32,24 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Judges a run by its figures.
+    /// Judges a run by its record.
     ///
     /// `faults` are sentences about nodes that ended when nobody asked them to, or didn't when they were.
-    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered, faults: &[String]) -> Self {
+    pub fn reach(objective: &Objective, record: &Record, offered: &Offered, faults: &[String]) -> Self {
+        Self::of_tallies(objective, &record.total(), &record.whole(), offered, faults)
+    }
+
+    /// Judges by what counts for the objective, and by all that happened: a promise that was broken in warm-up was broken.
+    pub fn of_tallies(
+        objective: &Objective,
+        total: &Tally,
+        whole: &Tally,
+        offered: &Offered,
+        faults: &[String],
+    ) -> Self {
         let findings = objective.judge(total);
         let shortfall = offered.shortfall(objective.latency_limit_min());
-        let (exit, reasons) = if let Some(reason) = broken_promise(total) {
+        let (exit, reasons) = if let Some(reason) = broken_promise(whole) {
             (Exit::Missed, [&[reason], faults].concat())
         } else if !faults.is_empty() {
             (Exit::Missed, faults.to_vec())
@@ -121,7 +133,7 @@ mod tests {
 
     fn line(objective: &str, tally: &Tally, offered: &Offered) -> (Exit, String) {
         let objective = objective.parse().expect("an objective");
-        let verdict = Verdict::reach(&objective, tally, offered, &[]);
+        let verdict = Verdict::of_tallies(&objective, tally, tally, offered, &[]);
         (verdict.exit, verdict.to_string())
     }
 
@@ -140,7 +152,11 @@ mod tests {
         let (exit, text) = line("p50<1s", &tally(&[Failure::Lost]), &offered(500, 1));
         assert_eq!(exit, Exit::Missed);
         assert!(text.starts_with("FAIL: 1 reads missed an acknowledged write"), "{text}");
-        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000), &[]);
+        let (sound, punctual) = (tally(&[]), offered(0, 1_000_000_000));
+        let in_warm_up =
+            Verdict::of_tallies(&Objective::default(), &sound, &tally(&[Failure::Wrong]), &punctual, &[]);
+        assert_eq!(in_warm_up.exit, Exit::Missed);
+        let none = Verdict::of_tallies(&Objective::default(), &sound, &sound, &punctual, &[]);
         assert_eq!(none.to_string(), "PASS: no objective; all reads of 2000 operations verified");
     }
 
@@ -148,7 +164,8 @@ mod tests {
     fn a_node_that_ended_by_itself_fails_the_run() {
         let fault = "node n2 ended by itself".to_owned();
         let punctual = offered(0, 1_000_000_000);
-        let verdict = Verdict::reach(&Objective::default(), &tally(&[]), &punctual, &[fault]);
+        let sound = tally(&[]);
+        let verdict = Verdict::of_tallies(&Objective::default(), &sound, &sound, &punctual, &[fault]);
         assert_eq!(
             (verdict.exit, verdict.to_string()),
             (Exit::Missed, "FAIL: node n2 ended by itself".into())

@@ -116,6 +116,18 @@ fn mistakes_are_told_in_one_line_before_anything_starts() {
         ("--slo p99.9", "bounds nothing"),
         ("replay no-such-file.csv", "no-such-file.csv"),
         ("--json no-such-folder/report.json", "no-such-folder/report.json"),
+        ("--hlog no-such-folder/run.hlog", "no-such-folder/run.hlog"),
+        ("--preset twitter-99", "did you mean twitter-9, "),
+        ("--workload ycsb-e", "95% scans"),
+        ("--slo p99<5ms,stael<1%", "did you mean stale?"),
+        ("--phases ramp", "ramp FROM..TO TIME"),
+        ("compare no-such.json other.json", "no-such.json"),
+        ("merge no-such.json other.json", "no-such.json"),
+        ("search --slo p50<1ms replay trace.csv", "replay"),
+        ("search --slo p50<1ms check", "--servers"),
+        ("sweep --vary rate demo", "varies nothing"),
+        ("sweep --vary rat=1,2 demo", "--rat"),
+        ("sweep --vary rate=1k,fast demo", "'fast'"),
     ] {
         let output = run(line);
         let stderr = text(&output.stderr);
@@ -204,6 +216,145 @@ fn a_node_that_ends_at_its_start_is_told_about() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let error = runtime.block_on(Cluster::start(&plan, &Client::builder())).expect_err("no node");
     assert_eq!(error.to_string(), "node n1 ended at its start (exit status: 1): it said nothing");
+}
+
+#[test]
+fn a_malformed_line_of_a_trace_is_told_with_its_number() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace.csv");
+    fs::write(&trace, "time,op,key,size,ttl\n0.1,set,a,10,\n0.2,get,a,,\n0.3,sett,a,10,\n").expect("a file");
+    let output = run(&format!("replay {}", trace.display()));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("line 4: op 'sett' is no operation") && stderr.lines().count() == 1, "{stderr}");
+}
+
+/// As fast as answers come, with values that expire while they are read.
+#[test]
+fn a_trace_of_requests_is_replayed_and_verified() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace.csv");
+    let mut lines = vec!["time,op,key,size,ttl".to_owned()];
+    for request in 0..1500u32 {
+        let operation = ["get", "set", "get", "delete"][request as usize % 4];
+        let ttl = if request % 8 == 1 { "1" } else { "" };
+        lines.push(format!(
+            "{}.5,{operation},user:{},{},{ttl}",
+            request / 100,
+            request * 7 % 40,
+            50 + request % 900
+        ));
+    }
+    fs::write(&trace, lines.join("\n")).expect("a file");
+    for speed in ["max", "8x"] {
+        let output = run(&format!("replay {} --trace-speed {speed}", trace.display()));
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        assert_eq!(last_line(&output), "PASS: errors 0% (0 of 1500) < 0.001%", "{stdout}");
+        assert_eq!(stdout.contains("as fast as answers came"), speed == "max", "{stdout}");
+    }
+}
+
+/// Sizes, mixes, inserts, read-modify-writes and lifetimes, all verified.
+#[test]
+fn named_loads_are_offered_and_verified() {
+    for load in [
+        "--workload ycsb-d",
+        "--workload ycsb-f",
+        "--preset twitter-12 --keys 500",
+        "--preset etc --keys 500",
+    ] {
+        let output = run(&format!("{load} --no-kill --rate 500/s --duration 1s --slo errors<0.001%"));
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{load}: {stdout}{stderr}");
+        assert!(stderr.contains("keys first"), "{load}: {stderr}");
+    }
+    let list = run("--preset list");
+    assert_eq!(list.status.code(), Some(0));
+    assert!(text(&list.stdout).contains("twitter-54"));
+}
+
+#[test]
+fn phases_have_their_lines_and_warm_up_is_not_judged() {
+    let phases = "warmup 200 500ms, ramp 200..400 1s, spike 100..600 200ms 1s";
+    let mut command = command("--no-kill --slo errors<0.001%");
+    let output = command.args(["--phases", phases]).output().expect("the program can be run");
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}{}", text(&output.stderr));
+    for line in
+        ["1 warmup all              100 ", "2 ramp   all              300 ", "3 spike  all              120 "]
+    {
+        assert!(stdout.contains(line), "{stdout}");
+    }
+    assert_eq!(last_line(&output), "PASS: errors 0% (0 of 500) < 0.001%");
+}
+
+/// A result does not differ from itself, adds up with itself, and its log has a line a second.
+#[test]
+fn results_are_logged_compared_and_merged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (json, hlog, merged) = (path("run.json"), path("run.hlog"), path("merged.json"));
+    let slo = "--slo p50<900ms,errors<0.001%";
+    let output = run(&format!("--no-kill --rate 300/s --duration 12s {slo} --json {json} --hlog {hlog}"));
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let log = fs::read_to_string(&hlog).expect("a log");
+    let lines = log.lines().filter(|line| !line.starts_with(['#', '"'])).count();
+    assert!((12..=14).contains(&lines), "{log}");
+
+    let compared = run(&format!("compare {json} {json}"));
+    let stdout = text(&compared.stdout);
+    assert_eq!(compared.status.code(), Some(0), "{stdout}");
+    assert!(last_line(&compared).starts_with("NO DIFFERENCE"), "{stdout}");
+    assert!(stdout.contains("\np50 ") && stdout.contains("p99.9, p99.99: not compared"), "{stdout}");
+
+    let sum = run(&format!("merge {json} {json} --json {merged}"));
+    assert_eq!(sum.status.code(), Some(0), "{}{}", text(&sum.stdout), text(&sum.stderr));
+    assert!(last_line(&sum).contains("errors 0% (0 of 7200)"), "{}", text(&sum.stdout));
+    let compared = run(&format!("compare {json} {merged}"));
+    let stdout = text(&compared.stdout);
+    assert!(last_line(&compared).starts_with("NO DIFFERENCE"), "{stdout}{}", text(&compared.stderr));
+
+    fs::write(&merged, "{}").expect("a file");
+    let refused = run(&format!("compare {json} {merged}"));
+    let stderr = text(&refused.stderr);
+    assert!(stderr.contains("is no result of loadgen") && stderr.lines().count() == 1, "{stderr}");
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn a_search_for_the_impossible_ends_with_none() {
+    let output = run("search --slo p50<1us --from 2 demo --no-kill --nodes 1 --duration 2500ms --quiet");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(
+        (output.status.code(), stdout.as_str()),
+        (Some(1), "NONE: even 1/s doesn't meet p50<1µs\n"),
+        "{stderr}"
+    );
+    let mistaken = run("search --slo p50<1us check --servers 127.0.0.1:1");
+    assert_eq!(mistaken.status.code(), Some(1), "{}", text(&mistaken.stderr));
+    assert!(text(&mistaken.stderr).contains("127.0.0.1:1"), "{}", text(&mistaken.stderr));
+}
+
+#[test]
+fn a_sweep_runs_every_combination_and_keeps_its_results() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let into = folder.path().display().to_string();
+    let mut command = command(&format!("sweep --vary rate=50,100 --repeat 2 --into {into}"));
+    command.args(["--vary", "mix=read=100;read=50,write=50"]);
+    let output = command
+        .args("demo --no-kill --nodes 1 --duration 300ms --slo errors<1%".split(' '))
+        .output()
+        .expect("the program can be run");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    assert_eq!(last_line(&output), "8 of 8 runs met their objective");
+    assert!(
+        stdout.contains("0    rate=50 mix=read=100 ")
+            && stdout.contains("7    rate=100 mix=read=50,write=50"),
+        "{stdout}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 8);
 }
 
 #[test]

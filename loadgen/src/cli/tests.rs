@@ -63,6 +63,61 @@ fn every_option_reaches_its_place() {
     }
 }
 
+/// Whatever a name stands for can be overridden, one by one.
+#[test]
+fn a_named_load_fills_in_what_is_left_open() {
+    let twelve = demo("--preset twitter-12").load.recipe();
+    assert_eq!(
+        (twelve.mix.to_string(), twelve.zipf, twelve.preload),
+        ("read=20,write=80".into(), Some(0.3048), true)
+    );
+    let changed =
+        demo("--preset twitter-43 --zipf 1.1 --mix read=100 --keys 70 --no-preload --ttl none").load;
+    let settings = changed.describe();
+    for (name, value) in
+        [("load", "twitter-43"), ("zipf", "1.1"), ("mix", "read=100"), ("keys", "70"), ("ttl", "none")]
+    {
+        assert!(settings.contains(&(name, value.to_owned())), "{name}: {settings:?}");
+    }
+    assert!(changed.preload().is_empty());
+    assert_eq!(Command::Demo(demo("--workload ycsb-f")).writes(), Writes::Update);
+    assert_eq!(Command::Demo(demo("--workload ycsb-f --writes blind")).writes(), Writes::Blind);
+    assert_eq!(Command::Demo(demo("--workload ycsb-a")).writes(), Writes::Overwrite);
+}
+
+/// Every insert has a key below the limit, also where chance brings more of them than the mean.
+#[test]
+fn inserts_stay_below_the_limit() {
+    let load = demo("--workload ycsb-d --rate 20k/s --duration 2s --arrivals poisson").load;
+    let highest = load.operations(0).map(|operation| operation.key.0).max().expect("operations");
+    assert!(highest > 2500 && highest + 1 < load.key_numbers().end, "{highest} of {:?}", load.key_numbers());
+    assert_eq!(load.preload().len(), 1000);
+    let load = demo("--keys 10 --key-first 500 --preload").load;
+    assert_eq!((load.key_numbers(), load.preload()[9].key), (500..510, Key(509)));
+    assert!(load.operations(0).all(|operation| (500..510).contains(&operation.key.0)));
+}
+
+#[test]
+fn phases_stand_instead_of_a_duration() {
+    let line = [
+        "loadgen",
+        "--rate",
+        "2k",
+        "--phases",
+        "warmup 1s, steady 2s, ramp 1k..3k 1s",
+        "--arrivals",
+        "poisson",
+    ];
+    let Ok(Command::Demo(demo)) = understand(line.map(OsString::from)) else { panic!("a demo") };
+    assert_eq!(demo.load.profile().duration(), Duration::from_secs(4));
+    let count = demo.load.operations(0).count();
+    // 8000 expected, deviation 89: five of them on either side.
+    assert!((7550..8450).contains(&count), "{count}");
+    assert!(demo.load.describe().contains(&("phases", "warmup 1s, steady 2s, ramp 1k..3k 1s".to_owned())));
+    let both = understand(["loadgen", "--duration", "5s", "--phases", "steady 5s"].map(OsString::from));
+    assert!(matches!(both, Err(Refusal::Wrong(text)) if text.contains("cannot be used")));
+}
+
 #[test]
 fn check_and_replay_know_their_servers() {
     let Ok(Command::Check(check)) = parse_line("check --servers a:1,b:2 --servers c:3 --keys 9") else {
@@ -73,9 +128,10 @@ fn check_and_replay_know_their_servers() {
         panic!("a replay")
     };
     assert_eq!(command.objective().to_string(), SLO_REPLAY_DEFAULT);
-    assert_eq!(command.describe(3)["speed"], "0.5");
+    assert_eq!(command.describe(3)["trace_speed"], "0.5x");
     assert_eq!((command.limits().beyond, command.timeout()), (Beyond::Wait, Duration::from_secs(10)));
-    assert!(parse_line("replay trace.csv").is_ok());
+    let Ok(command) = parse_line("replay trace.csv --trace-speed max") else { panic!("a replay") };
+    assert!(command.limits().unpaced && parse_line("replay trace.csv").is_ok());
 }
 
 /// The default of a cluster that is not known yet is its own.
@@ -97,6 +153,17 @@ fn mistakes_take_one_line() {
         ("--duration 20", "has no unit of time"),
         ("--duration 0s", "not a positive number"),
         ("--mix read=50", "add up to 50"),
+        ("--workload ycsb-x", "did you mean ycsb-a, ycsb-b, ycsb-c?"),
+        ("--workload ycsb-e", "protocol has none"),
+        ("--preset twitter-77", "did you mean twitter-7, "),
+        ("--preset twitter-5", "no figures for twitter-5"),
+        ("--preset twitter-43", "choose one with --zipf"),
+        ("--preset etc --workload ycsb-a", "cannot be used"),
+        ("--preload --no-preload", "cannot be used"),
+        ("--ttl 5", "no unit"),
+        ("--phases steady", "'steady [RATE] TIME'"),
+        ("--phases warmup,1s", "'warmup [RATE] TIME'"),
+        ("--key-size gev:1", "makes no distribution"),
         ("--slo p99.9", "bounds nothing"),
         ("--keys 0", "--keys"),
         ("--zipf=-1", "from 0 to 20"),
@@ -110,6 +177,7 @@ fn mistakes_take_one_line() {
         ("replay", "FILE"),
         ("replay x --servers a:1 --nodes 5", "cannot be used"),
         ("replay x --speed 0", "from 0.001"),
+        ("replay x --trace-speed 10y", "10x, or max"),
         ("--replicas 3 --read-quorum 4", "can never be reached"),
         ("--nodes 2 --write-quorum 3", "can never be reached"),
         ("--writes once", "no known way of writing"),
@@ -127,9 +195,52 @@ fn mistakes_take_one_line() {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    for line in ["--help", "-h", "--version", "check --help"] {
+    for line in
+        ["--help", "-h", "--version", "check --help", "--preset list", "check --servers a:1 --workload list"]
+    {
         assert!(matches!(parse_line(line), Err(Refusal::Shown(_))), "{line}");
     }
     let Err(Refusal::Shown(help)) = parse_line("--help") else { panic!("help") };
     assert!(!help.contains("  node"), "the node subcommand is hidden");
+}
+
+/// What would be wrong in the last run is told before the first.
+#[test]
+fn studies_check_their_runs_before_they_begin() {
+    let Ok(Command::Search(search)) =
+        parse_line("search --slo p99<5ms --confirm 2 check --servers a:1 --keys 9")
+    else {
+        panic!("a search")
+    };
+    assert_eq!((search.line().len(), search.confirm, search.precision), (5, 2, 0.05));
+    let Ok(Command::Search(search)) = parse_line("search --slo p99<5ms") else { panic!("a search") };
+    assert_eq!(search.line()[..2], ["demo", "--no-kill"]);
+    let Ok(Command::Sweep(sweep)) =
+        parse_line("sweep --vary rate=1,2 --vary mix=read=100;read=50,write=50 demo --keys 9")
+    else {
+        panic!("a sweep")
+    };
+    let combinations = sweep.combinations();
+    assert_eq!(combinations[1], ["1", "read=50,write=50"]);
+    assert_eq!((combinations.len(), sweep.more(&combinations[2])[0].clone()), (4, "--rate=2".into()));
+    for (line, expected) in [
+        ("search --slo p99<5ms check --servers a:1 --rate 5/s", "multiple times"),
+        ("search --slo p99<5ms check", "--servers"),
+        ("search --slo p99<5ms demo --phases ramp", "ramp FROM..TO"),
+        ("search --slo p99<5ms sweep --vary rate=1 demo", "demo or check with its options, and not 'sweep'"),
+        ("search --slo p99", "bounds nothing"),
+        ("search demo", "--slo"),
+        ("search --slo p99<5ms --precision 0% demo", "1 to 50"),
+        ("sweep demo", "--vary"),
+        ("sweep --vary rate=1,,2 demo", "varies nothing"),
+        ("sweep --vary json=a,b demo", "multiple times"),
+        ("sweep --vary keys=1,0 demo", "--keys"),
+        ("sweep --vary keys=1,2 compare a b", "and not 'compare'"),
+        ("compare a.json", "<B>"),
+        ("merge a.json", "values required"),
+        ("merge a.json b.json --slo p99", "bounds nothing"),
+    ] {
+        let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
+        assert!(text.contains(expected) && !text.contains('\n'), "{line}: {text}");
+    }
 }

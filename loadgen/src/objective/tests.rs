@@ -31,7 +31,13 @@ fn finding(objective: &str, tally: &Tally) -> (bool, String) {
 
 #[test]
 fn clauses_are_read_and_written_back() {
-    for text in ["p99.9<300ms,p50<1ms,errors<0.001%", "max<1s,mean<=20µs", "p99.9999<1.5ms", "errors<=0%"] {
+    for text in [
+        "p99.9<300ms,p50<1ms,errors<0.001%",
+        "max<1s,mean<=20µs",
+        "p99.9999<1.5ms",
+        "errors<=0%",
+        "stale<0.1%",
+    ] {
         assert_eq!(parse(text).expect("an objective").to_string(), text);
     }
     assert_eq!(parse(" p50 < 1ms , errors<0.00001").expect("spaces").to_string(), "p50<1ms,errors<0.001%");
@@ -45,8 +51,10 @@ fn mistakes_are_named() {
         assert!(matches!(parse(text), Err(ObjectiveError::Clause(_))), "{text}");
     }
     for text in ["p100<1s", "p0<1s", "p<1s", "p-5<1s", "q50<1s", "p99.12345678<1s", "p1e1<1s"] {
-        assert!(matches!(parse(text), Err(ObjectiveError::Figure(_))), "{text}");
+        assert!(matches!(parse(text), Err(ObjectiveError::Figure { .. })), "{text}");
     }
+    let mistyped = parse("stael<1%").expect_err("no figure").to_string();
+    assert!(mistyped.starts_with("'stael' is no figure (did you mean stale?)"), "{mistyped}");
     assert!(matches!(parse("p99<300"), Err(ObjectiveError::Limit { .. })));
     for text in ["errors<x", "errors<101%", "errors<2", "errors<-1%", "errors<"] {
         assert!(matches!(parse(text), Err(ObjectiveError::Share(_))), "{text}");
@@ -71,6 +79,22 @@ fn errors_are_judged_as_a_share() {
     assert!(!finding("errors<0.1%", &tally).0);
     assert!(finding("errors<=0.1%", &tally).0);
     assert!(finding("errors<0.002", &tally).0);
+}
+
+/// Of the reads that were answered: writes, and reads that failed, are none of the whole.
+#[test]
+fn stale_answers_are_judged_as_a_share_of_reads() {
+    let mut tally = tally(8, 5);
+    for (kind, outcome) in
+        [(Kind::Read, Outcome::Stale), (Kind::Read, Outcome::NotFound), (Kind::Write, Outcome::Done)]
+    {
+        let (due, sent, done) = (Moment(0), Moment(0), Moment(1000));
+        tally.record(&Completion { kind, due, sent, done, outcome });
+    }
+    assert_eq!(finding("stale<10%", &tally), (false, "stale 10% (1 of 10) is not < 10%".to_owned()));
+    assert!(finding("stale<=10%", &tally).0);
+    let unread = finding("stale<10%", &Tally::default());
+    assert_eq!(unread, (false, "stale is unknown: there were no answered reads".to_owned()));
 }
 
 #[test]

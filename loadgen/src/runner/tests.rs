@@ -7,11 +7,16 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ringmain::prng::Prng;
 
+use crate::key_names::KeyNames;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
+use crate::lifetimes::Lifetimes;
+use crate::operation::Key;
+use crate::profile::{Phases, Profile};
 use crate::rate::Rate;
 use crate::record::Phase;
 use crate::schedule::{Arrivals, Schedule};
+use crate::tally::{Latency, Percentile};
 use crate::target::{Applied, Trouble};
 use crate::workload::Workload;
 
@@ -58,7 +63,7 @@ impl Target for Map {
         Ok(self.values.borrow().get(&key).cloned())
     }
 
-    async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Trouble> {
+    async fn put(&self, key: Bytes, value: Bytes, _: Option<Duration>) -> Result<(), Trouble> {
         self.pause().await?;
         self.puts.set(self.puts.get() + 1);
         if self.drop_every.is_none_or(|every| !self.puts.get().is_multiple_of(every)) {
@@ -80,13 +85,18 @@ fn workload(rate: &str, millis: u64, number_first: u64) -> Workload {
     let mut prng = Prng::from_seed(4);
     let rate: Rate = rate.parse().expect("a rate");
     Workload::new(
-        Schedule::new(rate, Arrivals::Fixed, Duration::from_millis(millis), prng.split()),
+        Schedule::new(Profile::steady(rate, Duration::from_millis(millis)), Arrivals::Fixed, prng.split()),
         "read=50,write=45,delete=5".parse().expect("a mix"),
-        Keys::new(KEYS, Popularity::Zipf, 0.99),
+        Keys::new(KEYS, Popularity::Zipf, 0.99, 0),
         "100".parse().expect("sizes"),
+        Lifetimes::default(),
         prng.split(),
         number_first,
     )
+}
+
+fn preloaded(key: u64) -> Preload {
+    Preload { key: Key(key), value_len: 100, lifetime: None }
 }
 
 fn runner(map: Map) -> Runner<Map> {
@@ -95,8 +105,20 @@ fn runner(map: Map) -> Runner<Map> {
 
 fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
     let (consistency, timeout) = (Consistency::Strict, Duration::from_secs(1));
-    let rules = Rules { keys: KEYS, length_min: 100, run_tag: 9, consistency, timeout };
-    Runner::new(map, rules, Limits { in_flight_max, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT })
+    let names = KeyNames::default();
+    let rules = Rules { keys: 0..KEYS, names, length_min: 100, run_tag: 9, consistency, timeout };
+    Runner::new(
+        map,
+        rules,
+        Limits {
+            in_flight_max,
+            beyond: Beyond::Fail,
+            spin: Pacer::SPIN_DEFAULT,
+            interval_s: 1,
+            unpaced: false,
+        },
+        Record::default(),
+    )
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -180,7 +202,7 @@ fn an_incident_begins_the_second_phase_and_lines_are_told() {
 fn preloaded_keys_are_found() {
     let finished = block_on(async {
         let mut runner = runner(Map::default());
-        let number = runner.preload((0..KEYS).map(|key| (Key(key), 100))).await.expect("a healthy store");
+        let number = runner.preload((0..KEYS).map(preloaded)).await.expect("a healthy store");
         assert_eq!(number, KEYS);
         let reads =
             workload("2k/s", 100, number).map(|operation| Operation { kind: Kind::Read, ..operation });
@@ -193,11 +215,46 @@ fn preloaded_keys_are_found() {
 #[test]
 fn a_refusing_store_fails_the_preload() {
     let mut runner = runner(Map { refuses: true, ..Map::default() });
-    let error = block_on(runner.preload([(Key(1), 100)])).expect_err("all puts are refused");
+    let error = block_on(runner.preload([preloaded(1)])).expect_err("all puts are refused");
     assert_eq!(
         error.to_string(),
         "1 of 1 preloading writes failed: is the cluster healthy? overloaded, the first time: full"
     );
+}
+
+/// With everything due at once, a due moment means nothing: latencies count from sending, and the generator isn't late.
+#[test]
+fn an_unpaced_run_goes_as_fast_as_answers_come() {
+    let finished = block_on(async {
+        let mut runner = runner_with(Map { delay: Duration::from_millis(2), ..Map::default() }, 16);
+        (runner.limits.beyond, runner.limits.unpaced) = (Beyond::Wait, true);
+        let at_once = workload("2k/s", 400, 0).map(|operation| Operation { due_ns: 0, ..operation });
+        runner.run(at_once, std::future::pending(), Arc::new(AtomicBool::new(false)), drop).await
+    });
+    let total = finished.record.total();
+    assert_eq!((total.operations(), total.errors()), (800, 0), "{:?}", finished.complaints);
+    assert_eq!(finished.offered.shortfall(None), None);
+    let Latency::Ns(median_ns) = total.due(Percentile::P50) else { panic!("there are successes") };
+    // 800 operations, 16 at a time, take 50 rounds of 2 ms: from the start, the median would be 50 ms.
+    assert!((2_000_000..25_000_000).contains(&median_ns), "{median_ns}");
+}
+
+/// The intervals hold what the record holds, but for warm-up.
+#[test]
+fn a_run_is_recorded_second_by_second() {
+    let phases: Phases = "warmup 1k 300ms, steady 1k 1900ms".parse().expect("phases");
+    let profile = phases.profile("1/s".parse().expect("a rate"));
+    let finished = block_on(async {
+        let mut runner = runner(Map::default());
+        runner.record = Record::new(&profile);
+        let stop = Arc::new(AtomicBool::new(false));
+        runner.run(workload("1k/s", 2200, 0), std::future::pending(), stop, drop).await
+    });
+    let counted: u64 = finished.intervals.iter().map(|interval| interval.operations).sum();
+    assert_eq!((counted, finished.record.total().operations()), (1900, 1900));
+    assert_eq!(finished.record.whole().operations(), 2200);
+    let lengths: Vec<f64> = finished.intervals.iter().map(|interval| interval.length_s).collect();
+    assert!(lengths.len() == 3 && (0.9..1.1).contains(&lengths[1]), "{lengths:?}");
 }
 
 #[test]
@@ -219,7 +276,6 @@ fn a_raised_stop_ends_the_run_early() {
 #[test]
 #[ignore = "measures this machine for some seconds: cargo test --release -p loadgen -- --ignored"]
 fn what_the_generator_itself_adds() {
-    use crate::tally::Percentile;
     for rate in ["579/s", "11574/s", "100k/s", "400k/s"] {
         let finished = run(Map::default(), rate, 3000);
         let total = finished.record.total();

@@ -7,7 +7,77 @@ use std::path::PathBuf;
 use super::*;
 
 fn read(rows: &str) -> Result<Trace, TraceError> {
-    Trace::read(format!("{HEADER}\n{rows}").as_bytes())
+    Trace::read(format!("{}\n{rows}", blocks::HEADER).as_bytes())
+}
+
+#[test]
+fn requests_keep_their_moments_sizes_and_lifetimes() {
+    let trace = "time,op,key,size,ttl\n1700000000.5,set,user:7,120,3600\n1700000000.500000001,get,user:7,,\n\
+                 1700000002,get,b,9,\n1700000002.25,delete,user:7,,0\n";
+    let trace = Trace::read(trace.as_bytes()).expect("a trace");
+    assert_eq!((trace.requests(), trace.objects()), (4, 2));
+    assert_eq!(trace.preload(), [Preload { key: Key(1), value_len: 9, lifetime: None }]);
+    let operations: Vec<Operation> = trace.into_operations(Speed::Times(0.5), 0).collect();
+    let due: Vec<u64> = operations.iter().map(|operation| operation.due_ns).collect();
+    assert_eq!(due, [0, 2, 3_000_000_000, 3_500_000_000]);
+    assert_eq!(operations[0].lifetime, Some(Duration::from_secs(3600)));
+    assert!(operations[1..].iter().all(|operation| operation.lifetime.is_none()));
+    let lengths: Vec<u32> = operations.iter().map(|operation| operation.value_len).collect();
+    assert_eq!(lengths, [120, 0, 0, 0]);
+}
+
+#[test]
+fn columns_stand_in_any_order_and_more_may_be_there() {
+    let trace = "client,key,time,op\n4,a,7,get\n4,a,7,get\n5,b,8,gets\n";
+    let trace = Trace::read(trace.as_bytes()).expect("a trace");
+    let due: Vec<u64> =
+        trace.into_operations(Speed::Times(1.0), 0).map(|operation| operation.due_ns).collect();
+    assert_eq!(
+        due,
+        [0, 500_000_000, 1_000_000_000],
+        "without decimals, a second's requests are spread over it"
+    );
+}
+
+#[test]
+fn mistakes_in_requests_are_named_with_their_line() {
+    for (rows, expected) in [
+        ("1,set,a,5,0\n2,set,a,x,0", "line 3: size 'x' is no number"),
+        ("1,set,a,,0", "line 2: size '' is no number"),
+        ("1,scan,a,5,0", "line 2: op 'scan' is no operation"),
+        ("1,get,,5,0", "line 2: the key is empty"),
+        ("-1,get,a,5,0", "line 2: time '-1' is no number of seconds"),
+        ("1.0000000001,get,a,5,0", "line 2: time '1.0000000001'"),
+        ("99999999999999999999,get,a,5,0", "line 2: time"),
+        ("1,get,a,5,soon", "line 2: ttl 'soon' is no number"),
+        ("1,set,a,8388609,0", "line 2: 8388609 bytes are beyond"),
+        ("1,get,a", "line 2: 3 columns, where the header has 5"),
+        ("2.5,get,a,5,0\n2.25,get,a,5,0", "line 3: second 2.25 comes after second 2.5"),
+        ("", "no requests"),
+    ] {
+        let text = format!("time,op,key,size,ttl\n{rows}");
+        let error = Trace::read(text.as_bytes()).expect_err(rows).to_string();
+        assert!(error.contains(expected), "{rows:?}: {error}");
+    }
+    for header in ["time,op", "time,op,key,key", "key"] {
+        assert!(matches!(Trace::read(header.as_bytes()), Err(TraceError::Header(_))), "{header}");
+    }
+}
+
+#[test]
+fn speeds_are_times_or_max() {
+    let parse = |text: &str| text.parse::<Speed>();
+    for (text, speed) in [
+        ("1x", Speed::Times(1.0)),
+        ("10", Speed::Times(10.0)),
+        ("0.5x", Speed::Times(0.5)),
+        ("max", Speed::Max),
+    ] {
+        assert_eq!(parse(text), Ok(speed), "{text}");
+    }
+    for text in ["", "x", "0x", "-1x", "fast", "NaN", "2000000x"] {
+        assert!(parse(text).is_err(), "{text}");
+    }
 }
 
 #[test]
@@ -17,9 +87,9 @@ fn requests_are_spread_over_their_second() {
     assert_eq!((trace.requests(), trace.objects()), (5, 3));
     assert_eq!((trace.length_min(), trace.length_max()), (0, 4096));
     assert_eq!(trace.span_ns(), 3_000_000_000);
-    assert_eq!(trace.preload(), [(Key(1), 4096)]);
+    assert_eq!(trace.preload(), [Preload { key: Key(1), value_len: 4096, lifetime: None }]);
 
-    let operations: Vec<Operation> = trace.into_operations(100.0, 50).collect();
+    let operations: Vec<Operation> = trace.into_operations(Speed::Times(100.0), 50).collect();
     let due: Vec<u64> = operations.iter().map(|operation| operation.due_ns).collect();
     assert_eq!(due, [0, 2_500_000, 5_000_000, 7_500_000, 30_000_000]);
     let kinds: Vec<Kind> = operations.iter().map(|operation| operation.kind).collect();
@@ -32,7 +102,7 @@ fn requests_are_spread_over_their_second() {
 #[test]
 fn mistakes_are_named_with_their_line() {
     let mistakes = [
-        ("1,100,2a,512", "line 2: 4 columns"),
+        ("1,100,2a,512", "line 2: 4 columns, where the header has 5"),
         ("1,100,2a,512,7,8", "line 2: 6 columns"),
         ("", "no requests"),
         ("1,100,2a,512,7\n\n", "line 3: 1 columns"),
@@ -48,7 +118,7 @@ fn mistakes_are_named_with_their_line() {
         assert!(error.contains(expected), "{rows:?}: {error}");
     }
     let other = Trace::read("time,key\n1,2\n".as_bytes()).expect_err("another format").to_string();
-    assert!(other.contains("'time,key' is not the header"), "{other}");
+    assert!(other.contains("'time,key' is no header of a trace"), "{other}");
     assert!(matches!(Trace::read("".as_bytes()), Err(TraceError::Empty)));
 }
 
@@ -68,7 +138,7 @@ fn the_real_trace_is_read_whole() {
     assert!((7000..7400).contains(&(trace.span_ns() / SECOND_NS)), "{} s", trace.span_ns() / SECOND_NS);
     let preload = trace.preload().len();
     assert!((1000..48_974).contains(&preload), "{preload}");
-    let operations: Vec<Operation> = trace.into_operations(100.0, 0).collect();
+    let operations: Vec<Operation> = trace.into_operations(Speed::Times(100.0), 0).collect();
     assert!(operations.is_sorted_by_key(|operation| operation.due_ns));
     assert_eq!(operations.iter().filter(|operation| operation.kind == Kind::Read).count(), 46_974);
 }

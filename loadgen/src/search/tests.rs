@@ -1,0 +1,108 @@
+//! Searches of servers whose limit is known.
+
+use super::*;
+
+const PLAN: Plan = Plan { from: 1000.0, precision: 0.05, confirm: 3 };
+
+/// Runs a search to its end, and returns the answer with the rates tried.
+fn search(plan: Plan, seed: u64, mut run: impl FnMut(f64) -> Outcome) -> (Answer, Vec<f64>) {
+    let mut search = Search::new(plan, seed);
+    let mut tried = Vec::new();
+    loop {
+        assert!(tried.len() < 1000, "it must end");
+        match search.next() {
+            Err(answer) => return (answer, tried),
+            Ok(rate) => {
+                tried.push(rate);
+                search.observe(run(rate));
+            }
+        }
+    }
+}
+
+fn up_to(limit: f64) -> impl FnMut(f64) -> Outcome {
+    move |rate| if rate <= limit { Outcome::Met } else { Outcome::Missed }
+}
+
+#[test]
+fn a_sharp_limit_is_found_from_wherever_one_begins() {
+    for limit in [2.0, 7.3, 999.0, 12_345.0, 180_000.0, 9_000_000.0] {
+        for from in [1.0, 1000.0, 5_000_000.0] {
+            let (answer, tried) = search(Plan { from, ..PLAN }, 1, up_to(limit));
+            let Answer::Highest { rate, beyond, beyond_met: 0, confirm: 3 } = answer else {
+                panic!("{answer:?}")
+            };
+            assert!(rate <= limit && limit < beyond, "{limit} from {from}: {answer:?}");
+            assert!(beyond <= (rate * 1.06).max(rate + 0.02), "{limit} from {from}: {answer:?}");
+            assert!(tried.len() < 45, "{limit} from {from}: {} runs", tried.len());
+        }
+    }
+}
+
+#[test]
+fn confirming_runs_are_shuffled_by_the_seed() {
+    let last =
+        |seed| search(PLAN, seed, up_to(12_345.0)).1.iter().rev().take(6).copied().collect::<Vec<f64>>();
+    assert_eq!(last(1), last(1));
+    let orders: Vec<Vec<f64>> = (0..20).map(last).collect();
+    assert!(orders.iter().any(|order| *order != orders[0]));
+    let mut sorted = orders[0].clone();
+    sorted.sort_by(f64::total_cmp);
+    assert!(
+        sorted[0] == sorted[2] && sorted[3] == sorted[5] && sorted[0] < sorted[3],
+        "three of each: {sorted:?}"
+    );
+}
+
+/// One lucky run at a rate that is too high leads the halving astray; the confirmation brings it back.
+#[test]
+fn a_lucky_run_does_not_stand() {
+    let mut runs = 0;
+    let (answer, _) = search(PLAN, 1, |rate| {
+        runs += 1;
+        if rate <= 10_000.0 || (runs <= 8 && rate < 13_000.0) { Outcome::Met } else { Outcome::Missed }
+    });
+    let Answer::Highest { rate, .. } = answer else { panic!("{answer:?}") };
+    assert!((9_000.0..=10_000.0).contains(&rate), "{answer:?}");
+}
+
+/// And an unlucky one doesn't hide what the servers can do.
+#[test]
+fn an_unlucky_run_does_not_stand() {
+    let mut missed = false;
+    let (answer, _) = search(PLAN, 1, |rate| {
+        let unlucky = rate > 4000.0 && !missed;
+        missed |= unlucky;
+        if rate <= 4500.0 && !unlucky { Outcome::Met } else { Outcome::Missed }
+    });
+    let Answer::Highest { rate, .. } = answer else { panic!("{answer:?}") };
+    assert!((4000.0..=4500.0).contains(&rate), "{answer:?}");
+}
+
+#[test]
+fn a_generator_at_its_end_gives_a_lower_bound() {
+    let limited = |rate: f64| if rate <= 50_000.0 { Outcome::Met } else { Outcome::NotOffered };
+    let (answer, _) = search(PLAN, 1, limited);
+    let Answer::AtLeast { rate, not_offered: Some(beyond) } = answer else { panic!("{answer:?}") };
+    assert!(rate <= 50_000.0 && beyond > 50_000.0 && beyond < 53_000.0, "{answer:?}");
+    let (answer, _) = search(PLAN, 1, |_| Outcome::Met);
+    assert_eq!(answer, Answer::AtLeast { rate: RATE_MAX, not_offered: None });
+}
+
+#[test]
+fn nothing_meets_an_impossible_objective() {
+    for outcome in [Outcome::Missed, Outcome::NotOffered] {
+        let (answer, tried) = search(PLAN, 1, |_| outcome);
+        assert_eq!((answer, tried.len()), (Answer::None { lowest: 1.0 }, 11));
+    }
+}
+
+#[test]
+fn what_changes_all_the_time_is_told() {
+    let mut prng = Prng::from_seed(3);
+    let ends = (0..50).map(|seed| {
+        let chance = |_| if prng.chance(0.5) { Outcome::Met } else { Outcome::Missed };
+        search(PLAN, seed, chance).0
+    });
+    assert!(ends.filter(|answer| matches!(answer, Answer::Unsettled { .. })).count() > 5);
+}

@@ -1,0 +1,200 @@
+//! Synthetic runs, with seeds: latencies that wander from second to second, bursts, and stalls. Runs of one kind must
+//! rarely be told apart, and planted differences must be found.
+
+use hdrhistogram::Histogram;
+use ringmain::prng::Prng;
+
+use crate::tally::{Percentile, latency_histogram};
+
+use super::jackknife::{Blocks, Sample};
+use super::*;
+
+/// How a synthetic run wanders. Levels are logarithms.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// How much of a second's level is still there in the next, 0 to 1.
+    memory: f64,
+    /// The deviation of the level from second to second.
+    wandering: f64,
+    /// The chance that a second has a stall that makes a tenth of its operations ten times as slow.
+    stalls: f64,
+}
+
+const PERCENTILES: [Percentile; 4] = [Percentile::P50, Percentile::P90, Percentile::P99, Percentile::P999];
+const OPERATIONS_A_SECOND: u64 = 500;
+const CALM: Kind = Kind { memory: 0.0, wandering: 0.02, stalls: 0.0 };
+const WANDERING: Kind = Kind { memory: 0.7, wandering: 0.02, stalls: 0.0 };
+const STALLING: Kind = Kind { memory: 0.5, wandering: 0.03, stalls: 0.05 };
+const KINDS: [(&str, Kind); 3] = [("calm", CALM), ("wandering", WANDERING), ("stalling", STALLING)];
+
+fn normal(prng: &mut Prng) -> f64 {
+    let radius = (-2.0 * (1.0 - prng.unit()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * prng.unit()).cos()
+}
+
+/// A run of so many seconds whose median is about a millisecond, `slower` times as slow.
+fn run(kind: Kind, seconds: usize, slower: f64, seed: u64) -> Vec<Sample> {
+    let mut prng = Prng::from_seed(seed);
+    let mut level = kind.wandering * normal(&mut prng);
+    let fresh = kind.wandering * (1.0 - kind.memory * kind.memory).sqrt();
+    (0..seconds)
+        .map(|_| {
+            level = kind.memory * level + fresh * normal(&mut prng);
+            let stalls = prng.chance(kind.stalls);
+            second(level + slower.ln(), stalls, &mut prng)
+        })
+        .collect()
+}
+
+fn second(level: f64, stalls: bool, prng: &mut Prng) -> Sample {
+    let mut due: Histogram<u64> = latency_histogram();
+    for _ in 0..OPERATIONS_A_SECOND {
+        let stall = if stalls && prng.chance(0.1) { 10.0 } else { 1.0 };
+        let latency_ns = 1e6 * (level + 0.3 * normal(prng)).exp() * stall;
+        due.saturating_record(latency_ns as u64);
+    }
+    Sample { due, errors: 0 }
+}
+
+/// Which percentiles differ, all together with 99% confidence, of those that enough is known of.
+fn differing(left: &[Sample], right: &[Sample]) -> Vec<Percentile> {
+    let blocks = [left, right].map(|run| Blocks::cut(run.to_vec()).expect("enough intervals"));
+    let known = |percentile: Percentile| blocks.iter().all(|blocks| blocks.has(percentile));
+    let [left, right] = blocks.each_ref().map(|blocks| blocks.percentiles(&PERCENTILES));
+    let confidence = 1.0 - 0.01 / PERCENTILES.len() as f64;
+    let pairs = PERCENTILES.into_iter().zip(left.into_iter().zip(right));
+    pairs
+        .filter(|(percentile, (left, right))| {
+            let (left, right) = (left.expect("no failures"), right.expect("no failures"));
+            known(*percentile) && Estimate::difference(&left, &right, confidence).is_real()
+        })
+        .map(|(percentile, _)| percentile)
+        .collect()
+}
+
+/// The promise: a build and itself are told apart in at most one of twenty tries. Here it is one of forty, of each kind.
+#[test]
+fn a_build_and_itself_do_not_differ() {
+    for (name, kind) in KINDS {
+        let wrong = (0..40)
+            .filter(|&attempt| {
+                let [left, right] = [0, 1].map(|side| run(kind, 60, 1.0, 1000 + attempt * 2 + side));
+                !differing(&left, &right).is_empty()
+            })
+            .count();
+        assert!(wrong <= 1, "{name}: {wrong} of 40 tries found a difference that isn't there");
+    }
+}
+
+#[test]
+fn a_slowdown_of_five_percent_is_found() {
+    for (name, kind) in [("calm", CALM), ("wandering", WANDERING)] {
+        let found = (0..20)
+            .filter(|&attempt| {
+                let left = run(kind, 120, 1.0, 5000 + attempt * 2);
+                let right = run(kind, 120, 1.05, 5001 + attempt * 2);
+                differing(&left, &right).contains(&Percentile::P50)
+            })
+            .count();
+        assert!(found >= 19, "{name}: found in {found} of 20 tries");
+    }
+}
+
+/// Only the slowest operations are slower: the median must not be blamed.
+#[test]
+fn a_slower_tail_is_found_in_the_tail() {
+    let slower_tail = |seed| {
+        let mut prng = Prng::from_seed(seed);
+        let mut samples = run(CALM, 60, 1.0, seed);
+        for sample in &mut samples {
+            (0..OPERATIONS_A_SECOND / 50).for_each(|_| {
+                sample.due.saturating_record((5e6 * (0.1 * normal(&mut prng)).exp()) as u64);
+            });
+        }
+        samples
+    };
+    let differing = differing(&run(CALM, 60, 1.0, 1), &slower_tail(2));
+    assert!(differing.contains(&Percentile::P99) && !differing.contains(&Percentile::P50), "{differing:?}");
+}
+
+/// What would happen without blocks and without the correction for what lasts: the same wandering runs, each second taken to
+/// be independent of the others, differ again and again. So the test above can fail.
+#[test]
+fn taking_seconds_for_independent_would_be_wrong() {
+    let strong = Kind { memory: 0.95, wandering: 0.05, stalls: 0.0 };
+    let naive = |samples: &[Sample]| {
+        let levels: Vec<f64> = samples.iter().map(|sample| sample.due.mean().ln()).collect();
+        let count = levels.len() as f64;
+        let mean = levels.iter().sum::<f64>() / count;
+        let squares: f64 = levels.iter().map(|level| (level - mean).powi(2)).sum();
+        Estimate { value: mean, variance: squares / (count - 1.0) / count, freedom: count - 1.0 }
+    };
+    let (mut naive_wrong, mut wrong) = (0, 0);
+    for attempt in 0..20 {
+        let [left, right] = [0, 1].map(|side| run(strong, 60, 1.0, 9000 + attempt * 2 + side));
+        naive_wrong += usize::from(Estimate::difference(&naive(&left), &naive(&right), 0.9975).is_real());
+        wrong += usize::from(!differing(&left, &right).is_empty());
+    }
+    assert!(naive_wrong >= 6 && wrong <= 3, "{naive_wrong} and {wrong} of 20");
+}
+
+#[test]
+fn failures_are_slower_than_all_and_few_operations_show_nothing() {
+    let mut samples = run(CALM, 20, 1.0, 3);
+    assert!(Blocks::cut(samples[..7].to_vec()).is_none());
+    let blocks = Blocks::cut(samples.clone()).expect("enough intervals");
+    // Of 10,000 operations, a hundred lie beyond the p99, and one beyond the p99.99.
+    let p9999 = Percentile::from_billionths(999_900_000).expect("a percentile");
+    assert!(blocks.has(Percentile::P99) && !blocks.has(p9999));
+    assert_eq!(blocks.error_share(), Estimate { value: 0.0, variance: 0.0, freedom: 7.0 });
+    samples.iter_mut().for_each(|sample| sample.errors = 10);
+    let blocks = Blocks::cut(samples.clone()).expect("enough intervals");
+    assert!(blocks.has(Percentile::P50) && !blocks.has(Percentile::P99));
+    assert_eq!(blocks.percentiles(&[Percentile::P99]), [None]);
+    let share = blocks.error_share();
+    assert!((share.value - 10.0 / 510.0).abs() < 1e-12 && share.variance < 1e-20, "{share:?}");
+}
+
+/// Of a hundred operations beyond the p99.9, all in three stalls, nothing is known but that there were three.
+#[test]
+fn a_percentile_within_a_few_stalls_is_not_compared() {
+    let mut stalled = run(CALM, 60, 1.0, 21);
+    for second in [7, 30, 44] {
+        (0..50).for_each(|_| stalled[second].due.saturating_record(50_000_000));
+    }
+    let (calm, stalled) = (Blocks::cut(run(CALM, 60, 1.0, 22)), Blocks::cut(stalled));
+    assert!(calm.expect("enough intervals").has(Percentile::P999));
+    let stalled = stalled.expect("enough intervals");
+    assert!(stalled.has(Percentile::P90) && !stalled.has(Percentile::P999));
+}
+
+/// One stall in one of the runs is no difference between them, however long.
+#[test]
+fn a_single_stall_is_no_difference() {
+    let mut stalled = run(CALM, 60, 1.0, 11);
+    (0..200).for_each(|_| stalled[30].due.saturating_record(900_000_000));
+    assert_eq!(differing(&run(CALM, 60, 1.0, 12), &stalled), []);
+}
+
+/// Runs differ from start to start by more than they vary in themselves: three of each show it.
+#[test]
+fn the_spread_between_runs_counts_where_there_are_some() {
+    let of_runs = |slower: [f64; 3], seed: u64| {
+        let estimates: Vec<Estimate> = slower
+            .iter()
+            .zip(seed..)
+            .map(|(&slower, seed)| {
+                let blocks = Blocks::cut(run(CALM, 60, slower, seed)).expect("enough intervals");
+                blocks.percentiles(&[Percentile::P50])[0].expect("no failures")
+            })
+            .collect();
+        (Estimate::of_runs(&estimates), Estimate::of_runs(&estimates[..1]))
+    };
+    let (left, left_alone) = of_runs([1.0, 1.08, 0.95], 100);
+    let (right, right_alone) = of_runs([1.06, 0.97, 1.05], 200);
+    assert!(Estimate::difference(&left_alone, &right_alone, 0.99).is_real(), "one run of each doesn't know");
+    assert!(!Estimate::difference(&left, &right, 0.99).is_real());
+    let (same, _) = of_runs([1.2, 1.21, 1.19], 300);
+    let difference = Estimate::difference(&left, &same, 0.95);
+    assert!(difference.value > 0.1, "{difference:?}");
+}

@@ -241,6 +241,20 @@ mod tests {
         assert_eq!(audit.complaints().len(), 3, "{:?}", audit.complaints());
     }
 
+    /// Shorter ones too: a sweep over value sizes leaves them behind.
+    #[test]
+    fn values_of_other_runs_are_sound_until_this_run_overwrites_them() {
+        let mut audit = audit(Consistency::Strict);
+        for (number, length) in (1..).zip([20, 64, 8]) {
+            let other = Values::new(2, 0).fill(Key(2), 5, length);
+            let outcome = perform(&mut audit, number, Kind::Read, Ok(Some(other))).0;
+            assert_eq!(outcome, Outcome::Done, "length {length}: {:?}", audit.complaints());
+        }
+        perform(&mut audit, 4, Kind::Write, Ok(None));
+        let other = Values::new(2, 0).fill(Key(2), 5, 20);
+        assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(Some(other))).0, Outcome::Failed(Failure::Lost));
+    }
+
     #[test]
     fn stale_reads_are_no_error_where_they_are_allowed() {
         let mut audit = audit(Consistency::Eventual);

@@ -102,7 +102,7 @@ impl History {
         let before_the_run = barrier == Moment::FIRST;
         let allowed = match seen {
             Seen::Value(Verified::Written(number)) => return busy.judge_written(barrier, number),
-            Seen::Value(Verified::EarlierRun) => before_the_run,
+            Seen::Value(Verified::OtherRun) => before_the_run,
             Seen::Value(Verified::Anonymous) => {
                 before_the_run || busy.allows(barrier, |write| write.effect != Some(Effect::Absent))
             }

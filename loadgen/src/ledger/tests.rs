@@ -25,7 +25,7 @@ fn put(ledger: &mut Ledger, number: u64, issued: u64, acknowledged: u64) {
 fn before_the_first_write_anything_old_is_right() {
     let mut ledger = Ledger::new(0..1);
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Right);
-    assert_eq!(read(&mut ledger, Seen::Value(Verified::EarlierRun)), Verdict::Right);
+    assert_eq!(read(&mut ledger, Seen::Value(Verified::OtherRun)), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::Value(Verified::Anonymous)), Verdict::Right);
 }
 
@@ -35,7 +35,7 @@ fn an_acknowledged_write_must_be_seen() {
     put(&mut ledger, 1, 10, 20);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Behind);
-    assert_eq!(read(&mut ledger, Seen::Value(Verified::EarlierRun)), Verdict::Behind);
+    assert_eq!(read(&mut ledger, Seen::Value(Verified::OtherRun)), Verdict::Behind);
     put(&mut ledger, 2, 30, 40);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Behind);
     assert_eq!(read(&mut ledger, value(2)), Verdict::Right);

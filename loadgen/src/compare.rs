@@ -1,8 +1,11 @@
 //! Do two results differ, where, and by how much? `loadgen compare A.json B.json`.
 //!
 //! For each percentile that enough operations lie beyond, and for the share of errors, an interval of confidence for the
-//! difference ([`crate::statistics`]); all of them hold together with 99%. What doesn't differ surely is "no difference":
-//! the interval says how small a difference could still have been seen.
+//! difference ([`crate::statistics`]); all of them hold together with 99%. What doesn't differ surely is "no difference",
+//! and with it is said how large a one would have been found in four of five tries.
+//!
+//! With one run of each side, that holds for these two runs alone: starts of one thing differ, and what differs from start
+//! to start is then taken for a difference. The answer says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +18,7 @@ use crate::encoded::{EncodedError, decode};
 use crate::intervals::Interval;
 use crate::report::Report;
 use crate::statistics::jackknife::{BEYOND_MIN, Blocks, INTERVALS_MIN, Sample};
-use crate::statistics::{Estimate, RUNS_MIN};
+use crate::statistics::{Estimate, RUNS_ADVISED};
 use crate::tally::{Percentile, latency_histogram};
 
 /// What a comparison found.
@@ -23,6 +26,8 @@ use crate::tally::{Percentile, latency_histogram};
 pub struct Comparison {
     /// Any of the figures differs.
     pub differs: bool,
+    /// Neither side has more than one run, so that nothing is known of how starts differ.
+    pub is_of_one_run: bool,
     /// One for each figure that could be compared.
     pub figures: Vec<Figure>,
     /// What to know before believing them.
@@ -44,6 +49,8 @@ pub struct Figure {
     pub change_low: f64,
     /// Its upper end.
     pub change_high: f64,
+    /// So large a change, upwards, would have been found in four of five tries.
+    pub detectable: f64,
     /// No change is outside of the interval.
     pub differs: bool,
 }
@@ -82,7 +89,7 @@ const ERRORS: &str = "errors";
 /// In billionths: p50, p75, p90, p99, p99.9, p99.99.
 const PERCENTILES: [u64; 6] = [500_000_000, 750_000_000, 900_000_000, 990_000_000, 999_000_000, 999_900_000];
 /// Settings that may differ from run to run of one thing.
-const NO_MATTER: [&str; 1] = ["servers"];
+const NO_MATTER: [&str; 2] = ["servers", "cluster"];
 /// A change of a half should not be missed.
 const UNSTEADY: f64 = 0.5;
 const NOTED_MAX: usize = 8;
@@ -98,10 +105,9 @@ struct Known {
 /// Compares the runs of two sides, each a name and a report. At least one of each.
 pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<Comparison, CompareError> {
     let sides = [known_of(left)?, known_of(right)?];
-    let shares = sides.each_ref().map(|runs| of_runs(runs.iter().map(|run| run.error_share)));
+    let shares = sides.each_ref().map(|runs| runs.iter().map(|run| run.error_share).collect::<Vec<_>>());
     let latency = |runs: &[Known], place: usize| {
-        let estimates: Option<Vec<Estimate>> = runs.iter().map(|run| run.latencies[place]).collect();
-        estimates.map(of_runs)
+        runs.iter().map(|run| run.latencies[place]).collect::<Option<Vec<Estimate>>>()
     };
     let (mut known, mut few) = (Vec::new(), Vec::new());
     for (place, percentile) in percentiles().into_iter().enumerate() {
@@ -110,7 +116,7 @@ pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<
             _ => few.push(percentile),
         }
     }
-    let has_errors = shares.iter().any(|share| share.value > 0.0);
+    let has_errors = shares.iter().flatten().any(|share| share.value > 0.0);
     let family = known.len() + usize::from(has_errors);
     if family == 0 {
         return Err(CompareError::Nothing);
@@ -124,7 +130,8 @@ pub fn compare(left: &[(String, Report)], right: &[(String, Report)]) -> Result<
         figures.push(Figure::of_share(&shares[0], &shares[1], confidence));
     }
     let differs = figures.iter().any(|figure| figure.differs);
-    Ok(Comparison { differs, figures, notes: notes(left, right, &few) })
+    let is_of_one_run = left.len() + right.len() == 2;
+    Ok(Comparison { differs, is_of_one_run, figures, notes: notes(left, right, &few) })
 }
 
 fn percentiles() -> [Percentile; PERCENTILES.len()] {
@@ -149,10 +156,6 @@ fn known_of(runs: &[(String, Report)]) -> Result<Vec<Known>, CompareError> {
         .collect()
 }
 
-fn of_runs(estimates: impl IntoIterator<Item = Estimate>) -> Estimate {
-    Estimate::of_runs(&estimates.into_iter().collect::<Vec<_>>())
-}
-
 /// A histogram takes a third of a megabyte, so those of a long run are added up by neighbours.
 fn samples_of(intervals: &[Interval]) -> Result<Vec<Sample>, EncodedError> {
     let together = intervals.len().div_ceil(SAMPLES_MAX).max(1);
@@ -173,13 +176,17 @@ impl Comparison {
         let Some(figure) = self.figures.first().filter(|figure| figure.is_latency()) else {
             return "NO DIFFERENCE".to_owned();
         };
-        let (name, least) = (&figure.name, (1.0 + figure.change_high) / (1.0 + figure.change) - 1.0);
-        if least < UNSTEADY {
-            return format!("NO DIFFERENCE; one of {:.1}% at {name} would have been seen", least * 100.0);
+        let Figure { name, detectable, .. } = figure;
+        if *detectable < UNSTEADY {
+            let detectable = detectable * 100.0;
+            return format!(
+                "NO DIFFERENCE; one of {detectable:.1}% at {name} would have been found in four of five tries"
+            );
         }
-        let least = percent(least);
+        let detectable = percent(*detectable);
         format!(
-            "NO DIFFERENCE, but too short or too unsteady to tell: only one of {least} at {name} would have been seen"
+            "NO DIFFERENCE, but too short or too unsteady to tell: only one of {detectable} at {name} would have been \
+             found in four of five tries"
         )
     }
 }
@@ -194,28 +201,30 @@ fn percent(change: f64) -> String {
 }
 
 impl Figure {
-    fn of_latency(percentile: Percentile, left: &Estimate, right: &Estimate, confidence: f64) -> Self {
+    fn of_latency(percentile: Percentile, left: &[Estimate], right: &[Estimate], confidence: f64) -> Self {
         let difference = Estimate::difference(left, right, confidence);
         Self {
             name: format!("p{}", percentile.percent()),
-            left: left.value.exp(),
-            right: right.value.exp(),
+            left: Estimate::mean(left).exp(),
+            right: Estimate::mean(right).exp(),
             change: difference.value.exp_m1(),
             change_low: (difference.value - difference.margin).exp_m1(),
             change_high: (difference.value + difference.margin).exp_m1(),
+            detectable: difference.detectable.exp_m1(),
             differs: difference.is_real(),
         }
     }
 
-    fn of_share(left: &Estimate, right: &Estimate, confidence: f64) -> Self {
+    fn of_share(left: &[Estimate], right: &[Estimate], confidence: f64) -> Self {
         let difference = Estimate::difference(left, right, confidence);
         Self {
             name: ERRORS.to_owned(),
-            left: left.value,
-            right: right.value,
+            left: Estimate::mean(left),
+            right: Estimate::mean(right),
             change: difference.value,
             change_low: difference.value - difference.margin,
             change_high: difference.value + difference.margin,
+            detectable: difference.detectable,
             differs: difference.is_real(),
         }
     }
@@ -249,10 +258,16 @@ fn notes(left: &[(String, Report)], right: &[(String, Report)], few: &[Percentil
             "{names}: not compared, since it takes {BEYOND_MIN} operations beyond, in different seconds, and no failure within"
         ));
     }
-    if left.len().min(right.len()) < RUNS_MIN {
+    if left.len() + right.len() == 2 {
         notes.push(format!(
-            "with fewer than {RUNS_MIN} runs of each side, what differs from one start to the next is taken for a difference: \
-             run both by turns, and compare A1.json,A2.json,A3.json B1.json,B2.json,B3.json"
+            "one run of each side: if starts of one thing differ by 0.5%, 3% of such comparisons find a difference that isn't \
+             there, and half of them if starts differ by 2%; run each {RUNS_ADVISED} times, by turns"
+        ));
+    } else if left.len().min(right.len()) < RUNS_ADVISED {
+        notes.push(format!(
+            "{} and {} runs: {RUNS_ADVISED} of each, run by turns, would find much smaller differences",
+            left.len(),
+            right.len()
         ));
     }
     for (name, report) in left.iter().chain(right) {
@@ -330,7 +345,8 @@ impl fmt::Display for Comparison {
             );
         }
         if self.differs {
-            write!(formatter, "DIFFERENT: B has {told}")
+            let beware = if self.is_of_one_run { ", if starts don't differ by themselves" } else { "" };
+            write!(formatter, "DIFFERENT: B has {told}{beware}")
         } else {
             formatter.write_str(&self.unseen())
         }

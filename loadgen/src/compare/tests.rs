@@ -66,11 +66,12 @@ fn two_runs_of_one_thing_do_not_differ() {
     let text = comparison.to_string();
     let last = text.lines().last().unwrap_or_default();
     assert!(
-        last.starts_with("NO DIFFERENCE; one of ") && last.ends_with("at p50 would have been seen"),
+        last.starts_with("NO DIFFERENCE; one of ")
+            && last.ends_with("at p50 would have been found in four of five tries"),
         "{text}"
     );
     assert!(text.contains("\np99.99: not compared"), "{text}");
-    assert!(text.contains("fewer than 3 runs"), "{text}");
+    assert!(text.contains("\none run of each side: "), "{text}");
 }
 
 #[test]
@@ -84,6 +85,28 @@ fn a_slower_run_is_told_with_how_much_where() {
         text.lines().last().is_some_and(|line| line.starts_with("DIFFERENT: B has p50 slower by 5.")),
         "{text}"
     );
+    assert!(
+        text.ends_with(", if starts don't differ by themselves") && text.contains("run each 5 times"),
+        "{text}"
+    );
+}
+
+/// Three starts of each side that differ by some percent: one of each finds a difference, all of them don't.
+#[test]
+fn several_runs_of_each_side_know_how_starts_differ() {
+    let side = |slower: [f64; 3], seed: u64| {
+        let runs = slower.iter().zip(seed..).map(|(&slower, seed)| report(slower, 0, seed));
+        runs.map(|report| ("run.json".to_owned(), report)).collect::<Vec<_>>()
+    };
+    let (left, right) = (side([1.0, 1.03, 0.97], 1), side([1.04, 0.98, 1.02], 11));
+    let one = compare(&left[..1], &right[..1]).expect("enough");
+    assert!(one.differs && one.is_of_one_run, "{one}");
+    let all = compare(&left, &right).expect("enough");
+    assert!(!all.differs && !all.is_of_one_run, "{all}");
+    assert!(all.to_string().contains("\n3 and 3 runs: 5 of each"), "{all}");
+    let slower = compare(&side([1.0, 1.003, 0.997], 1), &side([1.1, 1.097, 1.103], 11)).expect("enough");
+    let text = slower.to_string();
+    assert!(slower.differs && text.contains("slower by 10.") && !text.contains("by themselves"), "{text}");
 }
 
 #[test]
@@ -104,9 +127,11 @@ fn unsteady_runs_are_said_to_be_so() {
         change: -0.1,
         change_low: -1.0,
         change_high: 5e37,
+        detectable: 7e37,
         differs: false,
     };
-    let text = Comparison { differs: false, figures: vec![figure], notes: Vec::new() }.to_string();
+    let text = Comparison { differs: false, is_of_one_run: false, figures: vec![figure], notes: Vec::new() }
+        .to_string();
     assert!(text.contains(" below -99% and over +1000% ") && text.contains("too unsteady to tell"), "{text}");
 }
 

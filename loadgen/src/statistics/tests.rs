@@ -66,7 +66,7 @@ fn differing(left: &[Sample], right: &[Sample]) -> Vec<Percentile> {
     pairs
         .filter(|(percentile, (left, right))| {
             let (left, right) = (left.expect("no failures"), right.expect("no failures"));
-            known(*percentile) && Estimate::difference(&left, &right, confidence).is_real()
+            known(*percentile) && Estimate::difference(&[left], &[right], confidence).is_real()
         })
         .map(|(percentile, _)| percentile)
         .collect()
@@ -132,7 +132,7 @@ fn taking_seconds_for_independent_would_be_wrong() {
     let (mut naive_wrong, mut wrong) = (0, 0);
     for attempt in 0..20 {
         let [left, right] = [0, 1].map(|side| run(strong, 60, 1.0, 9000 + attempt * 2 + side));
-        naive_wrong += usize::from(Estimate::difference(&naive(&left), &naive(&right), 0.9975).is_real());
+        naive_wrong += usize::from(Estimate::difference(&[naive(&left)], &[naive(&right)], 0.9975).is_real());
         wrong += usize::from(!differing(&left, &right).is_empty());
     }
     assert!(naive_wrong >= 6 && wrong <= 3, "{naive_wrong} and {wrong} of 20");
@@ -180,21 +180,81 @@ fn a_single_stall_is_no_difference() {
 #[test]
 fn the_spread_between_runs_counts_where_there_are_some() {
     let of_runs = |slower: [f64; 3], seed: u64| {
-        let estimates: Vec<Estimate> = slower
-            .iter()
-            .zip(seed..)
-            .map(|(&slower, seed)| {
-                let blocks = Blocks::cut(run(CALM, 60, slower, seed)).expect("enough intervals");
-                blocks.percentiles(&[Percentile::P50])[0].expect("no failures")
-            })
-            .collect();
-        (Estimate::of_runs(&estimates), Estimate::of_runs(&estimates[..1]))
+        [0, 1, 2].map(|place| {
+            let samples = run(CALM, 60, slower[place], seed + place as u64);
+            let blocks = Blocks::cut(samples).expect("enough intervals");
+            blocks.percentiles(&[Percentile::P50])[0].expect("no failures")
+        })
     };
-    let (left, left_alone) = of_runs([1.0, 1.08, 0.95], 100);
-    let (right, right_alone) = of_runs([1.06, 0.97, 1.05], 200);
-    assert!(Estimate::difference(&left_alone, &right_alone, 0.99).is_real(), "one run of each doesn't know");
+    let left = of_runs([1.0, 1.08, 0.95], 100);
+    let right = of_runs([1.06, 0.97, 1.05], 200);
+    assert!(Estimate::difference(&left[..1], &right[..1], 0.99).is_real(), "one run of each doesn't know");
     assert!(!Estimate::difference(&left, &right, 0.99).is_real());
-    let (same, _) = of_runs([1.2, 1.21, 1.19], 300);
-    let difference = Estimate::difference(&left, &same, 0.95);
-    assert!(difference.value > 0.1, "{difference:?}");
+    let slower = of_runs([1.2, 1.21, 1.19], 300);
+    let difference = Estimate::difference(&left, &slower, 0.95);
+    assert!(difference.is_real() && (0.12..0.25).contains(&difference.value), "{difference:?}");
+    assert!(!Estimate::difference(&left, &slower, 0.999).is_real(), "it has four degrees of freedom");
+}
+
+/// So many runs, whose figures differ by a deviation from start to start, and vary little in themselves.
+fn starts(count: usize, deviation: f64, slower: f64, prng: &mut Prng) -> Vec<Estimate> {
+    let variance = (0.1 * deviation).powi(2);
+    let mut start = || Estimate { value: slower.ln() + deviation * normal(prng), variance, freedom: 10.0 };
+    (0..count).map(|_| start()).collect()
+}
+
+/// In what share of many comparisons of such runs a difference is found, with the confidence of one of six figures.
+fn found(count: usize, deviation: f64, slower: f64) -> f64 {
+    const TRIES: usize = 2000;
+    let mut prng = Prng::from_seed(77);
+    let found = (0..TRIES).filter(|_| {
+        let left = starts(count, deviation, 1.0, &mut prng);
+        let right = starts(count, deviation, slower, &mut prng);
+        Estimate::difference(&left, &right, 1.0 - 0.01 / 6.0).is_real()
+    });
+    found.count() as f64 / TRIES as f64
+}
+
+/// With the spread of each side for itself, three of each found 5% in half of all tries.
+#[test]
+fn few_runs_find_what_they_can() {
+    for (count, deviation, least) in [(3, 0.005, 0.85), (5, 0.01, 0.9), (5, 0.005, 0.99)] {
+        let found = found(count, deviation, 1.05);
+        assert!(found >= least, "{count} of each, {deviation}: found in {found} of all tries");
+    }
+    for count in [2, 3, 5] {
+        let wrong = found(count, 0.01, 1.0);
+        assert!(wrong <= 0.005, "{count} of each: {wrong} of all tries found a difference that isn't there");
+    }
+}
+
+/// What is said to be detectable is found in four of five tries; what is as large as the margin only in half.
+#[test]
+fn what_is_detectable_is_mostly_found() {
+    let mut prng = Prng::from_seed(5);
+    let detectable = (0..400).map(|_| {
+        let [left, right] = [(); 2].map(|()| starts(5, 0.01, 1.0, &mut prng));
+        Estimate::difference(&left, &right, 1.0 - 0.01 / 6.0).detectable
+    });
+    let detectable = detectable.sum::<f64>() / 400.0;
+    let found = found(5, 0.01, detectable.exp());
+    assert!((0.72..0.9).contains(&found), "{detectable} is found in {found} of all tries");
+}
+
+/// One run of each side takes what differs from start to start for a difference: that is why several are advised.
+#[test]
+fn one_run_of_each_side_does_not_know_the_spread() {
+    let wrong = |deviation: f64| {
+        let mut prng = Prng::from_seed(9);
+        let wrong = (0..1000).filter(|_| {
+            let [left, right] = [(); 2].map(|()| Estimate {
+                value: deviation * normal(&mut prng),
+                variance: 0.003f64.powi(2),
+                freedom: 10.0,
+            });
+            Estimate::difference(&[left], &[right], 0.99).is_real()
+        });
+        wrong.count()
+    };
+    assert!(wrong(0.0) == 0 && wrong(0.02) > 300, "{} and {}", wrong(0.0), wrong(0.02));
 }

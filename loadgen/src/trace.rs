@@ -170,6 +170,8 @@ pub enum TraceError {
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// Servers count lifetimes in these.
+const LIFETIME_MIN: Duration = Duration::from_millis(1);
 
 impl Trace {
     /// Reads a whole trace.
@@ -188,7 +190,8 @@ impl Trace {
         reader.finish()
     }
 
-    /// The requests as operations, numbered from `number_first`. At [`Speed::Max`] all are due at once.
+    /// The requests as operations, numbered from `number_first`. Lifetimes are scaled as the trace's time is: what expired
+    /// between two requests still does. At [`Speed::Max`] all are due at once, and lifetimes are as recorded.
     pub fn into_operations(self, speed: Speed, number_first: u64) -> impl Iterator<Item = Operation> + Send {
         let due_ns = move |recorded_ns: u64| match speed {
             Speed::Times(times) => (recorded_ns as f64 / times) as u64,
@@ -201,7 +204,7 @@ impl Trace {
                 kind: request.kind,
                 key: request.key,
                 value_len: if is_write { request.size } else { 0 },
-                lifetime: request.lifetime().filter(|_| is_write),
+                lifetime: request.lifetime().filter(|_| is_write).map(|lifetime| speed.scaled(lifetime)),
                 due_ns: due_ns(request.due_ns),
             }
         })
@@ -257,6 +260,14 @@ impl Request {
 }
 
 impl Speed {
+    /// How long a recorded lifetime is in the replay: a millisecond at least, as none would be for ever.
+    fn scaled(self, lifetime: Duration) -> Duration {
+        match self {
+            Self::Times(times) => lifetime.div_f64(times).max(LIFETIME_MIN),
+            Self::Max => lifetime,
+        }
+    }
+
     /// Seconds that a span of the trace takes in the replay; `None` if nobody knows.
     pub fn seconds(self, span_ns: u64) -> Option<f64> {
         match self {

@@ -3,6 +3,10 @@
 //!
 //! The loop that sends only counts into one histogram, and swaps it for an empty one at the end of an interval. A thread of
 //! its own encodes what was swapped out, so that the loop isn't held up.
+//!
+//! A run whose length is known has intervals of a length that keeps them few ([`length_s`]). One that takes longer, as a replay
+//! that waits for its servers may, gets longer ones: when there are too many, neighbours are joined, and from then on each
+//! is twice as long.
 
 use std::sync::mpsc;
 use std::thread;
@@ -10,7 +14,7 @@ use std::thread;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::encoded::encode;
+use crate::encoded::{decode, encode};
 use crate::operation::Kind;
 use crate::outcome::{Completion, Outcome};
 use crate::tally::latency_histogram;
@@ -41,7 +45,11 @@ pub struct Interval {
 pub struct Intervals {
     open: Open,
     start_ns: u64,
+    /// As many as the encoder has.
     closed: usize,
+    /// An interval is as long as so many cuts, of which this is the latest.
+    stride: u32,
+    cuts: u32,
     sender: mpsc::Sender<(Open, u64, u64)>,
     encoder: thread::JoinHandle<Vec<Interval>>,
 }
@@ -55,7 +63,7 @@ struct Open {
     stale: u64,
 }
 
-/// No run has more: what ends after the last is counted into it. At some kilobytes each, some ten megabytes.
+/// No run has so many. At some kilobytes each, some ten megabytes.
 const INTERVALS_MAX: usize = 4000;
 
 /// The length of intervals in whole seconds, so that a run of so many seconds has no more than it may.
@@ -67,11 +75,19 @@ impl Intervals {
     /// From the start of the run on.
     pub fn begin() -> Self {
         let (sender, receiver) = mpsc::channel::<(Open, u64, u64)>();
-        let encode_all =
-            move || receiver.into_iter().map(|(open, from, upto)| open.close(from, upto)).collect();
+        let encode_all = move || {
+            let mut intervals = Vec::new();
+            for (open, from, upto) in receiver {
+                intervals.push(open.close(from, upto));
+                if intervals.len() == INTERVALS_MAX {
+                    intervals = intervals.chunks(2).map(Interval::joined).collect();
+                }
+            }
+            intervals
+        };
         let encoder = thread::Builder::new().name("intervals".to_owned()).spawn(encode_all);
         let encoder = encoder.expect("a process that runs can start one more thread");
-        Self { open: Open::new(), start_ns: 0, closed: 0, sender, encoder }
+        Self { open: Open::new(), start_ns: 0, closed: 0, stride: 1, cuts: 0, sender, encoder }
     }
 
     /// Counts an operation that has ended.
@@ -79,9 +95,11 @@ impl Intervals {
         self.open.record(completion);
     }
 
-    /// Ends an interval, so long after the start of the run.
+    /// Ends an interval, so long after the start of the run; or not yet, if they are longer than that by now.
     pub fn cut(&mut self, now_ns: u64) {
-        if self.closed + 1 < INTERVALS_MAX && now_ns > self.start_ns {
+        self.cuts += 1;
+        if self.cuts >= self.stride && now_ns > self.start_ns {
+            self.cuts = 0;
             self.close(now_ns);
         }
     }
@@ -107,6 +125,31 @@ impl Intervals {
             .expect("the encoder listens as long as there is a sender");
         self.start_ns = now_ns;
         self.closed += 1;
+        if self.closed == INTERVALS_MAX {
+            self.closed /= 2;
+            self.stride *= 2;
+        }
+    }
+}
+
+impl Interval {
+    /// Neighbours as one interval; at least one.
+    fn joined(neighbours: &[Self]) -> Self {
+        let (first, rest) = neighbours.split_first().expect("at least one");
+        let mut joined = first.clone();
+        let decode = |text: &str| decode(text).expect("it was encoded here");
+        let mut due = decode(&first.due_histogram);
+        for next in rest {
+            joined.length_s = next.start_s + next.length_s - joined.start_s;
+            joined.operations += next.operations;
+            joined.errors += next.errors;
+            joined.reads += next.reads;
+            joined.stale += next.stale;
+            joined.max_ns = joined.max_ns.max(next.max_ns);
+            due.add(decode(&next.due_histogram)).expect("all histograms have the same bounds");
+        }
+        joined.due_histogram = encode(&due);
+        joined
     }
 }
 
@@ -145,7 +188,6 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use crate::clock::Moment;
-    use crate::encoded::decode;
     use crate::outcome::Failure;
 
     use super::*;
@@ -177,13 +219,28 @@ mod tests {
     #[test]
     fn a_long_run_has_few_intervals() {
         assert_eq!((length_s(20.0), length_s(3600.0), length_s(3601.0), length_s(86_400.0)), (1, 1, 2, 24));
+    }
+
+    /// Nobody knew how long the run would be: all of it is seen, and not all but one interval of the first hour.
+    #[test]
+    fn a_run_longer_than_planned_is_seen_to_its_end() {
+        const SECONDS: u64 = 3 * INTERVALS_MAX as u64 + 51;
         let mut intervals = Intervals::begin();
-        for second in 1..=INTERVALS_MAX as u64 + 50 {
-            intervals.record(&ended(1000, Outcome::Done));
+        for second in 1..=SECONDS {
+            intervals.record(&ended(second, Outcome::Done));
             intervals.cut(second * 1_000_000_000);
         }
-        let all = intervals.finish(9_999_000_000_000);
-        assert_eq!(all.len(), INTERVALS_MAX);
-        assert_eq!(all.iter().map(|interval| interval.operations).sum::<u64>(), INTERVALS_MAX as u64 + 50);
+        let all = intervals.finish(SECONDS * 1_000_000_000 + 1);
+        assert!((INTERVALS_MAX / 2..INTERVALS_MAX).contains(&all.len()), "{}", all.len());
+        assert_eq!(all.iter().map(|interval| interval.operations).sum::<u64>(), SECONDS);
+        for (place, pair) in all.windows(2).enumerate() {
+            let [left, right] = pair else { unreachable!("windows of two") };
+            assert!(
+                (left.start_s + left.length_s - right.start_s).abs() < 1e-6,
+                "{place}: {left:?} {right:?}"
+            );
+            assert_eq!((left.length_s, left.operations), (4.0, 4), "{place}");
+        }
+        assert_eq!(decode(&all[9].due_histogram).map(|due| (due.len(), due.max())), Ok((4, 40)));
     }
 }

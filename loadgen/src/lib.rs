@@ -19,7 +19,7 @@
 //! runner             sends it to the target, and gets its answer
 //! audit              makes and judges values         (value, ledger)
 //! record, intervals  count its outcome               (tally; progress tells it meanwhile)
-//! objective, verdict judge the sum; report, exit tell it
+//! objective, verdict judge the sum; report, exit tell it (cause: why, in a word)
 //! ```
 //!
 //! What comes of several runs: [`compare`] (with [`statistics`]), [`merge`], [`search`]; the last two commands, `search` and
@@ -29,6 +29,7 @@
 //! through [`target::cluster`]; [`embedded`] starts one on this machine. [`conduct`] joins it all.
 
 pub mod audit;
+pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod compare;

@@ -7,6 +7,11 @@
 //! A percentile needs enough operations for at least one to lie beyond it: `1 / (1 - p)`, so 1000 for p99.9
 //! and 100 for p99. With fewer, the clause is not met: nothing was shown. A percentile that falls among the
 //! failed operations is not met either ([`crate::tally`]). `max` and `mean` are those of the successes.
+//!
+//! That is the least; a clause that holds is **shown** to hold by more: ten times as many for a percentile, and for a
+//! share below a limit, as many as one divided by it (100,000 for `errors<0.001%`: of fewer, a single failure would be too
+//! many). Below that, the clause holds for what was seen, and its reason says what it takes. A search believes only what was
+//! shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cause::Cause;
 use crate::duration::{self, DurationError, display_ns};
 use crate::near::did_you_mean;
 use crate::tally::{Latency, Percentile, Tally};
@@ -62,6 +68,12 @@ pub struct Finding {
     pub met: bool,
     /// It bounds a latency, which a late generator lengthens.
     pub about_latency: bool,
+    /// Why it doesn't hold, if it doesn't.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// There were operations enough to rely on it.
+    #[serde(default)]
+    pub shown: bool,
     /// One sentence with the figure.
     pub reason: String,
 }
@@ -104,6 +116,11 @@ impl Objective {
         self.clauses.iter().map(|clause| clause.judge(total)).collect()
     }
 
+    /// Whether all clauses hold, and are shown to.
+    pub fn is_shown(&self, total: &Tally) -> bool {
+        self.judge(total).iter().all(|finding| finding.met && finding.shown)
+    }
+
     /// The tightest limit on a latency, if there is any.
     pub fn latency_limit_min(&self) -> Option<Duration> {
         let limits = self.clauses.iter().filter_map(|clause| match clause {
@@ -136,54 +153,92 @@ impl Objective {
 
 impl Clause {
     fn judge(&self, total: &Tally) -> Finding {
-        let (met, reason) = match self {
+        let judged = match self {
             Self::Errors(bound) => {
-                judge_share(*bound, "errors", total.errors(), "operations", total.operations())
+                let (failed, all) = (total.errors(), total.operations());
+                judge_share(*bound, "errors", Cause::Errors, failed, "operations", all)
             }
             Self::Stale(bound) => {
-                judge_share(*bound, "stale", total.stale(), "answered reads", total.reads())
+                let (stale, reads) = (total.stale(), total.reads());
+                judge_share(*bound, "stale", Cause::Stale, stale, "answered reads", reads)
             }
             Self::Latency(measure, bound) => judge_latency(*measure, *bound, total),
         };
+        let Judged { cause, operations, needed, of_what, mut reason } = judged;
+        let (met, shown) = (cause.is_none(), operations >= needed);
+        if met && !shown {
+            reason.push_str(&format!(" (to rely on it takes {needed} {of_what})"));
+        }
         let about_latency = matches!(self, Self::Latency(..));
-        Finding { clause: self.to_string(), met, about_latency, reason }
+        Finding { clause: self.to_string(), met, about_latency, cause, shown, reason }
     }
 }
 
-fn judge_share(bound: Bound<f64>, name: &str, part: u64, of_what: &str, whole: u64) -> (bool, String) {
+/// What was found out about a clause.
+struct Judged {
+    /// Why it doesn't hold.
+    cause: Option<Cause>,
+    /// Of so many operations.
+    operations: u64,
+    /// So many show that it holds.
+    needed: u64,
+    of_what: &'static str,
+    reason: String,
+}
+
+fn judge_share(
+    bound: Bound<f64>,
+    name: &str,
+    beyond: Cause,
+    part: u64,
+    of_what: &'static str,
+    whole: u64,
+) -> Judged {
+    let judged = |cause, reason| {
+        // None at all is a statement about what was seen, and not about a share of what will be.
+        let needed = if bound.limit > 0.0 { (1.0 / bound.limit - 1e-6).ceil() as u64 } else { 1 };
+        Judged { cause, operations: whole, needed, of_what, reason }
+    };
     if whole == 0 {
-        return (false, format!("{name} is unknown: there were no {of_what}"));
+        return judged(Some(Cause::TooFew), format!("{name} is unknown: there were no {of_what}"));
     }
     let share = part as f64 / whole as f64;
     let met = bound.holds(share);
     let relation = bound.relation(met);
     let figure = format!("{name} {} ({part} of {whole})", display_percent(share));
-    (met, format!("{figure} {relation} {}", display_percent(bound.limit)))
+    judged((!met).then_some(beyond), format!("{figure} {relation} {}", display_percent(bound.limit)))
 }
 
-fn judge_latency(measure: Measure, bound: Bound<Duration>, total: &Tally) -> (bool, String) {
-    let limit = display_ns(bound.limit.as_nanos() as u64);
+fn judge_latency(measure: Measure, bound: Bound<Duration>, total: &Tally) -> Judged {
+    let (limit, operations) = (display_ns(bound.limit.as_nanos() as u64), total.operations());
+    let needed = match measure {
+        Measure::Percentile(percentile) => percentile.operations_shown(),
+        Measure::Max | Measure::Mean => 1,
+    };
+    let judged = |cause, reason| Judged { cause, operations, needed, of_what: "operations", reason };
     let latency = match measure {
         Measure::Max => total.due_max(),
         Measure::Mean => total.due_mean(),
         Measure::Percentile(percentile) => {
-            let (operations, needed) = (total.operations(), percentile.operations_min());
-            if operations < needed {
-                let reason =
-                    format!("{measure} is unknown: {operations} operations are too few, it takes {needed}");
-                return (false, reason);
+            let least = percentile.operations_min();
+            if operations < least {
+                let few = format!("{operations} operations are too few, it takes {least}");
+                return judged(Some(Cause::TooFew), format!("{measure} is unknown: {few}"));
             }
             total.due(percentile)
         }
     };
     match latency {
-        Latency::None => (false, format!("{measure} is unknown: there was no operation")),
+        Latency::None => judged(Some(Cause::TooFew), format!("{measure} is unknown: there was no operation")),
         Latency::Failed => {
-            (false, format!("{measure} falls among the {} failed operations, not < {limit}", total.errors()))
+            let failed = total.errors();
+            let reason = format!("{measure} falls among the {failed} failed operations, not < {limit}");
+            judged(Some(Cause::Errors), reason)
         }
         Latency::Ns(latency_ns) => {
             let met = bound.holds(Duration::from_nanos(latency_ns));
-            (met, format!("{measure} {} {} {limit}", display_ns(latency_ns), bound.relation(met)))
+            let reason = format!("{measure} {} {} {limit}", display_ns(latency_ns), bound.relation(met));
+            judged((!met).then_some(Cause::Latency), reason)
         }
     }
 }

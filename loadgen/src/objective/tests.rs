@@ -64,7 +64,10 @@ fn mistakes_are_named() {
 #[test]
 fn latencies_are_judged_with_figure_and_limit() {
     let tally = tally(1000, 0);
-    assert_eq!(finding("p99.9<2ms", &tally), (true, "p99.9 999 us < 2.00 ms".to_owned()));
+    assert_eq!(
+        finding("p99.9<2ms", &tally),
+        (true, "p99.9 999 us < 2.00 ms (to rely on it takes 10000 operations)".to_owned())
+    );
     assert_eq!(finding("p50<100us", &tally), (false, "p50 500 us is not < 100 us".to_owned()));
     assert!(finding("max<2ms", &tally).0);
     assert!(finding("mean<501us", &tally).0);
@@ -107,6 +110,38 @@ fn too_few_operations_show_nothing() {
     assert!(finding("p99.9<300ms", &tally(1000, 0)).0);
     assert!(!finding("max<1s", &tally(0, 0)).0);
     assert!(!finding("errors<1%", &tally(0, 0)).0);
+}
+
+/// A thousand operations pass by luck where one in 667 takes too long; a hundred thousand without a failure don't.
+#[test]
+fn what_holds_is_shown_by_enough_operations() {
+    let shown = |objective: &str, tally: &Tally| {
+        let finding = parse(objective).expect("an objective").judge(tally).remove(0);
+        assert!(finding.met, "{finding:?}");
+        finding.shown
+    };
+    assert!(!shown("p99.9<1s", &tally(9999, 0)) && shown("p99.9<1s", &tally(10_000, 0)));
+    assert!(!shown("p50<1s", &tally(19, 0)) && shown("p50<1s", &tally(20, 0)));
+    assert!(!shown("errors<0.01%", &tally(9999, 0)) && shown("errors<0.01%", &tally(10_000, 0)));
+    assert!(shown("errors<=0%", &tally(3, 0)) && shown("max<1s", &tally(3, 0)));
+    let (_, reason) = finding("errors<0.01%", &tally(9999, 0));
+    assert_eq!(reason, "errors 0% (0 of 9999) < 0.01% (to rely on it takes 10000 operations)");
+    let objective = parse("p99<1s,errors<0.01%").expect("an objective");
+    assert!(!objective.is_shown(&tally(9999, 0)) && objective.is_shown(&tally(10_000, 0)));
+}
+
+#[test]
+fn causes_tell_what_was_missed_from_what_is_unknown() {
+    for (objective, tally, cause) in [
+        ("p99<1us", tally(1000, 0), Cause::Latency),
+        ("p99.9<1s", tally(999, 0), Cause::TooFew),
+        ("p99.9<1s", tally(998, 2), Cause::Errors),
+        ("errors<0.1%", tally(998, 2), Cause::Errors),
+        ("stale<1%", Tally::default(), Cause::TooFew),
+    ] {
+        let finding = parse(objective).expect("an objective").judge(&tally).remove(0);
+        assert_eq!((finding.met, finding.cause), (false, Some(cause)), "{objective}");
+    }
 }
 
 #[test]

@@ -1,20 +1,20 @@
 //! Several processes' results as one: `loadgen merge a.json b.json`.
 //!
 //! Histograms add up; percentiles don't. So what is merged are the histograms that each result carries, and everything
-//! else is computed anew: the rows, the intervals second by second, the verdict. The processes must have run at the
-//! same time, or their sum is a load that nobody was under; and each must have offered its own share, or nothing was
-//! shown.
+//! else is computed anew: the rows, the intervals second by second, the verdict. The processes must have loaded one cluster
+//! at the same time, or their sum is a load that nobody was under; and each must have offered its own share, or nothing was
+//! shown. What would make a wrong sum is refused; what somebody may want (other machines, a background load without phases,
+//! a late start) is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::duration::display_ns;
 use crate::encoded::{EncodedError, decode, encode};
 use crate::intervals::Interval;
 use crate::objective::{Objective, ObjectiveError};
-use crate::outcome::Failure;
 use crate::pacer::Offered;
-use crate::report::{FORMAT, Generator, Report, Row};
-use crate::tally::{Counts, Tally};
+use crate::report::{FORMAT, Generator, Report, RestoreError, Row};
+use crate::tally::Tally;
 use crate::verdict::Verdict;
 
 /// Why results can't be merged.
@@ -26,17 +26,46 @@ pub enum MergeError {
     /// An objective in a result that this version doesn't understand.
     #[error("the results' objective isn't understood: {0}")]
     Objective(#[from] ObjectiveError),
-    /// A histogram that can't be read.
-    #[error(transparent)]
-    Encoded(#[from] EncodedError),
-    /// A result that is not whole.
-    #[error("{0} has no line for all operations: it was not written by loadgen")]
-    Whole(String),
-    /// They ran one after the other.
-    #[error("{0} ended before {1} began: only what ran at the same time adds up")]
-    Apart(String, String),
+    /// A result whose figures can't be had back.
+    #[error("{name}: {source}")]
+    Restore {
+        /// Its file.
+        name: String,
+        /// Why.
+        source: RestoreError,
+    },
+    /// They ran one after the other, or nearly so.
+    #[error(
+        "{early} and {late} ran at the same time for {together} of {whole}: only what ran together adds up"
+    )]
+    Apart {
+        /// The one that ended first.
+        early: String,
+        /// The one that began last.
+        late: String,
+        /// How long all ran.
+        together: String,
+        /// How long the longest of them ran.
+        whole: String,
+    },
+    /// Two results have a run in common.
+    #[error("{0} and {1} are results of the same run: it would be counted twice")]
+    Twice(String, String),
+    /// They loaded different things.
+    #[error("{0} and {1} are of different clusters: their sum is a load that neither was under")]
+    Clusters(String, String),
+    /// They measured differently, perhaps.
+    #[error("{0} is of loadgen {2} and {1} of {3}: run all with one version")]
+    Versions(String, String, String, String),
+    /// Rows of one name that aren't the same part of the load.
+    #[error("{0} has the phases '{2}' and {1} has '{3}': run all through the same")]
+    Phases(String, String, String, String),
 }
 
+/// Of the longest run, all must have been under way for this share: else most of the sum is of fewer.
+const TOGETHER_MIN: f64 = 0.5;
+/// Below this it is told.
+const TOGETHER_TOLD: f64 = 0.9;
 /// No more are kept.
 const COMPLAINTS_MAX: usize = 40;
 const ALL: &str = "all";
@@ -44,19 +73,14 @@ const ALL: &str = "all";
 /// Adds up results, each with the name of its file; at least one. `slo` is for the sum; without it, all must have
 /// had the same.
 pub fn merge(parts: &[(String, Report)], slo: Option<Objective>) -> Result<Report, MergeError> {
-    refuse_apart(parts)?;
+    refuse_what_does_not_belong_together(parts)?;
     let objective = objective(parts, slo)?;
     let sums = sums(parts)?;
-    let sum_of = |phase: &str| sums.iter().find(|sum| sum.phase == phase && sum.operation == ALL);
-    let total = sum_of(ALL).map(|sum| sum.tally.clone()).unwrap_or_default();
-    let mut whole = Tally::default();
-    let is_stage = |sum: &&Sum| !["before", "after", ALL].contains(&sum.phase.as_str());
-    sums.iter().filter(is_stage).for_each(|sum| whole.merge(&sum.tally));
-    if whole.operations() == 0 {
-        whole = total.clone();
-    }
-    let offered: Vec<Offered> =
-        parts.iter().map(|(_, part)| part.generator.restore()).collect::<Result<_, _>>()?;
+    let total = sums.iter().find(|sum| sum.phase == ALL && sum.operation == ALL);
+    let total = total.map(|sum| sum.tally.clone()).unwrap_or_default();
+    let whole = whole(parts)?;
+    let offered = parts.iter().map(|(name, part)| of(name, part.generator.restore().map_err(Into::into)));
+    let offered: Vec<Offered> = offered.collect::<Result<_, _>>()?;
     let faults: Vec<String> = parts.iter().flat_map(|(_, part)| part.faults.clone()).collect();
     let verdicts =
         offered.iter().map(|offered| Verdict::of_tallies(&objective, &total, &whole, offered, &faults));
@@ -72,6 +96,9 @@ pub fn merge(parts: &[(String, Report)], slo: Option<Objective>) -> Result<Repor
         generator: generator(&offered),
         complaints: complaints(parts),
         faults,
+        gone: distinct(parts.iter().flat_map(|(_, part)| &part.gone)),
+        silent: distinct(parts.iter().flat_map(|(_, part)| &part.silent)),
+        runs: parts.iter().flat_map(|(_, part)| part.runs.clone()).collect(),
         configuration: configuration(parts, &objective),
         environment: first.environment.clone(),
         start_unix_s: start_of(parts),
@@ -89,11 +116,9 @@ struct Sum {
 fn sums(parts: &[(String, Report)]) -> Result<Vec<Sum>, MergeError> {
     let mut sums: Vec<Sum> = Vec::new();
     for (name, part) in parts {
-        if !part.rows.iter().any(|row| row.phase == ALL && row.operation == ALL) {
-            return Err(MergeError::Whole(name.clone()));
-        }
+        of(name, part.total())?;
         for row in &part.rows {
-            let tally = row.restore()?;
+            let tally = of(name, row.restore())?;
             let known = sums.iter_mut().find(|sum| sum.phase == row.phase && sum.operation == row.operation);
             match known {
                 Some(sum) => sum.tally.merge(&tally),
@@ -107,6 +132,35 @@ fn sums(parts: &[(String, Report)]) -> Result<Vec<Sum>, MergeError> {
     // The sum of all stands last, whatever kinds only a later part had.
     sums.sort_by_key(|sum| sum.phase == ALL && sum.operation == ALL);
     Ok(sums)
+}
+
+/// All that happened, part by part: that of one with phases is the sum of its phases, warm-up among them; another has but
+/// its own sum.
+fn whole(parts: &[(String, Report)]) -> Result<Tally, MergeError> {
+    let mut whole = Tally::default();
+    for (name, part) in parts {
+        let mut stages = part.rows.iter().filter(|row| is_stage(&row.phase)).peekable();
+        if stages.peek().is_none() {
+            whole.merge(&of(name, part.total())?);
+        }
+        for row in stages {
+            whole.merge(&of(name, row.restore())?);
+        }
+    }
+    Ok(whole)
+}
+
+fn is_stage(phase: &str) -> bool {
+    !["before", "after", ALL].contains(&phase)
+}
+
+/// The names of a part's phases, in order; empty if it has but one.
+fn stages(part: &Report) -> Vec<&str> {
+    part.rows.iter().map(|row| row.phase.as_str()).filter(|phase| is_stage(phase)).collect()
+}
+
+fn of<T>(name: &str, restored: Result<T, RestoreError>) -> Result<T, MergeError> {
+    restored.map_err(|source| MergeError::Restore { name: name.to_owned(), source })
 }
 
 fn objective(parts: &[(String, Report)], slo: Option<Objective>) -> Result<Objective, MergeError> {
@@ -125,16 +179,68 @@ fn end_of(part: &Report) -> f64 {
     part.start_unix_s + part.generator.elapsed_ns as f64 / 1e9
 }
 
-fn refuse_apart(parts: &[(String, Report)]) -> Result<(), MergeError> {
-    let ended_first = parts.iter().min_by(|(_, left), (_, right)| end_of(left).total_cmp(&end_of(right)));
-    let began_last =
-        parts.iter().max_by(|(_, left), (_, right)| left.start_unix_s.total_cmp(&right.start_unix_s));
-    match ended_first.zip(began_last) {
-        Some(((early, first), (late, last))) if end_of(first) < last.start_unix_s => {
-            Err(MergeError::Apart(early.clone(), late.clone()))
+fn refuse_what_does_not_belong_together(parts: &[(String, Report)]) -> Result<(), MergeError> {
+    for (place, (left, first)) in parts.iter().enumerate() {
+        for (right, second) in &parts[place + 1..] {
+            let names = || (left.clone(), right.clone());
+            if first == second || first.runs.iter().any(|run| second.runs.contains(run)) {
+                let (left, right) = names();
+                return Err(MergeError::Twice(left, right));
+            }
+            let cluster = |part: &Report| part.configuration.get("cluster").cloned();
+            if cluster(first).zip(cluster(second)).is_some_and(|(first, second)| first != second) {
+                let (left, right) = names();
+                return Err(MergeError::Clusters(left, right));
+            }
+            let version = |part: &Report| part.environment.version.clone();
+            if version(first) != version(second) {
+                let (left, right) = names();
+                return Err(MergeError::Versions(left, right, version(first), version(second)));
+            }
+            let (here, there) = (stages(first), stages(second));
+            if !here.is_empty() && !there.is_empty() && here != there {
+                let (left, right) = names();
+                return Err(MergeError::Phases(left, right, here.join(", "), there.join(", ")));
+            }
         }
-        _ => Ok(()),
     }
+    refuse_apart(parts)
+}
+
+fn refuse_apart(parts: &[(String, Report)]) -> Result<(), MergeError> {
+    if together(parts) >= TOGETHER_MIN {
+        return Ok(());
+    }
+    let early = parts.iter().min_by(|(_, left), (_, right)| end_of(left).total_cmp(&end_of(right)));
+    let late = parts.iter().max_by(|(_, left), (_, right)| left.start_unix_s.total_cmp(&right.start_unix_s));
+    let ((early, _), (late, _)) = early.zip(late).expect("there is a part");
+    let shown = |seconds: f64| display_ns((seconds * 1e9) as u64);
+    Err(MergeError::Apart {
+        early: early.clone(),
+        late: late.clone(),
+        together: shown(overlap_s(parts)),
+        whole: shown(longest_s(parts)),
+    })
+}
+
+/// For what share of the longest run all were under way.
+fn together(parts: &[(String, Report)]) -> f64 {
+    let longest_s = longest_s(parts);
+    if longest_s > 0.0 { overlap_s(parts) / longest_s } else { 1.0 }
+}
+
+fn overlap_s(parts: &[(String, Report)]) -> f64 {
+    let ended_first = parts.iter().map(|(_, part)| end_of(part)).fold(f64::INFINITY, f64::min);
+    let began_last = parts.iter().map(|(_, part)| part.start_unix_s).fold(f64::NEG_INFINITY, f64::max);
+    (ended_first - began_last).max(0.0)
+}
+
+fn longest_s(parts: &[(String, Report)]) -> f64 {
+    parts.iter().map(|(_, part)| end_of(part) - part.start_unix_s).fold(0.0, f64::max)
+}
+
+fn distinct<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
+    texts.cloned().collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 fn start_of(parts: &[(String, Report)]) -> f64 {
@@ -162,18 +268,32 @@ fn complaints(parts: &[(String, Report)]) -> Vec<String> {
         .iter()
         .flat_map(|(name, part)| part.complaints.iter().map(move |complaint| format!("{name}: {complaint}")))
         .collect();
+    let own = complaints.len();
     for (name, part) in parts {
         let late_s = part.start_unix_s - start;
         if late_s > 1.0 {
             complaints.push(format!("{name} began {} after the first", display_ns((late_s * 1e9) as u64)));
         }
-        if part.environment != parts[0].1.environment {
-            let (there, here) = (&part.environment.processor, &parts[0].1.environment.processor);
-            if there != here || part.environment.kernel != parts[0].1.environment.kernel {
-                complaints.push(format!("{name} is of another machine than {}: {there}", parts[0].0));
-            }
+        let (there, here) = (&part.environment, &parts[0].1.environment);
+        if there.processor != here.processor || there.kernel != here.kernel {
+            complaints.push(format!("{name} is of another machine than {}: {}", parts[0].0, there.processor));
+        }
+        if there.build != here.build {
+            complaints.push(format!("{name} is of a {} build, and {} is not", there.build, parts[0].0));
+        }
+        if stages(part) != stages(&parts[0].1) {
+            complaints.push(format!(
+                "only one of {name} and {} has phases: lines of phases are of that one alone",
+                parts[0].0
+            ));
         }
     }
+    let together = together(parts);
+    if together < TOGETHER_TOLD {
+        complaints.push(format!("all ran together for only {:.0}% of the longest run", together * 100.0));
+    }
+    // What is told of the parts themselves comes first, lest it be cut off.
+    complaints.rotate_left(own);
     complaints.truncate(COMPLAINTS_MAX);
     complaints
 }
@@ -200,7 +320,7 @@ fn configuration(parts: &[(String, Report)], objective: &Objective) -> BTreeMap<
 fn intervals(parts: &[(String, Report)]) -> Result<Vec<Interval>, MergeError> {
     let start = start_of(parts);
     let mut merged: BTreeMap<u64, Interval> = BTreeMap::new();
-    for (_, part) in parts {
+    for (name, part) in parts {
         for interval in &part.intervals {
             let start_s = part.start_unix_s - start + interval.start_s;
             let place = start_s.round().max(0.0) as u64;
@@ -209,6 +329,7 @@ fn intervals(parts: &[(String, Report)]) -> Result<Vec<Interval>, MergeError> {
                     merged.insert(place, Interval { start_s, ..interval.clone() });
                 }
                 Some(known) => {
+                    let decode = |text: &str| of(name, decode(text).map_err(RestoreError::from));
                     let mut due = decode(&known.due_histogram)?;
                     due.add(&decode(&interval.due_histogram)?).expect("all histograms have the same bounds");
                     known.length_s = known.length_s.max(interval.length_s);
@@ -223,15 +344,6 @@ fn intervals(parts: &[(String, Report)]) -> Result<Vec<Interval>, MergeError> {
         }
     }
     Ok(merged.into_values().collect())
-}
-
-impl Row {
-    fn restore(&self) -> Result<Tally, EncodedError> {
-        let failed = |failure: Failure| self.failures.get(&failure.to_string()).copied().unwrap_or(0);
-        let Self { reads, not_found, stale, .. } = *self;
-        let counts = Counts { reads, not_found, stale, failures: Failure::ALL.map(failed) };
-        Ok(Tally::restore(decode(&self.due_histogram)?, decode(&self.service_histogram)?, counts))
-    }
 }
 
 impl Generator {

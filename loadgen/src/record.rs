@@ -4,6 +4,10 @@
 //! is an operation of. Of the two sides of a kill it belongs to the one on which it **ended**: what was in flight when a
 //! node died shows the death, so it stands after the kill, and the figures before it are those of a healthy cluster.
 //!
+//! Reads that rightly find nothing are counted apart, as [`Class::Miss`]: servers answer them sooner, and where a load brings
+//! many (inserts that are read before they have ended, values that expire), the latencies of what was found would look better
+//! than they are.
+//!
 //! Warm-up is recorded, but no part of any sum, save that of broken promises.
 
 use std::fmt;
@@ -11,7 +15,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::operation::Kind;
-use crate::outcome::Completion;
+use crate::outcome::{Completion, Outcome};
 use crate::profile::Profile;
 use crate::tally::Tally;
 
@@ -24,6 +28,15 @@ pub enum Phase {
     Before,
     /// From the kill on.
     After,
+}
+
+/// A line of every table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Operations of a kind, but of the reads only those that found something, or failed.
+    Kind(Kind),
+    /// Reads that rightly found nothing.
+    Miss,
 }
 
 /// All figures of a run.
@@ -41,7 +54,7 @@ struct Stage {
     /// From the start of the run.
     end_ns: u64,
     /// Half a megabyte each, so they are made when there is something to count.
-    tallies: [[Option<Box<Tally>>; Kind::ALL.len()]; Phase::ALL.len()],
+    tallies: [[Option<Box<Tally>>; Class::ALL.len()]; Phase::ALL.len()],
 }
 
 impl Phase {
@@ -55,6 +68,39 @@ impl fmt::Display for Phase {
             Self::Before => "before",
             Self::After => "after",
         })
+    }
+}
+
+impl Class {
+    /// All classes, in the order of every table.
+    pub const ALL: [Self; 4] =
+        [Self::Kind(Kind::Read), Self::Miss, Self::Kind(Kind::Write), Self::Kind(Kind::Delete)];
+
+    fn of(completion: &Completion) -> Self {
+        if completion.outcome == Outcome::NotFound { Self::Miss } else { Self::Kind(completion.kind) }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Kind(kind) => kind.index(),
+            Self::Miss => Kind::ALL.len(),
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Kind(kind) => kind,
+            Self::Miss => Kind::Read,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(kind) => kind.fmt(formatter),
+            Self::Miss => formatter.pad("miss"),
+        }
     }
 }
 
@@ -76,8 +122,8 @@ impl Record {
 
     /// Counts an operation that has ended, and that was due so long after the start.
     pub fn record(&mut self, due_ns: u64, completion: &Completion) {
-        let (phase, kind) = (self.phase as usize, completion.kind.index());
-        self.stage_of(due_ns).tallies[phase][kind].get_or_insert_default().record(completion);
+        let (phase, class) = (self.phase as usize, Class::of(completion).index());
+        self.stage_of(due_ns).tallies[phase][class].get_or_insert_default().record(completion);
     }
 
     /// Whether what is due then counts for the objective.
@@ -90,9 +136,12 @@ impl Record {
         self.phase == Phase::After
     }
 
-    /// The figures of one kind in one phase.
-    pub fn tally(&self, phase: Phase, kind: Kind) -> Tally {
-        sum(self.judged().filter_map(|stage| stage.tallies[phase as usize][kind.index()].as_deref()))
+    /// The figures of one class, in one phase or in all.
+    pub fn class(&self, phase: Option<Phase>, class: Class) -> Tally {
+        let phases = Phase::ALL.into_iter().filter(|&known| phase.is_none_or(|phase| phase == known));
+        sum(phases.flat_map(|phase| {
+            self.judged().filter_map(move |stage| stage.tallies[phase as usize][class.index()].as_deref())
+        }))
     }
 
     /// The figures of all kinds in one phase.
@@ -103,10 +152,13 @@ impl Record {
             .map(|tally| &**tally))
     }
 
-    /// The figures of one kind in all phases.
+    /// The figures of one kind in all phases, whatever was found.
     pub fn kind(&self, kind: Kind) -> Tally {
-        let phases = self.judged().flat_map(|stage| &stage.tallies);
-        sum(phases.filter_map(|phase| phase[kind.index()].as_deref()))
+        let mut sum = Tally::default();
+        for class in Class::ALL.into_iter().filter(|class| class.kind() == kind) {
+            sum.merge(&self.class(None, class));
+        }
+        sum
     }
 
     /// All figures together: what the objective is about.
@@ -186,11 +238,30 @@ mod tests {
         record.record(8, &ended(Kind::Read));
         record.record(u64::MAX, &ended(Kind::Write));
         assert!(record.has_after());
-        assert_eq!(record.tally(Phase::Before, Kind::Read).operations(), 1);
+        assert_eq!(record.class(Some(Phase::Before), Class::Kind(Kind::Read)).operations(), 1);
         assert_eq!(record.phase(Phase::Before).operations(), 2);
         assert_eq!(record.phase(Phase::After).operations(), 2);
         assert_eq!(record.kind(Kind::Read).operations(), 2);
         assert_eq!(record.total().operations(), 4);
+    }
+
+    /// Misses are quick here: with them, half of all reads would take no longer.
+    #[test]
+    fn what_was_found_has_its_own_latencies() {
+        let mut record = Record::default();
+        for _ in 0..60 {
+            record.record(0, &ended(Kind::Read));
+            record
+                .record(0, &Completion { done: Moment(10), outcome: Outcome::NotFound, ..ended(Kind::Read) });
+        }
+        let median = |tally: &Tally| tally.due(crate::tally::Percentile::P50);
+        let [found, missed] = [Class::Kind(Kind::Read), Class::Miss].map(|class| record.class(None, class));
+        assert_eq!((found.operations(), found.not_found()), (60, 0));
+        assert_eq!((missed.operations(), missed.not_found(), missed.reads()), (60, 60, 60));
+        assert_eq!(median(&found), crate::tally::Latency::Ns(999));
+        assert_eq!(median(&missed), crate::tally::Latency::Ns(9));
+        assert_eq!(record.kind(Kind::Read).operations(), 120);
+        assert_eq!((record.total().operations(), record.total().not_found()), (120, 60));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! slower than every success; `failed` stands where a percentile falls among those, and `too few` where no operation
 //! lies beyond it (a p99.9 takes 1000). `service` is the p99.9
 //! from the moment of sending: far below the due-time figure, it says that operations waited for their turn.
+//!
+//! Reads that rightly found nothing have lines of their own, `miss`; they are none of the lines `read`, and part of the sums.
+//! What the generator could not hand out is in no line and no percentile: if there is such, the report says so.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,15 +15,14 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::display_ns;
-use crate::encoded::encode;
+use crate::encoded::{EncodedError, decode, encode};
 use crate::environment::Environment;
 use crate::intervals::Interval;
-use crate::operation::Kind;
 use crate::outcome::Failure;
 use crate::pacer::Offered;
-use crate::record::{Phase, Record};
+use crate::record::{Class, Phase, Record};
 use crate::runner::Finished;
-use crate::tally::{Latency, Percentile, Tally};
+use crate::tally::{Counts, Latency, Percentile, Tally};
 use crate::verdict::Verdict;
 
 /// Everything worth keeping of a run. Its JSON is what `compare` and `merge` read.
@@ -43,6 +45,15 @@ pub struct Report {
     /// Sentences about nodes that ended when nobody asked them to.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// Sentences about servers that answered before the run, and not after it.
+    #[serde(default)]
+    pub gone: Vec<String>,
+    /// The addresses of all that didn't answer after it.
+    #[serde(default)]
+    pub silent: Vec<String>,
+    /// Names of the runs that this is the result of, each unlike all others.
+    #[serde(default)]
+    pub runs: Vec<String>,
     /// How the run was configured, defaults included.
     pub configuration: BTreeMap<String, String>,
     /// Where it took place.
@@ -59,7 +70,7 @@ pub struct Report {
 pub struct Row {
     /// The name of a stage of the load, `before` or `after` the kill, or `all`: all of it but warm-up.
     pub phase: String,
-    /// `read`, `write`, `delete`, or `all`.
+    /// `read` (that found something, or failed), `miss` (a read that rightly found nothing), `write`, `delete`, or `all`.
     pub operation: String,
     /// How many ended.
     pub count: u64,
@@ -114,6 +125,9 @@ pub struct Generator {
     pub lateness_p50_ns: u64,
     /// 99% of them.
     pub lateness_p99_ns: u64,
+    /// 99.9% of them.
+    #[serde(default)]
+    pub lateness_p999_ns: u64,
     /// The latest.
     pub lateness_max_ns: u64,
     /// All of them, encoded as other histograms are.
@@ -124,6 +138,32 @@ pub struct Generator {
     pub elapsed_ns: u64,
     /// The run was stopped before its end.
     pub interrupted: bool,
+}
+
+/// Why a report's figures can't be had back.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The line of the sum is missing.
+    #[error("there is no line for all operations: it was not written by loadgen")]
+    Whole,
+    /// A way of failing that this version doesn't know, and would forget.
+    #[error("'{0}' is no way of failing that this version knows")]
+    Failure(String),
+    /// A line whose parts don't add up.
+    #[error("the line '{phase} {operation}' counts {count} operations, and has the figures of {found}")]
+    Count {
+        /// Of the line.
+        phase: String,
+        /// Of the line.
+        operation: String,
+        /// What it says.
+        count: u64,
+        /// What its histogram and its failures add up to.
+        found: u64,
+    },
+    /// A histogram that can't be read.
+    #[error(transparent)]
+    Encoded(#[from] EncodedError),
 }
 
 /// Of [`Report::format`].
@@ -150,6 +190,9 @@ impl Report {
             generator: Generator::of(&finished.offered),
             complaints: finished.complaints.clone(),
             faults: faults.to_vec(),
+            gone: Vec::new(),
+            silent: Vec::new(),
+            runs: Vec::new(),
             configuration: named.collect(),
             environment: Environment::observe(),
             start_unix_s: finished.start.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
@@ -169,13 +212,19 @@ impl Report {
             row.write(&mut text, width);
         }
         self.generator.write(&mut text);
-        for complaint in &self.complaints {
+        for complaint in self.complaints.iter().chain(&self.gone) {
             text.push_str(complaint);
             text.push('\n');
         }
         text.push_str(&self.verdict.to_string());
         text.push('\n');
         text
+    }
+
+    /// The figures that were judged.
+    pub fn total(&self) -> Result<Tally, RestoreError> {
+        let all = self.rows.iter().rfind(|row| row.phase == "all" && row.operation == "all");
+        all.ok_or(RestoreError::Whole)?.restore()
     }
 
     /// One JSON object, indented.
@@ -189,15 +238,17 @@ fn rows(record: &Record) -> Vec<Row> {
     if record.stages().len() > 1 {
         rows.extend(record.stages().map(|(name, tally)| Row::of(name, "all", &tally)));
     }
+    let classes = |name: &str, phase: Option<Phase>| {
+        Class::ALL.map(|class| Row::of(name, &class.to_string(), &record.class(phase, class)))
+    };
     if record.has_after() {
         for phase in Phase::ALL {
-            let kinds = Kind::ALL
-                .map(|kind| Row::of(&phase.to_string(), &kind.to_string(), &record.tally(phase, kind)));
-            rows.extend(kinds);
-            rows.push(Row::of(&phase.to_string(), "all", &record.phase(phase)));
+            let name = phase.to_string();
+            rows.extend(classes(&name, Some(phase)));
+            rows.push(Row::of(&name, "all", &record.phase(phase)));
         }
     }
-    rows.extend(Kind::ALL.map(|kind| Row::of("all", &kind.to_string(), &record.kind(kind))));
+    rows.extend(classes("all", None));
     rows.retain(|row| row.count > 0);
     rows.push(Row::of("all", "all", &record.total()));
     rows
@@ -227,6 +278,28 @@ impl Row {
             due_histogram: encode(tally.due_histogram()),
             service_histogram: encode(tally.service_histogram()),
         }
+    }
+
+    /// The tally that the row was made of.
+    pub fn restore(&self) -> Result<Tally, RestoreError> {
+        let mut counts =
+            Counts { reads: self.reads, not_found: self.not_found, stale: self.stale, ..Counts::default() };
+        for (name, &count) in &self.failures {
+            let failure = Failure::ALL.into_iter().find(|failure| failure.to_string() == *name);
+            let failure = failure.ok_or_else(|| RestoreError::Failure(name.clone()))?;
+            counts.failures[failure.index()] = count;
+        }
+        let tally = Tally::restore(decode(&self.due_histogram)?, decode(&self.service_histogram)?, counts);
+        if (tally.operations(), tally.errors()) != (self.count, self.errors) {
+            let (phase, operation) = (self.phase.clone(), self.operation.clone());
+            return Err(RestoreError::Count {
+                phase,
+                operation,
+                count: self.count,
+                found: tally.operations(),
+            });
+        }
+        Ok(tally)
     }
 
     fn write(&self, text: &mut String, width: usize) {
@@ -279,6 +352,7 @@ impl Generator {
             held_up_ns: offered.held_up_ns,
             lateness_p50_ns: offered.lateness(Percentile::P50),
             lateness_p99_ns: offered.lateness(Percentile::P99),
+            lateness_p999_ns: offered.lateness(Percentile::P999),
             lateness_max_ns: offered.lateness_max(),
             lateness_histogram: encode(&offered.lateness),
             due_last_ns: offered.due_last_ns,
@@ -298,13 +372,22 @@ impl Generator {
         }
         let _ = writeln!(
             text,
-            "generator: {:.0}/s offered, {} not handed out, lateness p50 {}, p99 {}, max {}",
+            "generator: {:.0}/s offered, {} not handed out, lateness p50 {}, p99 {}, p99.9 {}, max {}",
             self.per_second,
             self.refused,
             display_ns(self.lateness_p50_ns),
             display_ns(self.lateness_p99_ns),
+            display_ns(self.lateness_p999_ns),
             display_ns(self.lateness_max_ns),
         );
+        if self.refused > 0 {
+            let share = self.refused as f64 * 100.0 / (self.refused + self.handed) as f64;
+            let _ = writeln!(
+                text,
+                "{} operations ({share:.2}%) that were due could not be handed out: they are in no line and no percentile",
+                self.refused,
+            );
+        }
         if self.held_up_ns > 0 {
             let held_up = display_ns(self.held_up_ns);
             let _ = writeln!(text, "the cluster held it up for {held_up}: as much as may be was in flight");
@@ -318,6 +401,7 @@ mod tests {
 
     use crate::clock::Moment;
     use crate::objective::Objective;
+    use crate::operation::Kind;
     use crate::outcome::{Completion, Outcome};
 
     use super::*;
@@ -353,15 +437,16 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let begins: Vec<&str> = lines.iter().map(|line| line.get(..17).unwrap_or("").trim_end()).collect();
         assert_eq!(
-            begins[..9],
+            begins[..10],
             [
                 "phase  operation",
                 "before read",
                 "before write",
                 "before all",
-                "after  read",
+                "after  miss",
                 "after  all",
                 "all    read",
+                "all    miss",
                 "all    write",
                 "all    all",
             ],
@@ -369,9 +454,39 @@ mod tests {
         );
         assert!(lines[1].contains("500 us") && lines[1].contains("1.00 ms"), "{text}");
         assert!(lines[2].contains("too few") && lines[2].ends_with("1  1 timeout"), "{text}");
-        assert!(lines[9].starts_with("generator: 1002/s offered"), "{text}");
-        assert_eq!(lines[10], "lost: operation 7");
-        assert!(lines[11].starts_with("PASS: p50"), "{text}");
+        assert!(lines[4].contains("5.00 ms"), "{text}");
+        assert!(
+            lines[10].starts_with("generator: 1002/s offered, 0 not handed out, lateness p50 "),
+            "{text}"
+        );
+        assert_eq!(lines[11], "lost: operation 7");
+        assert!(lines[12].starts_with("PASS: p50"), "{text}");
+    }
+
+    /// What was refused has no latency, so nothing in the table shows it.
+    #[test]
+    fn what_was_not_handed_out_is_told() {
+        let mut report = report();
+        assert!(!report.text().contains("no percentile"));
+        report.generator.refused = 8;
+        let expected = "\n8 operations (0.79%) that were due could not be handed out: they are in no line and no percentile\n";
+        assert!(report.text().contains(expected), "{}", report.text());
+    }
+
+    #[test]
+    fn lateness_is_told_up_to_its_tail() {
+        let mut offered = Offered { handed: 2000, elapsed_ns: 1_000_000_000, ..Offered::default() };
+        offered.lateness.record_n(1000, 1990).expect("in range");
+        offered.lateness.record_n(7_000_000, 10).expect("in range");
+        let generator = Generator::of(&offered);
+        assert!(
+            (7_000_000..7_010_000).contains(&generator.lateness_p999_ns),
+            "{}",
+            generator.lateness_p999_ns
+        );
+        let mut text = String::new();
+        generator.write(&mut text);
+        assert!(text.contains("p99 1.00 us, p99.9 7.00 ms, max 7.00 ms"), "{text}");
     }
 
     #[test]

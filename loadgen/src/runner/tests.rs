@@ -34,6 +34,9 @@ struct Map {
     /// The first answer of all comes so late.
     stall: Duration,
     stalled: Rc<Cell<bool>>,
+    /// From and until then, counted from the first request, nothing is answered.
+    silent: Option<[Duration; 2]>,
+    first: Rc<Cell<Option<Instant>>>,
     refuses: bool,
 }
 
@@ -48,6 +51,13 @@ impl Map {
         }
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
+        }
+        let first = self.first.get().unwrap_or_else(Instant::now);
+        self.first.set(Some(first));
+        if let Some([from, until]) = self.silent
+            && (from..until).contains(&first.elapsed())
+        {
+            tokio::time::sleep_until(first + until).await;
         }
         if !self.stalled.replace(true) {
             // Blocks the thread on purpose: a generator that waits with its server must not hide the stall.
@@ -161,14 +171,35 @@ fn a_replay_waits_for_a_slow_store_and_loses_nothing() {
     assert_eq!(finished.offered.shortfall(None), None, "the store was slow, not the generator");
 }
 
-/// The stall is charged to all operations that were due in it, not to one.
+/// How many operations took this long or longer.
+fn no_quicker(histogram: &hdrhistogram::Histogram<u64>, millis: u64) -> u64 {
+    histogram.count_between(millis * 1_000_000, histogram.high())
+}
+
+/// The generator itself stands still for 100 ms, as its server blocks it. What was due meanwhile is sent when it is over, and
+/// answered at once: from sending, one operation was slow; from the due moments, a hundred were.
 #[test]
 fn a_stall_is_charged_from_the_due_moment() {
     let finished = run(Map { stall: Duration::from_millis(100), ..Map::default() }, "1k/s", 400);
     let total = finished.record.total();
-    let slowest_fifth = crate::tally::Percentile::from_billionths(800_000_000).expect("a percentile");
-    let crate::tally::Latency::Ns(due_ns) = total.due(slowest_fifth) else { panic!("there are latencies") };
-    assert!(due_ns > 10_000_000, "a fifth waited no longer than {due_ns} ns");
+    let [due, service] = [total.due_histogram(), total.service_histogram()].map(|it| no_quicker(it, 50));
+    assert!(due >= 45, "half of the hundred that were due waited 50 ms or more: {due} did");
+    assert!(service <= 5, "few took so long from sending: {service} did");
+}
+
+/// A server that answers nothing for 300 ms holds up 300 operations, evenly by 0 to 300 ms. A closed loop would have
+/// counted one.
+#[test]
+fn a_server_that_stalls_is_charged_for_all_that_was_due() {
+    let silent = Some([300, 600].map(Duration::from_millis));
+    let finished = run(Map { silent, ..Map::default() }, "1k/s", 1000);
+    let due = finished.record.total().due_histogram().clone();
+    for (millis, expected) in [(200, 100), (100, 200)] {
+        let held_up = no_quicker(&due, millis);
+        // Up to the stall, the others take no time, unless this machine itself has none.
+        assert!((expected - 20..expected + 60).contains(&held_up), "{held_up} took {millis} ms or more");
+    }
+    assert!(due.max() >= 280_000_000, "{}", due.max());
 }
 
 #[test]

@@ -16,7 +16,6 @@ use ringmain::config::ServeArguments;
 use ringmain::prng::Prng;
 
 use crate::duration::{parse, parse_positive};
-use crate::intervals::length_s;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
 use crate::lifetimes::Lifetimes;
@@ -449,13 +448,12 @@ impl Command {
         };
         let given = self.judging().and_then(|judging| judging.in_flight);
         let spin = self.judging().map_or(Pacer::SPIN_DEFAULT, |judging| judging.spin);
-        let interval_s = self.load().map_or(1, |load| length_s(load.profile().duration().as_secs_f64()));
         let unpaced = matches!(self, Self::Replay(Replay { speed: Speed::Max, .. }));
         Limits {
             in_flight_max: given.map_or(by_default, |count| count as usize),
             beyond,
             spin,
-            interval_s,
+            interval_s: 1,
             unpaced,
         }
     }
@@ -513,8 +511,8 @@ struct Arguments {
     demo: Demo,
 }
 
-const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 wrong usage, \
-    3 the generator itself could not offer the load.";
+const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 wrong usage, or no server \
+    could be reached, 3 the generator itself could not offer the load.";
 const SLO_DEFAULT: &str = "p99.9<300ms,errors<0.001%";
 const SLO_REPLAY_DEFAULT: &str = "errors<0.001%";
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);

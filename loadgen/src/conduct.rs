@@ -3,6 +3,7 @@
 //! Everything runs on one thread, but for the pacer's: the client's connections share it with the loop that
 //! keeps the books, so that no answer waits for a hand-over between cores that the nodes need.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::{Future, pending};
 use std::io::{BufReader, Write};
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringmain::config::Secret;
 use ringmain_client::{Builder, Client};
 use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep};
 
 use crate::audit::Rules;
 use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
@@ -21,6 +23,7 @@ use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
 use crate::hlog;
 use crate::interrupt::Interrupt;
+use crate::intervals::length_s;
 use crate::key_names::KeyNames;
 use crate::operation::Operation;
 use crate::recipe::Recipe;
@@ -55,6 +58,14 @@ struct Setback {
     sentence: String,
 }
 
+/// What served a run.
+struct Served {
+    /// Of each key.
+    copies: u8,
+    /// Equal for runs against one cluster.
+    name: String,
+}
+
 /// What to offer.
 struct Offer {
     operations: Box<dyn Iterator<Item = Operation> + Send>,
@@ -66,6 +77,8 @@ struct Offer {
     names: KeyNames,
     /// Bytes of the shortest value.
     length_min: u32,
+    /// How long it takes, as far as anybody knows.
+    seconds: Option<f64>,
 }
 
 /// A run, as far as the cluster it goes to doesn't matter.
@@ -77,6 +90,8 @@ struct Run<'a> {
     json: Option<File>,
     hlog: Option<File>,
     interrupt: Interrupt,
+    /// Unlike that of any other run, so that the values of others are told apart.
+    tag: u64,
 }
 
 /// Two requests in flight for each operation at most: updates read first.
@@ -98,7 +113,7 @@ fn run(command: &Command) -> Result<Exit, Setback> {
     let hlog = judging.hlog.as_deref().map(create).transpose()?;
     let interrupt =
         Interrupt::listen().map_err(|error| failed(format!("can't listen for signals: {error}")))?;
-    let run = Run { command, judging, offer, json, hlog, interrupt };
+    let run = Run { command, judging, offer, json, hlog, interrupt, tag: run_tag() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(format!("can't set up a runtime: {error}")))?;
     LocalSet::new().block_on(&runtime, async {
@@ -130,6 +145,7 @@ impl Offer {
             keys: keys.clone(),
             names: KeyNames::new(key_size, keys.end),
             length_min: value_size.shortest(),
+            seconds: Some(load.profile().duration().as_secs_f64()),
         }
     }
 
@@ -138,7 +154,8 @@ impl Offer {
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let trace = Trace::read(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
         let (requests, objects) = (trace.requests(), trace.objects());
-        match speed.seconds(trace.span_ns()) {
+        let seconds = speed.seconds(trace.span_ns());
+        match seconds {
             Some(seconds) => eprintln!("{requests} requests for {objects} keys in {seconds:.0} s"),
             None => eprintln!("{requests} requests for {objects} keys, as fast as answers come"),
         }
@@ -147,6 +164,7 @@ impl Offer {
             keys: 0..trace.objects(),
             names: KeyNames::default(),
             length_min: trace.length_min(),
+            seconds,
             operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
             preload,
         })
@@ -168,13 +186,20 @@ impl Run<'_> {
         eprintln!("nodes: {cluster}");
         let kill = async {
             let Some(after) = kill_after else { return pending().await };
-            tokio::time::sleep(after).await;
+            sleep(after).await;
             let name = cluster.kill_one();
             eprintln!("        {name} is killed");
         };
         let (told, finished) = self.offer(client, embedded.copies(), kill).await?;
         let faults = cluster.stop().await;
-        told.report(&finished, &faults, embedded.copies())
+        // These nodes are no other run's.
+        let cluster = format!("{:016x}, of this run alone", told.tag);
+        told.report(
+            &finished,
+            &faults,
+            Silent::default(),
+            Served { copies: embedded.copies(), name: cluster },
+        )
     }
 
     async fn on_servers(self, servers: &[Server], secret_file: Option<&Path>) -> Result<Exit, Setback> {
@@ -183,11 +208,15 @@ impl Run<'_> {
             builder = builder.cluster_secret(read_secret(path)?.as_bytes());
         }
         let connected = self.unless_interrupted(builder.connect()).await?;
-        let client = connected.map_err(|error| failed(error.to_string()))?;
-        let copies = client.known_topology().map_or(1, |topology| topology.replicas);
+        let client = connected.map_err(|error| wrong(error.to_string()))?;
+        let topology = client.known_topology();
+        let copies = topology.as_ref().map_or(1, |topology| topology.replicas);
+        let name = topology.map_or_else(|| "unknown".to_owned(), |it| format!("{:016x}", it.cluster));
         self.judging.refuse_quorums(copies).map_err(wrong)?;
-        let (told, finished) = self.offer(client, copies, pending()).await?;
-        told.report(&finished, &[], copies)
+        let before = self.unless_interrupted(silent(&client)).await?;
+        let (told, finished) = self.offer(client.clone(), copies, pending()).await?;
+        let silent = still_silent(&client, &before).await;
+        told.report(&finished, &[], silent, Served { copies, name })
     }
 
     /// A client with what its requests shall ask for. Quorums that nobody chose are left to the cluster.
@@ -212,13 +241,15 @@ impl Run<'_> {
             keys: self.offer.keys.clone(),
             names: self.offer.names.clone(),
             length_min: self.offer.length_min,
-            run_tag: run_tag(),
+            run_tag: self.tag,
             consistency: self.judging.consistency(copies),
             timeout: self.command.timeout(),
         };
         let record = self.command.load().map_or_else(Record::default, |load| Record::new(&load.profile()));
         let target = ClusterTarget::new(client, self.command.writes());
-        let mut runner = Runner::new(target, rules, self.command.limits(), record);
+        let mut limits = self.command.limits();
+        limits.interval_s = self.offer.seconds.map_or(1, length_s);
+        let mut runner = Runner::new(target, rules, limits, record);
         let preload = std::mem::take(&mut self.offer.preload);
         if !preload.is_empty() {
             eprintln!("writing {} keys first", preload.len());
@@ -237,11 +268,22 @@ impl Run<'_> {
     }
 
     /// Judges, and tells.
-    fn report(self, finished: &Finished, faults: &[String], copies: u8) -> Result<Exit, Setback> {
+    fn report(
+        self,
+        finished: &Finished,
+        faults: &[String],
+        silent: Silent,
+        served: Served,
+    ) -> Result<Exit, Setback> {
         let objective = self.command.objective();
         let verdict = Verdict::reach(&objective, &finished.record, &finished.offered, faults);
         let exit = verdict.exit;
-        let report = Report::new(finished, verdict, faults, self.command.describe(copies));
+        let mut settings = self.command.describe(served.copies);
+        settings.insert("cluster", served.name);
+        let runs = vec![format!("{:016x}", self.tag)];
+        let gone = silent.gone.iter().map(|it| format!("{it} answered before the run, and not after it"));
+        let (gone, silent) = (gone.collect(), silent.now.into_iter().collect());
+        let report = Report { gone, silent, runs, ..Report::new(finished, verdict, faults, settings) };
         if let Some(mut json) = self.json {
             let written = json.write_all(report.json().as_bytes());
             written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
@@ -265,6 +307,39 @@ impl Run<'_> {
 }
 
 mod studies;
+
+/// A server that is busy with what it was offered may answer late: so long it is asked.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Servers that don't answer.
+#[derive(Default)]
+struct Silent {
+    /// All of them.
+    now: BTreeSet<String>,
+    /// Those that did before the run.
+    gone: Vec<String>,
+}
+
+/// The shards that don't answer.
+async fn silent(client: &Client) -> BTreeSet<String> {
+    let answers = client.status().await.into_iter();
+    answers.filter(|shard| shard.status.is_err()).map(|shard| shard.address).collect()
+}
+
+/// Those that don't after a run. With R + W > N the cluster goes on without one of its nodes, and its figures needn't
+/// show it.
+async fn still_silent(client: &Client, before: &BTreeSet<String>) -> Silent {
+    let until = Instant::now() + SILENT_AFTER;
+    loop {
+        let now = silent(client).await;
+        let gone: Vec<String> = now.difference(before).cloned().collect();
+        if gone.is_empty() || Instant::now() >= until {
+            return Silent { now, gone };
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
 
 fn create(path: &Path) -> Result<File, Setback> {
     File::create(path).map_err(|error| wrong(format!("{}: {error}", path.display())))

@@ -12,7 +12,7 @@ pub enum Exit {
     Met = 0,
     /// It was not, or the run could not be carried out.
     Missed = 1,
-    /// The command line, or a file it names, is wrong.
+    /// The command line, or a file or a server it names, is wrong: nobody could be reached.
     Usage = 2,
     /// The generator itself could not offer the load, so nothing was shown.
     NotOffered = 3,

@@ -149,6 +149,11 @@ impl Phases {
         let stages = numbered.flat_map(|(number, part)| part.stages(number, rate)).collect();
         Profile { stages, even: None }
     }
+
+    /// Whether anything of what is judged goes at the rate that was left open: else, that rate changes nothing.
+    pub fn is_open(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.shape, Shape::Steady { rate: None }))
+    }
 }
 
 impl Profile {

@@ -4,12 +4,18 @@
 //!    rate meets it and one doesn't.
 //! 2. **Halve** the bracket, by the geometric mean, until its ends are near enough.
 //! 3. **Confirm.** One run may be lucky. Both ends are run several times more, in shuffled order, so that what changes over
-//!    time doesn't favour one of them. The lower must meet the objective every time, or the bracket moves down by
-//!    a step; if the upper does every time too, it moves up.
+//!    time doesn't favour one of them. The lower must meet the objective every time, and so must the sum of those runs,
+//!    or the bracket moves down by a step; if the upper does every time too, it moves up.
 //!
-//! A rate that the generator could not offer bounds the bracket, but it shows nothing of the servers: if the answer rests on
-//! one, it is a lower bound, and says so. This is a machine without a clock or a process: it is told what came of a
-//! rate, and says which to try next.
+//! Each outcome but these two has its own consequence:
+//!
+//! - A rate that the **generator** could not offer bounds the bracket, but it shows nothing of the servers: if the answer
+//!   rests on one, it is a lower bound, and says so.
+//! - A run of **too few** operations shows nothing either way. Below such a rate nothing can be found, so the search goes up
+//!   from it, and never down to it.
+//! - A **broken** cluster (a lost value, a node that is gone) has no highest rate. The search stops there and then.
+//!
+//! This is a machine without a clock or a process: it is told what came of a rate, and says what to try next.
 
 use ringmain::prng::Prng;
 use serde::Serialize;
@@ -18,12 +24,16 @@ use serde::Serialize;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It met the objective.
+    /// It met the objective, and enough operations show it.
     Met,
-    /// It didn't.
+    /// It didn't: servers were too slow, or refused too much.
     Missed,
     /// The generator could not offer the load.
     NotOffered,
+    /// Too few operations were performed to tell.
+    TooFew,
+    /// The cluster is broken, and not just slow.
+    Broken,
 }
 
 /// How to search.
@@ -46,6 +56,10 @@ pub struct Search {
     low: Option<f64>,
     /// The lowest known not to, and why.
     high: Option<(f64, Outcome)>,
+    /// The highest rate that has too few operations, below both.
+    floor: Option<f64>,
+    /// The lowest rate that met the objective in every confirming run, and not in their sum.
+    lucky: Option<f64>,
     stage: Stage,
     moves: u32,
 }
@@ -53,14 +67,38 @@ pub struct Search {
 #[derive(Debug)]
 enum Stage {
     Narrow,
-    Confirm { left: Vec<End>, low_met: u32, high_met: u32, high_not_offered: bool },
+    Confirm { left: Vec<End>, met: Ends<u32>, not_offered: Ends<bool> },
+    Sum { high_met: u32, high_not_offered: bool },
     Ended(Answer),
 }
 
+/// One of each end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Ends<T> {
+    low: T,
+    high: T,
+}
+
+/// An end of the bracket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+pub enum End {
+    /// The rate that meets the objective.
     Low,
+    /// The rate that doesn't.
     High,
+}
+
+/// What the search wants.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Step {
+    /// A run at this rate, in operations a second.
+    Run(f64),
+    /// One that confirms an end of the bracket.
+    Confirm(f64, End),
+    /// To know whether the sum of the runs that confirmed the lower end, this rate, meets the objective.
+    Sum(f64),
+    /// Nothing more.
+    End(Answer),
 }
 
 /// What the search found.
@@ -90,6 +128,18 @@ pub enum Answer {
         /// The lowest that was tried.
         lowest: f64,
     },
+    /// Where the limit may be, runs have too few operations to tell.
+    TooFew {
+        /// The highest rate with too few.
+        rate: f64,
+        /// The lowest that surely didn't meet the objective, or could not be offered.
+        missed: Option<f64>,
+    },
+    /// The cluster broke, and the search stopped.
+    Broken {
+        /// At this rate.
+        rate: f64,
+    },
     /// The ends changed places too often: what is measured changes more than the rate does.
     Unsettled {
         /// The lower end by now.
@@ -109,18 +159,19 @@ impl Search {
     pub fn new(plan: Plan, seed: u64) -> Self {
         assert!(plan.precision > 0.0 && plan.confirm > 0 && plan.from > 0.0, "{plan:?} leads nowhere");
         let prng = Prng::from_seed(seed);
-        Self { plan, prng, low: None, high: None, stage: Stage::Narrow, moves: 0 }
+        Self { plan, prng, low: None, high: None, floor: None, lucky: None, stage: Stage::Narrow, moves: 0 }
     }
 
-    /// The rate to try next, in operations a second; or the answer.
-    pub fn next(&self) -> Result<f64, Answer> {
+    /// What to do next.
+    pub fn next(&self) -> Step {
         match &self.stage {
-            Stage::Ended(answer) => Err(*answer),
+            Stage::Ended(answer) => Step::End(*answer),
+            Stage::Sum { .. } => Step::Sum(self.rate_of(End::Low)),
             Stage::Confirm { left, .. } => {
                 let end = *left.last().expect("a stage without runs has ended");
-                Ok(self.rate_of(end))
+                Step::Confirm(self.rate_of(end), end)
             }
-            Stage::Narrow => Ok(rounded(match (self.low, self.high) {
+            Stage::Narrow => Step::Run(rounded(match (self.low.or(self.floor), self.high) {
                 (None, None) => self.plan.from,
                 (Some(low), None) => (low * 2.0).min(RATE_MAX),
                 (None, Some((high, _))) => (high / 2.0).max(RATE_MIN),
@@ -129,34 +180,37 @@ impl Search {
         }
     }
 
-    /// What came of the rate that was to be tried.
+    /// What came of the run that was asked for.
     pub fn observe(&mut self, outcome: Outcome) {
-        let Ok(rate) = self.next() else { panic!("the search has ended") };
-        match &mut self.stage {
-            Stage::Ended(_) => unreachable!("it has no next rate"),
-            Stage::Narrow => {
-                if outcome == Outcome::Met {
-                    self.low = Some(rate);
-                } else {
-                    self.high = Some((rate, outcome));
+        match (self.next(), outcome) {
+            (Step::Run(rate) | Step::Confirm(rate, _), Outcome::Broken) => self.end(Answer::Broken { rate }),
+            (Step::Confirm(rate, End::Low), Outcome::TooFew) => self.end_with_too_few(rate),
+            (Step::Run(rate), outcome) => {
+                match outcome {
+                    Outcome::Met => self.low = Some(rate),
+                    Outcome::TooFew => self.floor = Some(rate),
+                    Outcome::Missed | Outcome::NotOffered | Outcome::Broken => {
+                        self.high = Some((rate, outcome));
+                    }
                 }
                 self.narrow();
             }
-            Stage::Confirm { left, low_met, high_met, high_not_offered } => {
-                let met = u32::from(outcome == Outcome::Met);
-                match left.pop().expect("a stage without runs has ended") {
-                    End::Low => *low_met += met,
-                    End::High => {
-                        *high_met += met;
-                        *high_not_offered |= outcome == Outcome::NotOffered;
-                    }
-                }
-                if left.is_empty() {
-                    let (low_met, high_met, not_offered) = (*low_met, *high_met, *high_not_offered);
-                    self.decide(low_met, high_met, not_offered);
-                }
-            }
+            (Step::Confirm(_, end), outcome) => self.confirm(end, outcome),
+            (Step::Sum(_) | Step::End(_), _) => panic!("the search asked for no run"),
         }
+    }
+
+    /// Whether the sum that was asked for meets the objective.
+    pub fn observe_sum(&mut self, is_met: bool) {
+        let Stage::Sum { high_met, high_not_offered } = self.stage else {
+            panic!("the search asked for no sum")
+        };
+        if is_met {
+            return self.decide(high_met, high_not_offered);
+        }
+        let low = self.rate_of(End::Low);
+        self.lucky = Some(self.lucky.map_or(low, |lucky| lucky.min(low)));
+        self.move_down(Outcome::Missed);
     }
 
     fn rate_of(&self, end: End) -> f64 {
@@ -167,12 +221,21 @@ impl Search {
     }
 
     fn narrow(&mut self) {
-        match (self.low, self.high) {
-            (None, Some((high, _))) if high <= RATE_MIN => self.end(Answer::None { lowest: high }),
-            (Some(low), None) if low >= RATE_MAX => self.begin_confirming(),
-            (Some(low), Some((high, _))) if self.is_near(low, high) => self.begin_confirming(),
+        match (self.low, self.floor, self.high) {
+            (None, None, Some((high, _))) if high <= RATE_MIN => self.end(Answer::None { lowest: high }),
+            (None, Some(floor), None) if floor >= RATE_MAX => self.end_with_too_few(floor),
+            (None, Some(floor), Some((high, _))) if self.is_near(floor, high) => self.end_with_too_few(floor),
+            (Some(low), _, None) if low >= RATE_MAX => self.begin_confirming(),
+            (Some(low), _, Some((high, _))) if self.is_near(low, high) => self.begin_confirming(),
+            // A higher rate has more operations; here it had not, and nothing follows.
+            (Some(low), Some(floor), _) if floor >= low => self.end_with_too_few(floor),
             _ => {}
         }
+    }
+
+    fn end_with_too_few(&mut self, rate: f64) {
+        let missed = self.high.map(|(high, _)| high).filter(|&high| high > rate);
+        self.end(Answer::TooFew { rate, missed });
     }
 
     /// Rounding to three digits may leave no rate between the two.
@@ -191,23 +254,48 @@ impl Search {
         for place in (1..left.len()).rev() {
             left.swap(place, self.prng.below(place as u64 + 1) as usize);
         }
-        self.stage = Stage::Confirm { left, low_met: 0, high_met: 0, high_not_offered: false };
+        self.stage = Stage::Confirm { left, met: Ends::default(), not_offered: Ends::default() };
     }
 
-    fn decide(&mut self, low_met: u32, high_met: u32, high_not_offered: bool) {
-        let (low, confirm) = (self.rate_of(End::Low), self.plan.confirm);
-        let step = 1.0 + self.plan.precision;
-        if low_met < confirm {
-            let lower = rounded(low / step).min(low - 1.0);
-            if lower < RATE_MIN {
-                return self.end(Answer::None { lowest: low });
-            }
-            return self.move_to(lower, Some((low, Outcome::Missed)));
+    fn confirm(&mut self, end: End, outcome: Outcome) {
+        let Stage::Confirm { left, met, not_offered } = &mut self.stage else {
+            unreachable!("only what is confirmed asks for it")
+        };
+        left.pop();
+        let (met_here, not_offered_here) = match end {
+            End::Low => (&mut met.low, &mut not_offered.low),
+            End::High => (&mut met.high, &mut not_offered.high),
+        };
+        *met_here += u32::from(outcome == Outcome::Met);
+        *not_offered_here |= outcome == Outcome::NotOffered;
+        if !left.is_empty() {
+            return;
         }
+        let (met, not_offered) = (*met, *not_offered);
+        if met.low == self.plan.confirm {
+            self.stage = Stage::Sum { high_met: met.high, high_not_offered: not_offered.high };
+        } else {
+            self.move_down(if not_offered.low { Outcome::NotOffered } else { Outcome::Missed });
+        }
+    }
+
+    /// The lower end didn't stand.
+    fn move_down(&mut self, why: Outcome) {
+        let low = self.rate_of(End::Low);
+        let lower = rounded(low / (1.0 + self.plan.precision)).min(low - 1.0);
+        if lower < RATE_MIN {
+            return self.end(Answer::None { lowest: low });
+        }
+        self.move_to(lower, Some((low, why)));
+    }
+
+    /// The lower end stands.
+    fn decide(&mut self, high_met: u32, high_not_offered: bool) {
+        let (low, confirm) = (self.rate_of(End::Low), self.plan.confirm);
         match self.high {
             None => self.end(Answer::AtLeast { rate: low, not_offered: None }),
-            Some((high, _)) if high_met == confirm => {
-                let higher = rounded(high * step).max(high + 1.0);
+            Some((high, _)) if high_met == confirm && self.lucky.is_none_or(|lucky| high < lucky) => {
+                let higher = rounded(high * (1.0 + self.plan.precision)).max(high + 1.0);
                 let higher = (higher <= RATE_MAX).then_some((higher, Outcome::Missed));
                 self.move_to(high, higher);
             }

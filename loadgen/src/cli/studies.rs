@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use ringmain::prng::Prng;
 
 use crate::objective::Objective;
 use crate::rate::Rate;
 
-use super::{Refusal, understand};
+use super::{Command, Refusal, understand};
 
 /// `loadgen compare`
 #[derive(Clone, Debug, Args)]
@@ -103,32 +104,43 @@ pub struct Vary {
 #[error("'{0}' varies nothing: write an option, = and its values, such as rate=1k,2k,5k")]
 pub struct VaryError(String);
 
+/// A run's command line, without the program's name, `--json`, and what the study chooses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Line {
+    words: Vec<OsString>,
+    /// The seed that stood in it; `None` if a run of it takes none.
+    seed: Option<u64>,
+}
+
 const LINE_DEFAULT: &str = "demo --no-kill --duration 10s --quiet";
 /// No sweep has more runs.
 const RUNS_MAX: usize = 1000;
 
 impl Search {
-    /// The command line of a run at this rate, without the program's name, `--json` and what search itself decides.
-    pub fn line(&self) -> Vec<OsString> {
-        or_default(&self.line)
+    /// The command line of a run at any rate.
+    pub fn line(&self) -> Line {
+        Line::of(&self.line)
     }
 
     /// What belongs to a run at this rate.
-    pub fn more(&self, rate: &str) -> Vec<OsString> {
-        ["--rate", rate, "--slo", &self.slo.to_string()].map(OsString::from).to_vec()
+    pub fn more(&self, rate: &str, seed: Option<u64>) -> Vec<OsString> {
+        let mut more = ["--rate", rate, "--slo", &self.slo.to_string()].map(OsString::from).to_vec();
+        more.extend(seed_words(seed));
+        more
     }
 
     pub(super) fn refuse_impossible(&self) -> Result<(), Refusal> {
         let line = self.line();
-        refuse_other_commands(&line, &["demo", "check"], "search needs a load whose rate it can choose")?;
-        try_line(line, self.more("1k/s"))
+        line.refuse_other_commands(&["demo", "check"], "search needs a load whose rate it can choose")?;
+        let command = line.attempt(self.more("1k/s", line.seed_of(0)))?;
+        refuse_fixed_rates(&command)
     }
 }
 
 impl Sweep {
-    /// The command line of a run, without the program's name, `--json` and what varies.
-    pub fn line(&self) -> Vec<OsString> {
-        or_default(&self.line)
+    /// The command line of a run, but for what varies.
+    pub fn line(&self) -> Line {
+        Line::of(&self.line)
     }
 
     /// The values of each combination, in the order of the options; the last varies fastest.
@@ -147,10 +159,25 @@ impl Sweep {
         combinations
     }
 
-    /// What belongs to a combination.
-    pub fn more(&self, combination: &[String]) -> Vec<OsString> {
+    /// The seed of a repetition (from 0) of a combination: the same for all combinations, so that they are offered the
+    /// same operations where they can be.
+    pub fn seed(&self, combination: &[String], repetition: u32) -> Option<u64> {
+        let varied = self.vary.iter().zip(combination).find(|(vary, _)| vary.option == "seed");
+        match varied {
+            Some((_, value)) => value.parse().ok().map(|seed| derived(seed, repetition)),
+            None => self.line().seed_of(repetition),
+        }
+    }
+
+    /// What belongs to a repetition of a combination.
+    pub fn more(&self, combination: &[String], repetition: u32) -> Vec<OsString> {
+        let seed = self.seed(combination, repetition);
         let options = self.vary.iter().zip(combination);
-        options.map(|(vary, value)| OsString::from(format!("--{}={value}", vary.option))).collect()
+        let options = options.filter(|(vary, _)| vary.option != "seed" || seed.is_none());
+        let mut more: Vec<OsString> =
+            options.map(|(vary, value)| OsString::from(format!("--{}={value}", vary.option))).collect();
+        more.extend(seed_words(seed));
+        more
     }
 
     pub(super) fn refuse_impossible(&self) -> Result<(), Refusal> {
@@ -161,29 +188,105 @@ impl Sweep {
                 "error: that makes {runs} runs, and {RUNS_MAX} at most: vary less"
             )));
         }
-        refuse_other_commands(&self.line(), &["demo", "check", "replay"], "sweep runs loads")?;
-        self.combinations().iter().try_for_each(|combination| try_line(self.line(), self.more(combination)))
+        let line = self.line();
+        line.refuse_other_commands(&["demo", "check", "replay"], "sweep runs loads")?;
+        let varies_rate = self.vary.iter().any(|vary| vary.option == "rate");
+        self.combinations().iter().try_for_each(|combination| {
+            let command = line.attempt(self.more(combination, 0))?;
+            if varies_rate { refuse_fixed_rates(&command) } else { Ok(()) }
+        })
     }
 }
 
-fn or_default(line: &[OsString]) -> Vec<OsString> {
-    if line.is_empty() { LINE_DEFAULT.split(' ').map(OsString::from).collect() } else { line.to_vec() }
-}
-
-/// Only loads can be run within a study. A line without a command's name is demo's.
-fn refuse_other_commands(line: &[OsString], allowed: &[&str], reason: &str) -> Result<(), Refusal> {
-    let first = line.first().and_then(|word| word.to_str()).unwrap_or_default();
-    if first.starts_with('-') || allowed.contains(&first) {
-        return Ok(());
+impl Line {
+    fn of(typed: &[OsString]) -> Self {
+        let words: Vec<OsString> = if typed.is_empty() {
+            LINE_DEFAULT.split(' ').map(OsString::from).collect()
+        } else {
+            typed.to_vec()
+        };
+        if words[0] == "replay" {
+            return Self { words, seed: None };
+        }
+        let (rest, seeds) = without_seeds(&words);
+        match seeds[..] {
+            [] => Self { words, seed: Some(SEED_DEFAULT) },
+            [Some(seed)] => Self { words: rest, seed: Some(seed) },
+            // What is wrong with it, the run's own command line says.
+            _ => Self { words, seed: None },
+        }
     }
-    let allowed = allowed.join(" or ");
-    Err(Refusal::Wrong(format!("error: {reason}: write {allowed} with its options, and not '{first}'")))
+
+    /// The words.
+    pub fn words(&self) -> &[OsString] {
+        &self.words
+    }
+
+    /// The seed of a run's repetition, from 0: the first has the seed that stands in the line.
+    pub fn seed_of(&self, repetition: u32) -> Option<u64> {
+        self.seed.map(|seed| derived(seed, repetition))
+    }
+
+    /// Only loads can be run within a study. A line without a command's name is demo's.
+    fn refuse_other_commands(&self, allowed: &[&str], reason: &str) -> Result<(), Refusal> {
+        let first = self.words.first().and_then(|word| word.to_str()).unwrap_or_default();
+        if first.starts_with('-') || allowed.contains(&first) {
+            return Ok(());
+        }
+        let allowed = allowed.join(" or ");
+        Err(Refusal::Wrong(format!("error: {reason}: write {allowed} with its options, and not '{first}'")))
+    }
+
+    /// Whether a run would be understood, before the first is started; and how.
+    fn attempt(&self, more: Vec<OsString>) -> Result<Command, Refusal> {
+        let json = ["--json", "result.json"].map(OsString::from);
+        let words = self.words.iter().cloned();
+        understand([OsString::from("loadgen")].into_iter().chain(words).chain(more).chain(json))
+    }
 }
 
-/// Whether a run would be understood, before the first is started.
-fn try_line(line: Vec<OsString>, more: Vec<OsString>) -> Result<(), Refusal> {
-    let json = ["--json", "result.json"].map(OsString::from);
-    understand([OsString::from("loadgen")].into_iter().chain(line).chain(more).chain(json)).map(drop)
+/// The default of `--seed`.
+const SEED_DEFAULT: u64 = 1;
+
+/// The line without its seeds, and those; `None` for one that is no number.
+fn without_seeds(words: &[OsString]) -> (Vec<OsString>, Vec<Option<u64>>) {
+    let (mut rest, mut seeds) = (Vec::new(), Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let text = word.to_str().unwrap_or_default();
+        if text == "--seed" {
+            seeds.push(words.next().and_then(|value| value.to_str()?.parse().ok()));
+        } else if let Some(value) = text.strip_prefix("--seed=") {
+            seeds.push(value.parse().ok());
+        } else {
+            rest.push(word.clone());
+        }
+    }
+    (rest, seeds)
+}
+
+/// One seed for all repetitions would repeat one run's luck: each has its own, and short ones, as people type them again.
+fn derived(seed: u64, repetition: u32) -> u64 {
+    const SHORT: u64 = 1_000_000_000;
+    if repetition == 0 {
+        return seed;
+    }
+    Prng::from_seed(seed.rotate_left(32) ^ u64::from(repetition)).below(SHORT)
+}
+
+fn seed_words(seed: Option<u64>) -> Vec<OsString> {
+    let seed = seed.map(|seed| [OsString::from("--seed"), OsString::from(seed.to_string())]);
+    seed.into_iter().flatten().collect()
+}
+
+/// Where phases name all their rates, `--rate` changes nothing, and a search would find that nothing changes.
+fn refuse_fixed_rates(command: &Command) -> Result<(), Refusal> {
+    match command.load().and_then(|load| load.phases.as_ref()) {
+        Some(phases) if !phases.is_open() => Err(Refusal::Wrong(format!(
+            "error: nothing that is judged in --phases '{phases}' goes at --rate: leave a rate open, as in 'steady 20s'"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn parse_precision(text: &str) -> Result<f64, String> {

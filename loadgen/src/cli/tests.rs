@@ -212,9 +212,9 @@ fn studies_check_their_runs_before_they_begin() {
     else {
         panic!("a search")
     };
-    assert_eq!((search.line().len(), search.confirm, search.precision), (5, 2, 0.05));
+    assert_eq!((search.line().words().len(), search.confirm, search.precision), (5, 2, 0.05));
     let Ok(Command::Search(search)) = parse_line("search --slo p99<5ms") else { panic!("a search") };
-    assert_eq!(search.line()[..2], ["demo", "--no-kill"]);
+    assert_eq!(search.line().words()[..2], ["demo", "--no-kill"]);
     let Ok(Command::Sweep(sweep)) =
         parse_line("sweep --vary rate=1,2 --vary mix=read=100;read=50,write=50 demo --keys 9")
     else {
@@ -222,7 +222,7 @@ fn studies_check_their_runs_before_they_begin() {
     };
     let combinations = sweep.combinations();
     assert_eq!(combinations[1], ["1", "read=50,write=50"]);
-    assert_eq!((combinations.len(), sweep.more(&combinations[2])[0].clone()), (4, "--rate=2".into()));
+    assert_eq!((combinations.len(), sweep.more(&combinations[2], 0)[0].clone()), (4, "--rate=2".into()));
     for (line, expected) in [
         ("search --slo p99<5ms check --servers a:1 --rate 5/s", "multiple times"),
         ("search --slo p99<5ms check", "--servers"),
@@ -243,4 +243,51 @@ fn studies_check_their_runs_before_they_begin() {
         let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
         assert!(text.contains(expected) && !text.contains('\n'), "{line}: {text}");
     }
+}
+
+/// Where every rate is named, `--rate` changes nothing, and a search would go up to ten million a second.
+#[test]
+fn a_rate_is_not_varied_where_phases_name_theirs() {
+    let refused = |phases: &str, words: &[&str]| {
+        let load = ["demo", "--phases", phases];
+        let line = std::iter::once("loadgen").chain(words.iter().copied()).chain(load);
+        understand(line.map(OsString::from)).err()
+    };
+    let (search, sweep) = (&["search", "--slo", "p99<5ms"][..], &["sweep", "--vary", "rate=1k,2k"][..]);
+    for phases in ["steady 1k 20s", "warmup 5s, steady 1k 20s", "ramp 1k..2k 10s, spike 1k..2k 1s 9s"] {
+        for words in [search, sweep] {
+            let Some(Refusal::Wrong(text)) = refused(phases, words) else { panic!("{phases} was accepted") };
+            assert!(text.contains("leave a rate open") && !text.contains('\n'), "{text}");
+        }
+        assert_eq!(refused(phases, &["sweep", "--vary", "keys=10,20"]), None);
+    }
+    for phases in ["steady 20s", "warmup 1k 5s, steady 20s, ramp 1k..2k 10s"] {
+        assert_eq!((refused(phases, search), refused(phases, sweep)), (None, None), "{phases}");
+    }
+}
+
+/// One seed for all would repeat one run's luck.
+#[test]
+fn repetitions_have_seeds_of_their_own() {
+    let sweep = |line: &str| match parse_line(&format!("sweep --repeat 3 {line}")) {
+        Ok(Command::Sweep(sweep)) => sweep,
+        other => panic!("{line}: {other:?}"),
+    };
+    let seeds = |sweep: &Sweep, combination: usize| {
+        let combination = &sweep.combinations()[combination];
+        [0, 1, 2].map(|repetition| sweep.seed(combination, repetition).expect("a made-up load has one"))
+    };
+    let keys = sweep("--vary keys=1,2 demo --seed 7 --quiet");
+    let [first, second, third] = seeds(&keys, 0);
+    assert_eq!(first, 7);
+    assert!(second != 7 && third != 7 && second != third);
+    assert_eq!(seeds(&keys, 1), [first, second, third], "combinations are offered the same");
+    assert_ne!(seeds(&sweep("--vary keys=1 demo --seed=8"), 0)[1], second);
+    let words = [keys.line().words().to_vec(), keys.more(&["1".to_owned()], 1)].concat();
+    assert_eq!(words, ["demo", "--quiet", "--keys=1", "--seed", &second.to_string()]);
+    let varied = sweep("--vary seed=7,9 demo");
+    assert_eq!((seeds(&varied, 0)[1], seeds(&varied, 1)[0]), (second, 9));
+    assert_eq!(sweep("--vary trace-speed=1x,2x replay a.csv").seed(&["1x".to_owned()], 1), None);
+    assert!(parse_line("sweep --vary keys=1,2 demo --seed 7 --seed 8").is_err());
+    assert!(parse_line("sweep --vary keys=1,2 demo --seed x").is_err());
 }

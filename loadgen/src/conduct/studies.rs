@@ -7,17 +7,21 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::Serialize;
 
+use crate::cause::Cause;
 use crate::cli::studies::{Compare, Merge, Search, Sweep};
 use crate::duration::display_ns;
+use crate::embedded::THIS_PROGRAM;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::report::{FORMAT, Report};
-use crate::search::{self, Answer, Outcome, Plan};
+use crate::search::{self, Answer, End, Outcome, Plan, Step};
+use crate::tally::Tally;
 
 use super::{Setback, create, failed, wrong};
 
@@ -42,12 +46,24 @@ pub(super) fn merge(arguments: &Merge) -> Result<Exit, Setback> {
     Ok(merged.verdict.exit)
 }
 
-/// A run of a search, for its JSON.
+/// A run of a search, or the sum of several, for its JSON.
 #[derive(Debug, Serialize)]
 struct Tried {
     rate: f64,
-    outcome: Outcome,
+    what: What,
+    seed: Option<u64>,
+    /// `None` if it could not be carried out.
+    outcome: Option<Outcome>,
+    cause: Option<Cause>,
     reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    Run,
+    Confirmation,
+    Sum,
 }
 
 /// All of a search, for its JSON.
@@ -55,37 +71,34 @@ struct Tried {
 struct Searched {
     slo: String,
     line: Vec<String>,
-    answer: Answer,
+    /// `None` if no run could be carried out any more.
+    answer: Option<Answer>,
     runs: Vec<Tried>,
 }
 
+/// So often in a row a run may not be carried out.
+const NOT_RUN_MAX: usize = 3;
+
 pub(super) fn search(arguments: &Search) -> Result<Exit, Setback> {
     let json = arguments.json.as_deref().map(create).transpose()?;
-    let runs = Runs::begin(None)?;
-    let Search { from, precision, confirm, seed, .. } = *arguments;
-    let plan = Plan { from: from.per_second(), precision, confirm };
-    let mut search = search::Search::new(plan, seed);
-    let mut tried = Vec::new();
-    let answer = loop {
-        let rate = match search.next() {
-            Ok(rate) => rate,
-            Err(answer) => break answer,
-        };
-        let report =
-            runs.run(arguments.line(), arguments.more(&format!("{}/s", shown(rate))), tried.len())?;
-        let outcome = match report.verdict.exit {
-            Exit::Met => Outcome::Met,
-            Exit::NotOffered => Outcome::NotOffered,
-            Exit::Missed | Exit::Usage => Outcome::Missed,
-        };
-        let reason = report.verdict.to_string();
-        eprintln!("{:>10}/s  {reason}", shown(rate));
-        tried.push(Tried { rate, outcome, reason });
-        search.observe(outcome);
+    let mut searching = Searching { arguments, runs: Runs::begin(None)?, tried: Vec::new(), silent: None };
+    let (answer, setback) = searching.until_the_end()?;
+    let Searching { tried, .. } = searching;
+    let (mut line, mut exit) = match (&answer, &setback) {
+        (Some(answer), _) => told(answer, arguments, &tried),
+        (None, Some(setback)) => (format!("NOT RUN: {}", setback.sentence), setback.exit),
+        (None, None) => unreachable!("a search without an answer has a reason for it"),
     };
-    let (line, exit) = told(&answer, &arguments.slo.to_string());
+    let not_run = tried.iter().filter(|tried| tried.outcome.is_none()).count();
+    if let (Some(_), Some(setback)) = (&answer, setback) {
+        line.push_str(&format!("; {not_run} runs could not be carried out, and were repeated"));
+        if exit == Exit::Met {
+            exit = setback.exit;
+        }
+    }
     if let Some(mut json) = json {
-        let line = arguments.line().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line = arguments.line();
+        let line = line.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let searched = Searched { slo: arguments.slo.to_string(), line, answer, runs: tried };
         write_to(&mut json, &searched)?;
     }
@@ -93,16 +106,140 @@ pub(super) fn search(arguments: &Search) -> Result<Exit, Setback> {
     Ok(exit)
 }
 
-fn told(answer: &Answer, slo: &str) -> (String, Exit) {
+/// A search under way.
+struct Searching<'a> {
+    arguments: &'a Search,
+    runs: Runs,
+    tried: Vec<Tried>,
+    /// The servers that didn't answer after the first run: one more, and it is another cluster.
+    silent: Option<Vec<String>>,
+}
+
+impl Searching<'_> {
+    /// The answer, and the last reason why a run could not be carried out; at least one of the two.
+    fn until_the_end(&mut self) -> Result<(Option<Answer>, Option<Setback>), Setback> {
+        let Search { from, precision, confirm, seed, .. } = *self.arguments;
+        let plan = Plan { from: from.per_second(), precision, confirm };
+        let mut search = search::Search::new(plan, seed);
+        // Of the lower end's confirming runs, and its rate.
+        let mut sum = (0.0, Tally::default());
+        let (mut setback, mut not_run) = (None, 0);
+        loop {
+            let (rate, end) = match search.next() {
+                Step::End(answer) => return Ok((Some(answer), setback)),
+                Step::Sum(rate) => {
+                    let is_met = self.judge_sum(rate, &sum.1);
+                    search.observe_sum(is_met);
+                    continue;
+                }
+                Step::Run(rate) => (rate, None),
+                Step::Confirm(rate, end) => (rate, Some(end)),
+            };
+            let report = match self.run(rate, end)? {
+                Ran::Whole(report) => report,
+                Ran::Not(reason) => {
+                    setback = Some(reason);
+                    not_run += 1;
+                    if not_run == NOT_RUN_MAX {
+                        return Ok((None, setback));
+                    }
+                    continue;
+                }
+            };
+            not_run = 0;
+            if end == Some(End::Low) {
+                if sum.0 != rate {
+                    sum = (rate, Tally::default());
+                }
+                sum.1.merge(&report.total().map_err(|error| failed(error.to_string()))?);
+            }
+            search.observe(outcome_of(&report));
+        }
+    }
+
+    /// What a run says of servers that are there no longer is told as it tells it; of those that went between two runs, only
+    /// this search knows.
+    fn note_silent(&mut self, report: &mut Report) {
+        let known = self.silent.get_or_insert_with(|| report.silent.clone());
+        let newly = report.silent.iter().filter(|address| !known.contains(address));
+        if report.gone.is_empty() {
+            report.gone =
+                newly.map(|it| format!("{it} answered in earlier runs, and doesn't any longer")).collect();
+        }
+    }
+
+    fn run(&mut self, rate: f64, end: Option<End>) -> Result<Ran, Setback> {
+        let line = self.arguments.line();
+        // The cluster may be the same one, so its seed must not be.
+        let seed = line.seed_of(self.tried.len() as u32);
+        let more = self.arguments.more(&format!("{}/s", shown(rate)), seed);
+        let mut ran = self.runs.run(&[line.words(), &more[..]].concat(), self.tried.len())?;
+        if let Ran::Whole(report) = &mut ran {
+            self.note_silent(report);
+        }
+        let what = if end.is_some() { What::Confirmation } else { What::Run };
+        let (outcome, cause, reason) = match &ran {
+            Ran::Whole(report) => {
+                let verdict = report.verdict.to_string();
+                let reason = if report.gone.is_empty() { verdict } else { report.gone.join("; ") };
+                (Some(outcome_of(report)), report.verdict.cause, reason)
+            }
+            Ran::Not(setback) => (None, None, format!("not run: {}", setback.sentence)),
+        };
+        self.tell(Tried { rate, what, seed, outcome, cause, reason });
+        Ok(ran)
+    }
+
+    fn judge_sum(&mut self, rate: f64, sum: &Tally) -> bool {
+        let findings = self.arguments.slo.judge(sum);
+        let is_met = findings.iter().all(|finding| finding.met && finding.shown);
+        let reasons: Vec<&str> = findings.iter().map(|finding| finding.reason.as_str()).collect();
+        let reason = format!("the confirming runs together: {}", reasons.join("; "));
+        let cause = findings.iter().filter_map(|finding| finding.cause).min();
+        let outcome = Some(if is_met { Outcome::Met } else { Outcome::Missed });
+        self.tell(Tried { rate, what: What::Sum, seed: None, outcome, cause, reason });
+        is_met
+    }
+
+    fn tell(&mut self, tried: Tried) {
+        let seed = tried.seed.map_or_else(String::new, |seed| format!("  seed {seed}"));
+        eprintln!("{:>10}/s  {}{seed}", shown(tried.rate), tried.reason);
+        self.tried.push(tried);
+    }
+}
+
+/// What a search has to learn from a run.
+fn outcome_of(report: &Report) -> Outcome {
+    let verdict = &report.verdict;
+    if !report.gone.is_empty() {
+        return Outcome::Broken;
+    }
+    match verdict.cause {
+        None if verdict.is_shown() => Outcome::Met,
+        None | Some(Cause::TooFew) => Outcome::TooFew,
+        Some(Cause::Errors | Cause::Stale | Cause::Latency) => Outcome::Missed,
+        Some(Cause::GeneratorLimited) => Outcome::NotOffered,
+        Some(Cause::BrokenPromise | Cause::NodeEnded | Cause::Stopped | Cause::Unreachable) => {
+            Outcome::Broken
+        }
+    }
+}
+
+fn told(answer: &Answer, arguments: &Search, tried: &[Tried]) -> (String, Exit) {
+    let slo = &arguments.slo;
     match *answer {
-        Answer::Highest { rate, beyond, beyond_met, confirm } => (
-            format!(
-                "FOUND: {}/s meets {slo}, {confirm} times of {confirm}; {}/s does {beyond_met} times of {confirm}",
-                shown(rate),
-                shown(beyond)
-            ),
-            Exit::Met,
-        ),
+        Answer::Highest { rate, beyond, beyond_met, confirm } => {
+            let together = if beyond_met == confirm { ", and not in sum" } else { "" };
+            (
+                format!(
+                    "FOUND: {}/s meets {slo}, {confirm} times of {confirm} and in sum; {}/s does {beyond_met} times of \
+                     {confirm}{together}",
+                    shown(rate),
+                    shown(beyond)
+                ),
+                Exit::Met,
+            )
+        }
         Answer::AtLeast { rate, not_offered } => {
             let reason = not_offered.map_or_else(
                 || "there is no higher rate to try".to_owned(),
@@ -117,6 +254,23 @@ fn told(answer: &Answer, slo: &str) -> (String, Exit) {
         }
         Answer::None { lowest } => {
             (format!("NONE: even {}/s doesn't meet {slo}", shown(lowest)), Exit::Missed)
+        }
+        Answer::TooFew { rate, missed } => {
+            let known = missed.map_or_else(String::new, |missed| {
+                format!("{}/s was not met or not offered, and ", shown(missed))
+            });
+            (
+                format!(
+                    "UNKNOWN: {known}{}/s has too few operations to tell whether it meets {slo}: make the runs longer",
+                    shown(rate)
+                ),
+                Exit::Missed,
+            )
+        }
+        Answer::Broken { rate } => {
+            let reason = tried.last().map_or("", |tried| tried.reason.as_str());
+            let reason = reason.strip_prefix("FAIL: ").unwrap_or(reason);
+            (format!("BROKEN: at {}/s, {reason}", shown(rate)), Exit::Missed)
         }
         Answer::Unsettled { low } => (
             format!(
@@ -137,28 +291,63 @@ fn shown(rate: f64) -> String {
     }
 }
 
+/// One run of a sweep, as far as its table goes.
+struct Swept {
+    seed: Option<u64>,
+    /// Or why there was none.
+    report: Result<Box<Report>, Setback>,
+}
+
+impl Swept {
+    fn exit(&self) -> Exit {
+        self.report.as_ref().map_or_else(|setback| setback.exit, |report| report.verdict.exit)
+    }
+
+    fn told(&self) -> String {
+        match &self.report {
+            Ok(report) => report.verdict.to_string(),
+            Err(setback) => format!("not run: {}", setback.sentence),
+        }
+    }
+}
+
 pub(super) fn sweep(arguments: &Sweep) -> Result<Exit, Setback> {
     let runs = Runs::begin(arguments.into.as_deref())?;
     let combinations = arguments.combinations();
     let repeat = arguments.repeat as usize;
     let count = combinations.len() * repeat;
-    let mut reports: Vec<Option<Report>> = (0..count).map(|_| None).collect();
+    let mut swept: Vec<Option<Swept>> = (0..count).map(|_| None).collect();
     for (done, place) in shuffled(count, arguments.seed).into_iter().enumerate() {
-        let combination = &combinations[place / repeat];
-        let mut report = runs.run(arguments.line(), arguments.more(combination), place)?;
-        // The table needs no histograms, and of a thousand runs they fill memory.
-        report.intervals = Vec::new();
-        eprintln!("{:>4} of {count}  {}  {}", done + 1, named(arguments, combination), report.verdict);
-        reports[place] = Some(report);
+        let (combination, repetition) = (&combinations[place / repeat], (place % repeat) as u32);
+        let more = arguments.more(combination, repetition);
+        let words = [arguments.line().words(), &more[..]].concat();
+        let report = match runs.run(&words, place)? {
+            Ran::Whole(mut report) => {
+                // The table needs no histograms, and of a thousand runs they fill memory.
+                report.intervals = Vec::new();
+                Ok(report)
+            }
+            Ran::Not(setback) => Err(setback),
+        };
+        let run = Swept { seed: arguments.seed(combination, repetition), report };
+        let seed = run.seed.map_or_else(String::new, |seed| format!(" seed={seed}"));
+        let named = named(arguments, combination);
+        eprintln!("{:>4} of {count}  {named}{seed}  {}", done + 1, run.told());
+        swept[place] = Some(run);
     }
-    let reports: Vec<Report> = reports.into_iter().flatten().collect();
-    print(&table(arguments, &combinations, &reports));
-    let exits = reports.iter().map(|report| report.verdict.exit);
-    let is = |exit: Exit| reports.iter().any(|report| report.verdict.exit == exit);
-    let exit = if is(Exit::Missed) { Exit::Missed } else { exits.max().unwrap_or(Exit::Met) };
-    let met = reports.iter().filter(|report| report.verdict.passed()).count();
-    print(&format!("{met} of {count} runs met their objective\n"));
-    Ok(exit)
+    let swept: Vec<Swept> = swept.into_iter().flatten().collect();
+    print(&table(arguments, &combinations, &swept));
+    let met = swept.iter().filter(|run| run.exit() == Exit::Met).count();
+    let not_run = swept.iter().filter(|run| run.report.is_err()).count();
+    let besides = if not_run > 0 { format!("; {not_run} could not be carried out") } else { String::new() };
+    print(&format!("{met} of {count} runs met their objective{besides}\n"));
+    Ok(exit_of(&swept.iter().map(Swept::exit).collect::<Vec<_>>()))
+}
+
+/// What was missed says more than what was not tried, and that more than what could not be offered.
+fn exit_of(exits: &[Exit]) -> Exit {
+    let worst = [Exit::Missed, Exit::Usage, Exit::NotOffered];
+    worst.into_iter().find(|worst| exits.contains(worst)).unwrap_or(Exit::Met)
 }
 
 fn named(arguments: &Sweep, combination: &[String]) -> String {
@@ -167,30 +356,40 @@ fn named(arguments: &Sweep, combination: &[String]) -> String {
 }
 
 /// A line for each run, in the order of the options.
-fn table(arguments: &Sweep, combinations: &[Vec<String>], reports: &[Report]) -> String {
+fn table(arguments: &Sweep, combinations: &[Vec<String>], swept: &[Swept]) -> String {
     let repeat = arguments.repeat as usize;
     let names: Vec<String> = combinations.iter().map(|combination| named(arguments, combination)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(8);
     let mut table = format!(
-        "{:<4} {:<width$}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}  {}\n",
-        "run", "settings", "per s", "count", "p50", "p99", "p99.9", "errors", "verdict"
+        "{:<4} {:<width$}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}  {}\n",
+        "run", "settings", "seed", "per s", "count", "p50", "p99", "p99.9", "errors", "verdict"
     );
-    for (place, report) in reports.iter().enumerate() {
-        let Some(all) = report.rows.iter().rfind(|row| row.phase == "all" && row.operation == "all") else {
-            continue;
+    for (place, run) in swept.iter().enumerate() {
+        let name = &names[place / repeat];
+        let seed = run.seed.map_or_else(|| "-".to_owned(), |seed| seed.to_string());
+        let _ = write!(table, "{place:<4} {name:<width$}{seed:>11}");
+        let all = |report: &Report| {
+            report.rows.iter().rfind(|row| row.phase == "all" && row.operation == "all").cloned()
         };
         let latency = |latency_ns: Option<u64>| latency_ns.map_or_else(|| "-".to_owned(), display_ns);
-        let (name, word) = (&names[place / repeat], verdict_word(report.verdict.exit));
-        let _ = writeln!(
-            table,
-            "{place:<4} {name:<width$}{:>10.0}{:>10}{:>10}{:>10}{:>10}{:>10}  {word}",
-            report.generator.per_second,
-            all.count,
-            latency(all.due_ns.p50),
-            latency(all.due_ns.p99),
-            latency(all.due_ns.p999),
-            all.errors,
-        );
+        match run.report.as_ref().map(|report| (report, all(report))) {
+            Ok((report, Some(all))) => {
+                let _ = writeln!(
+                    table,
+                    "{:>10.0}{:>10}{:>10}{:>10}{:>10}{:>10}  {}",
+                    report.generator.per_second,
+                    all.count,
+                    latency(all.due_ns.p50),
+                    latency(all.due_ns.p99),
+                    latency(all.due_ns.p999),
+                    all.errors,
+                    verdict_word(report.verdict.exit),
+                );
+            }
+            Ok((_, None)) | Err(_) => {
+                let _ = writeln!(table, "{:>60}  {}", "", run.told());
+            }
+        }
     }
     table
 }
@@ -221,15 +420,21 @@ struct Runs {
     interrupt: Interrupt,
 }
 
+/// What came of a run.
+enum Ran {
+    /// Its report, whatever that says.
+    Whole(Box<Report>),
+    /// It could not be carried out, and there is no report.
+    Not(Setback),
+}
+
 impl Runs {
     /// Results are kept in a folder, or nowhere.
     fn begin(into: Option<&Path>) -> Result<Self, Setback> {
         let interrupt =
             Interrupt::listen().map_err(|error| failed(format!("can't listen for signals: {error}")))?;
         if let Some(folder) = into {
-            if !folder.is_dir() {
-                return Err(wrong(format!("{} is no folder: make it first", folder.display())));
-            }
+            refuse_results(folder)?;
             return Ok(Self { folder: folder.to_owned(), is_ours: false, interrupt });
         }
         let folder = std::env::temp_dir().join(format!("loadgen-{:x}", super::run_tag()));
@@ -238,32 +443,51 @@ impl Runs {
         Ok(Self { folder, is_ours: true, interrupt })
     }
 
-    /// A run with this command line, and its report.
-    fn run(&self, line: Vec<OsString>, more: Vec<OsString>, number: usize) -> Result<Report, Setback> {
+    /// A run with this command line, without the program's name and `--json`.
+    fn run(&self, words: &[OsString], number: usize) -> Result<Ran, Setback> {
+        let stopped = || failed("stopped before the study was over".to_owned());
         if self.interrupt.is_raised() {
-            return Err(failed("stopped before the study was over".to_owned()));
+            return Err(stopped());
         }
         let path = self.folder.join(format!("run-{number}.json"));
-        let program =
-            std::env::current_exe().map_err(|error| failed(format!("this program is gone: {error}")))?;
-        let mut command = std::process::Command::new(program);
-        command.args(line).args(more).arg("--json").arg(&path).stdin(Stdio::null());
+        let mut command = std::process::Command::new(THIS_PROGRAM);
+        command.arg0("loadgen").args(words).arg("--json").arg(&path).stdin(Stdio::null());
         let output = command.output().map_err(|error| failed(format!("a run can't be started: {error}")))?;
         match fs::read_to_string(&path) {
             Ok(text) if !text.is_empty() => {
                 let report = parse(&path, &text)?;
                 if report.generator.interrupted {
-                    return Err(failed("stopped before the study was over".to_owned()));
+                    return Err(stopped());
                 }
-                Ok(report)
+                Ok(Ran::Whole(Box::new(report)))
             }
+            _ if self.interrupt.is_raised() => Err(stopped()),
             _ => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
                 let last = last.strip_prefix("error: ").unwrap_or(last).to_owned();
-                Err(if output.status.code() == Some(2) { wrong(last) } else { failed(last) })
+                Ok(Ran::Not(if output.status.code() == Some(2) { wrong(last) } else { failed(last) }))
             }
         }
+    }
+}
+
+/// A folder that has results already would mix them with those to come.
+fn refuse_results(folder: &Path) -> Result<(), Setback> {
+    let shown = folder.display();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Err(wrong(format!("{shown} is no folder: make it first")));
+    };
+    let is_result = |name: &str| {
+        let number = name.strip_prefix("run-").and_then(|name| name.strip_suffix(".json"));
+        number.is_some_and(|number| number.parse::<usize>().is_ok())
+    };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    match names.filter(|name| is_result(name)).min() {
+        Some(name) => Err(wrong(format!(
+            "{shown} has the results of another sweep, such as {name}: give an empty folder"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -334,6 +558,18 @@ mod tests {
         assert_ne!(places, shuffled(50, 8));
         places.sort_unstable();
         assert_eq!(places, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_missed_is_told_before_what_was_not_run() {
+        for (exits, expected) in [
+            (&[Exit::Met, Exit::Met][..], Exit::Met),
+            (&[Exit::Met, Exit::NotOffered], Exit::NotOffered),
+            (&[Exit::NotOffered, Exit::Usage, Exit::Met], Exit::Usage),
+            (&[Exit::Usage, Exit::Missed, Exit::NotOffered], Exit::Missed),
+        ] {
+            assert_eq!(exit_of(exits), expected, "{exits:?}");
+        }
     }
 
     #[test]

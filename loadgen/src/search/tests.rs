@@ -4,18 +4,28 @@ use super::*;
 
 const PLAN: Plan = Plan { from: 1000.0, precision: 0.05, confirm: 3 };
 
-/// Runs a search to its end, and returns the answer with the rates tried.
-fn search(plan: Plan, seed: u64, mut run: impl FnMut(f64) -> Outcome) -> (Answer, Vec<f64>) {
+/// Runs a search to its end, and returns the answer with the rates tried. Sums are as their runs were.
+fn search(plan: Plan, seed: u64, run: impl FnMut(f64) -> Outcome) -> (Answer, Vec<f64>) {
+    search_with_sums(plan, seed, run, |_| true)
+}
+
+fn search_with_sums(
+    plan: Plan,
+    seed: u64,
+    mut run: impl FnMut(f64) -> Outcome,
+    mut sum: impl FnMut(f64) -> bool,
+) -> (Answer, Vec<f64>) {
     let mut search = Search::new(plan, seed);
     let mut tried = Vec::new();
     loop {
         assert!(tried.len() < 1000, "it must end");
         match search.next() {
-            Err(answer) => return (answer, tried),
-            Ok(rate) => {
+            Step::End(answer) => return (answer, tried),
+            Step::Run(rate) | Step::Confirm(rate, _) => {
                 tried.push(rate);
                 search.observe(run(rate));
             }
+            Step::Sum(rate) => search.observe_sum(sum(rate)),
         }
     }
 }
@@ -105,4 +115,71 @@ fn what_changes_all_the_time_is_told() {
         search(PLAN, seed, chance).0
     });
     assert!(ends.filter(|answer| matches!(answer, Answer::Unsettled { .. })).count() > 5);
+}
+
+/// Every run passed, some by luck: all of them together say whether the rate does.
+#[test]
+fn runs_that_pass_one_by_one_must_pass_together() {
+    let (answer, _) = search_with_sums(PLAN, 1, up_to(10_000.0), |rate| rate <= 8000.0);
+    let Answer::Highest { rate, beyond, beyond_met: 3, .. } = answer else { panic!("{answer:?}") };
+    assert!((7000.0..=8000.0).contains(&rate) && beyond > 8000.0, "{answer:?}");
+}
+
+/// A broken cluster is no slow one: at half the rate it would pass, and its broken promise be forgotten.
+#[test]
+fn a_broken_cluster_ends_the_search() {
+    for broken_at in [1000.0, 4000.0] {
+        let (answer, tried) =
+            search(PLAN, 1, |rate| if rate < broken_at { Outcome::Met } else { Outcome::Broken });
+        assert_eq!((answer, tried.last()), (Answer::Broken { rate: broken_at }, Some(&broken_at)));
+    }
+    let mut runs = 0;
+    let (answer, tried) = search(PLAN, 1, |rate| {
+        runs += 1;
+        match rate {
+            _ if runs > 9 => Outcome::Broken,
+            ..=1500.0 => Outcome::Met,
+            _ => Outcome::Missed,
+        }
+    });
+    assert!(matches!(answer, Answer::Broken { .. }) && tried.len() == 10, "while confirming: {answer:?}");
+}
+
+/// Runs of ten seconds that need 50,000 operations: nothing below 5,000/s can be judged.
+#[test]
+fn too_few_operations_lead_up_and_not_down() {
+    let judged_from = |least: f64, limit: f64| {
+        move |rate: f64| match rate {
+            rate if rate > limit => Outcome::Missed,
+            rate if rate < least => Outcome::TooFew,
+            _ => Outcome::Met,
+        }
+    };
+    let (answer, _) = search(PLAN, 1, judged_from(5000.0, 20_000.0));
+    let Answer::Highest { rate, .. } = answer else { panic!("{answer:?}") };
+    assert!((19_000.0..=20_000.0).contains(&rate), "{answer:?}");
+    for from in [1000.0, 100_000.0] {
+        let (answer, tried) = search(Plan { from, ..PLAN }, 1, judged_from(5000.0, 3000.0));
+        let Answer::TooFew { rate, missed: Some(missed) } = answer else { panic!("{answer:?}") };
+        assert!(rate <= 3000.0 && missed > 3000.0 && missed < rate * 1.06, "{answer:?}");
+        assert!(tried.iter().all(|&rate| rate >= 1000.0), "{tried:?}");
+    }
+    let (answer, _) = search(PLAN, 1, |_| Outcome::TooFew);
+    assert_eq!(answer, Answer::TooFew { rate: RATE_MAX, missed: None });
+}
+
+/// If the lower end could not be offered after all, the answer is no limit of the servers.
+#[test]
+fn a_generator_that_tires_while_confirming_gives_a_lower_bound() {
+    let mut runs = 0;
+    let (answer, _) = search(PLAN, 1, |rate| {
+        runs += 1;
+        match rate {
+            ..=4000.0 => Outcome::Met,
+            ..=5000.0 if runs < 9 => Outcome::Met,
+            ..=5000.0 => Outcome::NotOffered,
+            _ => Outcome::Missed,
+        }
+    });
+    assert!(matches!(answer, Answer::AtLeast { not_offered: Some(_), .. }), "{answer:?}");
 }

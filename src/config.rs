@@ -20,11 +20,13 @@ use crate::time::Duration;
 
 mod cores;
 mod error;
+mod memory;
 mod settings;
 mod text;
 
 pub use cores::allowed as cores_allowed;
 pub use error::ConfigError;
+pub use memory::memory_least;
 pub use settings::{ServeArguments, Settings};
 pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span, Sync};
 
@@ -117,6 +119,8 @@ pub struct Config {
     pub background_bytes_min: u32,
     /// Where values are kept.
     pub mode: Mode,
+    /// Bytes for all shards together; 0 for no limit. In memory mode alone.
+    pub memory_max: u64,
     /// The directory of the log; there is one in durable mode alone.
     pub data: Option<String>,
     /// When a record of the log counts.
@@ -191,6 +195,7 @@ impl Config {
                 BACKGROUND_BYTES_LIMIT,
             )?,
             mode: settings.mode.unwrap_or(if settings.data.is_some() { Mode::Durable } else { Mode::Memory }),
+            memory_max: settings.memory_max.map_or(0, |size| size.0),
             data: settings.data,
             sync: settings.sync.unwrap_or(Sync::Always),
             segment_bytes: 0,
@@ -207,6 +212,7 @@ impl Config {
         config.check_members()?;
         config.check_shards(cores)?;
         config.check_ranges()?;
+        config.check_memory()?;
         Ok(config)
     }
 
@@ -228,6 +234,7 @@ impl Config {
             ..self
         };
         joined.check_ring()?;
+        joined.check_memory()?;
         Ok(joined)
     }
 
@@ -263,6 +270,7 @@ impl Config {
             background_latency: Some(Span(self.background_latency)),
             background_bytes_min: Some(ByteSize(u64::from(self.background_bytes_min))),
             mode: Some(self.mode),
+            memory_max: Some(ByteSize(self.memory_max)),
             data: self.data.clone(),
             sync: Some(self.sync),
             segment_bytes: Some(ByteSize(self.segment_bytes.into())),
@@ -366,6 +374,24 @@ impl Config {
             Some(&port) => Err(ConfigError::ShardPort(port)),
             None => Ok(()),
         }
+    }
+
+    /// A limit must leave each shard what it can't do without.
+    fn check_memory(&self) -> Result<(), ConfigError> {
+        if self.memory_max == 0 {
+            return Ok(());
+        }
+        if self.mode == Mode::Durable {
+            return Err(ConfigError::MemoryInDurable);
+        }
+        // A guest learns how many partitions there are when it joins, and is checked again.
+        let (shards, partitions) = (self.shards, self.partitions.unwrap_or(1));
+        let needed = memory_least(shards, partitions, self.value_bytes_max);
+        if self.memory_max < needed {
+            let [value, needed] = [self.memory_max, needed].map(|bytes| ByteSize(bytes).to_string());
+            return Err(ConfigError::MemoryTooSmall { value, shards, partitions, needed });
+        }
+        Ok(())
     }
 
     /// What of the ring is given.

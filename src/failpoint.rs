@@ -51,6 +51,10 @@ pub trait Failpoints: Clone + fmt::Debug {
     #[inline]
     fn pruned(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
 
+    /// A key was put out, since there was no more room, with this state.
+    #[inline]
+    fn evicted(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
+
     /// A copy of an older epoch was wiped, with this state.
     #[inline]
     fn wiped(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
@@ -175,6 +179,10 @@ pub enum Bug {
     AcknowledgesUnmet,
     /// A put is refused while the coordinator's clock is behind a version's timestamp.
     ClockMustAdvance,
+    /// Nothing is put out or refused, whatever the limit on memory.
+    LimitIgnored,
+    /// A key that was put out and has come back is minted under the actor that it had.
+    EvictedMintsOn,
 }
 
 /// A choice between two correct ways, of which production takes the first.
@@ -190,6 +198,8 @@ pub enum Choice {
     SuspectedEarly,
     /// Reap what was deleted when it was last looked at too, or at once.
     EarlyReap,
+    /// Put a key out when there is no more room, or now; asked where there is a limit alone.
+    EvictEarly,
 }
 
 /// A state that is seldom reached, and where bugs are at home.
@@ -301,11 +311,23 @@ pub enum Rare {
     ReadBeganAgain,
     /// A node that had lost its records was met.
     NodeMet,
+    /// A version expired that nobody had asked for.
+    ExpiredUnread,
+    /// A key was put out.
+    Evicted,
+    /// Something was not taken, since nothing more could be put out for it.
+    MemoryFull,
+    /// A repair of a key that was put out was not stored.
+    RefillDeclined,
+    /// A write had to ask the owners what it would replace.
+    AskedBeforeWrite,
+    /// A tombstone was sent to an owner that did not confirm it.
+    TombstonePushed,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 59] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -359,6 +381,12 @@ impl Rare {
         Self::DeadRoundEnded,
         Self::ReadBeganAgain,
         Self::NodeMet,
+        Self::ExpiredUnread,
+        Self::Evicted,
+        Self::MemoryFull,
+        Self::RefillDeclined,
+        Self::AskedBeforeWrite,
+        Self::TombstonePushed,
     ];
 }
 

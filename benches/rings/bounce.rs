@@ -129,7 +129,7 @@ impl End {
             taken
         };
         let to = ShardId(u16::from(self.first));
-        (0..due).for_each(|step| self.mesh.send(to, *sent + step));
+        (0..due).for_each(|step| self.mesh.send(to, *sent + step, 0));
         *sent += due;
         *received += taken;
         self.mesh.ring();

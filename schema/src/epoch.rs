@@ -153,6 +153,8 @@ pub struct Bound {
     pub bound: bool,
     /// A bit for each of the keys, those to be reaped first. Whoever promises agrees with all.
     pub agreed: u128,
+    /// Keys of the partition were put out there: no round of anti-entropy brings the sender what it lacks.
+    pub evicted: bool,
 }
 
 impl Bound {
@@ -168,15 +170,17 @@ impl Bound {
             round: wire.round(),
             bound: wire.bound(),
             agreed,
+            evicted: wire.evicted(),
         })
     }
 
     /// Append as a frame.
     pub fn encode(self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
-        let Self { partition, epoch, round, bound, agreed } = self;
+        let Self { partition, epoch, round, bound, agreed, evicted } = self;
         encoder.frame(out, Kind::BOUND, Flags::CHECKSUM, request_id, [], |builder| {
             let agreed = Some(builder.create_vector(&[agreed as u64, (agreed >> 64) as u64]));
-            wire::Bound::create(builder, &wire::BoundArgs { partition, epoch, round, bound, agreed })
+            let arguments = wire::BoundArgs { partition, epoch, round, bound, agreed, evicted };
+            wire::Bound::create(builder, &arguments)
         });
     }
 }
@@ -395,7 +399,8 @@ mod tests {
         };
         let bytes = written(|encoder, out| propose.encode(encoder, 1, out));
         assert_eq!(Propose::parse(&frame(&bytes)), Ok(propose));
-        let bound = Bound { partition: 3, epoch: 9, round: 77, bound: true, agreed: 5 | 1 << 127 };
+        let bound =
+            Bound { partition: 3, epoch: 9, round: 77, bound: true, agreed: 5 | 1 << 127, evicted: true };
         let bytes = written(|encoder, out| bound.encode(encoder, 1, out));
         assert_eq!(Bound::parse(&frame(&bytes)), Ok(bound));
         let round = Round { partition: 3, epoch: 9, round: 77 };

@@ -37,6 +37,8 @@ pub struct TreeRequest {
     pub nodes: Nodes,
     /// The epochs of these partitions at the sender; none if it is 0 for each.
     pub epochs: Vec<u64>,
+    /// To make both sides alike; or else one of them is to hold all that the other does.
+    pub round: bool,
 }
 
 impl TreeRequest {
@@ -52,7 +54,8 @@ impl TreeRequest {
             }
             _ => return Err(Malformed::Field("a tree request that names no node of a hash tree")),
         };
-        Ok(Self { ring: wire.ring(), nodes, epochs: numbers(wire.epochs(), TREE_PARTITIONS_MAX)? })
+        let epochs = numbers(wire.epochs(), TREE_PARTITIONS_MAX)?;
+        Ok(Self { ring: wire.ring(), nodes, epochs, round: wire.round() })
     }
 
     /// Append as a frame.
@@ -65,7 +68,8 @@ impl TreeRequest {
         encoder.frame(out, Kind::TREE_REQUEST, Flags::CHECKSUM, request_id, [], |builder| {
             let partitions = Some(builder.create_vector(partitions));
             let epochs = (!self.epochs.is_empty()).then(|| builder.create_vector(&self.epochs));
-            let arguments = wire::TreeRequestArgs { ring: self.ring, partitions, branch, epochs };
+            let (ring, round) = (self.ring, self.round);
+            let arguments = wire::TreeRequestArgs { ring, partitions, branch, epochs, round };
             wire::TreeRequest::create(builder, &arguments)
         });
     }
@@ -215,23 +219,26 @@ impl PullRequest {
 }
 
 /// The states that were pulled have been sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pulled {
     /// So many of the tokens, from the first, were served.
     pub tokens: u32,
+    /// Of these, those under which nothing is held any more: at most [`PULL_TOKENS_MAX`].
+    pub gone: Vec<u64>,
 }
 
 impl Pulled {
     /// From a frame of kind `PULLED`.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Malformed> {
         let wire = verified::<wire::Pulled<'_>>(frame, "Pulled", 1)?;
-        Ok(Self { tokens: wire.tokens() })
+        Ok(Self { tokens: wire.tokens(), gone: numbers(wire.gone(), PULL_TOKENS_MAX)? })
     }
 
     /// Append as a frame.
-    pub fn encode(self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
+    pub fn encode(&self, encoder: &mut Encoder, request_id: u64, out: &mut Vec<u8>) {
         encoder.frame(out, Kind::PULLED, Flags::CHECKSUM, request_id, [], |builder| {
-            wire::Pulled::create(builder, &wire::PulledArgs { tokens: self.tokens })
+            let gone = (!self.gone.is_empty()).then(|| builder.create_vector(&self.gone));
+            wire::Pulled::create(builder, &wire::PulledArgs { tokens: self.tokens, gone })
         });
     }
 }
@@ -270,7 +277,7 @@ mod tests {
             Nodes::Leaves { partition: 7, branch: 0 },
             Nodes::Leaves { partition: 7, branch: 31 },
         ] {
-            let request = TreeRequest { ring: 5, nodes, epochs: vec![0, 4] };
+            let request = TreeRequest { ring: 5, nodes, epochs: vec![0, 4], round: true };
             let bytes = written(|encoder, out| request.encode(encoder, 1, out));
             assert_eq!(TreeRequest::parse(&frame(&bytes)), Ok(request));
         }
@@ -285,8 +292,11 @@ mod tests {
         let request = PullRequest { ring: 5, partition: 2, tokens: vec![9, 8], partition_epoch: 3 };
         let bytes = written(|encoder, out| request.encode(encoder, 1, out));
         assert_eq!(PullRequest::parse(&frame(&bytes)), Ok(request));
-        let bytes = written(|encoder, out| Pulled { tokens: 2 }.encode(encoder, 1, out));
-        assert_eq!(Pulled::parse(&frame(&bytes)), Ok(Pulled { tokens: 2 }));
+        for gone in [vec![], vec![7]] {
+            let pulled = Pulled { tokens: 2, gone };
+            let bytes = written(|encoder, out| pulled.encode(encoder, 1, out));
+            assert_eq!(Pulled::parse(&frame(&bytes)), Ok(pulled));
+        }
         let bytes = written(|encoder, out| Tree::encode(encoder, 1, &[4, 5], &[0, 7], out));
         assert_eq!(Tree::parse(&frame(&bytes)), Ok(Tree { nodes: vec![4, 5], epochs: vec![0, 7] }));
     }
@@ -295,7 +305,7 @@ mod tests {
     fn what_breaks_a_limit_is_refused() {
         let request = |nodes| {
             let bytes = written(|encoder, out| {
-                TreeRequest { ring: 5, nodes, epochs: vec![] }.encode(encoder, 1, out);
+                TreeRequest { ring: 5, nodes, epochs: vec![], round: false }.encode(encoder, 1, out);
             });
             TreeRequest::parse(&frame(&bytes))
         };

@@ -42,7 +42,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let mut inner = Vec::new();
     get().encode(&mut Encoder::default(), 3, Flags::NONE, &mut inner);
     add("forward", &mut |encoder, out| Forward::encode(encoder, 9, 1, 50_000, &inner, out));
-    let tree = TreeRequest { ring: 3, nodes: Nodes::Roots(vec![1, 2, 3]), epochs: vec![] };
+    let tree = TreeRequest { ring: 3, nodes: Nodes::Roots(vec![1, 2, 3]), epochs: vec![], round: false };
     add("tree_request", &mut |encoder, out| tree.encode(encoder, 10, out));
     let keys = KeysRequest { ring: 3, partition: 2, branch: 1, leaves: 6, from: 0, partition_epoch: 0 };
     add("keys_request", &mut |encoder, out| keys.encode(encoder, 11, out));
@@ -68,7 +68,7 @@ fn get() -> Get<'static> {
 }
 
 fn replicate() -> ReplicateWriter<'static> {
-    let version = Version::new(1, 2, 3, 4, 1_000_000, 0, 1, 4, false);
+    let version = Version::new(1, 2, 3, 4, 1_000_000, 0, 1, 4, false, false);
     let state =
         StateWriter { clock: vec![Seen::new(1, 2, 1)], versions: vec![version], values: vec![b"milk"] };
     ReplicateWriter {

@@ -59,11 +59,13 @@ pub enum Fault {
     Racks,
     /// What was deleted is forgotten.
     Reaping,
+    /// Nodes have a limit on their memory.
+    Memory,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 26] = [
+    pub const ALL: [(Self, &str); 27] = [
         (Self::Loss, "loss"),
         (Self::Duplication, "duplication"),
         (Self::Delay, "delay"),
@@ -90,6 +92,7 @@ impl Fault {
         (Self::Secret, "secret"),
         (Self::Racks, "racks"),
         (Self::Reaping, "reaping"),
+        (Self::Memory, "memory"),
     ];
 }
 

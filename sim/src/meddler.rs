@@ -19,6 +19,8 @@ struct Inside {
     planted: Option<Bug>,
     read_repair: bool,
     rare_choices: Cell<bool>,
+    /// How often a key is put out early.
+    evicts: Cell<f64>,
     prng: RefCell<Prng>,
     reached: RefCell<[u32; Rare::ALL.len()]>,
     minted: RefCell<Vec<Mint>>,
@@ -26,6 +28,7 @@ struct Inside {
     reaped: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
     pruned: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
     wiped: RefCell<Vec<(Vec<u8>, VersionVector)>>,
+    evicted: RefCell<Vec<(Vec<u8>, bool)>>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -56,6 +59,7 @@ impl Meddler {
             planted,
             read_repair,
             rare_choices: Cell::new(rare_choices),
+            evicts: Cell::new(0.0),
             prng: RefCell::new(prng),
             reached: RefCell::new([0; Rare::ALL.len()]),
             minted: RefCell::default(),
@@ -63,8 +67,16 @@ impl Meddler {
             reaped: RefCell::default(),
             pruned: RefCell::default(),
             wiped: RefCell::default(),
+            evicted: RefCell::default(),
             wall: Cell::default(),
         }))
+    }
+
+    /// A key is put out so often although there is room.
+    #[must_use]
+    pub fn that_evicts(self, often: f64) -> Self {
+        self.0.evicts.set(often);
+        self
     }
 
     /// A node is at work, and its clock says this.
@@ -75,6 +87,7 @@ impl Meddler {
     /// The faults are over: nothing rare is forced any more.
     pub fn calm(&self) {
         self.0.rare_choices.set(false);
+        self.0.evicts.set(0.0);
     }
 
     /// Dots minted since the last call.
@@ -102,6 +115,11 @@ impl Meddler {
         std::mem::take(&mut *self.0.wiped.borrow_mut())
     }
 
+    /// Keys that were put out since the last call, and whether a delete's tombstone stood.
+    pub fn take_evicted(&self) -> Vec<(Vec<u8>, bool)> {
+        std::mem::take(&mut *self.0.evicted.borrow_mut())
+    }
+
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
     pub fn reached(&self) -> [u32; Rare::ALL.len()] {
         *self.0.reached.borrow()
@@ -118,7 +136,10 @@ impl Failpoints for Meddler {
         self.0.planted == Some(bug) || (bug == Bug::NobodyRepaired && !self.0.read_repair)
     }
 
-    fn rare(&self, _: Choice) -> bool {
+    fn rare(&self, choice: Choice) -> bool {
+        if choice == Choice::EvictEarly {
+            return self.0.prng.borrow_mut().chance(self.0.evicts.get());
+        }
         self.0.rare_choices.get() && self.0.prng.borrow_mut().chance(RARELY)
     }
 
@@ -134,6 +155,10 @@ impl Failpoints for Meddler {
             value: minted.value.map(<[u8]>::to_vec),
             operation: minted.operation,
         });
+    }
+
+    fn evicted(&self, key: &[u8], state: &Siblings<Bytes>) {
+        self.0.evicted.borrow_mut().push((key.to_vec(), state.is_deleted()));
     }
 
     fn gave_up(&self, key: &[u8], state: &Siblings<Bytes>) {

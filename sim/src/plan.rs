@@ -46,6 +46,10 @@ pub struct Plan {
     pub anti_entropy: bool,
     /// Tombstones are reaped.
     pub reaping: bool,
+    /// Bytes that a shard may take; 0 for no limit.
+    pub memory_max: usize,
+    /// With such a limit, how often a key is put out although there is room: a probability for each turn of a shard.
+    pub evicts: f64,
     /// Tables so small that they fill.
     pub small_tables: bool,
     /// Rare choices are forced a quarter of the time.
@@ -111,6 +115,8 @@ pub struct NetworkFaults {
     pub clog: f64,
 }
 
+/// Limits of a shard's memory: what it takes before it holds anything is a part of them.
+const MEMORY_MAX: [usize; 3] = [448 << 10, 640 << 10, 1 << 20];
 /// Faults end here at the latest, operations too.
 const SPAN_SECS: (u64, u64) = (40, 100);
 
@@ -150,6 +156,8 @@ impl Plan {
             read_repair: shape.chance(0.75),
             anti_entropy: false,
             reaping: false,
+            memory_max: 0,
+            evicts: 0.0,
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),
             time_to_live: seldom(Fault::TimeToLive, 0.25),
@@ -188,6 +196,7 @@ impl Plan {
         plan.has_secret = apart.chance(0.15) && !cut.without.contains(&Fault::Secret);
         plan.stranger |= apart.chance(0.5) && plan.has_secret && !cut.without.contains(&Fault::Stranger);
         let is_cut = cut.without.contains(&Fault::Reaping);
+        (plan.memory_max, plan.evicts) = draw_memory(&plan, cut);
         plan.reaping = Prng::from_seed(seed.swap_bytes()).chance(0.8) && !is_cut;
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
@@ -250,6 +259,16 @@ impl Plan {
     pub fn jumps_clocks(&self) -> bool {
         self.deeds.iter().any(|(.., deed)| matches!(deed, Deed::ClockJump { .. }))
     }
+}
+
+/// On half of the seeds without a log: a limit, tight or wide, and how often somebody goes before it is reached.
+fn draw_memory(plan: &Plan, cut: &Cut) -> (usize, f64) {
+    // Drawn apart, as above.
+    let mut apart = Prng::from_seed(plan.seed.rotate_left(32) ^ 0xe71c);
+    let is_limited = apart.chance(0.5) && !plan.durable && !cut.without.contains(&Fault::Memory);
+    let limit = MEMORY_MAX[apart.below(MEMORY_MAX.len() as u64) as usize];
+    let evicts = [0.0, 0.0001, 0.001, 0.01][apart.below(4) as usize];
+    if is_limited { (limit, evicts) } else { (0, 0.0) }
 }
 
 /// {1: 5%, 3: 45%, 5: 35%, 7: 15%}

@@ -34,11 +34,25 @@ pub struct Waiting {
 
 use Promise::{
     AlwaysWritable, AppliedOnce, Clocks, ConcurrentSiblings, Convergence, Durability, HonestContext,
-    HonestOutcome, Membership, NoPhantoms, NoResurrection, Overlap, UniqueDots,
+    HonestOutcome, Membership, Memory, NoPhantoms, NoResurrection, Overlap, UniqueDots,
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 29] = [
+pub const PLANTED: [Planted; 31] = [
+    Planted {
+        name: "limit-ignored",
+        bug: Bug::LimitIgnored,
+        shipped: "our own",
+        breaks: &[Memory],
+        seeds: 500,
+    },
+    Planted {
+        name: "evicted-mints-on",
+        bug: Bug::EvictedMintsOn,
+        shipped: "our own",
+        breaks: &[UniqueDots, HonestContext, ConcurrentSiblings, Durability],
+        seeds: 5_000,
+    },
     Planted {
         name: "reaped-with-its-actor",
         bug: Bug::ReapedWithItsActor,

@@ -151,7 +151,7 @@ impl Replica {
             .values()
             .map(|version| match version.content {
                 Content::Value(number) => (version.dot, number),
-                Content::Tombstone => panic!("a tombstone is no value"),
+                Content::Tombstone | Content::Expired => panic!("a tombstone is no value"),
             })
             .collect();
         assert_eq!(values, self.expected_values());

@@ -39,11 +39,26 @@ pub const VERSIONS_PUT_MAX: usize = VERSIONS_MAX / 4;
 pub enum Content<V> {
     /// This is the value.
     Value(V),
-    /// There is no value: deleted or expired.
+    /// There is no value: somebody deleted it.
     Tombstone,
+    /// There is no value any more, since its time had come: nobody asked for that, and whoever has the value comes to it by
+    /// itself.
+    Expired,
 }
 
-/// One version of a key. One dot is one version, for ever (P6), but that a value may turn into a tombstone.
+impl<V> Content<V> {
+    /// Of one dot, what says more wins.
+    const fn finality(&self) -> u8 {
+        match self {
+            Self::Value(_) => 0,
+            Self::Expired => 1,
+            // An older release doesn't tell what has expired from what was deleted.
+            Self::Tombstone => 2,
+        }
+    }
+}
+
+/// One version of a key. One dot is one version, for ever (P6), but that a value may expire.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Version<V> {
     /// Its name.
@@ -99,7 +114,7 @@ impl<V: Clone> Siblings<V> {
             if !clock::covers(&clock, version.dot) {
                 return Err(InvalidState::DotNotSeen);
             }
-            if matches!(version.content, Content::Tombstone) && version.expiry.is_some() {
+            if !matches!(version.content, Content::Value(_)) && version.expiry.is_some() {
                 return Err(InvalidState::TombstoneExpires);
             }
             checked.push(version);
@@ -133,6 +148,13 @@ impl<V: Clone> Siblings<V> {
     /// The value with the greatest (timestamp, dot): a pick for clients that want one, which discards nothing.
     pub fn latest(&self) -> Option<&Version<V>> {
         self.values().max_by_key(|version| (version.timestamp, version.dot))
+    }
+
+    /// Is nothing left here but tombstones, and one at least a delete's?
+    pub fn is_deleted(&self) -> bool {
+        let mut versions = self.versions.iter();
+        versions.all(|version| !matches!(version.content, Content::Value(_)))
+            && self.versions.iter().any(|version| matches!(version.content, Content::Tombstone))
     }
 
     /// Whether nothing has ever been seen of this key. A deleted key is not empty.
@@ -266,12 +288,21 @@ impl<V: Clone> Siblings<V> {
         let mut buried = 0;
         for version in &mut self.versions {
             if version.expiry.is_some_and(|expiry| expiry <= now) {
-                version.content = Content::Tombstone;
+                version.content = Content::Expired;
                 version.expiry = None;
                 buried += 1;
             }
         }
         buried
+    }
+
+    /// Bytes of its two allocations, the clock's and the versions', values apart: 0 for what fits into the state itself.
+    pub fn allocations(&self) -> [usize; 2] {
+        let bytes_of = |is_spilled, bytes| if is_spilled { bytes } else { 0 };
+        [
+            bytes_of(self.clock.spilled(), self.clock.capacity() * size_of::<Entry>()),
+            bytes_of(self.versions.spilled(), self.versions.capacity() * size_of::<Version<V>>()),
+        ]
     }
 
     /// Whether the operation of the version at this index already stands under a lesser dot.
@@ -295,7 +326,7 @@ impl<V: Clone> Siblings<V> {
 /// Whether `theirs`, of the same dot, is a tombstone where `ours` is still a value.
 fn is_buried<V>(ours: &Version<V>, theirs: &Version<V>) -> bool {
     debug_assert_eq!(ours.dot, theirs.dot);
-    matches!((&ours.content, &theirs.content), (Content::Value(_), Content::Tombstone))
+    ours.content.finality() < theirs.content.finality()
 }
 
 #[cfg(test)]

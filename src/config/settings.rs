@@ -156,6 +156,11 @@ pub struct Settings {
     #[arg(long)]
     pub mode: Option<Mode>,
 
+    /// The most memory that this node takes for what it holds and does, divided among its shards; 0B for no limit. In mode
+    /// 'memory' only. Shards, partitions and large values need some of it, and what is less than they need is refused [default: 0B]
+    #[arg(long, value_name = "BYTES")]
+    pub memory_max: Option<ByteSize>,
+
     /// The directory of this node's log; made if it isn't there. On a disk with O_DIRECT, and of no other node
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
@@ -210,6 +215,7 @@ impl Settings {
             background_latency,
             background_bytes_min,
             mode,
+            memory_max,
             data,
             sync,
             segment_bytes,
@@ -246,6 +252,7 @@ impl Settings {
             background_latency: background_latency.or(file.background_latency),
             background_bytes_min: background_bytes_min.or(file.background_bytes_min),
             mode: mode.or(file.mode),
+            memory_max: memory_max.or(file.memory_max),
             data: data.or(file.data),
             sync: sync.or(file.sync),
             segment_bytes: segment_bytes.or(file.segment_bytes),

@@ -323,3 +323,43 @@ fn a_guest_takes_over_what_the_cluster_was_founded_with() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn a_limit_of_memory_is_for_memory_and_leaves_room_to_work() {
+    let config = from_toml("memory_max = '1GiB'\nshards = 2\nvalue_bytes_max = '1MiB'\npin = false").unwrap();
+    assert_eq!(config.memory_max, 1 << 30);
+    assert!(config.to_toml().contains("memory_max = \"1GiB\""));
+    let refusal = |text: &str| from_toml(text).unwrap_err().to_string();
+    assert!(refusal("memory_max = '1GiB'\ndata = 'there'").starts_with("memory_max is for mode = 'memory'"));
+    let small = refusal("memory_max = '58MiB'\nshards = 2\nvalue_bytes_max = '1MiB'\npin = false");
+    assert!(
+        small.contains("is 58MiB, and with shards = 2 and partitions = 1024 a node needs 59MiB at least"),
+        "{small}"
+    );
+    assert!(from_toml("memory_max = '59MiB'\nshards = 2\nvalue_bytes_max = '1MiB'\npin = false").is_ok());
+}
+
+/// Rings between shards and hash trees grow with the shards and the partitions, and are nobody's to put out.
+#[test]
+fn a_limit_of_memory_is_for_so_many_shards_and_partitions() {
+    let of = |memory: &str, shards: u16, partitions: u32| {
+        let least = "value_bytes_max = '64KiB'\npin = false";
+        from_toml(&format!("memory_max = '{memory}'\nshards = {shards}\npartitions = {partitions}\n{least}"))
+    };
+    assert!(of("16MiB", 1, 64).is_ok());
+    assert!(of("64MiB", 1, 1024).is_ok());
+    for (memory, shards, partitions) in [("64MiB", 1, 8192), ("1100MiB", 64, 1024), ("1GiB", 1, 65_536)] {
+        let error = of(memory, shards, partitions).unwrap_err().to_string();
+        assert!(error.starts_with("memory_max is "), "{error}");
+    }
+}
+
+/// How many partitions there are a guest learns only when it joins.
+#[test]
+fn a_guest_whose_limit_is_too_small_for_the_cluster_does_not_join() {
+    let guest =
+        from_toml("seeds = ['h:1']\nmemory_max = '64MiB'\nshards = 1\nvalue_bytes_max = '64KiB'").unwrap();
+    assert!(guest.clone().joining(1024, 3).is_ok());
+    let error = guest.joining(16_384, 3).unwrap_err().to_string();
+    assert!(error.contains("partitions = 16384 a node needs 292MiB at least"), "{error}");
+}

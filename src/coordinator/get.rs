@@ -154,6 +154,11 @@ impl GetQuorum {
         !self.replicas.iter().any(|(.., answer)| matches!(answer, Answer::Awaited))
     }
 
+    /// Has every owner answered?
+    pub fn has_heard_all(&self) -> bool {
+        self.replicas.iter().all(|(_, sets, answer)| *sets == Sets::NONE || is_state(answer))
+    }
+
     /// Did owners that count answer whose silence means nothing?
     pub fn counts_incomplete(&self) -> bool {
         let incomplete = |answer: &Answer| matches!(answer, Answer::State { complete: false, .. });

@@ -41,6 +41,8 @@ enum Acknowledgement {
     Awaited,
     Durable,
     Failed,
+    /// It is there, and has no room for the write.
+    Declined,
 }
 
 /// What is known of a write's outcome.
@@ -129,6 +131,12 @@ impl PutQuorum {
         self.set(node, Acknowledgement::Failed);
     }
 
+    /// `node` can be reached, and its memory is full: nobody keeps the write for it, since it will have no more room for that either.
+    pub fn on_declined(&mut self, node: NodeId) {
+        let is_owner = self.owners().any(|owner| owner.node == node);
+        self.set(node, if is_owner { Acknowledgement::Declined } else { Acknowledgement::Failed });
+    }
+
     /// One who stood in for another before it came to own the key itself is here twice, and has acknowledged the first.
     fn set(&mut self, node: NodeId, to: Acknowledgement) {
         let mut open = self.replicas.iter_mut().filter(|replica| !replica.is_durable());
@@ -175,7 +183,10 @@ impl PutQuorum {
     /// Owners that need somebody to stand in for them and have nobody: those that failed, and with `silent` all that
     /// have not acknowledged.
     pub fn unattended(&self, silent: bool) -> impl Iterator<Item = NodeId> {
-        let missing = move |owner: &&Replica| owner.has_failed() || silent && !owner.is_durable();
+        let missing = move |owner: &&Replica| {
+            owner.acknowledgement != Acknowledgement::Declined
+                && (owner.has_failed() || silent && !owner.is_durable())
+        };
         let alone = |owner: &&Replica| !self.stand_ins_of(owner.node).any(|replica| !replica.has_failed());
         self.owners().filter(missing).filter(alone).map(|owner| owner.node)
     }
@@ -272,7 +283,7 @@ impl Replica {
     }
 
     fn has_failed(&self) -> bool {
-        self.acknowledgement == Acknowledgement::Failed
+        matches!(self.acknowledgement, Acknowledgement::Failed | Acknowledgement::Declined)
     }
 }
 
@@ -310,6 +321,21 @@ mod tests {
         NODES.into_iter().for_each(|node| put.on_failure(node));
         NODES.into_iter().for_each(|node| put.on_durable(node));
         assert_eq!(put.verdict(), PutVerdict::Enough(Basis::primaries(3)));
+    }
+
+    /// Who is there and has no room for a write gets no hint of it; for who stood in for another somebody else does.
+    #[test]
+    fn nobody_stands_in_for_an_owner_that_is_full() {
+        let mut put = PutQuorum::new(2, &NODES);
+        put.on_declined(NODES[1]);
+        put.on_failure(NODES[2]);
+        assert_eq!(put.unattended(true).collect::<Vec<_>>(), [NODES[0], NODES[2]]);
+        put.add_fallback(NodeId(9), NODES[2], 0);
+        assert_eq!(put.unattended(false).collect::<Vec<_>>(), []);
+        put.on_declined(NodeId(9));
+        assert_eq!(put.unattended(false).collect::<Vec<_>>(), [NODES[2]]);
+        put.on_durable(NODES[0]);
+        assert_eq!(put.verdict(), PutVerdict::Missed { acks: Basis::primaries(1) });
     }
 
     /// The paper's sloppy quorum (§4.6): a fallback counts like a primary, unless the request wants primaries.

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::causality::{Actor, Content, Siblings};
 use crate::id::{NodeId, OperationId, PartitionId};
+use crate::storage::cost;
 
 /// What a hint costs beside its key and values: the entry of a tree, its clock and its versions.
 const HINT_BYTES: usize = 200;
@@ -53,6 +54,10 @@ pub struct HintStore {
     partitions: BTreeMap<PartitionId, usize>,
     /// Bytes for each target.
     bytes_max: usize,
+    /// Of all targets.
+    hints: usize,
+    /// What their keys and states cost, but for their places in the maps.
+    state_bytes: usize,
     last_version: u64,
     /// Records of the log that cover nothing any more, since they were last taken.
     dead: Vec<u64>,
@@ -74,6 +79,8 @@ impl HintStore {
             minters: BTreeMap::new(),
             partitions: BTreeMap::new(),
             bytes_max,
+            hints: 0,
+            state_bytes: 0,
             last_version: 0,
             dead: Vec::new(),
         }
@@ -135,12 +142,17 @@ impl HintStore {
         let Keeping { target, key, partition } = keeping;
         let bytes = self.bytes_with(keeping, &state);
         self.last_version += 1;
+        self.state_bytes += cost_of(key, &state);
         let hint = Hint { partition, state, appended, version: self.last_version, held_by: SmallVec::new() };
         let kept = self.targets.entry(target).or_default();
         kept.bytes = bytes;
         let before = kept.hints.insert(key.into(), hint);
-        if before.is_none() {
-            *self.partitions.entry(partition).or_default() += 1;
+        match &before {
+            None => {
+                self.hints += 1;
+                *self.partitions.entry(partition).or_default() += 1;
+            }
+            Some(before) => self.state_bytes -= cost_of(key, &before.state),
         }
         self.dead.extend(before.map(|before| before.appended).filter(|record| *record != 0));
     }
@@ -205,6 +217,8 @@ impl HintStore {
             }
             self.dead.extend(Some(hint.appended).filter(|record| *record != 0));
             kept.bytes -= hint_bytes(key, &hint.state);
+            self.hints -= 1;
+            self.state_bytes -= cost_of(key, &hint.state);
             self.minters.remove(key);
         }
         if kept.hints.is_empty() {
@@ -239,6 +253,21 @@ impl HintStore {
         self.targets.iter().map(|(node, target)| (*node, target.hints.len(), target.bytes))
     }
 
+    /// At most what all of it costs in memory, as the allocator gives it out.
+    pub fn memory(&self) -> usize {
+        let key = size_of::<Box<[u8]>>();
+        let (hint, minter) = (key + size_of::<Hint>(), key + size_of::<Actor>());
+        let target = size_of::<(NodeId, Target)>();
+        let partition = size_of::<(PartitionId, usize)>();
+        let hints = self.hints * cost::map_slot(hint) + self.targets.len() * cost::map_root(hint);
+        let targets = self.targets.len() * cost::map_slot(target);
+        let minters = self.minters.len() * cost::map_slot(minter);
+        let partitions = self.partitions.len() * cost::map_slot(partition);
+        let roots =
+            if self.is_empty() { 0 } else { [target, minter, partition].map(cost::map_root).iter().sum() };
+        self.state_bytes + hints + targets + minters + partitions + roots
+    }
+
     /// Where they all belong.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
         self.partitions.keys().copied()
@@ -263,10 +292,15 @@ impl HintStore {
     }
 }
 
+/// What a hint's key and state cost in memory: the key as often as it is kept, here, as that of a minter and as the cursor.
+fn cost_of(key: &[u8], state: &Siblings<Bytes>) -> usize {
+    3 * cost::allocated(key.len()) + cost::of_state(state)
+}
+
 fn hint_bytes(key: &[u8], state: &Siblings<Bytes>) -> usize {
     let length = |content: &Content<Bytes>| match content {
         Content::Value(value) => value.len(),
-        Content::Tombstone => 0,
+        Content::Tombstone | Content::Expired => 0,
     };
     let values: usize = state.versions().iter().map(|version| length(&version.content)).sum();
     HINT_BYTES + key.len() + values
@@ -359,6 +393,22 @@ mod tests {
         store.forget(A, b"k");
         store.forget(A, b"l");
         assert_eq!(store.keep(keeping(A, b"m"), &state(1, b"milk"), 2), Ok(true));
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_and_what_has_left_is_not() {
+        let mut store = HintStore::new(10_000);
+        assert_eq!(store.memory(), 0);
+        store.keep(keeping(A, b"k"), &state(1, b"milk"), 1).unwrap();
+        let one = store.memory();
+        store.keep(keeping(A, b"l"), &state(1, b"milk"), 2).unwrap();
+        store.keep(keeping(A, b"l"), &state(2, b"bread"), 3).unwrap();
+        store.keep(keeping(B, b"k"), &state(1, b"milk"), 4).unwrap();
+        assert!(store.memory() > one);
+        [(A, b"l"), (B, b"k")].iter().for_each(|(target, key)| store.forget(*target, *key));
+        assert_eq!(store.memory(), one);
+        store.forget(A, b"k");
+        assert_eq!((store.memory(), store.hints, store.state_bytes), (0, 0, 0));
     }
 
     #[test]

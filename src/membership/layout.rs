@@ -175,6 +175,7 @@ impl Layout {
     /// Follow the records as far as they lead by now. `is_serving`: this node has been born, and knows its ring.
     pub(super) fn follow(&mut self, members: &mut Members, is_serving: bool, failpoints: &impl Failpoints) {
         loop {
+            members.values_mut().for_each(Member::outdo_settled);
             self.find_rings(members, is_serving);
             if !self.is_changing() {
                 return retire_leavers(members);

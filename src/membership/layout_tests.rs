@@ -332,6 +332,32 @@ fn two_operators_changes_end_in_one_ring() {
 }
 
 /// A change that was begun, given up and begun again is another change: a newcomer missed what was written meanwhile.
+/// Of two words of one version the greater wins, and a removal wins over any version; but what the lesser one has led to was in force by
+/// then, and it was greater than what the winner could put in force. The node that heard of it looked for the next step of its change
+/// for ever.
+#[test]
+fn a_word_that_wins_when_the_other_is_in_force_already_is_followed() {
+    for (intent, versions_back) in [(Intent::Leaving, 0), (Intent::Removed, 0), (Intent::Removed, 1)] {
+        let mut cluster = Cluster::born();
+        let d = cluster.guest("d");
+        cluster.say(0, d, Intent::Member);
+        cluster.run(8);
+        let weighed = cluster.word(0, d, |member| member.weight = 200);
+        cluster.tell(0, &weighed);
+        cluster.run(8);
+        assert!(cluster.is_settled(&[0, 1, 2, d]), "{:?}", cluster.steps());
+        let other = Member { intent, intent_version: weighed.intent_version - versions_back, ..weighed };
+        cluster.tell(0, &other);
+        cluster.run(8);
+        assert!(cluster.is_settled(&[0, 1, 2]), "{intent:?}: {:?}", cluster.steps());
+        for node in &cluster.nodes {
+            let view = node.view();
+            let member = view.member(other.node).unwrap();
+            assert!(member.is_removed() && member.settled == member.intended(), "{member:?}");
+        }
+    }
+}
+
 #[test]
 fn what_was_streamed_for_a_change_that_was_given_up_does_not_count() {
     let mut cluster = Cluster::born();

@@ -210,6 +210,15 @@ impl Member {
         }
     }
 
+    /// Two operators spoke at once, and what the one said was in force before the other was heard, whose word wins: it becomes a
+    /// later word than that, the same one wherever both are known. Else it would never be in force: of two things that are,
+    /// the later one stays.
+    pub(super) fn outdo_settled(&mut self) {
+        if self.settled > self.intended() {
+            self.intent_version = self.settled.version + 1;
+        }
+    }
+
     /// Is it gone for good?
     pub const fn is_removed(&self) -> bool {
         matches!(self.intent, Intent::Removed)

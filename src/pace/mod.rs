@@ -56,19 +56,21 @@ pub enum Claimant {
     AntiEntropy,
     /// Records of the log that are appended anew, so that old ones can go.
     Compaction,
+    /// Versions whose time has come.
+    Expiry,
 }
 
 impl Claimant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Handoff, Self::Streaming, Self::Serving, Self::AntiEntropy, Self::Compaction];
+    pub const ALL: [Self; 6] =
+        [Self::Handoff, Self::Streaming, Self::Serving, Self::AntiEntropy, Self::Compaction, Self::Expiry];
 
     /// Its share beside those of others who claim at the same time. What W was counted on goes home first; anti-entropy
     /// mostly finds nothing.
     const fn weight(self) -> u32 {
         match self {
             Self::Handoff => 4,
-            Self::Streaming | Self::Serving | Self::Compaction => 2,
+            Self::Streaming | Self::Serving | Self::Compaction | Self::Expiry => 2,
             Self::AntiEntropy => 1,
         }
     }

@@ -15,9 +15,8 @@ use super::{Applied, Covered, Refused, Replaced, Write};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Record {
     /// This replica's own, the only one that it has of the key.
-    /// Of its actors those up to this epoch have been forgotten: a context from before may still tell of them, and too
-    /// little.
-    Own { retired: u32 },
+    /// What was minted up to this epoch may have been forgotten: a context from before may still tell of it, and too little.
+    Own { since: u32 },
     /// Kept for another node; there may be more such states of the key. All that was minted under this actor, if it is known,
     /// is in the state.
     Anothers(Option<Actor>),
@@ -39,6 +38,8 @@ pub(super) struct Minter<F> {
     pub(super) superseded: Superseded,
     /// Of what was wiped.
     pub(super) lost: Superseded,
+    /// So many of each are remembered, and have their room; as many as usual, if it is not said.
+    names: Option<usize>,
     /// A key's versions together may not grow past this by a put.
     state_bytes_max: usize,
     pub(super) failpoints: F,
@@ -53,14 +54,22 @@ impl<F: Failpoints> Minter<F> {
             epoch_for_others: EPOCHS_FOR_OTHERS,
             superseded,
             lost: Superseded::new(SUPERSEDED_MAX),
+            names: None,
             state_bytes_max,
             failpoints,
         }
     }
 
+    /// Remember the names of so many writes that were replaced, and of as many that were lost. Before any is.
+    pub(super) fn remember_at_most(&mut self, names: usize) {
+        (self.superseded, self.lost) = (Superseded::with_room(names), Superseded::with_room(names));
+        self.names = Some(names);
+    }
+
     /// All writes that are known as replaced are known as lost from now on.
     pub(super) fn doubt_replaced(&mut self) {
-        let replaced = std::mem::replace(&mut self.superseded, Superseded::new(SUPERSEDED_MAX));
+        let none = self.names.map_or_else(|| Superseded::new(SUPERSEDED_MAX), Superseded::with_room);
+        let replaced = std::mem::replace(&mut self.superseded, none);
         replaced.into_names().for_each(|(operation, record)| {
             self.lost.remember(std::iter::once(operation), record);
         });
@@ -74,6 +83,12 @@ impl<F: Failpoints> Minter<F> {
     /// The last epoch used.
     pub(super) const fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// As if so many epochs had been used.
+    #[cfg(test)]
+    pub(super) const fn begin_after(&mut self, epoch: u32) {
+        self.epoch = epoch;
     }
 
     /// Apply a write to a key's state, unless it was applied before. `appended` is the log record that will say so.
@@ -147,8 +162,8 @@ impl<F: Failpoints> Minter<F> {
             return Actor { id, epoch: 1 };
         }
         let is_rare = self.failpoints.rare(Choice::FreshEpoch);
-        let retired = match record {
-            Record::Own { retired } => retired,
+        let since = match record {
+            Record::Own { since } => since,
             Record::Anothers(known) => {
                 let fresh = Actor { id, epoch: self.epoch_for_others + 1 };
                 return known.filter(|known| known.id == id && !is_rare).unwrap_or(fresh);
@@ -162,7 +177,7 @@ impl<F: Failpoints> Minter<F> {
             return fresh;
         }
         // An epoch beyond the last was never minted here: somebody made it up.
-        let is_mine = |actor: Actor| actor.id == id && actor.epoch > retired && actor.epoch <= self.epoch;
+        let is_mine = |actor: Actor| actor.id == id && actor.epoch > since && actor.epoch <= self.epoch;
         let mine = state.clock().iter().rev().find(|(actor, _)| is_mine(*actor));
         if mine.is_none() && self.epoch > 0 && !state.is_empty() {
             // Its own record of the key is lost, or was never here; others' is.
@@ -203,7 +218,7 @@ fn check_room(
         }
         let length = |content: &Content<Bytes>| match content {
             Content::Value(value) => value.len(),
-            Content::Tombstone => 0,
+            Content::Tombstone | Content::Expired => 0,
         };
         if added + kept().map(|version| length(&version.content)).sum::<usize>() > limit {
             return Err(Refused::TooLarge { limit });

@@ -15,8 +15,6 @@ mod minter;
 mod superseded;
 mod wire;
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -24,13 +22,18 @@ use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::storage::log::Range;
-use crate::storage::{Change, Entry, Index, digest};
+use crate::storage::{Change, Entry, Expired, Index, cost, digest};
 use crate::time::{Now, WallTime};
 
 pub use crate::storage::Place;
 use minter::{Minter, Record};
 pub use superseded::{SUPERSEDED_MAX, Superseded};
 pub use wire::{state_from_wire, state_writer};
+
+/// With a limit on memory, one name of a write is remembered for so many bytes of it, and its room is taken at the start: an
+/// eightieth of the limit at most. But never fewer than so many.
+const NAMES_SHARE: usize = 8192;
+const NAMES_LEAST: usize = 1024;
 
 /// A client's write, as its coordinator applies it.
 #[derive(Debug)]
@@ -93,8 +96,6 @@ pub struct Replica<F = NoFailpoints> {
     minter: Minter<F>,
     /// Records of the log that cover nothing any more, since they were last taken.
     dead: Vec<u64>,
-    /// Epochs of this replica's actors that are not used any more, by partition: those up to this one.
-    retired: BTreeMap<PartitionId, u32>,
 }
 
 impl Replica {
@@ -108,12 +109,67 @@ impl<F: Failpoints> Replica<F> {
     /// The same, for the simulator.
     pub fn with_failpoints(partitions: u32, actor_id: u64, state_bytes_max: usize, failpoints: F) -> Self {
         let minter = Minter::new(actor_id, state_bytes_max, failpoints);
-        Self { index: Index::new(partitions), minter, retired: BTreeMap::new(), dead: Vec::new() }
+        Self { index: Index::new(partitions), minter, dead: Vec::new() }
+    }
+
+    /// Whoever runs this may put keys out of it ([`Replica::put_out`]), and so few names of writes are remembered that they are
+    /// a small part of these bytes.
+    #[must_use]
+    pub fn within(mut self, memory_max: usize) -> Self {
+        let names = (memory_max / NAMES_SHARE).clamp(NAMES_LEAST, SUPERSEDED_MAX);
+        self.minter.remember_at_most(names);
+        self.index = self.index.with_seats();
+        self
+    }
+
+    /// Somebody has to go: forget a key, whatever is known of it, unless a delete's tombstone stands. What was known of it.
+    /// Retries of its writes are known as lost.
+    pub fn put_out(&mut self) -> Option<Box<Entry>> {
+        let gone = self.index.put_out()?;
+        self.note_put_out(&gone);
+        Some(gone)
+    }
+
+    /// The same with a key of one's choice.
+    pub fn put_out_key(&mut self, place: Place<'_>) -> Option<Box<Entry>> {
+        let gone = self.index.put_out_key(place)?;
+        self.note_put_out(&gone);
+        Some(gone)
+    }
+
+    fn note_put_out(&mut self, gone: &Entry) {
+        self.minter.lost.remember_all(&gone.state, gone.appended);
+        self.note_dead(gone.appended);
+    }
+
+    /// A key is about to be written: nobody puts it out (`is_held`) until that is over.
+    pub fn hold(&mut self, place: Place<'_>, is_held: bool) {
+        self.index.hold(place, is_held);
     }
 
     /// What is known of a key, expired versions turned into tombstones; `None` if nothing ever was.
     pub fn read(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
         self.index.find_current(now.wall, place.partition, place.token, place.key)
+    }
+
+    /// The same for this node's own purposes: it doesn't count as a use of the key.
+    pub fn look(&mut self, now: Now, place: Place<'_>) -> Option<&Entry> {
+        self.index.look(now.wall, place.partition, place.token, place.key)
+    }
+
+    /// Turn versions whose time has come into tombstones, whether anybody reads them or not, in so many bounded steps at
+    /// most. Nothing is appended: the record that covers a key tells when its versions expire.
+    pub fn expire(&mut self, now: Now, steps: usize) -> Expired {
+        let expired = self.index.expire(now.wall, steps);
+        if expired.versions > 0 {
+            self.minter.failpoints.reached(Rare::ExpiredUnread);
+        }
+        expired
+    }
+
+    /// From when on there is something to expire; at `now` or before, if there is already.
+    pub fn next_expiry(&self, now: Now) -> Option<WallTime> {
+        self.index.next_expiry(now.wall)
     }
 
     /// Apply a client's write and mint its dot. `appended` is the log record that will cover it.
@@ -124,10 +180,13 @@ impl<F: Failpoints> Replica<F> {
         write: Write<'_>,
         appended: u64,
     ) -> Result<Applied, Refused> {
-        let retired = self.retired.get(&place.partition).copied().unwrap_or(0);
         let Self { minter, dead, .. } = self;
         self.index.update(place.partition, place.token, place.key, |entry| {
-            let record = Record::Own { retired };
+            begin(entry, minter.epoch());
+            // What is beyond the last epoch was minted by an actor before this one.
+            let is_of_now = entry.since <= minter.epoch() && !minter.failpoints.planted(Bug::EvictedMintsOn);
+            let since = if is_of_now { entry.since } else { 0 };
+            let record = Record::Own { since };
             let applied = minter.apply(now, place.key, &mut entry.state, write, record, appended)?;
             if applied != Applied::Before {
                 cover(entry, appended, dead);
@@ -165,11 +224,13 @@ impl<F: Failpoints> Replica<F> {
     /// Take in what another replica knows of a key; true if that was news. `appended` is the log record that
     /// will cover it, if so.
     pub fn merge(&mut self, place: Place<'_>, theirs: &Siblings<Bytes>, appended: u64) -> bool {
+        let epoch = self.minter.epoch();
         let (Minter { superseded, failpoints, .. }, dead) = (&mut self.minter, &mut self.dead);
         self.index.update(place.partition, place.token, place.key, |entry| {
             if !entry.state.would_change(theirs) {
                 return false;
             }
+            begin(entry, epoch);
             if F::WATCHED && expires_by(&entry.state, theirs) {
                 failpoints.reached(Rare::ExpiredElsewhere);
             }
@@ -215,13 +276,7 @@ impl<F: Failpoints> Replica<F> {
     pub fn give_up(&mut self, partition: PartitionId) {
         let records = self.index.partition(partition).map(|entry| entry.appended);
         self.dead.extend(records.filter(|record| *record != 0));
-        self.retire(partition);
         self.index.clear(partition);
-    }
-
-    /// Something of a partition is about to be forgotten: what is minted there from now on is minted by somebody new.
-    pub fn retire(&mut self, partition: PartitionId) {
-        self.retired.insert(partition, self.minter.epoch());
     }
 
     /// Forget the keys under this token of whose state this is the digest: what was known of them. Their writes are
@@ -241,13 +296,18 @@ impl<F: Failpoints> Replica<F> {
     }
 
     /// Forget how far actors were seen that no version is by, of the keys under this token of whose state this is the
-    /// digest: those keys. The records that cover them say too much from now on.
+    /// digest: those keys. The records that cover them say too much from now on. One of these actors may be this replica's, and a
+    /// context may tell of it still, and too little: what is minted from now on is minted by somebody new.
     pub fn prune(&mut self, partition: PartitionId, token: u64, hash: u64) -> Vec<Box<[u8]>> {
         let is_it = |entry: &&Entry| digest(token, &entry.state) == hash && entry.state.is_prunable();
         let keys: Vec<Box<[u8]>> =
             self.index.under(partition, token).filter(is_it).map(|entry| entry.key.clone()).collect();
         for key in &keys {
-            self.index.update(partition, token, key, |entry| entry.state.prune());
+            let epoch = self.minter.epoch();
+            self.index.update(partition, token, key, |entry| {
+                entry.state.prune();
+                entry.since = epoch;
+            });
         }
         keys
     }
@@ -291,6 +351,20 @@ impl<F: Failpoints> Replica<F> {
         }
     }
 
+    /// Keys of a partition are absent that were never deleted; or its copies are begun anew, so that none is.
+    pub fn set_lacks(&mut self, partition: PartitionId, lacks: bool) {
+        self.index.set_lacks(partition, lacks);
+    }
+
+    /// All others that hold the key were heard, and together they had seen this much: if this replica has seen it too, nobody
+    /// knows more.
+    pub fn note_heard(&mut self, place: Place<'_>, seen: &VersionVector) {
+        let entry = self.index.find(place.partition, place.token, place.key);
+        if entry.is_some_and(|entry| entry.is_partial && entry.state.includes(seen)) {
+            self.index.set_whole(place);
+        }
+    }
+
     /// Keys held, deleted ones included.
     pub const fn keys(&self) -> usize {
         self.index.keys()
@@ -299,6 +373,13 @@ impl<F: Failpoints> Replica<F> {
     /// Bytes of keys and values.
     pub const fn bytes(&self) -> usize {
         self.index.bytes()
+    }
+
+    /// What the copies cost in memory, as the allocator gives it out, and what is remembered of writes that are gone.
+    pub fn memory(&self) -> [usize; 2] {
+        let Minter { superseded, lost, .. } = &self.minter;
+        let dead = cost::allocated(self.dead.capacity() * size_of::<u64>());
+        [self.index.memory(), superseded.memory() + lost.memory() + dead]
     }
 
     /// What has changed since the last call.
@@ -333,6 +414,13 @@ impl<F: Failpoints> Replica<F> {
     }
 }
 
+/// If nothing is known of the key yet, whatever was minted under its name before is another record's.
+fn begin(entry: &mut Entry, epoch: u32) {
+    if entry.state.is_empty() {
+        entry.since = epoch;
+    }
+}
+
 /// This record covers the entry from now on, and the one before it nothing.
 fn cover(entry: &mut Entry, appended: u64, dead: &mut Vec<u64>) {
     let before = std::mem::replace(&mut entry.appended, appended);
@@ -345,7 +433,7 @@ fn cover(entry: &mut Entry, appended: u64, dead: &mut Vec<u64>) {
 fn expires_by(state: &Siblings<Bytes>, theirs: &Siblings<Bytes>) -> bool {
     let mine = state.versions().iter().filter(|mine| matches!(mine.content, Content::Value(_)));
     mine.into_iter().any(|mine| {
-        theirs.versions().iter().any(|one| one.dot == mine.dot && matches!(one.content, Content::Tombstone))
+        theirs.versions().iter().any(|one| one.dot == mine.dot && !matches!(one.content, Content::Value(_)))
     })
 }
 
@@ -396,9 +484,29 @@ mod tests {
         let Some(entry) = replica.read(now(wall), KEY) else { return Vec::new() };
         let values = entry.state.values().map(|version| match &version.content {
             Content::Value(value) => value.to_vec(),
-            Content::Tombstone => unreachable!("values are shown, tombstones are not"),
+            Content::Tombstone | Content::Expired => unreachable!("values are shown, tombstones are not"),
         });
         values.collect()
+    }
+
+    /// After two billion new keys in one process an actor is somebody else, and goes on like the one before.
+    #[test]
+    fn an_actor_that_has_used_up_its_epochs_is_followed_by_one_that_keeps_its_own() {
+        let mut replica = Replica::new(1, 1, 1 << 20);
+        replica.minter.begin_after((1 << 31) - 3);
+        for key in 0..6u8 {
+            let place = Place { key: &[key], ..KEY };
+            replica.coordinate(now(1), place, write(b"v", blind(), u64::from(key)), 0).unwrap();
+        }
+        for key in 0..6u8 {
+            let place = Place { key: &[key], ..KEY };
+            for overwrite in 0..300 {
+                let name = 1000 * (u64::from(key) + 1) + overwrite;
+                replica.coordinate(now(1), place, write(b"w", Covered::Everything, name), 0).unwrap();
+            }
+            let actors = replica.read(now(1), place).unwrap().state.clock().len();
+            assert!(actors <= 2, "key {key} tells of {actors} actors");
+        }
     }
 
     #[test]
@@ -442,6 +550,37 @@ mod tests {
         replica.coordinate(now(1), KEY, write(b"b", blind(), 2), 0).unwrap();
         assert!(replica.merge(KEY, &elsewhere, 0));
         assert_eq!(values(&mut replica, 1), [b"a", b"b"]);
+    }
+
+    /// P6. A key was put out, with a version that nobody else had; it came back from another replica with the one before, and the
+    /// next one was minted under the dot of the one that was lost.
+    #[test]
+    fn a_key_that_was_put_out_and_came_back_is_minted_under_a_fresh_epoch() {
+        let mut replica = Replica::new(1, 77, 1 << 20).within(1 << 20);
+        let dot = |replica: &mut Replica| replica.read(now(1), KEY).unwrap().state.latest().unwrap().dot;
+        replica.coordinate(now(1), KEY, write(b"a", Covered::Everything, 1), 0).unwrap();
+        let elsewhere = replica.read(now(1), KEY).unwrap().state.clone();
+        replica.coordinate(now(1), KEY, write(b"b", Covered::Everything, 2), 0).unwrap();
+        let lost = dot(&mut replica);
+        assert!(replica.put_out().is_some() && replica.read(now(1), KEY).is_none());
+        assert!(replica.merge(KEY, &elsewhere, 0));
+        replica.coordinate(now(1), KEY, write(b"c", Covered::Everything, 3), 0).unwrap();
+        let minted = dot(&mut replica);
+        assert_eq!((minted.actor.id, minted.actor == lost.actor), (lost.actor.id, false));
+        replica.coordinate(now(1), KEY, write(b"d", Covered::Everything, 4), 0).unwrap();
+        assert_eq!(dot(&mut replica).actor, minted.actor, "once is enough");
+        assert_eq!(values(&mut replica, 1), [b"d"]);
+    }
+
+    /// A retry of a write whose key was put out isn't a new write, and nobody says that it is stored.
+    #[test]
+    fn a_retry_of_what_was_put_out_is_in_doubt() {
+        let mut replica = Replica::new(1, 77, 1 << 20).within(1 << 20);
+        replica.coordinate(now(1), KEY, write(b"a", blind(), 1), 0).unwrap();
+        assert!(replica.put_out().is_some());
+        let retry = replica.coordinate(now(1), KEY, write(b"a", blind(), 1), 0);
+        assert_eq!(retry, Err(Refused::Lost));
+        assert_eq!((replica.keys(), replica.put_out().is_none()), (0, true));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use crate::causality::Siblings;
 use crate::id::OperationId;
+use crate::storage::cost;
 use crate::storage::log::Range;
 
 /// Replaced writes that a shard remembers, the newest ones. Clients retry within a request's deadline, so
@@ -28,10 +29,21 @@ impl Superseded {
         Self { known: HashTable::new(), order: VecDeque::new(), limit }
     }
 
+    /// The same, with all the room that it may ever need: what is removed leaves marks in the table, so that it may double once.
+    pub fn with_room(limit: usize) -> Self {
+        Self { known: HashTable::with_capacity(2 * limit), order: VecDeque::with_capacity(limit), limit }
+    }
+
     /// Was this write applied and replaced? Never true for a write without a name.
     pub fn contains(&self, operation: OperationId) -> bool {
         operation != OperationId::NONE
             && self.known.find(hash(operation), |known| *known == operation).is_some()
+    }
+
+    /// What it costs in memory, as the allocator gives it out.
+    pub(super) fn memory(&self) -> usize {
+        let order = self.order.capacity() * size_of::<(OperationId, u64)>();
+        cost::allocated(self.known.allocation_size()) + cost::allocated(order)
     }
 
     /// Those that a restart would learn from these records, the oldest first: from now on it will from the one of this

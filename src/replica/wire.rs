@@ -12,10 +12,10 @@ pub fn state_from_wire(wire: &WireState<'_>) -> Result<Siblings<Bytes>, InvalidS
     let clock = wire.clock().map(|seen| (Actor { id: seen.id(), epoch: seen.epoch() }, seen.counter()));
     let versions = wire.versions().map(|(version, value)| Version {
         dot: Dot { actor: Actor { id: version.id(), epoch: version.epoch() }, counter: version.counter() },
-        content: if version.tombstone() {
-            Content::Tombstone
-        } else {
-            Content::Value(Bytes::copy_from_slice(value))
+        content: match (version.tombstone(), version.expired()) {
+            (false, _) => Content::Value(Bytes::copy_from_slice(value)),
+            (true, false) => Content::Tombstone,
+            (true, true) => Content::Expired,
         },
         expiry: (version.expiry_us() != 0).then_some(WallTime(version.expiry_us())),
         operation: OperationId { client: version.operation_client(), sequence: version.operation_sequence() },
@@ -31,7 +31,7 @@ pub fn state_writer(state: &Siblings<Bytes>) -> StateWriter<'_> {
     for version in state.versions() {
         let value: &[u8] = match &version.content {
             Content::Value(value) => value,
-            Content::Tombstone => &[],
+            Content::Tombstone | Content::Expired => &[],
         };
         writer.versions.push(WireVersion::new(
             version.dot.actor.id,
@@ -42,7 +42,8 @@ pub fn state_writer(state: &Siblings<Bytes>) -> StateWriter<'_> {
             version.expiry.map_or(0, |expiry| expiry.0),
             version.dot.actor.epoch,
             value.len() as u32,
-            matches!(version.content, Content::Tombstone),
+            !matches!(version.content, Content::Value(_)),
+            matches!(version.content, Content::Expired),
         ));
         writer.values.push(value);
     }
@@ -66,10 +67,15 @@ mod tests {
         state.put(actor(1), &seen, value, Some(WallTime(99)), operation, WallTime(3));
         state.put(actor(2), &seen, Content::Tombstone, None, OperationId::NONE, WallTime(4));
         let mut out = Vec::new();
-        State::encode(&mut Encoder::default(), 1, &state_writer(&state), true, 0, &mut out);
-        let frame = Frame::split(&out, out.len()).unwrap().unwrap();
-        let read = State::parse(&frame).unwrap();
-        assert!(read.complete);
-        assert_eq!(state_from_wire(&read.state).unwrap(), state);
+        let mut expired = state.clone();
+        assert_eq!((state.expire(WallTime(98)), expired.expire(WallTime(99))), (0, 1));
+        for state in [state, expired] {
+            State::encode(&mut Encoder::default(), 1, &state_writer(&state), true, 0, &mut out);
+            let frame = Frame::split(&out, out.len()).unwrap().unwrap();
+            let read = State::parse(&frame).unwrap();
+            assert!(read.complete);
+            assert_eq!(state_from_wire(&read.state).unwrap(), state);
+            out.clear();
+        }
     }
 }

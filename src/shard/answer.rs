@@ -10,7 +10,8 @@ use crate::failpoint::{Bug, Failpoints};
 use crate::id::{ConnectionId, ShardId};
 
 use super::Shard;
-use super::batch::full;
+use super::batch::{Batch, full};
+use super::eviction::{Need, UNDER_WAY};
 use super::io::{Output, SiblingMessage};
 
 /// From this size on a value is sent by reference: it stays where it is until the kernel has taken it. A smaller
@@ -66,7 +67,9 @@ impl<F: Failpoints> Shard<F> {
             Origin::Item { batch, request_id, .. } => {
                 let limit = self.options.peer_limits().frame_bytes_max;
                 if let Some(batch) = self.batches.get_mut(batch) {
+                    self.memory.requests -= batch.memory();
                     batch.add(&mut self.encoder, request_id, limit, encode);
+                    self.memory.requests += batch.memory();
                 }
                 self.on_item_answered(out, batch);
             }
@@ -129,6 +132,28 @@ impl<F: Failpoints> Shard<F> {
         self.context_scratch = context;
     }
 
+    /// Does an answer of so many bytes fit into a batch, and into the memory? Else its item is refused.
+    pub(super) fn has_room_in_batch(
+        &mut self,
+        out: &mut Output,
+        origin: Origin,
+        batch: u64,
+        bytes: usize,
+    ) -> bool {
+        let limit = self.options.peer_limits().frame_bytes_max;
+        let held = self.batches.get(batch).map_or(0, Batch::memory);
+        if self.batches.get_mut(batch).is_some_and(|batch| batch.is_full_for(bytes, limit)) {
+            self.answer_error(out, origin, &full(limit));
+            return false;
+        }
+        // The answers so far may have to move to where there is more room.
+        let has_room = self.make_room(held + 2 * bytes, Need::Passing);
+        if !has_room {
+            self.refuse_overloaded(out, origin, UNDER_WAY);
+        }
+        has_room
+    }
+
     fn answer_versions(
         &mut self,
         out: &mut Output,
@@ -139,10 +164,9 @@ impl<F: Failpoints> Shard<F> {
     ) {
         if let Origin::Item { batch, .. } = origin {
             // Before anything is copied: a small batch may name large values a thousand times.
-            let limit = self.options.peer_limits().frame_bytes_max;
-            let value_bytes = versions.iter().map(|version| value(version).len()).sum();
-            if self.batches.get_mut(batch).is_some_and(|batch| batch.is_full_for(value_bytes, limit)) {
-                return self.answer_error(out, origin, &full(limit));
+            let value_bytes: usize = versions.iter().map(|version| value(version).len()).sum();
+            if !self.has_room_in_batch(out, origin, batch, value_bytes) {
+                return;
             }
         }
         let heads = versions.iter().map(|version| head(version));
@@ -169,7 +193,7 @@ impl<F: Failpoints> Shard<F> {
 fn value(version: &Version<Bytes>) -> &Bytes {
     match &version.content {
         Content::Value(value) => value,
-        Content::Tombstone => unreachable!("tombstones are not shown"),
+        Content::Tombstone | Content::Expired => unreachable!("tombstones are not shown"),
     }
 }
 

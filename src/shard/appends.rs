@@ -240,7 +240,7 @@ impl<F: Failpoints> Shard<F> {
             }
             Waiter::Former { connection, request_id } => self.send_held(connection, request_id, out),
             Waiter::Bound { connection, request_id, partition, epoch, round, agreed } => {
-                let bound = Bound { partition, epoch, round, bound: true, agreed };
+                let bound = Bound { partition, epoch, round, bound: true, agreed, evicted: false };
                 self.send_bound(connection, request_id, bound, out);
             }
             Waiter::Proposed { round } => self.on_proposed(now, round, out),

@@ -48,7 +48,7 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let kept = self.hints.store.known(place.key);
-        if !kept.is_empty() {
+        if !kept.is_empty() && self.make_room_to_merge(place, &kept) {
             self.merge_here(place, &kept, out);
         }
         let own =
@@ -66,7 +66,7 @@ impl<F: Failpoints> Shard<F> {
         let mut known = self.kept(now, place);
         let mut held = self.hints.store.record_of(place.key, operation);
         let has_replaced = self.replica.has_replaced(operation);
-        if let Some(entry) = self.replica.read(now, place) {
+        if let Some(entry) = self.replica.look(now, place) {
             let is_own = entry.state.contains_operation(operation).is_some();
             if is_own || has_replaced {
                 known.merge(&entry.state);

@@ -5,10 +5,12 @@ use ringmain_schema::message::{ErrorAnswer, ErrorCode, Multi, MultiWriter};
 use ringmain_schema::{Encoder, Flags, Frame, Kind};
 
 use crate::failpoint::Failpoints;
+use crate::storage::cost;
 use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::eviction::{Need, UNDER_WAY};
 use super::io::Output;
 
 /// A batch whose items are under way. Each ends by itself at its own deadline, and so the batch does.
@@ -27,6 +29,11 @@ impl Batch {
     /// Is an answer with so many bytes of values certain to be refused?
     pub(super) fn is_full_for(&self, value_bytes: usize, limit: usize) -> bool {
         self.answers.items.len() + value_bytes > limit - RESERVE_BYTES
+    }
+
+    /// What the answers that wait for others take in memory.
+    pub(super) const fn memory(&self) -> usize {
+        cost::allocated(self.answers.items.capacity())
     }
 
     /// Add an item's answer; values with which the whole would be too large for its reader become `TooLarge`.
@@ -76,6 +83,9 @@ impl<F: Failpoints> Shard<F> {
             let message = "a multi-get holds gets, a multi-put puts and deletes, and nothing else";
             return self.answer_code(out, origin, ErrorCode::BadRequest, message);
         }
+        if !self.make_room(self.batches.growth(), Need::Passing) {
+            return self.answer_code(out, origin, ErrorCode::Overloaded, UNDER_WAY);
+        }
         let batch = Batch { origin, awaited: multi.count + 1, answers: MultiWriter::default() };
         let Ok(key) = self.batches.insert(batch) else {
             return self.answer_code(
@@ -103,6 +113,7 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let batch = self.batches.remove(key).expect("it was there a moment ago");
+        self.memory.requests -= batch.memory();
         self.answer(out, batch.origin, |encoder, id, flags, bytes| {
             batch.answers.encode(encoder, Kind::MULTI_DONE, flags, id, 0, bytes);
         });

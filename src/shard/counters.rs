@@ -40,6 +40,18 @@ pub(super) struct Counters {
     pub(super) keys_pruned: u64,
     /// Keys of copies of an older epoch.
     pub(super) keys_wiped: u64,
+    /// Versions that became tombstones before anybody asked for them.
+    pub(super) versions_expired: u64,
+    /// Keys that were put out, since there was no more room.
+    pub(super) evictions: u64,
+    /// What was not taken, since there was no more room and nothing to put out for it.
+    pub(super) memory_declined: u64,
+    /// Repairs of keys that were put out, and were not stored.
+    pub(super) refills_declined: u64,
+    /// Overwrites of keys that may have been put out, before which the owners were asked what they have.
+    pub(super) writes_that_asked: u64,
+    /// Tombstones that were sent to an owner that did not confirm them.
+    pub(super) tombstones_pushed: u64,
     pub(super) gossip_rounds: u64,
     /// From nodes that are configured with another Q or N.
     pub(super) gossip_refused: u64,
@@ -50,7 +62,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 33] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 39] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -81,6 +93,12 @@ impl Counters {
             ("keys_reaped", self.keys_reaped),
             ("keys_pruned", self.keys_pruned),
             ("keys_wiped", self.keys_wiped),
+            ("versions_expired", self.versions_expired),
+            ("evictions", self.evictions),
+            ("memory_declined", self.memory_declined),
+            ("refills_declined", self.refills_declined),
+            ("writes_that_asked", self.writes_that_asked),
+            ("tombstones_pushed", self.tombstones_pushed),
             ("gossip_rounds", self.gossip_rounds),
             ("gossip_refused", self.gossip_refused),
             ("frames_refused", self.frames_refused),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::ConnectionId;
+use crate::storage::cost;
 use crate::time::Instant;
 
 /// Something with a deadline.
@@ -38,6 +39,11 @@ impl Deadlines {
     /// The nearest one.
     pub(super) fn next(&self) -> Option<Instant> {
         self.all.first().map(|(at, _)| *at)
+    }
+
+    /// At most what they cost in memory.
+    pub(super) fn memory(&self) -> usize {
+        self.all.len() * cost::map_slot(size_of::<(Instant, Due)>())
     }
 
     /// The nearest one, if it has come.

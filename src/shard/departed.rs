@@ -272,6 +272,16 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
+    /// One of these copies was put out: whoever holds what was here holds what is here.
+    pub(super) fn follow_eviction(&mut self, partition: PartitionId) {
+        let before = self.trees.root(partition);
+        self.keep_trees();
+        let after = self.trees.root(partition);
+        if let Some(kept) = self.departures.kept.get_mut(&partition).filter(|kept| kept.root == before) {
+            kept.root = after;
+        }
+    }
+
     fn next_to_give_up(&self, now: Instant) -> Option<PartitionId> {
         let mut kept = self.departures.kept.iter();
         if self.failpoints.planted(Bug::DepartedDropsAtOnce) {
@@ -321,5 +331,6 @@ impl<F: Failpoints> Shard<F> {
         self.keep_trees();
         self.replica.give_up(partition);
         self.trees.clear(partition);
+        self.forget_evictions(partition);
     }
 }

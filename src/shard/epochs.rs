@@ -307,7 +307,6 @@ impl<F: Failpoints> Shard<F> {
         let partition = PartitionId(told.partition);
         let is_owner = self.view.owns(partition);
         let is_bound = held == Held::Confirmed;
-        self.replica.retire(partition);
         let (mut gone, mut wiped) = (Vec::new(), Vec::new());
         if is_bound {
             let reaped = told.reaped.iter();
@@ -315,6 +314,7 @@ impl<F: Failpoints> Shard<F> {
         } else {
             wiped = self.replica.wipe(partition, held == Held::Reborn);
             self.streams.forget(partition);
+            self.forget_evictions(partition);
         }
         self.epochs.meeting.on_raised(partition);
         let known = self.epochs.known_mut(partition);

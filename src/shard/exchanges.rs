@@ -261,6 +261,7 @@ impl<F: Failpoints> Shard<F> {
             let mine = self.view.ring.partitions().iter().filter(|partition| self.is_mine(*partition));
             mine.filter(|&partition| {
                 self.takes_copies(partition)
+                    && !self.has_evicted(partition)
                     && self.both_hold(with.node, partition)
                     && self.link_to(with.node, partition) == Some(with)
             })
@@ -328,6 +329,8 @@ impl<F: Failpoints> Shard<F> {
     /// `each`: whatever is sent must be acknowledged by itself.
     fn ask(&mut self, to: ConnectionId, step: Step, id: u64, each: bool, out: &mut Output) -> Asked {
         let ring = self.view.ring.hash();
+        let round =
+            self.exchanges.under_way.as_ref().is_some_and(|under_way| under_way.purpose == Purpose::Round);
         let encoder = &mut self.encoder;
         let nodes = match step {
             Step::Roots(partitions) => Nodes::Roots(partitions.iter().map(|partition| partition.0).collect()),
@@ -367,7 +370,7 @@ impl<F: Failpoints> Shard<F> {
                 vec![self.epochs.number(PartitionId(*partition))]
             }
         };
-        let request = TreeRequest { ring, nodes, epochs };
+        let request = TreeRequest { ring, nodes, epochs, round };
         out.deliver(to, false, |bytes| request.encode(encoder, id, bytes));
         Asked::ONE
     }
@@ -404,7 +407,9 @@ impl<F: Failpoints> Shard<F> {
             }
             Kind::KEYS => self.on_keys(&Keys::parse(frame)?),
             Kind::PULLED => {
-                under_way.pulls.sent = Some(Pulled::parse(frame)?.tokens as usize);
+                let Pulled { tokens, gone } = Pulled::parse(frame)?;
+                under_way.pulls.sent = Some(tokens as usize);
+                gone.iter().for_each(|token| _ = under_way.pulls.missing.remove(token));
                 let Some(arrived) = under_way.arrived() else { return Ok(()) };
                 under_way.exchange.on_pulled(arrived)
             }
@@ -443,16 +448,19 @@ impl<F: Failpoints> Shard<F> {
     ) {
         let Some(under_way) = &self.exchanges.under_way else { return };
         let Step::Roots(partitions) = under_way.exchange.step() else { return };
+        let is_round = under_way.purpose == Purpose::Round;
         let epochs = epochs.iter().copied().chain(std::iter::repeat(0));
         for ((partition, node), theirs) in partitions.into_iter().zip(nodes).zip(epochs) {
-            if theirs == self.comparable_epoch(partition) && theirs != NOT_COMPARED {
+            if theirs == self.comparable_epoch(partition, is_round) && theirs != NOT_COMPARED {
                 continue;
             }
             *node = self.trees.root(partition);
             self.exchanges.forget(partition);
-            // What is left out of a stream is looked for again, a little later.
-            self.streams.rest(now.monotonic);
-            self.departures.rest(now.monotonic);
+            // What is left out of a stream is looked for again, a little later. A round leaves out whatever was put out there.
+            if !is_round {
+                self.streams.rest(now.monotonic);
+                self.departures.rest(now.monotonic);
+            }
             if theirs != NOT_COMPARED
                 && let Some(connection) = self.links.connection(from)
             {

@@ -17,7 +17,7 @@ use super::io::Output;
 use super::operations::{Nodes, Operation, Work};
 
 /// A silent primary is waited for, alone, for this share of a request's time.
-const PATIENCE_SHARE: u64 = 4;
+pub(super) const PATIENCE_SHARE: u64 = 4;
 
 /// So many fallbacks are looked at for one in a good zone: enough to meet every zone, and few in a cluster of a thousand.
 const FALLBACKS_WEIGHED: usize = 32;

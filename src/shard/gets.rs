@@ -13,8 +13,10 @@ use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
+use super::eviction::{Need, UNDER_WAY};
 use super::fallbacks::Missing;
 use super::io::Output;
+use super::memory;
 use super::operations::{Nodes, Operation, Work};
 
 /// A read that is answered waits so long for the last replicas, to repair them.
@@ -48,6 +50,9 @@ impl<F: Failpoints> Shard<F> {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
         }
+        if !self.make_room_for_request(place.key, memory::of_answer(&mine)) {
+            return self.refuse_overloaded(out, origin, UNDER_WAY);
+        }
         let mut quorum = GetQuorum::new(needed, at_least, self.owners(place.partition))
             .with_primaries(primaries_needed)
             .with_successors(self.reads_both());
@@ -62,7 +67,7 @@ impl<F: Failpoints> Shard<F> {
         let me = self.view.me;
         let is_asked = |node: NodeId| node == me || asked.iter().any(|(asked, _)| *asked == node);
         owners.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
-        let work = Work::Get { quorum, latest, answered: false };
+        let work = Work::Get { quorum, latest, answered: false, before: None };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_reads(now, key, place.key, &asked, out);
         if asked.len() + 1 < owners.len() {
@@ -109,7 +114,16 @@ impl<F: Failpoints> Shard<F> {
 
     /// `node` told what it has for this operation.
     pub(super) fn count_state(&mut self, key: u64, node: NodeId, state: Siblings<Bytes>, complete: bool) {
-        if let Some(Operation { work: Work::Get { quorum, .. }, .. }) = self.operations.get_mut(key) {
+        if !self.operations.get(key).is_some_and(|operation| matches!(operation.work, Work::Get { .. })) {
+            return;
+        }
+        let added = memory::of_answer(&state);
+        if !self.make_room(added, Need::Passing) {
+            return self.count_failure(key, node);
+        }
+        if let Some(Operation { work: Work::Get { quorum, .. }, cost, .. }) = self.operations.get_mut(key) {
+            *cost += added;
+            self.memory.requests += added;
             quorum.on_state(node, state, complete);
         }
     }
@@ -123,7 +137,10 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let Some(operation) = self.operations.get_mut(key) else { return };
-        let Work::Get { quorum, latest, answered } = &mut operation.work else { return };
+        let Work::Get { quorum, latest, answered, before } = &mut operation.work else { return };
+        if before.is_some() {
+            return self.progress_to_write(now, key, verdict, expired, out);
+        }
         let origin = operation.origin;
         let needed = quorum.needed();
         if verdict != GetVerdict::Pending {
@@ -186,6 +203,9 @@ impl<F: Failpoints> Shard<F> {
         let Some(operation) = self.take_operation(key) else { return };
         let Work::Get { quorum, .. } = &operation.work else { return };
         let stale: Nodes = quorum.stale_replicas().collect();
+        if quorum.has_heard_all() && stale.is_empty() {
+            self.replica.note_heard(operation.place(), &quorum.merged().context());
+        }
         if stale.is_empty() || self.failpoints.planted(Bug::NobodyRepaired) {
             return;
         }
@@ -196,9 +216,14 @@ impl<F: Failpoints> Shard<F> {
         }
         if self.role(place.partition) == Role::Primary
             && self.log_refusal().is_none()
+            && !self.is_refill(place, quorum.merged())
+            && self.make_room_to_merge(place, quorum.merged())
             && self.merge_here(place, quorum.merged(), out)
         {
             self.failpoints.reached(Rare::CoordinatorRepaired);
+        }
+        if quorum.has_heard_all() {
+            self.replica.note_heard(place, &quorum.merged().context());
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
@@ -216,7 +241,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
     fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
-        let Some(entry) = self.replica.read(now, place) else { return };
+        let Some(entry) = self.replica.look(now, place) else { return };
         let replicate = ReplicateWriter {
             key: place.key,
             state: state_writer(&entry.state),

@@ -125,6 +125,9 @@ impl<F: Failpoints> Shard<F> {
             return Err(Full);
         }
         let keeping = Keeping { target, key: place.key, partition: place.partition };
+        if !self.make_room_to_keep(keeping, state, 0) {
+            return Err(Full);
+        }
         let known = self.hints.store.find(target, place.key);
         let gone: SmallVec<[OperationId; 1]> = known
             .into_iter()
@@ -305,7 +308,11 @@ impl<F: Failpoints> Shard<F> {
         let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
             return;
         };
-        self.merge_here(place, &state, out);
+        if self.make_room_to_merge(place, &state) {
+            self.merge_here(place, &state, out);
+        } else if !self.put_out_at_once(place, &state) {
+            return;
+        }
         if self.is_on_record(place) {
             self.count_held(target, place, version, self.view.me, out);
         }

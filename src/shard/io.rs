@@ -12,6 +12,7 @@ use ringmain_schema::{Frame, FrameError};
 use super::streams::Progress;
 use crate::id::{ConnectionId, ShardId};
 use crate::membership::{PartitionSet, View};
+use crate::storage::cost;
 use crate::storage::log::Range as Sequences;
 use crate::time::{Duration, Instant, Now};
 
@@ -36,6 +37,12 @@ pub trait Machine {
 
     /// Nothing accepted is left unanswered: after [`Input::Stop`], the time to leave.
     fn is_drained(&self) -> bool;
+
+    /// Do so many bytes of connections alone, of those that were told ([`Input::Buffered`]), leave too little for the rest? Then
+    /// those that take most are to be closed.
+    fn is_crowded(&self, _connections: usize) -> bool {
+        false
+    }
 }
 
 /// A call to a peer that the core asked for.
@@ -98,6 +105,12 @@ pub enum Input<'a> {
         /// The longest of all.
         longest: Duration,
     },
+    /// Whoever runs the shard takes so many bytes for its connections and for what is on its way, all in all. It says so now
+    /// and then, and need not.
+    Buffered {
+        /// As they are allocated.
+        bytes: usize,
+    },
     /// Time passed.
     Tick,
     /// Take no new requests; answer those accepted.
@@ -145,6 +158,16 @@ pub enum SiblingMessage {
     ViewTaken(Box<Progress>),
     /// These partitions were wiped: they are to be streamed again. Once between two views.
     Lost(Box<PartitionSet>),
+}
+
+impl SiblingMessage {
+    /// What it keeps in memory that nobody counts while it is on its way: whoever sent a request counts that.
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Answer { frame, .. } => cost::allocated(frame.len()),
+            _ => 0,
+        }
+    }
 }
 
 /// An output keeps so much memory for its next use.
@@ -257,6 +280,24 @@ impl Output {
         self.notes.clear();
         self.dead.clear();
         self.compacted = None;
+    }
+
+    /// Bytes that are kept for the next use, or hold what is to be done.
+    pub fn memory(&self) -> usize {
+        let Self { bytes, deliveries, siblings, dials, limits, closes, appends, notes, dead, compacted: _ } =
+            self;
+        let lists = [
+            bytes.capacity(),
+            deliveries.capacity() * size_of::<Delivery>(),
+            siblings.capacity() * size_of::<(ShardId, SiblingMessage)>(),
+            dials.capacity() * size_of::<Dial>(),
+            limits.capacity() * size_of::<(ConnectionId, ConnectionLimits)>(),
+            closes.capacity() * size_of::<ConnectionId>(),
+            appends.capacity() * size_of::<Append>(),
+            notes.capacity() * size_of::<String>(),
+            dead.capacity() * size_of::<u64>(),
+        ];
+        lists.map(cost::allocated).iter().sum()
     }
 
     /// Nothing to do?

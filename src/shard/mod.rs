@@ -16,6 +16,7 @@ mod answer;
 mod appends;
 mod applying;
 mod batch;
+mod candidates;
 mod changes;
 mod compaction;
 mod counters;
@@ -23,7 +24,9 @@ mod deadlines;
 mod departed;
 mod epoch_log;
 mod epochs;
+mod eviction;
 mod exchanges;
+mod expiry;
 mod fallbacks;
 mod gets;
 mod hints;
@@ -31,6 +34,7 @@ mod io;
 mod links;
 mod lives;
 mod meeting;
+mod memory;
 mod nodes;
 mod operations;
 mod options;
@@ -74,9 +78,12 @@ use counters::Counters;
 use deadlines::{Deadlines, Due};
 use departed::Departures;
 use epochs::Epochs;
+use eviction::Evictions;
 use exchanges::Exchanges;
+use expiry::Expiry;
 use hints::Hints;
 use links::Links;
+use memory::Memory;
 use nodes::Notices;
 use operations::Operation;
 use relay::Relay;
@@ -125,6 +132,9 @@ pub struct Shard<F = NoFailpoints> {
     words: Words,
     pace: Pace,
     epochs: Epochs,
+    expiry: Expiry,
+    evictions: Evictions,
+    memory: Memory,
     deadlines: Deadlines,
     counters: Counters,
     encoder: Encoder,
@@ -151,6 +161,10 @@ impl<F: Failpoints> Shard<F> {
         mut prng: Prng,
         failpoints: F,
     ) -> Self {
+        assert!(
+            !(options.durable && options.memory_max > 0),
+            "what is put out of memory would come back with the log"
+        );
         let view = Arc::new(membership.view());
         let partitions = view.ring.partitions().count();
         let context_key = if options.secret.is_empty() {
@@ -168,8 +182,10 @@ impl<F: Failpoints> Shard<F> {
             }
             drawn => drawn,
         };
+        let replica = Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone());
+        let is_bounded = options.memory_max > 0;
         let mut shard = Self {
-            replica: Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone()),
+            replica: if is_bounded { replica.within(options.memory_max) } else { replica },
             trees: Trees::new(partitions),
             exchanges: Exchanges::default(),
             context_key,
@@ -191,6 +207,9 @@ impl<F: Failpoints> Shard<F> {
             words: Words::default(),
             pace: Pace::new(options.pace),
             epochs: Epochs::default(),
+            expiry: Expiry::default(),
+            evictions: Evictions::default(),
+            memory: Memory::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             encoder: Encoder::default(),
@@ -226,7 +245,7 @@ impl<F: Failpoints> Machine for Shard<F> {
         self.detector.on_turn(now.monotonic);
         self.pace.on_turn(now.monotonic);
         match input {
-            Input::Opened { connection, dial: None } => self.on_accepted(now, connection),
+            Input::Opened { connection, dial: None } => self.on_accepted(now, connection, out),
             Input::Opened { connection, dial: Some(dial) } => self.on_reached(now, connection, dial, out),
             Input::DialFailed { dial } => self.on_dial_failed(now, dial),
             Input::Frame { connection, frame } => self.on_frame(now, connection, &frame, out),
@@ -237,6 +256,7 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Log(state) => self.on_log(state, out),
             Input::Compact(range) => self.on_compact(now, range),
             Input::Waited { longest } => self.pace.on_waited(longest),
+            Input::Buffered { bytes } => self.memory.on_buffered(bytes),
             Input::Tick => {}
             Input::Stop => self.stopping = true,
         }
@@ -249,13 +269,18 @@ impl<F: Failpoints> Machine for Shard<F> {
         let node = self.next_beat();
         let (exchange, hints, epochs) = (self.next_exchange(), self.hints.next_timeout(), self.next_epochs());
         let (departure, compaction) = (self.next_look(), self.next_compaction());
-        let links = self.links.next_timeout();
-        let all = [self.deadlines.next(), links, node, exchange, hints, departure, compaction, epochs];
+        let (links, expiry, eviction) = (self.links.next_timeout(), self.next_expiry(), self.next_eviction());
+        let due = self.deadlines.next();
+        let all = [due, links, node, exchange, hints, departure, compaction, epochs, expiry, eviction];
         all.into_iter().flatten().min()
     }
 
     fn is_drained(&self) -> bool {
         self.has_answered_all()
+    }
+
+    fn is_crowded(&self, connections: usize) -> bool {
+        self.is_bounded() && connections > self.most_for_buffers()
     }
 }
 
@@ -284,10 +309,13 @@ impl<F: Failpoints> Shard<F> {
         self.beat(now, out);
         self.hand_over(now, out);
         self.keep_trees();
+        self.tend_memory(now);
+        self.keep_trees();
         self.tend_exchange(now, out);
         self.tend_departures(now, out);
         self.tend_compaction(now, out);
         self.tend_epochs(now, out);
+        self.tend_expiry(now);
         self.tell_loss(out);
         self.tell_own_progress(out);
     }

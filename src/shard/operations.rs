@@ -2,22 +2,25 @@
 //!
 //! What reads and writes have in common lives here; `gets` and `puts` hold the rest of each.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::coordinator::{GetQuorum, Owners, PutQuorum};
 use crate::failpoint::{Choice, Failpoints};
-use crate::id::{ConnectionId, NodeId, PartitionId};
+use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
 use crate::membership::{Health, View};
 use crate::replica::Place;
-use crate::time::{Duration, Instant, Now};
+use crate::time::{Duration, Instant, Now, WallTime};
 
 use super::Shard;
 use super::answer::Origin;
 use super::applying::WireOperations;
 use super::deadlines::Due;
-use super::fallbacks::Missing;
+use super::fallbacks::{Missing, PATIENCE_SHARE};
 use super::io::Output;
 use super::links::LinkId;
+use super::memory;
+use super::puts::Asked;
 
 /// A request under way.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Operation {
     /// The partition's, when what was told so far was told.
     pub(super) epoch: u64,
     pub(super) work: Work,
+    /// What it keeps in memory beside its slot, at most.
+    pub(super) cost: usize,
 }
 
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(super) enum Work {
         quorum: GetQuorum,
         latest: bool,
         answered: bool,
+        /// A write that must know what the owners know of its key before it replaces all of that; nobody reads then.
+        before: Option<Box<Pending>>,
     },
     /// `context` is what the answer will carry, `replaced` what a fallback is told too.
     Put {
@@ -54,6 +61,15 @@ pub(super) enum Work {
         /// This node is a fallback itself, and keeps the write for that primary.
         kept_for: Option<NodeId>,
     },
+}
+
+/// A write that has not been applied anywhere.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) asked: Asked,
+    pub(super) value: Option<Bytes>,
+    pub(super) expiry: Option<WallTime>,
+    pub(super) operation: OperationId,
 }
 
 impl Operation {
@@ -81,14 +97,17 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) -> Option<u64> {
         let Place { key, token, partition } = place;
-        let (due, deadline) = (now + self.patience(budget), now + budget);
+        let is_before = matches!(work, Work::Get { before: Some(_), .. });
+        let patience = if is_before { Duration(budget.0 / PATIENCE_SHARE) } else { self.patience(budget) };
+        let (due, deadline) = (now + patience, now + budget);
         let (begun, epoch) = (now, self.epoch(partition));
-        let key = key.into();
-        let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work };
+        let (key, cost) = (key.into(), memory::of_request(key, &work));
+        let operation = Operation { origin, begun, deadline, due, key, token, partition, epoch, work, cost };
         let Ok(key) = self.operations.insert(operation) else {
             self.refuse_overloaded(out, origin, "too many requests under way: retry later");
             return None;
         };
+        self.memory.requests += cost;
         self.deadlines.add(due, Due::Operation(key));
         Some(key)
     }
@@ -117,6 +136,15 @@ impl<F: Failpoints> Shard<F> {
         match self.operations.get_mut(key).map(|operation| &mut operation.work) {
             Some(Work::Get { quorum, .. }) => quorum.on_failure(node),
             Some(Work::Put { quorum, .. }) => quorum.on_failure(node),
+            None => {}
+        }
+    }
+
+    /// `node` has no room for what it was sent.
+    pub(super) fn count_declined(&mut self, key: u64, node: NodeId) {
+        match self.operations.get_mut(key).map(|operation| &mut operation.work) {
+            Some(Work::Get { quorum, .. }) => quorum.on_failure(node),
+            Some(Work::Put { quorum, .. }) => quorum.on_declined(node),
             None => {}
         }
     }
@@ -179,6 +207,7 @@ impl<F: Failpoints> Shard<F> {
     /// Put the operation under another key: answers to what was asked under this one come too late.
     pub(super) fn rekey(&mut self, key: u64) -> Option<u64> {
         let operation = self.take_operation(key)?;
+        self.memory.requests += operation.cost;
         let due = operation.due;
         let key = self.operations.insert(operation).expect("one has just left");
         self.deadlines.add(due, Due::Operation(key));
@@ -187,6 +216,7 @@ impl<F: Failpoints> Shard<F> {
 
     pub(super) fn take_operation(&mut self, key: u64) -> Option<Operation> {
         let operation = self.operations.remove(key)?;
+        self.memory.requests -= operation.cost;
         self.deadlines.remove(operation.due, Due::Operation(key));
         Some(operation)
     }

@@ -42,6 +42,8 @@ pub struct ShardOptions {
     pub reap: Option<Duration>,
     /// Bytes of hints that this shard keeps for each node that can't be reached; 0 for none: quorums are strict.
     pub hint_bytes_max: usize,
+    /// Bytes that this shard may take for what it holds and does; 0 for no limit.
+    pub memory_max: usize,
     /// How background work is paced.
     pub pace: PaceOptions,
     /// Acknowledge a write only when its record is on stable storage.
@@ -68,6 +70,7 @@ impl ShardOptions {
             anti_entropy: Some(Duration::from_secs(10)),
             reap: Some(Duration::from_secs(300)),
             hint_bytes_max: 64 << 20,
+            memory_max: 0,
             pace: PaceOptions::default(),
             durable: false,
             software: software.into(),

@@ -30,10 +30,10 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// The controller's figures, as status shows them: rates are bytes' worth a second.
-    pub(super) fn pace_gauges(&self) -> [(&'static str, u64); 20] {
+    pub(super) fn pace_gauges(&self) -> [(&'static str, u64); 21] {
         let Reading { rate, used, latency, waits, held_back_by, halvings } = self.pace.reading();
         let by = |cause| u64::from(held_back_by == Some(cause));
-        let [handoff, streaming, serving, comparing, compaction] =
+        let [handoff, streaming, serving, comparing, compaction, expiry] =
             Claimant::ALL.map(|one| self.pace.spent_by(one));
         [
             ("background_budget_bytes_per_second", rate),
@@ -56,6 +56,7 @@ impl<F: Failpoints> Shard<F> {
             ("background_anti_entropy_keys", comparing[1]),
             ("background_compaction_bytes", compaction[0]),
             ("background_compaction_keys", compaction[1]),
+            ("background_expiry_bytes", expiry[0]),
         ]
     }
 }

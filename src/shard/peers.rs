@@ -78,7 +78,7 @@ impl<F: Failpoints> Shard<F> {
                 } else {
                     self.pace.on_foreground();
                 }
-                let is_held = self.on_replicate(connection, request_id, &replicate, out);
+                let is_held = self.on_replicate(connection, link, request_id, &replicate, out);
                 if is_held && replicate.exchange {
                     self.on_state_held(now, link, self.place(replicate.key).token);
                 }
@@ -158,7 +158,12 @@ impl<F: Failpoints> Shard<F> {
     /// What this node had asked of a peer itself was refused.
     fn on_refusal(&mut self, now: Now, link: LinkId, frame: &Frame<'_>, out: &mut Output) {
         let request_id = frame.header.request_id;
-        self.count_failure(request_id, link.node);
+        let is_error = frame.header.kind == Kind::ERROR;
+        if is_error && ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::Overloaded) {
+            self.count_declined(request_id, link.node);
+        } else {
+            self.count_failure(request_id, link.node);
+        }
         self.on_not_handed_over(request_id);
         self.stand_in(now, request_id, Missing::Lost, out);
         self.progress(now, request_id, false, out);
@@ -175,6 +180,7 @@ impl<F: Failpoints> Shard<F> {
     fn on_replicate(
         &mut self,
         connection: ConnectionId,
+        link: LinkId,
         request_id: u64,
         replicate: &Replicate<'_>,
         out: &mut Output,
@@ -202,6 +208,23 @@ impl<F: Failpoints> Shard<F> {
             self.refuse_peer(connection, request_id, out);
             return false;
         };
+        if self.brings_back(place, link, request_id, replicate, &state) {
+            self.failpoints.reached(Rare::RefillDeclined);
+            self.counters.refills_declined += 1;
+            self.send_replicated(connection, request_id, out);
+            return true;
+        }
+        if !self.make_room_to_merge(place, &state) {
+            let is_streamed = self.claimant_of_states(link) == Claimant::Streaming;
+            let is_given = replicate.repair && (request_id != 0 || replicate.exchange && is_streamed);
+            if is_given && self.put_out_at_once(place, &state) {
+                self.send_replicated(connection, request_id, out);
+                return true;
+            }
+            self.put_out_older(place, &state);
+            self.decline(connection, request_id, out);
+            return false;
+        }
         self.counters.replicated_in += 1;
         // A repair may have brought the state before its write did: then the names are news by themselves.
         let are_news = self.replica.remember_replaced(replaced_by(replicate), self.next_append());

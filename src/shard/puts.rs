@@ -1,21 +1,23 @@
 //! Writes: mint, append, send the whole state to the other primaries, answer at W.
 
+use bytes::Bytes;
 use ringmain_schema::message::{ErrorAnswer, ErrorCode, Stored};
 use ringmain_schema::peer::ReplicateWriter;
 use smallvec::SmallVec;
 
-use crate::coordinator::{Basis, PutQuorum, PutVerdict, Role, share};
+use crate::causality::{Siblings, VersionVector};
+use crate::coordinator::{Basis, GetQuorum, GetVerdict, PutQuorum, PutVerdict, Role, share};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::hint::Keeping;
 use crate::id::{ConnectionId, NodeId, OperationId, PartitionId};
-use crate::replica::{Place, Refused, Write, state_writer};
+use crate::replica::{Covered, Place, Refused, Write, state_writer};
 use crate::time::{Duration, Now};
 
 use super::Shard;
 use super::answer::Origin;
 use super::fallbacks::Missing;
 use super::io::Output;
-use super::operations::{Nodes, Operation, Work};
+use super::operations::{Nodes, Operation, Pending, Work};
 
 /// What must hold a write before it is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +68,12 @@ impl<F: Failpoints> Shard<F> {
         if self.operations.is_full() {
             return self.refuse_overloaded(out, origin, "too many requests under way: retry later");
         }
+        if kept_for.is_none() && !self.make_room_to_write(place, write.value) {
+            return self.refuse_overloaded(out, origin, self.why_full());
+        }
+        if kept_for.is_none() && self.must_ask_before(place, &write) {
+            return self.ask_before(now, origin, place, asked, &write, &told, budget, out);
+        }
         let operation = write.operation;
         let applied = match kept_for {
             None => self.apply_here(now, place, write, out),
@@ -73,7 +81,10 @@ impl<F: Failpoints> Shard<F> {
                 let keeping = Keeping { target, key: place.key, partition: place.partition };
                 let known = self.known_of(now, place, operation);
                 let more = write.value.map_or(0, <[u8]>::len);
-                if self.is_about_to_leave() || !self.hints.store.has_room(keeping, &known, more) {
+                if self.is_about_to_leave()
+                    || !self.hints.store.has_room(keeping, &known, more)
+                    || !self.make_room_to_keep(keeping, &known, more)
+                {
                     let message = "this node keeps no more for others: retry at another";
                     return self.refuse_overloaded(out, origin, message);
                 }
@@ -89,6 +100,10 @@ impl<F: Failpoints> Shard<F> {
             Err(refused) => return self.refuse_write(out, origin, refused),
         };
         if only.is_some() && kept_for.is_none() && self.was_reaped(place) {
+            if self.may_lack_keys(place.partition) {
+                // Or it was put out since, and nobody knows how many have it.
+                return self.refuse_write(out, origin, Refused::Lost);
+            }
             return self.answer_stored(out, origin, &[], Basis::primaries(owners.len() as u8));
         }
         let context = match kept_for {
@@ -111,6 +126,97 @@ impl<F: Failpoints> Shard<F> {
         }
         self.await_own_record(record, key);
         self.progress(now, key, false, out);
+    }
+
+    /// Does a write replace whatever there is, and this node doesn't know what that is, since it may have put it out?
+    fn must_ask_before(&self, place: Place<'_>, write: &Write<'_>) -> bool {
+        matches!(write.covered, Covered::Everything)
+            && self.may_lack(place)
+            && self.owners(place.partition).iter().nth(1).is_some()
+    }
+
+    /// Ask the owners what they know of the key. All that can be reached are waited for; while one is silent, so many must answer as
+    /// must hold the write, a majority at most.
+    #[expect(clippy::too_many_arguments, reason = "a request's own settings, each used once")]
+    fn ask_before(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        place: Place<'_>,
+        asked: Asked,
+        write: &Write<'_>,
+        told: &[(NodeId, ConnectionId)],
+        budget: Duration,
+        out: &mut Output,
+    ) {
+        self.failpoints.reached(Rare::AskedBeforeWrite);
+        self.counters.writes_that_asked += 1;
+        let owners: Nodes = self.owners(place.partition).iter().collect();
+        let needed = asked.write.min(share(0, owners.len()));
+        let mut quorum = GetQuorum::new(needed, VersionVector::new(), self.owners(place.partition))
+            .with_successors(self.reads_both());
+        quorum.on_state(self.view.me, Siblings::new(), self.is_complete(place.partition));
+        let is_asked = |node: NodeId| told.iter().any(|(told, _)| *told == node);
+        owners.iter().filter(|&&node| !is_asked(node)).for_each(|&node| quorum.on_failure(node));
+        let Write { expiry, operation, value, .. } = *write;
+        let value = value.map(Bytes::copy_from_slice);
+        let before = Some(Box::new(Pending { asked, value, expiry, operation }));
+        let work = Work::Get { quorum, latest: false, answered: false, before };
+        let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
+        self.send_reads(now, key, place.key, told, out);
+        if told.len() + 1 < owners.len() {
+            self.stand_in(now, key, Missing::Lost, out);
+        }
+        self.progress(now, key, false, out);
+    }
+
+    /// Apply the write, if it is known by now what the owners know of its key.
+    pub(super) fn progress_to_write(
+        &mut self,
+        now: Now,
+        key: u64,
+        verdict: GetVerdict,
+        expired: bool,
+        out: &mut Output,
+    ) {
+        let Some(operation) = self.operations.get_mut(key) else { return };
+        let Work::Get { quorum, .. } = &operation.work else { return };
+        let (is_patient, is_settled) = (operation.due < operation.deadline, quorum.is_settled());
+        if !expired && !is_settled && (is_patient || verdict == GetVerdict::Pending) {
+            return;
+        }
+        let (needed, Some(operation)) = (quorum.needed(), self.take_operation(key)) else { return };
+        let (place, origin) = (operation.place(), operation.origin);
+        let Work::Get { quorum, before: Some(write), .. } = &operation.work else { return };
+        let is_known = matches!(verdict, GetVerdict::Enough(_)) && !expired;
+        if !is_known {
+            let message =
+                "too few replicas could say what the write would replace: nothing was written; retry later";
+            let error = ErrorAnswer { needed, ..ErrorAnswer::new(ErrorCode::Unavailable, message) };
+            return self.answer_error(out, origin, &error);
+        }
+        if self.is_held_up(place.partition, true) {
+            let message =
+                "this node may take no writes to the key now: nothing was written; retry, or ask another";
+            return self.answer_code(out, origin, ErrorCode::NotServing, message);
+        }
+        let (mut covered, has_heard_all) = (quorum.merged().context(), quorum.has_heard_all());
+        // Somebody may have written it here meanwhile.
+        if let Some(entry) = self.replica.look(now, place) {
+            covered.merge(&entry.state.context());
+        }
+        let Pending { asked, value, expiry, operation: name } = &**write;
+        let write = Write {
+            value: value.as_deref(),
+            covered: Covered::Context(covered.clone()),
+            expiry: *expiry,
+            operation: *name,
+        };
+        let budget = operation.deadline.since(now.monotonic);
+        self.coordinate_put(now, origin, place, *asked, write, budget, out);
+        if has_heard_all {
+            self.replica.note_heard(place, &covered);
+        }
     }
 
     /// Of a key whose writes are remembered nothing is left: all primaries had the last of them, and have confirmed it. Unless the
@@ -170,7 +276,7 @@ impl<F: Failpoints> Shard<F> {
         let place = operation.place();
         let state = match kept_for {
             Some(other) => self.hints.store.find(*other, place.key).map(|hint| &hint.state),
-            None => self.replica.read(now, place).map(|entry| &entry.state),
+            None => self.replica.look(now, place).map(|entry| &entry.state),
         };
         let Some(state) = state else { return };
         let replicate = ReplicateWriter {
@@ -199,7 +305,7 @@ impl<F: Failpoints> Shard<F> {
         retried: Option<OperationId>,
     ) -> Vec<u8> {
         let mut context = Vec::new();
-        if let Some(entry) = self.replica.read(now, place)
+        if let Some(entry) = self.replica.look(now, place)
             && let [only] = entry.state.versions()
             && retried.is_none_or(|operation| only.operation == operation)
         {

@@ -109,7 +109,10 @@ impl<F: Failpoints> Shard<F> {
                     let place = operation.place();
                     let index = self.replica.index();
                     let is_forgotten = index.find(place.partition, place.token, place.key).is_none();
-                    if is_forgotten {
+                    if is_forgotten && self.may_lack_keys(partition) {
+                        // Or it was put out: nobody knows who has it.
+                        self.progress(now, key, true, out);
+                    } else if is_forgotten {
                         awaited.iter().for_each(|&node| self.count_durable(key, node));
                         self.progress(now, key, false, out);
                     } else {
@@ -168,6 +171,9 @@ impl<F: Failpoints> Shard<F> {
             Some(target) if owns => {
                 let kept = self.hints.store.find(target, place.key).map(|hint| hint.state.clone());
                 let Some(kept) = kept else { return quorum.on_failure(me) };
+                if !self.make_room_to_merge(place, &kept) {
+                    return self.count_failure(key, me);
+                }
                 self.merge_here(place, &kept, out);
                 self.replica.appended(place)
             }
@@ -175,7 +181,7 @@ impl<F: Failpoints> Shard<F> {
                 quorum.add_fallback(me, target, zone);
                 self.hint_record(target, place)
             }
-            None if self.replica.read(now, place).is_none() => return quorum.on_failure(me),
+            None if self.replica.look(now, place).is_none() => return quorum.on_failure(me),
             None => self.replica.appended(place),
         };
         self.await_own_record(record, key);

@@ -10,11 +10,13 @@ use ringmain_schema::{Flags, Frame, Kind, token};
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId, ShardId};
 use crate::membership::Health;
+use crate::storage::cost;
 use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::answer::Origin;
 use super::deadlines::Due;
+use super::eviction::UNDER_WAY;
 use super::io::{Output, SIBLING_REQUESTS_MAX, SiblingMessage};
 use super::links::LinkId;
 use super::lives::TAKEN_OVER;
@@ -34,6 +36,8 @@ pub(super) struct Relay {
     deadline: Instant,
     /// It may be applied although no answer came.
     is_write: bool,
+    /// Its copy on the way to a sibling.
+    cost: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,7 +192,16 @@ impl<F: Failpoints> Shard<F> {
     ) -> Option<u64> {
         let deadline = now.monotonic + budget + GRACE;
         let is_write = matches!(frame.header.kind, Kind::PUT | Kind::DELETE | Kind::MULTI_PUT | Kind::CHANGE);
-        if let Ok(ticket) = self.relays.insert(Relay { origin, via, deadline, is_write }) {
+        let cost = match via {
+            Via::Sibling(_) => cost::allocated(frame.length()),
+            Via::Peer(_) => 0,
+        };
+        if !self.make_room_to_relay(cost) {
+            self.refuse_overloaded(out, origin, UNDER_WAY);
+            return None;
+        }
+        if let Ok(ticket) = self.relays.insert(Relay { origin, via, deadline, is_write, cost }) {
+            self.memory.requests += cost;
             self.deadlines.add(deadline, Due::Relay(ticket));
             return Some(ticket);
         }
@@ -218,13 +231,25 @@ impl<F: Failpoints> Shard<F> {
         if self.relays.get_mut(ticket).is_none_or(|relay| relay.via != via) {
             return;
         }
-        let Some(relay) = self.relays.remove(ticket) else { return };
+        let Some(relay) = self.take_relay(ticket) else { return };
         self.deadlines.remove(relay.deadline, Due::Relay(ticket));
         if self.view.is_fenced() {
             // The sibling had not heard of it yet.
             return self.give_up(out, &relay, ErrorCode::NotServing, TAKEN_OVER);
         }
+        if let Origin::Item { batch, .. } = relay.origin
+            && frame.header.kind == Kind::GOT
+            && !self.has_room_in_batch(out, relay.origin, batch, frame.length())
+        {
+            return;
+        }
         self.answer(out, relay.origin, |_, id, _, bytes| frame.relay(id, Flags::FORWARDED, bytes));
+    }
+
+    fn take_relay(&mut self, ticket: u64) -> Option<Relay> {
+        let relay = self.relays.remove(ticket)?;
+        self.memory.requests -= relay.cost;
+        Some(relay)
     }
 
     /// A sibling's answer frees its slot of the ring, even if nobody waits for it any more.
@@ -236,7 +261,7 @@ impl<F: Failpoints> Shard<F> {
 
     /// No answer came in time.
     pub(super) fn on_relay_due(&mut self, ticket: u64, out: &mut Output) {
-        let Some(relay) = self.relays.remove(ticket) else { return };
+        let Some(relay) = self.take_relay(ticket) else { return };
         self.counters.timeouts += 1;
         self.give_up(out, &relay, ErrorCode::Timeout, "the coordinator did not answer by the deadline");
     }
@@ -250,7 +275,7 @@ impl<F: Failpoints> Shard<F> {
     /// Whoever it was passed on to counts for nothing any more.
     pub(super) fn on_relay_refused(&mut self, link: LinkId, ticket: u64, out: &mut Output) {
         if self.relays.get_mut(ticket).is_some_and(|relay| relay.via == Via::Peer(link))
-            && let Some(relay) = self.relays.remove(ticket)
+            && let Some(relay) = self.take_relay(ticket)
         {
             self.deadlines.remove(relay.deadline, Due::Relay(ticket));
             self.give_up(out, &relay, ErrorCode::Unavailable, "the coordinator was lost: retry");

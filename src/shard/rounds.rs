@@ -6,7 +6,8 @@
 //! the round from then on, durably, until they hear that the epoch was raised or that the round has ended without.
 //! When all are bound the proposer raises the epoch, and tells it when that can't be undone.
 //!
-//! When to try is a matter of age (a key is the same at two looks) and health; whether it is safe never is. A shard has one
+//! When to try is a matter of age (a key is the same at two looks, unless tombstones fill the memory) and health; whether it is safe
+//! never is. A shard has one
 //! round of its own under way, and is bound by [`ROUNDS_BOUND_MAX`] at most for a partition.
 
 use std::collections::BTreeMap;
@@ -16,16 +17,16 @@ use ringmain_schema::epoch::{Binding, Bound, Epoch, Keys, Propose, Round};
 use ringmain_schema::limits::{REAPED_KEYS_MAX, ROUNDS_BOUND_MAX};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::causality::{Content, Siblings};
 use crate::failpoint::{Bug, Choice, Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::membership::{Health, Member};
 use crate::pace::Claimant;
 use crate::storage::{Entry, digest, value_bytes};
-use crate::time::{Duration, Instant, Now, WallTime};
+use crate::time::{Duration, Instant, Now};
 
 use super::Shard;
 use super::appends::Waiter;
+use super::candidates::{Candidates, is_dead};
 use super::epochs::Held;
 use super::io::Output;
 use super::links::LinkId;
@@ -40,10 +41,8 @@ const QUESTION_EVERY: Duration = Duration::from_secs(1);
 const QUESTIONS_MAX: usize = 64;
 /// Between two partitions that are looked at, at least.
 const STEP_MIN: Duration = Duration::from_millis(10);
-/// Actors without a version of which a key may tell before it is worth a round.
-const PRUNED_FROM: usize = 8;
-/// Bytes of values of the keys that are pruned in one round, beyond the first: each is written to the log anew, in one turn.
-const PRUNED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of values of a state that is sent to whoever proposes to forget the key, at most.
+const SHOWN_BYTES_MAX: usize = 16 * 1024;
 
 /// The rounds of one shard.
 #[derive(Debug, Default)]
@@ -55,11 +54,15 @@ pub(super) struct Rounds {
     /// The partition that is looked at next.
     cursor: u32,
     next_step: Option<Instant>,
+    /// When one may be looked at before its turn.
+    next_hurried: Instant,
     next_question: Instant,
     /// Asked so far.
     questions: usize,
-    /// What might be forgotten of each partition when that was last looked at: at most [`REAPED_KEYS_MAX`] keys.
-    candidates: BTreeMap<PartitionId, [Keys; 2]>,
+    /// What might be forgotten of each partition.
+    pub(super) candidates: BTreeMap<PartitionId, Candidates>,
+    /// A partition of which a raise has left something to be forgotten.
+    again: Option<PartitionId>,
     /// Partitions with something to forget, and for which node each waits.
     pub(super) waiting: BTreeMap<PartitionId, NodeId>,
 }
@@ -80,10 +83,17 @@ impl<F: Failpoints> Shard<F> {
     pub(super) fn next_in_rounds(&self) -> Option<Instant> {
         let rounds = &self.epochs.rounds;
         let under_way = rounds.under_way.as_ref().map(|round| round.until.min(round.ask_again));
-        let step = self.options.reap.and(Some(rounds.next_step.unwrap_or_default()));
+        let step = self.options.reap.and(Some(self.next_look_for_rounds()));
         let step = step.filter(|_| rounds.under_way.is_none());
         let question = self.epochs.is_bound().then_some(rounds.next_question);
         [under_way, step, question].into_iter().flatten().min()
+    }
+
+    /// When the next partition is looked at: soon, if tombstones take too much of the memory.
+    fn next_look_for_rounds(&self) -> Instant {
+        let rounds = &self.epochs.rounds;
+        let next = rounds.next_step.unwrap_or_default();
+        if rounds.next_step.is_some() && self.is_pressed() { next.min(rounds.next_hurried) } else { next }
     }
 
     pub(super) fn tend_rounds(&mut self, now: Now, out: &mut Output) {
@@ -101,17 +111,29 @@ impl<F: Failpoints> Shard<F> {
     /// Look whether the next partition has something to forget, and begin a round.
     fn look_at_next(&mut self, now: Now, out: &mut Output) {
         let Some(every) = self.options.reap else { return };
-        if self.epochs.rounds.next_step.unwrap_or_default() > now.monotonic {
+        if self.next_look_for_rounds() > now.monotonic {
             return;
         }
+        self.epochs.rounds.next_hurried = now.monotonic + STEP_MIN;
         let partitions = self.trees.partitions();
         let mine = u64::from((partitions / u32::from(self.options.shards)).max(1));
         let pause = Duration(every.0 / mine).max(STEP_MIN);
         let jitter = Duration(self.prng.below(pause.0 / 5 + 1));
         let is_first = self.epochs.rounds.next_step.is_none();
         self.epochs.rounds.next_step = Some(now.monotonic + Duration(pause.0 / 10 * 9) + jitter);
-        if is_first || self.stopping || !self.may_spend(Claimant::AntiEntropy, now) {
+        if is_first || self.stopping {
             return;
+        }
+        if !self.may_spend(Claimant::AntiEntropy, now) {
+            let ready = self.ready_at(Claimant::AntiEntropy, now).max(now.monotonic + STEP_MIN);
+            self.epochs.rounds.next_hurried = ready;
+            if self.epochs.rounds.again.is_some() {
+                self.epochs.rounds.next_step = Some(ready);
+            }
+            return;
+        }
+        if let Some(partition) = self.epochs.rounds.again.take() {
+            return self.look_again(now, partition, out);
         }
         for _ in 0..partitions {
             let partition = PartitionId(self.epochs.rounds.cursor % partitions);
@@ -132,22 +154,54 @@ impl<F: Failpoints> Shard<F> {
             primaries.first() == Some(&self.view.me)
         };
         if !is_proposer {
-            self.epochs.rounds.candidates.remove(&partition);
+            if self.is_bounded() && primaries.contains(&self.view.me) {
+                self.push_to_proposer(now, partition, out);
+            } else {
+                self.keep_candidates(partition, Candidates::default());
+            }
             return;
         }
-        let found = self.forgettable(now, partition, is_early);
-        let before = self.epochs.rounds.candidates.remove(&partition).unwrap_or_default();
-        let [reaped, pruned] =
-            if is_early { found.clone() } else { found.clone().map(|keys| same(keys, &before)) };
-        if found.iter().any(|keys| !keys.is_empty()) {
-            self.epochs.rounds.candidates.insert(partition, found);
-        }
-        if reaped.is_empty() && pruned.is_empty() {
+        if self.is_pressed()
+            && let Err(node) = self.ready(now, partition, is_early)
+        {
+            self.epochs.rounds.waiting.insert(partition, node);
             return;
+        }
+        self.find_ripe(now, partition, is_early);
+        self.propose_ripe(now, partition, is_early, out);
+    }
+
+    /// A raise has just ended: go on with what is ripe. If there is no more of that, find what may be so at the next look.
+    fn look_again(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
+        if self.view.primaries(partition).first() != Some(&self.view.me) {
+            return;
+        }
+        if self.propose_ripe(now, partition, false, out) {
+            return;
+        }
+        self.find_ripe(now, partition, false);
+        let is_pressed = self.is_pressed();
+        let Some(candidates) = self.epochs.rounds.candidates.get_mut(&partition) else { return };
+        // Other partitions have their turn while only a few are ripe here.
+        if is_pressed && candidates.ripe[0].len() >= REAPED_KEYS_MAX / 2 {
+            self.propose_ripe(now, partition, false, out);
+        } else {
+            candidates.ripe.iter_mut().for_each(Keys::clear);
+        }
+    }
+
+    /// Begin a round of what is ripe, if there is anything and it can begin. False if there is nothing.
+    fn propose_ripe(&mut self, now: Now, partition: PartitionId, is_early: bool, out: &mut Output) -> bool {
+        let Some(candidates) = self.epochs.rounds.candidates.get(&partition) else { return false };
+        if candidates.ripe.iter().all(Vec::is_empty) {
+            return false;
         }
         match self.ready(now, partition, is_early) {
             Err(node) => _ = self.epochs.rounds.waiting.insert(partition, node),
             Ok(beginnings) => {
+                let mut candidates = self.take_candidates(partition);
+                let [reaped, pruned] = candidates.take_ripe();
+                self.keep_candidates(partition, candidates);
                 let (epoch, ring) = (self.epoch(partition), self.view.ring.hash());
                 let round = self.name_round();
                 let (partition, incarnation) = (partition.0, self.view.incarnation().0);
@@ -156,31 +210,7 @@ impl<F: Failpoints> Shard<F> {
                 self.open_round(now, proposal, out);
             }
         }
-    }
-
-    /// Keys of which only tombstones are left, and keys that tell of actors without a version: so many as a round takes.
-    fn forgettable(&self, now: Now, partition: PartitionId, is_early: bool) -> [Keys; 2] {
-        let spare = if is_early { 1 } else { PRUNED_FROM };
-        let (mut reaped, mut pruned) = (Keys::new(), Keys::new());
-        let mut bytes = 0;
-        for entry in self.replica.index().partition(partition) {
-            if reaped.len() + pruned.len() == REAPED_KEYS_MAX {
-                break;
-            }
-            if !self.is_durable(entry.appended) {
-                continue;
-            }
-            let (clock, versions) = (entry.state.clock(), entry.state.versions());
-            if is_dead(&entry.state, now.wall) {
-                reaped.push((entry.token, digest(entry.token, &entry.state)));
-            } else if clock.len() >= versions.len() + spare && entry.state.is_prunable() {
-                bytes += value_bytes(&entry.state);
-                if pruned.is_empty() || bytes <= PRUNED_BYTES_MAX {
-                    pruned.push((entry.token, digest(entry.token, &entry.state)));
-                }
-            }
-        }
-        [reaped, pruned]
+        true
     }
 
     /// A number that no other round of this node has.
@@ -329,6 +359,7 @@ impl<F: Failpoints> Shard<F> {
         if epoch != self.epoch(partition) {
             return self.answer_epoch(connection, request_id, partition, out);
         }
+        self.show_what_differs(now, link.node, partition, proposal, out);
         let agreed = self.agree(now, link.node, partition, proposal);
         let Some((agreed, promised)) = agreed else {
             return self.refuse_proposal(connection, request_id, proposal, out);
@@ -410,7 +441,7 @@ impl<F: Failpoints> Shard<F> {
         out: &mut Output,
     ) {
         let Propose { partition, epoch, round, .. } = *proposal;
-        let refusal = Bound { partition, epoch, round, bound: false, agreed: 0 };
+        let refusal = Bound { partition, epoch, round, bound: false, agreed: 0, evicted: false };
         self.send_bound(connection, request_id, refusal, out);
     }
 
@@ -422,6 +453,7 @@ impl<F: Failpoints> Shard<F> {
         bound: Bound,
         out: &mut Output,
     ) {
+        let bound = Bound { evicted: self.has_evicted(PartitionId(bound.partition)), ..bound };
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| bound.encode(encoder, request_id, bytes));
     }
@@ -443,6 +475,10 @@ impl<F: Failpoints> Shard<F> {
         if (bound.partition, bound.epoch, bound.round) != (partition, epoch, number) {
             return;
         }
+        if bound.evicted || self.has_evicted(PartitionId(partition)) {
+            self.push_unconfirmed(now, from, bound, out);
+        }
+        let Some(round) = &mut self.epochs.rounds.under_way else { return };
         if !bound.bound {
             self.epochs.rounds.waiting.insert(PartitionId(partition), from);
             return self.give_up_round(out);
@@ -452,6 +488,76 @@ impl<F: Failpoints> Shard<F> {
             round.agreed &= bound.agreed;
         }
         self.finish_round(now, out);
+    }
+
+    /// An owner lacks some of the tombstones, and no round of anti-entropy may bring them: send it those. It confirms them in a later
+    /// round.
+    fn push_unconfirmed(&mut self, now: Now, to: NodeId, bound: &Bound, out: &mut Output) {
+        let Some(round) = &self.epochs.rounds.under_way else { return };
+        let partition = PartitionId(bound.partition);
+        let agreed = if bound.bound { bound.agreed } else { 0 };
+        let keys = round.proposal.reaped.iter().zip(0..).filter(|(_, at)| agreed >> at & 1 == 0);
+        let tokens: Vec<u64> = keys.map(|((token, _), _)| *token).collect();
+        self.push_tombstones(now, to, partition, &tokens, out);
+    }
+
+    /// The proposer holds less than there is here of a key that it would forget, and no round of anti-entropy may bring it the rest: it
+    /// would propose the key for ever. Send it what is here, if that is small.
+    fn show_what_differs(
+        &mut self,
+        now: Now,
+        proposer: NodeId,
+        partition: PartitionId,
+        proposal: &Propose,
+        out: &mut Output,
+    ) {
+        if !self.is_bounded() || !self.view.owns(partition) || !self.takes_copies(partition) {
+            return;
+        }
+        let differs = |(token, hash): &&(u64, u64)| {
+            let mut under = self.replica.index().under(partition, *token).peekable();
+            under.peek().is_some()
+                && under.all(|entry| {
+                    digest(*token, &entry.state) != *hash && value_bytes(&entry.state) <= SHOWN_BYTES_MAX
+                })
+        };
+        let tokens: Vec<u64> = proposal.reaped.iter().filter(differs).map(|(token, _)| *token).collect();
+        self.push_tombstones(now, proposer, partition, &tokens, out);
+    }
+
+    /// Send another owner what is held under these tokens, as far as the budget goes.
+    fn push_tombstones(
+        &mut self,
+        now: Now,
+        to: NodeId,
+        partition: PartitionId,
+        tokens: &[u64],
+        out: &mut Output,
+    ) {
+        let owns = self.view.primaries(partition).contains(&to) && to != self.view.me;
+        if tokens.is_empty() || !owns || !self.may_spend(Claimant::AntiEntropy, now) {
+            return;
+        }
+        let link = self.link_to(to, partition).and_then(|link| self.links.connection(link));
+        let Some(connection) = link else { return };
+        let before = out.bytes.len();
+        let (_, states) = self.send_states(connection, partition, tokens, |_| 0, out);
+        self.pace.spent(Claimant::AntiEntropy, out.bytes.len() - before, states);
+        self.counters.tombstones_pushed += states as u64;
+        self.failpoints.reached(Rare::TombstonePushed);
+    }
+
+    /// Whoever proposes may lack a tombstone itself. Where keys may be put out, the other owners send it what they would propose.
+    fn push_to_proposer(&mut self, now: Now, partition: PartitionId, out: &mut Output) {
+        let Some(&proposer) = self.view.primaries(partition).first() else { return };
+        self.find_ripe(now, partition, false);
+        let mut candidates = self.take_candidates(partition);
+        candidates.ripe[1].clear();
+        let [ripe, _] = candidates.take_ripe();
+        candidates.ripe = <[Keys; 2]>::default();
+        let tokens: Vec<u64> = ripe.iter().map(|(token, _)| *token).collect();
+        self.keep_candidates(partition, candidates);
+        self.push_tombstones(now, proposer, partition, &tokens, out);
     }
 
     /// All are bound: raise the epoch.
@@ -495,6 +601,8 @@ impl<F: Failpoints> Shard<F> {
             self.tell_epoch(connection, partition, out);
         }
         self.begin_again(now, partition, false, out);
+        self.epochs.rounds.again = Some(partition);
+        self.epochs.rounds.next_step = Some(now.monotonic);
     }
 
     fn all_linked(&self, partition: PartitionId) -> Vec<ConnectionId> {
@@ -604,16 +712,4 @@ impl<F: Failpoints> Shard<F> {
             }
         }
     }
-}
-
-/// Is nothing left of a key but tombstones, by now?
-fn is_dead(state: &Siblings<bytes::Bytes>, now: WallTime) -> bool {
-    let is_over = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
-    let mut versions = state.versions().iter();
-    versions.all(|version| matches!(version.content, Content::Tombstone) || is_over(version.expiry))
-}
-
-/// Those of these keys that have been as they are since they were last looked at.
-fn same(keys: Keys, before: &[Keys; 2]) -> Keys {
-    keys.into_iter().filter(|key| before.iter().any(|before| before.contains(key))).collect()
 }

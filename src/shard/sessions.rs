@@ -11,10 +11,13 @@ use crate::time::{Duration, Instant, Now};
 use super::Shard;
 use super::answer::Origin;
 use super::deadlines::Due;
+use super::eviction::Need;
 use super::io::Output;
 use super::links::LinkId;
 use super::lives::Refusal;
 
+/// What another connection costs a shard at most, beside its buffers.
+const SESSION_BYTES: usize = 1024;
 /// Whoever calls must say who it is within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
@@ -34,8 +37,13 @@ pub(super) enum Session {
 }
 
 impl<F: Failpoints> Shard<F> {
-    /// Somebody called.
-    pub(super) fn on_accepted(&mut self, now: Now, connection: ConnectionId) {
+    /// Somebody called. It may be a peer, without which nothing is forgotten where tombstones fill the memory: so it is let in as
+    /// long as there is any room, as what is under way is.
+    pub(super) fn on_accepted(&mut self, now: Now, connection: ConnectionId, out: &mut Output) {
+        if !self.make_room(SESSION_BYTES, Need::Passing) {
+            let message = "this node's memory is full: call again later, or close some connections";
+            return self.hang_up(now, connection, 0, &ErrorAnswer::new(ErrorCode::Overloaded, message), out);
+        }
         let until = now.monotonic + HELLO_WITHIN;
         self.sessions.insert(connection, Session::Stranger { until });
         self.deadlines.add(until, Due::Hello(connection));

@@ -32,6 +32,7 @@ impl<F: Failpoints> Shard<F> {
             ("suspicions_answered", self.detector.suspicions_answered()),
             ("reap_partitions_waiting", self.epochs.rounds.waiting.len() as u64),
             ("partitions_unmet", self.partitions_unmet() as u64),
+            ("partitions_evicted", self.evictions.partitions() as u64),
         ];
         let (rounds, meeting) = (self.epochs.rounds.waiting.values(), self.meeting_waits_for());
         let waits_for = |kind: &str, member: &Member, count: usize| {
@@ -46,7 +47,11 @@ impl<F: Failpoints> Shard<F> {
             })
             .flatten()
             .collect();
-        let counters = gauges.into_iter().chain(self.counters.named()).chain(self.pace_gauges());
+        let counters = gauges
+            .into_iter()
+            .chain(self.memory_gauges())
+            .chain(self.counters.named())
+            .chain(self.pace_gauges());
         let counters = counters.map(|(name, value)| (name.to_owned(), value)).chain(waits_for);
         Status {
             node: self.view.me.0,

@@ -1,5 +1,7 @@
 //! A table of things under way, each with a number that is never used again.
 
+use crate::storage::cost;
+
 /// At most `limit` things. A key holds a slot and its generation, so that a late answer to something long
 /// gone finds nothing, instead of something else; and the table's tag, so that no key fits two tables.
 #[derive(Debug)]
@@ -39,6 +41,18 @@ impl<T> Table<T> {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Bytes of its slots, however many are taken, as the allocator gives them out.
+    pub(super) fn memory(&self) -> usize {
+        let slots = self.slots.capacity() * size_of::<Slot<T>>();
+        cost::allocated(slots) + cost::allocated(self.free.capacity() * size_of::<u32>())
+    }
+
+    /// What another thing may cost: the table doubles when it has no slot for it.
+    pub(super) fn growth(&self) -> usize {
+        let is_full = self.free.is_empty() && self.slots.len() == self.slots.capacity();
+        if is_full { self.memory() + 8 * size_of::<Slot<T>>() } else { 0 }
     }
 
     /// None at all?

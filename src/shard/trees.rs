@@ -103,9 +103,10 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_peer(connection, id, out);
         }
         let epochs: Vec<u64> = match request.nodes {
-            Nodes::Roots(_) => {
-                all.iter().map(|partition| self.comparable_epoch(PartitionId(*partition))).collect()
-            }
+            Nodes::Roots(_) => all
+                .iter()
+                .map(|partition| self.comparable_epoch(PartitionId(*partition), request.round))
+                .collect(),
             Nodes::Branches(partition) | Nodes::Leaves { partition, .. } => {
                 let theirs = request.epochs.first().copied().unwrap_or(0);
                 if !self.is_current(connection, id, PartitionId(partition), theirs, out) {
@@ -172,8 +173,11 @@ impl<F: Failpoints> Shard<F> {
         }
         let (tokens, _) = self.send_states(connection, partition, &request.tokens, |_| 0, out);
         self.pace.spent(Claimant::Serving, 0, tokens);
+        let is_gone = |token: &u64| self.replica.index().under(partition, *token).next().is_none();
+        let gone = request.tokens[..tokens].iter().copied().filter(is_gone).collect();
+        let pulled = Pulled { tokens: tokens as u32, gone };
         let encoder = &mut self.encoder;
-        out.deliver(connection, true, |bytes| Pulled { tokens: tokens as u32 }.encode(encoder, id, bytes));
+        out.deliver(connection, true, |bytes| pulled.encode(encoder, id, bytes));
     }
 
     /// What is held here of some leaves.
@@ -221,9 +225,14 @@ impl<F: Failpoints> Shard<F> {
         (served, states.len())
     }
 
-    /// The epoch in which a partition can be compared: one that no partition has, if this shard takes no copies of it.
-    pub(super) fn comparable_epoch(&self, partition: PartitionId) -> u64 {
-        if self.takes_copies(partition) { self.epoch(partition) } else { NOT_COMPARED }
+    /// The epoch in which a partition can be compared: one that no partition has, if this shard takes no copies of it, or if
+    /// both sides were to be made alike and something was put out here.
+    pub(super) fn comparable_epoch(&self, partition: PartitionId, is_round: bool) -> u64 {
+        if self.takes_copies(partition) && !(is_round && self.has_evicted(partition)) {
+            self.epoch(partition)
+        } else {
+            NOT_COMPARED
+        }
     }
 
     /// Does this node own the partition, by the same ring? Whoever asks is another owner, or was one.
@@ -251,7 +260,7 @@ impl<F: Failpoints> Shard<F> {
 fn bytes_of(entry: &Entry) -> usize {
     let values = entry.state.versions().iter().map(|version| match &version.content {
         Content::Value(value) => value.len(),
-        Content::Tombstone => 0,
+        Content::Tombstone | Content::Expired => 0,
     });
     entry.key.len() + values.sum::<usize>()
 }

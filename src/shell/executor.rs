@@ -90,6 +90,7 @@ impl<M: Machine> ShardLoop<M> {
         if let Some(before) = self.turned_at.replace(now) {
             host.tell_waits(net, now.since(before));
         }
+        host.tell_buffered(net);
         let mut any = net.poll(now, |net| host.take_events(net));
         any |= host.take_siblings(net);
         any |= host.take_the_rest(net);

@@ -8,6 +8,7 @@ use super::names::Names;
 use super::net::{Event, Filled, HandedIn, Net};
 use crate::id::{ConnectionId, ShardId};
 use crate::shard::{Dial, Input, LogState, Machine, Output, SiblingMessage};
+use crate::storage::cost;
 use crate::time::{Duration, Instant, Now};
 
 /// Small requests can have large answers: with so many bytes of them waiting, they are carried out before the
@@ -18,6 +19,10 @@ const OUTPUT_BYTES_MAX: usize = 4 << 20;
 const SIBLING_MESSAGES_PER_TURN: usize = 256;
 /// The machine hears so often how long inputs waited, while there are any.
 const WAITS_TOLD_EVERY: Duration = Duration::from_millis(5);
+/// It hears so often what connections and buffers take, while it takes turns.
+const BUFFERED_TOLD_EVERY: Duration = Duration::from_millis(5);
+/// Connections whose memory is counted anew each time.
+const CONNECTIONS_PER_COUNT: usize = 256;
 /// Paused connections that go on in one turn.
 const RELIEVED_PER_TURN: usize = 64;
 
@@ -31,6 +36,7 @@ pub(super) struct Host<M> {
     /// The longest that inputs have waited since the machine was told, and when that was.
     longest_wait: Duration,
     waits_told: Instant,
+    buffered_told: Instant,
     /// In durable mode.
     log: Option<Log>,
     /// What the machine was last told of it.
@@ -52,6 +58,7 @@ impl<M: Machine> Host<M> {
             now: Now::default(),
             longest_wait: Duration::ZERO,
             waits_told: Instant(0),
+            buffered_told: Instant(0),
             log,
             log_state: LogState::Open,
             appended: None,
@@ -71,6 +78,20 @@ impl<M: Machine> Host<M> {
             self.waits_told = self.now.monotonic;
             let longest = std::mem::take(&mut self.longest_wait);
             self.take(net, Input::Waited { longest });
+        }
+    }
+
+    /// The machine counts what its connections and what is on its way take in memory.
+    pub(super) fn tell_buffered(&mut self, net: &mut Net) {
+        if self.now.monotonic.since(self.buffered_told) >= BUFFERED_TOLD_EVERY {
+            self.buffered_told = self.now.monotonic;
+            let messages = self.messages.capacity() * size_of::<(ShardId, SiblingMessage)>();
+            let own = self.output.memory() + cost::allocated(messages) + self.mesh.memory();
+            let bytes = own + net.memory(CONNECTIONS_PER_COUNT);
+            self.take(net, Input::Buffered { bytes });
+            if self.machine.is_crowded(net.connection_bytes()) {
+                net.close_largest(|bytes| self.machine.is_crowded(bytes));
+            }
         }
     }
 
@@ -222,7 +243,8 @@ impl<M: Machine> Host<M> {
             net.deliver(delivery.to, delivery.piece, &output.bytes, delivery.answers);
         }
         for (to, message) in output.siblings.drain(..) {
-            self.mesh.send(to, message);
+            let kept = message.kept();
+            self.mesh.send(to, message, kept);
         }
         for (connection, limits) in output.limits.drain(..) {
             net.set_limits(connection, limits);

@@ -181,6 +181,7 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
             *every != Duration::ZERO && (config.data.is_none() || config.sync == Sync::Always)
         }),
         hint_bytes_max: usize::try_from(config.hint_bytes_max).unwrap_or(usize::MAX),
+        memory_max: usize::try_from(config.memory_max).unwrap_or(usize::MAX) / usize::from(config.shards),
         pace: PaceOptions {
             latency: Some(config.background_latency).filter(|latency| *latency != Duration::ZERO),
             bytes_min: config.background_bytes_min.into(),
@@ -288,4 +289,75 @@ fn read_welcome(frame: &Frame<'_>) -> std::io::Result<Joined> {
     }
     let error = ErrorAnswer::parse(frame).map_err(std::io::Error::other)?;
     Err(std::io::Error::other(error.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmain_schema::token;
+
+    use super::*;
+    use crate::anti_entropy::Trees;
+    use crate::config::{ByteSize, Settings, memory_least};
+    use crate::id::{PartitionId, ShardId};
+    use crate::shard::{Input, Machine, Output, SIBLING_RING_SLOTS, SiblingMessage};
+    use crate::shell::doorbell::Doorbell;
+    use crate::shell::mesh::Mesh;
+    use crate::shell::net::Net;
+    use crate::shell::start::Ports;
+    use crate::shell::stop::Stop;
+    use crate::storage::Change;
+
+    const VALUE_BYTES: u32 = 64 << 10;
+
+    /// The trees of a shard that has keys everywhere in its partitions.
+    fn full_trees(partitions: u32, shards: u16) -> usize {
+        let mut trees = Trees::new(partitions);
+        for partition in (0..partitions).filter(|&partition| token::shard_of(partition, shards) == 0) {
+            for branch in 0..32u64 {
+                let below = branch << (64 - 5 - partitions.trailing_zeros());
+                trees.apply(&Change { partition: PartitionId(partition), token: below, before: 0, after: 1 });
+            }
+        }
+        trees.memory()
+    }
+
+    /// What a shard takes that nobody can put out, as it counts it itself: of a node with the least limit that is let through.
+    fn fixed(shards: u16, partitions: u32) -> (usize, usize) {
+        let memory_max = memory_least(shards, partitions, VALUE_BYTES);
+        let settings = Settings {
+            memory_max: Some(ByteSize(memory_max)),
+            shards: Some(shards),
+            partitions: Some(partitions),
+            value_bytes_max: Some(ByteSize(VALUE_BYTES.into())),
+            pin: Some(false),
+            ..Settings::default()
+        };
+        let plan = Plan::new(&Config::from_settings(settings, 1).unwrap()).unwrap();
+        let doorbells: Vec<_> = (0..shards).map(|_| Doorbell::new().unwrap()).collect();
+        let mut meshes = Mesh::<SiblingMessage>::connect(&doorbells, SIBLING_RING_SLOTS);
+        let mut net = Net::new(&doorbells[0], Vec::new(), 1 << 20).unwrap();
+        let ports = Arc::new(Ports { ordinary: 1, shards: (2..shards + 2).collect() });
+        let (now, stop) = (clock::now(), Stop::new(doorbells));
+        let (mut shard, _) =
+            plan.shard(&ShardStart { shard: ShardId(0), ports, now, seed: 1, stop }, None).unwrap();
+        let mut output = Output::default();
+        output.bytes.reserve(1 << 20);
+        output.clear();
+        let bytes = output.memory() + meshes[0].memory() + net.memory(1);
+        shard.handle(now, Input::Buffered { bytes }, &mut output);
+        let memory = shard.memory();
+        let part = memory_max as usize / usize::from(shards);
+        (memory.total() - memory.trees + full_trees(partitions, shards), part)
+    }
+
+    /// The configuration can't see what takes memory here, so its numbers are held against that.
+    #[test]
+    fn the_least_limit_on_memory_leaves_half_of_it_to_keys() {
+        for (shards, partitions) in [(1, 1), (1, 64), (2, 1024), (8, 16), (3, 512), (1, 65_536)] {
+            let (fixed, part) = fixed(shards, partitions);
+            let most = part / 2 - 4 * VALUE_BYTES as usize;
+            assert!(fixed <= most, "{shards} shards, {partitions} partitions: {fixed} of {part}");
+            assert!(fixed > most / 5 * 4, "{shards} shards, {partitions} partitions: only {fixed} of {part}");
+        }
+    }
 }

@@ -60,6 +60,11 @@ impl Process {
         state(&format!("/proc/{}/stat", self.child.id())).is_some_and(|state| state != 'Z')
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Memory that it really uses, in bytes.
     pub fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

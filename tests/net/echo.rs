@@ -236,7 +236,7 @@ impl Machine for Echo {
                     self.answer(connection, &frame, output);
                 }
             }
-            Input::Appended { .. } | Input::Waited { .. } | Input::Stop => {}
+            Input::Appended { .. } | Input::Waited { .. } | Input::Buffered { .. } | Input::Stop => {}
         }
     }
 

@@ -183,6 +183,7 @@ impl ::core::fmt::Debug for Version {
       .field("epoch", &self.epoch())
       .field("length", &self.length())
       .field("tombstone", &self.tombstone())
+      .field("expired", &self.expired())
       .finish()
   }
 }
@@ -236,6 +237,7 @@ impl<'a> Version {
     epoch: u32,
     length: u32,
     tombstone: bool,
+    expired: bool,
   ) -> Self {
     let mut s = Self([0; 64]);
     s.set_id(id);
@@ -247,6 +249,7 @@ impl<'a> Version {
     s.set_epoch(epoch);
     s.set_length(length);
     s.set_tombstone(tombstone);
+    s.set_expired(expired);
     s
   }
 
@@ -506,6 +509,35 @@ impl<'a> Version {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
         self.0[56..].as_mut_ptr(),
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn expired(&self) -> bool {
+    let mut mem = ::core::mem::MaybeUninit::<<bool as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[57..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_expired(&mut self, x: bool) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[57..].as_mut_ptr(),
         ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
@@ -2251,6 +2283,7 @@ impl<'a> TreeRequest<'a> {
   pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 6;
   pub const VT_BRANCH: ::flatbuffers::VOffsetT = 8;
   pub const VT_EPOCHS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_ROUND: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2265,6 +2298,7 @@ impl<'a> TreeRequest<'a> {
     builder.add_ring(args.ring);
     if let Some(x) = args.epochs { builder.add_epochs(x); }
     if let Some(x) = args.partitions { builder.add_partitions(x); }
+    builder.add_round(args.round);
     builder.add_branch(args.branch);
     builder.finish()
   }
@@ -2298,6 +2332,13 @@ impl<'a> TreeRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(TreeRequest::VT_EPOCHS, None)}
   }
+  #[inline]
+  pub fn round(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(TreeRequest::VT_ROUND, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for TreeRequest<'_> {
@@ -2310,6 +2351,7 @@ impl ::flatbuffers::Verifiable for TreeRequest<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("partitions", Self::VT_PARTITIONS, false)?
      .visit_field::<u8>("branch", Self::VT_BRANCH, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("epochs", Self::VT_EPOCHS, false)?
+     .visit_field::<bool>("round", Self::VT_ROUND, false)?
      .finish();
     Ok(())
   }
@@ -2319,6 +2361,7 @@ pub struct TreeRequestArgs<'a> {
     pub partitions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
     pub branch: u8,
     pub epochs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub round: bool,
 }
 impl<'a> Default for TreeRequestArgs<'a> {
   #[inline]
@@ -2328,6 +2371,7 @@ impl<'a> Default for TreeRequestArgs<'a> {
       partitions: None,
       branch: 0,
       epochs: None,
+      round: false,
     }
   }
 }
@@ -2354,6 +2398,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TreeRequestBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TreeRequest::VT_EPOCHS, epochs);
   }
   #[inline]
+  pub fn add_round(&mut self, round: bool) {
+    self.fbb_.push_slot::<bool>(TreeRequest::VT_ROUND, round, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TreeRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     TreeRequestBuilder {
@@ -2375,6 +2423,7 @@ impl ::core::fmt::Debug for TreeRequest<'_> {
       ds.field("partitions", &self.partitions());
       ds.field("branch", &self.branch());
       ds.field("epochs", &self.epochs());
+      ds.field("round", &self.round());
       ds.finish()
   }
 }
@@ -2949,6 +2998,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Pulled<'a> {
 
 impl<'a> Pulled<'a> {
   pub const VT_TOKENS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GONE: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2957,9 +3007,10 @@ impl<'a> Pulled<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args PulledArgs
+    args: &'args PulledArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Pulled<'bldr>> {
     let mut builder = PulledBuilder::new(_fbb);
+    if let Some(x) = args.gone { builder.add_gone(x); }
     builder.add_tokens(args.tokens);
     builder.finish()
   }
@@ -2972,6 +3023,13 @@ impl<'a> Pulled<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Pulled::VT_TOKENS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn gone(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Pulled::VT_GONE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Pulled<'_> {
@@ -2981,18 +3039,21 @@ impl ::flatbuffers::Verifiable for Pulled<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<u32>("tokens", Self::VT_TOKENS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("gone", Self::VT_GONE, false)?
      .finish();
     Ok(())
   }
 }
-pub struct PulledArgs {
+pub struct PulledArgs<'a> {
     pub tokens: u32,
+    pub gone: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
-impl<'a> Default for PulledArgs {
+impl<'a> Default for PulledArgs<'a> {
   #[inline]
   fn default() -> Self {
     PulledArgs {
       tokens: 0,
+      gone: None,
     }
   }
 }
@@ -3005,6 +3066,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PulledBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_tokens(&mut self, tokens: u32) {
     self.fbb_.push_slot::<u32>(Pulled::VT_TOKENS, tokens, 0);
+  }
+  #[inline]
+  pub fn add_gone(&mut self, gone: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Pulled::VT_GONE, gone);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PulledBuilder<'a, 'b, A> {
@@ -3025,6 +3090,7 @@ impl ::core::fmt::Debug for Pulled<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Pulled");
       ds.field("tokens", &self.tokens());
+      ds.field("gone", &self.gone());
       ds.finish()
   }
 }
@@ -4779,6 +4845,7 @@ impl<'a> Bound<'a> {
   pub const VT_ROUND: ::flatbuffers::VOffsetT = 8;
   pub const VT_BOUND: ::flatbuffers::VOffsetT = 10;
   pub const VT_AGREED: ::flatbuffers::VOffsetT = 12;
+  pub const VT_EVICTED: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4794,6 +4861,7 @@ impl<'a> Bound<'a> {
     builder.add_epoch(args.epoch);
     if let Some(x) = args.agreed { builder.add_agreed(x); }
     builder.add_partition(args.partition);
+    builder.add_evicted(args.evicted);
     builder.add_bound(args.bound);
     builder.finish()
   }
@@ -4834,6 +4902,13 @@ impl<'a> Bound<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Bound::VT_AGREED, None)}
   }
+  #[inline]
+  pub fn evicted(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Bound::VT_EVICTED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Bound<'_> {
@@ -4847,6 +4922,7 @@ impl ::flatbuffers::Verifiable for Bound<'_> {
      .visit_field::<u64>("round", Self::VT_ROUND, false)?
      .visit_field::<bool>("bound", Self::VT_BOUND, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("agreed", Self::VT_AGREED, false)?
+     .visit_field::<bool>("evicted", Self::VT_EVICTED, false)?
      .finish();
     Ok(())
   }
@@ -4857,6 +4933,7 @@ pub struct BoundArgs<'a> {
     pub round: u64,
     pub bound: bool,
     pub agreed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub evicted: bool,
 }
 impl<'a> Default for BoundArgs<'a> {
   #[inline]
@@ -4867,6 +4944,7 @@ impl<'a> Default for BoundArgs<'a> {
       round: 0,
       bound: false,
       agreed: None,
+      evicted: false,
     }
   }
 }
@@ -4897,6 +4975,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BoundBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Bound::VT_AGREED, agreed);
   }
   #[inline]
+  pub fn add_evicted(&mut self, evicted: bool) {
+    self.fbb_.push_slot::<bool>(Bound::VT_EVICTED, evicted, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BoundBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     BoundBuilder {
@@ -4919,6 +5001,7 @@ impl ::core::fmt::Debug for Bound<'_> {
       ds.field("round", &self.round());
       ds.field("bound", &self.bound());
       ds.field("agreed", &self.agreed());
+      ds.field("evicted", &self.evicted());
       ds.finish()
   }
 }

@@ -17,13 +17,14 @@ pub mod p08_outcome;
 pub mod p09_basis;
 pub mod p09_overlap;
 pub mod p10_writable;
+pub mod p11_memory;
 pub mod p13_membership;
 mod readings;
 #[cfg(test)]
 mod sample;
 pub mod story;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use ringmain::id::NodeId;
 use ringmain::time::Instant;
 
 use crate::dots::DotLog;
-use crate::history::{History, Key, Number};
+use crate::history::{History, Key, Number, Operation};
 use crate::plan::Application;
 
 /// A promise of `PROMISES.md`.
@@ -58,6 +59,8 @@ pub enum Promise {
     Overlap,
     /// P10
     AlwaysWritable,
+    /// P11
+    Memory,
     /// P13
     Membership,
     /// P14
@@ -99,6 +102,9 @@ pub struct Copy {
     /// All of it.
     pub state: Siblings<Bytes>,
 }
+
+/// What shards count, by node and shard: as they know it, and counted anew.
+pub type Accounts = BTreeMap<(usize, usize), [[usize; 4]; 2]>;
 
 /// What a node thinks of the cluster when all had come to rest.
 #[derive(Clone, Debug)]
@@ -183,10 +189,17 @@ pub struct Evidence<'a> {
     pub copied: &'a [(Instant, Instant)],
     /// Of each primary's partition of a key: the root of its hash tree as it is, and as its copies say it should be.
     pub roots: &'a BTreeMap<(Key, usize), [u64; 2]>,
+    /// Of each shard, by node: what it has counted as it changed, and the same counted anew.
+    pub accounts: &'a Accounts,
     /// Deletes that had settled.
     pub settled: &'a [Settled],
     /// What was forgotten, in the order of time.
     pub reaped: &'a [Reaped],
+    /// Keys that some node has put out, since it had no more room, and when one did last: of what was written before, nothing is
+    /// promised but what a read may not show.
+    pub evicted: &'a BTreeMap<Key, Instant>,
+    /// All keys of partitions of which something was put out: no anti-entropy makes their copies alike.
+    pub beside_evicted: &'a BTreeSet<Key>,
     /// The epochs of each key's partition at its primaries.
     pub epochs: &'a BTreeMap<Key, Vec<(usize, u64)>>,
     /// What each key was used for.
@@ -203,12 +216,19 @@ pub struct Evidence<'a> {
     pub steady_clocks: bool,
 }
 
+impl Evidence<'_> {
+    /// May a write have been put out anywhere since it began?
+    pub fn may_be_put_out(&self, operation: &Operation) -> bool {
+        self.evicted.get(&operation.key).is_some_and(|last| operation.invoked <= *last)
+    }
+}
+
 /// One invariant.
 type Checker = fn(&Evidence<'_>) -> Result<(), Violation>;
 
 /// Those that say most about the cause come first: a lie to one client (P8, P2), nodes that disagree on who
 /// they are (P13), one wrong version (P3, P4, P5); then what follows from such a thing.
-const CHECKERS: [Checker; 13] = [
+const CHECKERS: [Checker; 14] = [
     p08_outcome::check,
     p02_phantoms::check,
     p13_membership::check,
@@ -221,6 +241,7 @@ const CHECKERS: [Checker; 13] = [
     p09_basis::check,
     p09_overlap::check,
     p10_writable::check,
+    p11_memory::check,
     p07_convergence::check,
 ];
 
@@ -258,6 +279,7 @@ impl fmt::Display for Promise {
             Self::HonestOutcome => "P8 Honest outcome",
             Self::Overlap => "P9 Overlap",
             Self::AlwaysWritable => "P10 Always writable",
+            Self::Memory => "P11 Memory",
             Self::Membership => "P13 Membership",
             Self::Clocks => "P14 Clocks",
             Self::AppliedOnce => "Applied once",

@@ -48,6 +48,7 @@ fn promised<'a>(
     let invoked = evidence.history.get(reader).invoked;
     evidence.history.iter().filter(move |(number, operation)| {
         operation.key == key
+            && !evidence.may_be_put_out(operation)
             && operation.returned.is_some_and(|returned| returned < invoked)
             && operation.acknowledged().is_some_and(|w| destroyed.get(number).is_none_or(|lost| *lost < w))
     })

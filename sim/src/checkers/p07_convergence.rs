@@ -28,6 +28,9 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
         evidence.copies.iter().map(|copy| ((copy.key, copy.node), &copy.state)).collect();
     let empty = Siblings::new();
     for (key, primaries) in evidence.primaries {
+        if evidence.beside_evicted.contains(key) {
+            continue;
+        }
         let state = |node: usize| *states.get(&(*key, node)).unwrap_or(&&empty);
         let Some((&first, others)) = primaries.split_first() else { continue };
         if let Some(&other) = others.iter().find(|other| state(first) != state(**other)) {

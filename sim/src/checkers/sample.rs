@@ -3,14 +3,14 @@
 //! One key, three nodes that are all its primaries, N = 3, and reads and writes of two unless said otherwise.
 //! Each operation takes a millisecond, one after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringmain::causality::{Actor, Content, Dot, Siblings, Version, VersionVector};
 use ringmain::id::NodeId;
 use ringmain::time::{Duration, Instant, WallTime};
 
-use super::{Copy, Evidence, Opinion, Reaped, Settled};
+use super::{Accounts, Copy, Evidence, Opinion, Reaped, Settled};
 use crate::dots::{DotLog, Minted, name_of};
 use crate::history::{Call, History, Key, Number, Operation, Outcome, Reading, Sent, value};
 use crate::plan::Application;
@@ -43,8 +43,11 @@ pub(super) struct Sample {
     pub(super) doubled: Vec<(Instant, Instant)>,
     pub(super) copied: Vec<(Instant, Instant)>,
     pub(super) roots: BTreeMap<(Key, usize), [u64; 2]>,
+    pub(super) accounts: Accounts,
     pub(super) settled: Vec<Settled>,
     pub(super) reaped: Vec<Reaped>,
+    pub(super) evicted: BTreeMap<Key, Instant>,
+    pub(super) beside_evicted: BTreeSet<Key>,
     pub(super) epochs: BTreeMap<Key, Vec<(usize, u64)>>,
     pub(super) applications: Vec<Application>,
     pub(super) converges: bool,
@@ -77,8 +80,11 @@ impl Sample {
             doubled: Vec::new(),
             copied: Vec::new(),
             roots: BTreeMap::new(),
+            accounts: Accounts::new(),
             settled: Vec::new(),
             reaped: Vec::new(),
+            evicted: BTreeMap::new(),
+            beside_evicted: BTreeSet::new(),
             epochs: BTreeMap::new(),
             applications: Vec::new(),
             converges: true,
@@ -103,8 +109,11 @@ impl Sample {
             doubled: &self.doubled,
             copied: &self.copied,
             roots: &self.roots,
+            accounts: &self.accounts,
             settled: &self.settled,
             reaped: &self.reaped,
+            evicted: &self.evicted,
+            beside_evicted: &self.beside_evicted,
             epochs: &self.epochs,
             applications: &self.applications,
             replicas: 3,

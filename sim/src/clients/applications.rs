@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringmain::prng::Prng;
 use ringmain::time::Duration;
 
 use super::{Client, Read};
 use crate::history::{Key, Number, Reading, read_value};
 use crate::plan::Application;
+
+/// Bytes of the largest value.
+const LARGE: u64 = 32 << 10;
 
 /// What a client means to do next.
 #[derive(Clone, Debug)]
@@ -162,9 +164,16 @@ impl Client {
             }
             Application::Counter => Some(self.count(key, &read.reading)),
             Application::Deletes if self.prng.chance(0.4) && read.reading.context.is_some() => None,
-            _ => Some(padding(&mut self.prng)),
+            _ => Some(self.padding()),
         };
         self.write(key, payload, Replaced::Read)
+    }
+
+    /// Some bytes, so that values differ in length.
+    fn padding(&mut self) -> Vec<u8> {
+        let is_large = self.large_values && self.prng.chance(0.2);
+        let most = if is_large { LARGE } else { 100 };
+        vec![b'x'; self.prng.below(most) as usize]
     }
 
     /// All slots as they were read, and one more in its own.
@@ -179,11 +188,6 @@ impl Client {
             .flat_map(|(client, count)| [client.to_le_bytes(), count.to_le_bytes()].concat())
             .collect()
     }
-}
-
-/// Some bytes, so that values differ in length.
-fn padding(prng: &mut Prng) -> Vec<u8> {
-    vec![b'x'; prng.below(100) as usize]
 }
 
 /// The items of a cart, over all siblings: the operations that put them there.

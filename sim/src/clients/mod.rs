@@ -45,6 +45,8 @@ pub struct Client {
     /// It doesn't know the secret, and doesn't wait for a welcome.
     intrudes: bool,
     time_to_live: bool,
+    /// Some values are large, so that a limit on memory is reached with few keys.
+    large_values: bool,
     /// Racks that the nodes stand in; it asks for none if it is 0.
     racks: u8,
     /// It says by which topology it routes, and asks directly now and then.
@@ -132,6 +134,7 @@ impl Client {
             routes: prng.chance(0.5),
             names_cluster: prng.chance(0.5),
             racks: plan.racks,
+            large_values: plan.memory_max > 0,
             pause: Duration(plan.span.0 / rounds),
             until: Instant(0) + plan.span,
             script: None,
@@ -170,6 +173,7 @@ impl Client {
             intrudes: false,
             time_to_live: plan.time_to_live,
             racks: 0,
+            large_values: false,
             routes: false,
             epochs: routing::Epochs::default(),
             quorums: [plan.read.min(plan.replicas()), plan.write.min(plan.replicas()), plan.replicas()],

@@ -15,7 +15,7 @@ impl World {
     /// P1: a copy goes only when every owner has what it had, on stable storage.
     pub(super) fn check_given_up(&mut self, at: At) {
         for (key, had) in self.meddler.take_given_up() {
-            let Some(key) = key_of(&key) else { continue };
+            let Some(key) = key_of(&key).filter(|key| !self.evicted.contains_key(key)) else { continue };
             let Some(owner) = self.heirs(at, key).into_iter().find(|owner| !self.has_all(*owner, key, &had))
             else {
                 continue;

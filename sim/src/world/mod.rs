@@ -95,6 +95,8 @@ pub struct World {
     back: BTreeSet<(usize, u32)>,
     /// What was forgotten.
     reaped: Vec<Reaped>,
+    /// Keys that any node has put out, and when one did last.
+    evicted: BTreeMap<Key, Instant>,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -117,6 +119,7 @@ impl World {
         let mut prng = Prng::from_seed(plan.seed ^ 0x5eed);
         let cluster = cluster_id("simulated", NAMES[..plan.nodes].iter().copied());
         let meddler = Meddler::new(planted, plan.read_repair, plan.rare_choices, prng.split());
+        let meddler = meddler.that_evicts(plan.evicts);
         let network = Network::new(plan.network, prng.split());
         let nodes = process::nodes(&plan, &mut prng, &meddler);
         let mut world = Self {
@@ -149,6 +152,7 @@ impl World {
             fenced: BTreeSet::new(),
             back: BTreeSet::new(),
             reaped: Vec::new(),
+            evicted: BTreeMap::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,
@@ -356,6 +360,8 @@ impl World {
         let mut out = std::mem::take(&mut self.output);
         self.nodes[at.node].running(at.shard).shard.handle(now, input, &mut out);
         self.log_minted(at);
+        self.log_evicted(at);
+        self.check_memory(at);
         self.check_given_up(at);
         self.log_reaped();
         self.count_wiped(at);

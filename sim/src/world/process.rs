@@ -251,6 +251,7 @@ impl World {
         options.anti_entropy = self.plan.anti_entropy.then_some(COMPARE_EVERY);
         options.reap = self.plan.reaping.then_some(REAP_EVERY);
         options.hint_bytes_max = self.plan.hint_bytes_max;
+        options.memory_max = self.plan.memory_max;
         if self.plan.small_tables {
             options.operations_max = 3;
         }

@@ -118,7 +118,8 @@ impl World {
         };
         let lost = self.destroyed.iter().map(lost).collect();
         let copied = self.copied.until(self.now);
-        let roots = self.roots(&primaries);
+        let (roots, accounts) = (self.roots(&primaries), self.accounts());
+        let beside_evicted = self.keys_beside_evicted();
         let evidence = Evidence {
             history: &self.history,
             dots: &self.dots,
@@ -133,8 +134,11 @@ impl World {
             doubled: &doubled,
             copied: &copied,
             roots: &roots,
+            accounts: &accounts,
             settled: &settled,
             reaped: &self.reaped,
+            evicted: &self.evicted,
+            beside_evicted: &beside_evicted,
             epochs: &epochs,
             applications: &self.plan.keys,
             replicas,

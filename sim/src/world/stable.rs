@@ -89,11 +89,14 @@ impl Stable {
 
 impl World {
     /// P1: what is acknowledged at W is on stable storage on W nodes, and in as many zones as were asked for, but for copies
-    /// that were destroyed since.
+    /// that were destroyed since, and keys that were put out.
     pub(super) fn check_stable(&mut self, number: Number) {
         let operation = self.history.get(number);
         let Some(write) = operation.acknowledged() else { return };
         let key = operation.key;
+        if self.evicted.get(&key).is_some_and(|last| operation.invoked <= *last) {
+            return;
+        }
         // Fallbacks count too: what they keep for a primary is on their own disks.
         // So does a second process under a node's name, where that has taken it over.
         let machines = (0..self.plan.machines()).chain(self.plan.clone_at());

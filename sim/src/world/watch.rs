@@ -13,7 +13,7 @@ use ringmain_schema::{Frame, Kind, token};
 use super::carry::whole_frame;
 use super::departures::{partition_of, partition_of_name};
 use super::{At, Event, World};
-use crate::checkers::{Copy, Opinion, Promise, Reaped, Settled, Violation};
+use crate::checkers::{Accounts, Copy, Opinion, Promise, Reaped, Settled, Violation};
 use crate::deeds::DiskFate;
 use crate::dots::{Clash, Minted, operation_of};
 use crate::history::{Call, Key, Number, Outcome, Sent};
@@ -59,6 +59,46 @@ impl World {
             let gone = VersionVector::try_from_sorted(gone).expect("what is left of a vector is one");
             self.reaped.push(Reaped { key, at: self.now, gone, kept, stood: Vec::new() });
         }
+    }
+
+    /// Note whom the core has just put out. P5: a delete's tombstone stays.
+    pub(super) fn log_evicted(&mut self, at: At) {
+        for (key, was_deleted) in self.meddler.take_evicted() {
+            let Some(key) = key_of(&key) else { continue };
+            self.evicted.insert(key, self.now);
+            if was_deleted {
+                let sentence = format!("node {} put out the tombstone of a delete", at.node);
+                let (promise, operations) = (Promise::NoResurrection, Vec::new());
+                self.violation.get_or_insert(Violation { promise, key: Some(key), sentence, operations });
+            }
+        }
+    }
+
+    /// P11: whatever a shard was just told, it takes no more than it may.
+    pub(super) fn check_memory(&mut self, at: At) {
+        let limit = self.plan.memory_max;
+        if limit == 0 {
+            return;
+        }
+        let used = self.nodes[at.node].running(at.shard).shard.memory();
+        if used.total() > limit {
+            let Self { now, .. } = self;
+            let sentence = format!(
+                "shard {} of node {} takes {} bytes at {now:?}, and may take {limit}: {used:?}",
+                at.shard,
+                at.node,
+                used.total()
+            );
+            let (promise, operations) = (Promise::Memory, Vec::new());
+            self.violation.get_or_insert(Violation { promise, key: None, sentence, operations });
+        }
+    }
+
+    /// Keys of partitions of which something was put out anywhere.
+    pub(super) fn keys_beside_evicted(&self) -> BTreeSet<Key> {
+        let partitions: BTreeSet<_> = self.evicted.keys().map(|key| partition_of(*key)).collect();
+        let keys = (0..=self.plan.keys.len() as u8).map(Key);
+        keys.filter(|key| partitions.contains(&partition_of(*key))).collect()
     }
 
     /// Was this write forgotten, with what had replaced it?
@@ -377,6 +417,17 @@ impl World {
             Some(((key, node), both))
         });
         roots.collect()
+    }
+
+    /// What each shard counts.
+    pub(super) fn accounts(&self) -> Accounts {
+        let all = self.nodes.iter().enumerate().flat_map(|(node, process)| {
+            process.all_running().iter().enumerate().map(move |(shard, running)| {
+                let index = running.shard.replica().index();
+                ((node, shard), [index.counted(), index.recounted()])
+            })
+        });
+        all.collect()
     }
 
     /// What each node thinks of the cluster.

@@ -23,7 +23,7 @@ fn put_named(state: &mut Cart, actor: Actor, value: &'static str, sequence: u64)
 fn shown(state: &Cart) -> Vec<&'static str> {
     let value = |version: &Version<&'static str>| match version.content {
         Content::Value(value) => value,
-        Content::Tombstone => panic!("a tombstone is never shown"),
+        Content::Tombstone | Content::Expired => panic!("a tombstone is never shown"),
     };
     state.values().map(value).collect()
 }

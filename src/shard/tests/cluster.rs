@@ -57,6 +57,8 @@ pub(super) struct Cluster {
     pub(super) cut: BTreeSet<(usize, usize)>,
     /// These neither hear nor act.
     pub(super) paused: BTreeSet<usize>,
+    /// Whoever is the first to be sent a frame of this kind is paused before it hears it.
+    pub(super) pauses_at: Option<Kind>,
     /// The disks of these take records, and nothing is certain to be on them.
     pub(super) unsynced: BTreeSet<usize>,
     /// These nodes are of a version that doesn't know frames of this kind.
@@ -146,6 +148,7 @@ impl Cluster {
             owed: BTreeMap::new(),
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
+            pauses_at: None,
             unsynced: BTreeSet::new(),
             older: BTreeSet::new(),
             pending: BTreeMap::new(),
@@ -281,6 +284,12 @@ impl Cluster {
     fn settle(&mut self) {
         let mut held = VecDeque::new();
         while let Some((at, connection, event)) = self.events.pop_front() {
+            let is_awaited =
+                |bytes: &[u8]| bytes.get(8).is_some_and(|kind| self.pauses_at == Some(Kind(*kind)));
+            if matches!(&event, Event::Bytes(bytes) if is_awaited(bytes)) {
+                self.pauses_at = None;
+                self.paused.insert(at.0);
+            }
             if self.paused.contains(&at.0) {
                 held.push_back((at, connection, event));
                 continue;

@@ -108,6 +108,30 @@ fn departing() -> (Cluster, Vec<u8>, Vec<usize>) {
     (cluster, key.to_vec(), owners)
 }
 
+/// Owners at their limit put out what they are sent, and the former owner puts out some of it itself: it gives the rest up all the
+/// same.
+#[test]
+fn owners_that_put_out_what_they_are_sent_are_not_waited_for() {
+    let mut cluster = Cluster::with_options(5, 1, |options| {
+        (options.memory_max, options.value_bytes_max) = (1 << 20, 16 << 10);
+    });
+    let client = cluster.client((1, 0));
+    for number in 0..KEYS {
+        assert!(matches!(cluster.put(client, put(&key(number), b"v")), Answer::Stored { .. }));
+    }
+    cluster.run(Duration::from_secs(1));
+    cluster.say(What::Weight, "n0", 1);
+    for turn in 0..250 {
+        cluster.run(Duration::from_millis(100));
+        let last = if turn % 20 == 0 { 5 } else { 4 };
+        for node in 5 - last..5 {
+            cluster.act((node, 0), |shard, _, _| _ = shard.evict_one());
+        }
+    }
+    assert!(cluster.given_up(0) > 0);
+    assert_eq!((cluster.strays(0), cluster.shard(0).departed()), (0, (0, 0)));
+}
+
 #[test]
 fn a_former_owner_gives_its_copies_up_when_all_owners_hold_them() {
     let (mut cluster, key, owners) = departing();

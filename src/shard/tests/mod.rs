@@ -4,7 +4,10 @@ mod anti_entropy;
 mod changes;
 mod cluster;
 mod departed;
+mod eviction;
+mod expiry;
 mod fallbacks;
+mod full;
 mod heirs;
 mod lives;
 mod reaping;
@@ -299,6 +302,7 @@ fn nothing_is_left_behind() {
         assert!(shard.is_drained(), "{at:?}");
         assert!(shard.operations.is_empty() && shard.relays.is_empty() && shard.batches.is_empty());
         assert!(shard.deadlines.next().is_none(), "{at:?}");
+        assert_eq!(shard.memory.requests, 0, "{at:?}");
         assert!(shard.relays_to.iter().all(|&under_way| under_way == 0));
     }
     cluster.owed.retain(|(at, _), _| at.0 != 4);

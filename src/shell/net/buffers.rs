@@ -49,6 +49,11 @@ impl BufferPool {
         Ok(pool)
     }
 
+    /// All of them, whether they were ever filled or not.
+    pub(super) const fn memory(&self) -> usize {
+        self.entries.length + self.memory.length
+    }
+
     /// The buffer named by a completion that says it received `length` bytes into it.
     pub(super) fn filled(&self, buffer: u16, length: usize) -> Filled {
         assert!(buffer < BUFFERS && length <= BUFFER_BYTES, "the kernel fills the buffers it was given");

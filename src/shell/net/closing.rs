@@ -49,6 +49,20 @@ impl Net {
         }
     }
 
+    /// End those that take most memory, whoever has called, while what the others take is still too much. Nobody is ended for what that
+    /// can't change: pools, rings, and connections that are about to end.
+    pub(in crate::shell) fn close_largest(&mut self, is_too_much: impl Fn(usize) -> bool) {
+        let mut closable: Vec<_> = self.table.closable().collect();
+        closable.sort_unstable();
+        let mut left = closable.iter().map(|(bytes, _)| *bytes).sum();
+        while is_too_much(left)
+            && let Some((bytes, id)) = closable.pop()
+        {
+            left -= bytes;
+            self.tear_down(id);
+        }
+    }
+
     /// Take the next step towards the end, if something that was waited for has happened.
     pub(super) fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.table.find(id) else { return };

@@ -7,6 +7,7 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use crate::shard::{ConnectionLimits, DialId};
 use crate::shell::sockets::RawAddress;
+use crate::storage::cost;
 use crate::time::Instant;
 
 /// What a connection is at.
@@ -94,6 +95,17 @@ impl Connection {
     /// Does the kernel hold an operation of this connection, and with it pointers to its memory?
     pub(super) fn is_in_kernel(&self) -> bool {
         self.receiving != Receiving::No || self.sending || self.connecting.is_some()
+    }
+
+    /// What it takes in memory beside itself.
+    pub(super) fn memory(&self) -> usize {
+        let address = self.connecting.as_deref().map_or(0, |address| cost::allocated(size_of_val(address)));
+        self.incoming.memory() + self.outgoing.memory() + address
+    }
+
+    /// Would it give back more if it were ended now? What is being ended already does so by itself.
+    pub(super) const fn can_be_closed(&self) -> bool {
+        !matches!(self.phase, Phase::Dialling(_) | Phase::Closing)
     }
 
     /// May another frame be handed in?

@@ -7,6 +7,8 @@
 use ringmain_schema::frame::HEADER_BYTES;
 use ringmain_schema::{Frame, FrameError, Header};
 
+use crate::storage::cost;
+
 /// Memory that an idle connection may keep for its next partial frame.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
@@ -78,6 +80,11 @@ impl Incoming {
     /// Forget everything.
     pub(super) fn discard(&mut self) {
         *self = Self::default();
+    }
+
+    /// What is kept for later, as it is allocated.
+    pub(super) fn memory(&self) -> usize {
+        cost::allocated(self.held.capacity())
     }
 
     /// Is anything kept?

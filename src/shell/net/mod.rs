@@ -132,6 +132,16 @@ impl Net {
         any
     }
 
+    /// What connections and buffers take in memory; those of so many connections are counted anew, all in turn.
+    pub(super) fn memory(&mut self, connections: usize) -> usize {
+        self.buffers.memory() + self.table.recount(connections)
+    }
+
+    /// What connections alone take, as last counted.
+    pub(super) const fn connection_bytes(&self) -> usize {
+        self.table.counted()
+    }
+
     /// Queue a step of the shard's log; [`Event::Disk`] tells its end.
     ///
     /// # Safety

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 
+use crate::storage::cost;
+
 /// Memory that an idle connection may keep for its next answers, in each of two buffers.
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// Parts of one send, well under the kernel's `UIO_MAXIOV`.
@@ -61,6 +63,13 @@ impl Outgoing {
 
     pub(super) fn is_empty(&self) -> bool {
         self.unsent() == 0
+    }
+
+    /// What it takes in memory. What is queued by reference counts in full: by now it may be here alone.
+    pub(super) fn memory(&self) -> usize {
+        let parts = cost::allocated(self.parts.capacity() * size_of::<libc::iovec>());
+        let message = self.message.as_deref().map_or(0, |message| cost::allocated(size_of_val(message)));
+        self.queued.memory() + self.sending.memory() + parts + message
     }
 
     /// The next send, if there is anything to send; none may be under way.
@@ -149,6 +158,15 @@ impl Batch {
         self.order.push(Part::Shared(bytes));
     }
 
+    fn memory(&self) -> usize {
+        let shared = self.order.iter().map(|part| match part {
+            Part::Copied(_) => 0,
+            Part::Shared(bytes) => cost::of_value(bytes.len()),
+        });
+        let order = cost::allocated(self.order.capacity() * size_of::<Part>());
+        cost::allocated(self.copied.capacity()) + order + shared.sum::<usize>()
+    }
+
     fn clear(&mut self) {
         self.order.clear();
         self.length = 0;
@@ -180,6 +198,17 @@ mod tests {
             outgoing.advance(left);
         }
         all
+    }
+
+    #[test]
+    fn what_waits_is_counted_until_it_has_left() {
+        let mut outgoing = Outgoing::default();
+        assert_eq!(outgoing.memory(), 0);
+        outgoing.copy(&[1; 1000]);
+        outgoing.share(vec![2; 100_000].into());
+        assert!(outgoing.memory() >= 101_000);
+        sent_by(&mut outgoing);
+        assert!(outgoing.memory() < 2 * KEPT_BYTES_MAX, "{}", outgoing.memory());
     }
 
     #[test]

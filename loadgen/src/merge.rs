@@ -183,7 +183,7 @@ fn refuse_what_does_not_belong_together(parts: &[(String, Report)]) -> Result<()
     for (place, (left, first)) in parts.iter().enumerate() {
         for (right, second) in &parts[place + 1..] {
             let names = || (left.clone(), right.clone());
-            if first == second || first.runs.iter().any(|run| second.runs.contains(run)) {
+            if have_a_run_in_common(first, second) {
                 let (left, right) = names();
                 return Err(MergeError::Twice(left, right));
             }
@@ -205,6 +205,11 @@ fn refuse_what_does_not_belong_together(parts: &[(String, Report)]) -> Result<()
         }
     }
     refuse_apart(parts)
+}
+
+/// Whether these are results of the same run, or of several of which one is the same: a file and its copy, a sum and a part.
+pub fn have_a_run_in_common(first: &Report, second: &Report) -> bool {
+    first == second || first.runs.iter().any(|run| second.runs.contains(run))
 }
 
 fn refuse_apart(parts: &[(String, Report)]) -> Result<(), MergeError> {

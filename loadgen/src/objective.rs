@@ -315,7 +315,7 @@ fn parse_share(text: &str) -> Result<f64, ObjectiveError> {
 }
 
 /// Percent without the zeros and the noise of a float's last digits.
-fn display_percent(share: f64) -> String {
+pub fn display_percent(share: f64) -> String {
     let fixed = format!("{:.6}", share * 100.0);
     format!("{}%", fixed.trim_end_matches('0').trim_end_matches('.'))
 }

@@ -349,6 +349,7 @@ fn slowed(json: &Path, times: u64) -> String {
         }
         interval.due_histogram = encode(&slower);
     }
+    report.runs = vec!["slowed".to_owned()];
     report.json()
 }
 
@@ -385,6 +386,11 @@ fn results_are_logged_compared_and_merged() {
     let stdout = text(&compared.stdout);
     assert_eq!(compared.status.code(), Some(1), "{stdout}");
     assert!(last_line(&compared).starts_with("DIFFERENT: B has p50 slower by "), "{stdout}");
+
+    let itself = run(&format!("compare {one} {one}"));
+    let stderr = text(&itself.stderr);
+    assert_eq!(itself.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("are results of the same run") && stderr.lines().count() == 1, "{stderr}");
 
     let sum = run(&format!("merge {one} {two} --json {merged}"));
     assert_eq!(sum.status.code(), Some(0), "{}{}", text(&sum.stdout), text(&sum.stderr));

@@ -32,7 +32,7 @@ pub(super) fn compare(arguments: &Compare) -> Result<Exit, Setback> {
         write_json(path, &comparison)?;
     }
     print(&format!("{comparison}\n"));
-    Ok(if comparison.differs { Exit::Missed } else { Exit::Met })
+    Ok(comparison.exit())
 }
 
 pub(super) fn merge(arguments: &Merge) -> Result<Exit, Setback> {

@@ -23,6 +23,16 @@ pub struct Sample {
     pub errors: u64,
 }
 
+/// What lies beyond a percentile of a run.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Tail {
+    operations: u64,
+    beyond: u64,
+    /// Of the operations beyond, by the interval they ended in: their sum, and that of their squares.
+    sum: f64,
+    squares: f64,
+}
+
 /// The blocks of a run.
 #[derive(Debug)]
 pub struct Blocks {
@@ -44,9 +54,10 @@ const BLOCKS_MIN: usize = 8;
 const BLOCKS_MAX: usize = 20;
 /// A correlation above this can't be told from a drift: no more is believed.
 const CORRELATION_MAX: f64 = 0.8;
-/// Histograms are exact to three digits, and no difference below that is one: the deviation of an even spread over
-/// a thousandth.
-const RESOLUTION_DEVIATION: f64 = 0.001 * 0.288_675;
+/// Histograms are exact to three digits, and no difference below that is one.
+pub const RESOLUTION: f64 = 0.001;
+/// The deviation of an even spread over it.
+const RESOLUTION_DEVIATION: f64 = RESOLUTION * 0.288_675;
 
 impl Blocks {
     /// Cuts a run into blocks; `None` if it has too few intervals.
@@ -67,23 +78,14 @@ impl Blocks {
         self.total.operations()
     }
 
-    /// Whether enough is known of a percentile to say how it varies: it lies among the successes, so many operations lie
-    /// beyond it, and in the tail, they are of enough different intervals. Three stalls are three events, however many operations
-    /// each of them holds up, and a run that happened to have none is no other build.
-    pub fn has(&self, percentile: Percentile) -> bool {
+    /// What lies beyond a percentile; `None` if that falls among the failures.
+    pub fn tail(&self, percentile: Percentile) -> Option<Tail> {
         let operations = self.operations();
-        let beyond = operations - percentile.rank(operations);
-        let Some(Some(logarithm)) = self.total.logarithms(&[percentile]).pop() else { return false };
-        let is_tail = beyond * TAIL_OF < operations;
-        beyond >= BEYOND_MIN && (!is_tail || self.spread(logarithm.exp() as u64) >= SPREAD_MIN)
-    }
-
-    /// Over how many intervals what is slower is spread, each counted by its share: `(sum n)^2 / sum n^2`.
-    fn spread(&self, latency_ns: u64) -> f64 {
-        let beyond = self.samples.iter().map(|sample| sample.beyond(latency_ns) as f64);
+        let latency_ns = self.total.logarithms(&[percentile]).pop()??.exp() as u64;
+        let counts = self.samples.iter().map(|sample| sample.beyond(latency_ns) as f64);
         let (sum, squares) =
-            beyond.fold((0.0, 0.0), |(sum, squares), count| (sum + count, squares + count * count));
-        if squares > 0.0 { sum * sum / squares } else { 0.0 }
+            counts.fold((0.0, 0.0), |(sum, squares), count| (sum + count, squares + count * count));
+        Some(Tail { operations, beyond: operations - percentile.rank(operations), sum, squares })
     }
 
     /// The logarithm of each percentile in nanoseconds. `None` for those that fall among the failures, or would
@@ -111,8 +113,30 @@ impl Blocks {
     }
 }
 
+impl Tail {
+    /// Whether so many operations of the run lie beyond that its percentile is one.
+    pub fn is_long(&self) -> bool {
+        self.beyond >= BEYOND_MIN
+    }
+
+    /// Whether enough is known of a percentile of these runs of one side to say how it varies within them: enough operations
+    /// of each lie beyond it, and in the tail, they are of enough different intervals. Three stalls are three events, however
+    /// many operations each of them holds up, and a run that happened to have none is no other build.
+    pub fn are_spread(tails: &[Self]) -> bool {
+        let is_tail = tails.iter().any(|tail| tail.beyond * TAIL_OF < tail.operations);
+        tails.iter().all(Self::is_long) && (!is_tail || Self::spread(tails) >= SPREAD_MIN)
+    }
+
+    /// Over how many intervals what is slower is spread, each counted by its share: `(sum n)^2 / sum n^2`.
+    fn spread(tails: &[Self]) -> f64 {
+        let sum: f64 = tails.iter().map(|tail| tail.sum).sum();
+        let squares: f64 = tails.iter().map(|tail| tail.squares).sum();
+        if squares > 0.0 { sum * sum / squares } else { 0.0 }
+    }
+}
+
 /// A figure, from its value and its values without each of the blocks.
-fn estimate(whole: f64, without: &[f64]) -> Estimate {
+pub(super) fn estimate(whole: f64, without: &[f64]) -> Estimate {
     let count = without.len() as f64;
     let pseudo: Vec<f64> = without.iter().map(|figure| count * whole - (count - 1.0) * figure).collect();
     let mean = pseudo.iter().sum::<f64>() / count;

@@ -10,7 +10,8 @@
 //! Each outcome but these two has its own consequence:
 //!
 //! - A rate that the **generator** could not offer bounds the bracket, but it shows nothing of the servers: if the answer
-//!   rests on one, it is a lower bound, and says so.
+//!   rests on such alone, it is a lower bound, or none at all, and says so. One run that was offered and missed says more
+//!   than one that was not offered.
 //! - A run of **too few** operations shows nothing either way. Below such a rate nothing can be found, so the search goes up
 //!   from it, and never down to it.
 //! - A **broken** cluster (a lost value, a node that is gone) has no highest rate. The search stops there and then.
@@ -60,6 +61,8 @@ pub struct Search {
     floor: Option<f64>,
     /// The lowest rate that met the objective in every confirming run, and not in their sum.
     lucky: Option<f64>,
+    /// The lowest rate that was offered and missed the objective.
+    missed: Option<f64>,
     stage: Stage,
     moves: u32,
 }
@@ -67,16 +70,17 @@ pub struct Search {
 #[derive(Debug)]
 enum Stage {
     Narrow,
-    Confirm { left: Vec<End>, met: Ends<u32>, not_offered: Ends<bool> },
-    Sum { high_met: u32, high_not_offered: bool },
+    Confirm { left: Vec<End>, low: Seen, high: Seen },
+    Sum { high: Seen },
     Ended(Answer),
 }
 
-/// One of each end.
+/// What came of the runs that confirm an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Ends<T> {
-    low: T,
-    high: T,
+struct Seen {
+    met: u32,
+    missed: u32,
+    not_offered: u32,
 }
 
 /// An end of the bracket.
@@ -123,8 +127,13 @@ pub enum Answer {
         /// The lowest that the generator could not offer; `None` where there is no higher rate at all.
         not_offered: Option<f64>,
     },
-    /// Even the lowest rate missed the objective, or could not be offered.
+    /// Even the lowest rate missed the objective.
     None {
+        /// The lowest that was offered.
+        lowest: f64,
+    },
+    /// The generator could offer nothing, down to the lowest rate, so nothing is known of the servers.
+    NotOffered {
         /// The lowest that was tried.
         lowest: f64,
     },
@@ -159,7 +168,17 @@ impl Search {
     pub fn new(plan: Plan, seed: u64) -> Self {
         assert!(plan.precision > 0.0 && plan.confirm > 0 && plan.from > 0.0, "{plan:?} leads nowhere");
         let prng = Prng::from_seed(seed);
-        Self { plan, prng, low: None, high: None, floor: None, lucky: None, stage: Stage::Narrow, moves: 0 }
+        Self {
+            plan,
+            prng,
+            low: None,
+            high: None,
+            floor: None,
+            lucky: None,
+            missed: None,
+            stage: Stage::Narrow,
+            moves: 0,
+        }
     }
 
     /// What to do next.
@@ -182,7 +201,11 @@ impl Search {
 
     /// What came of the run that was asked for.
     pub fn observe(&mut self, outcome: Outcome) {
-        match (self.next(), outcome) {
+        let step = self.next();
+        if let (Step::Run(rate) | Step::Confirm(rate, _), Outcome::Missed) = (step, outcome) {
+            self.missed = Some(self.missed.map_or(rate, |missed| missed.min(rate)));
+        }
+        match (step, outcome) {
             (Step::Run(rate) | Step::Confirm(rate, _), Outcome::Broken) => self.end(Answer::Broken { rate }),
             (Step::Confirm(rate, End::Low), Outcome::TooFew) => self.end_with_too_few(rate),
             (Step::Run(rate), outcome) => {
@@ -202,13 +225,12 @@ impl Search {
 
     /// Whether the sum that was asked for meets the objective.
     pub fn observe_sum(&mut self, is_met: bool) {
-        let Stage::Sum { high_met, high_not_offered } = self.stage else {
-            panic!("the search asked for no sum")
-        };
+        let Stage::Sum { high } = self.stage else { panic!("the search asked for no sum") };
         if is_met {
-            return self.decide(high_met, high_not_offered);
+            return self.decide(high);
         }
         let low = self.rate_of(End::Low);
+        self.missed = Some(self.missed.map_or(low, |missed| missed.min(low)));
         self.lucky = Some(self.lucky.map_or(low, |lucky| lucky.min(low)));
         self.move_down(Outcome::Missed);
     }
@@ -222,7 +244,7 @@ impl Search {
 
     fn narrow(&mut self) {
         match (self.low, self.floor, self.high) {
-            (None, None, Some((high, _))) if high <= RATE_MIN => self.end(Answer::None { lowest: high }),
+            (None, None, Some((high, _))) if high <= RATE_MIN => self.end_with_none(high),
             (None, Some(floor), None) if floor >= RATE_MAX => self.end_with_too_few(floor),
             (None, Some(floor), Some((high, _))) if self.is_near(floor, high) => self.end_with_too_few(floor),
             (Some(low), _, None) if low >= RATE_MAX => self.begin_confirming(),
@@ -236,6 +258,14 @@ impl Search {
     fn end_with_too_few(&mut self, rate: f64) {
         let missed = self.high.map(|(high, _)| high).filter(|&high| high > rate);
         self.end(Answer::TooFew { rate, missed });
+    }
+
+    /// A rate that was not offered is none that the servers missed.
+    fn end_with_none(&mut self, lowest: f64) {
+        self.end(match self.missed {
+            Some(lowest) => Answer::None { lowest },
+            None => Answer::NotOffered { lowest },
+        });
     }
 
     /// Rounding to three digits may leave no rate between the two.
@@ -254,59 +284,62 @@ impl Search {
         for place in (1..left.len()).rev() {
             left.swap(place, self.prng.below(place as u64 + 1) as usize);
         }
-        self.stage = Stage::Confirm { left, met: Ends::default(), not_offered: Ends::default() };
+        self.stage = Stage::Confirm { left, low: Seen::default(), high: Seen::default() };
     }
 
     fn confirm(&mut self, end: End, outcome: Outcome) {
-        let Stage::Confirm { left, met, not_offered } = &mut self.stage else {
+        let Stage::Confirm { left, low, high } = &mut self.stage else {
             unreachable!("only what is confirmed asks for it")
         };
         left.pop();
-        let (met_here, not_offered_here) = match end {
-            End::Low => (&mut met.low, &mut not_offered.low),
-            End::High => (&mut met.high, &mut not_offered.high),
+        let seen = match end {
+            End::Low => &mut *low,
+            End::High => &mut *high,
         };
-        *met_here += u32::from(outcome == Outcome::Met);
-        *not_offered_here |= outcome == Outcome::NotOffered;
+        match outcome {
+            Outcome::Met => seen.met += 1,
+            Outcome::Missed => seen.missed += 1,
+            Outcome::NotOffered => seen.not_offered += 1,
+            Outcome::TooFew | Outcome::Broken => {}
+        }
         if !left.is_empty() {
             return;
         }
-        let (met, not_offered) = (*met, *not_offered);
-        if met.low == self.plan.confirm {
-            self.stage = Stage::Sum { high_met: met.high, high_not_offered: not_offered.high };
+        let (low, high) = (*low, *high);
+        if low.met == self.plan.confirm {
+            self.stage = Stage::Sum { high };
         } else {
-            self.move_down(if not_offered.low { Outcome::NotOffered } else { Outcome::Missed });
+            self.move_down(if low.missed > 0 { Outcome::Missed } else { Outcome::NotOffered });
         }
     }
 
     /// The lower end didn't stand.
     fn move_down(&mut self, why: Outcome) {
         let low = self.rate_of(End::Low);
-        let lower = rounded(low / (1.0 + self.plan.precision)).min(low - 1.0);
-        if lower < RATE_MIN {
-            return self.end(Answer::None { lowest: low });
+        if low <= RATE_MIN {
+            return self.end_with_none(low);
         }
+        let lower = rounded(low / (1.0 + self.plan.precision)).min(low - 1.0).max(RATE_MIN);
         self.move_to(lower, Some((low, why)));
     }
 
     /// The lower end stands.
-    fn decide(&mut self, high_met: u32, high_not_offered: bool) {
+    fn decide(&mut self, seen: Seen) {
         let (low, confirm) = (self.rate_of(End::Low), self.plan.confirm);
         match self.high {
             None => self.end(Answer::AtLeast { rate: low, not_offered: None }),
-            Some((high, _)) if high_met == confirm && self.lucky.is_none_or(|lucky| high < lucky) => {
+            Some((high, _)) if seen.met == confirm && self.lucky.is_none_or(|lucky| high < lucky) => {
                 let higher = rounded(high * (1.0 + self.plan.precision)).max(high + 1.0);
                 let higher = (higher <= RATE_MAX).then_some((higher, Outcome::Missed));
                 self.move_to(high, higher);
             }
-            Some((high, Outcome::NotOffered)) => {
-                self.end(Answer::AtLeast { rate: low, not_offered: Some(high) });
-            }
-            Some((high, _)) if high_not_offered => {
+            // Offered and missed: that is the servers' limit, whatever became of the other runs.
+            Some((high, why)) if seen.missed == 0 && (why == Outcome::NotOffered || seen.not_offered > 0) => {
                 self.end(Answer::AtLeast { rate: low, not_offered: Some(high) });
             }
             Some((high, _)) => {
-                self.end(Answer::Highest { rate: low, beyond: high, beyond_met: high_met, confirm });
+                let beyond_met = seen.met;
+                self.end(Answer::Highest { rate: low, beyond: high, beyond_met, confirm });
             }
         }
     }

@@ -255,6 +255,13 @@ fn told(answer: &Answer, arguments: &Search, tried: &[Tried]) -> (String, Exit) 
         Answer::None { lowest } => {
             (format!("NONE: even {}/s doesn't meet {slo}", shown(lowest)), Exit::Missed)
         }
+        Answer::NotOffered { lowest } => (
+            format!(
+                "NOT OFFERED: the generator itself could not offer even {}/s, so nothing is known of the servers",
+                shown(lowest)
+            ),
+            Exit::NotOffered,
+        ),
         Answer::TooFew { rate, missed } => {
             let known = missed.map_or_else(String::new, |missed| {
                 format!("{}/s was not met or not offered, and ", shown(missed))

@@ -101,10 +101,51 @@ fn a_generator_at_its_end_gives_a_lower_bound() {
 
 #[test]
 fn nothing_meets_an_impossible_objective() {
-    for outcome in [Outcome::Missed, Outcome::NotOffered] {
-        let (answer, tried) = search(PLAN, 1, |_| outcome);
-        assert_eq!((answer, tried.len()), (Answer::None { lowest: 1.0 }, 11));
+    let (answer, tried) = search(PLAN, 1, |_| Outcome::Missed);
+    assert_eq!((answer, tried.len()), (Answer::None { lowest: 1.0 }, 11));
+}
+
+/// A generator that gets nowhere has seen nothing of the servers, so they are not to blame.
+#[test]
+fn a_generator_that_offers_nothing_blames_nobody() {
+    let (answer, tried) = search(PLAN, 1, |_| Outcome::NotOffered);
+    assert_eq!((answer, tried.len()), (Answer::NotOffered { lowest: 1.0 }, 11));
+    // What was offered was missed, at 15.6/s and above; below, nothing is known.
+    let (answer, _) = search(PLAN, 1, |rate| if rate > 10.0 { Outcome::Missed } else { Outcome::NotOffered });
+    assert!(matches!(answer, Answer::None { lowest } if (10.0..20.0).contains(&lowest)), "{answer:?}");
+}
+
+/// One run at the limit that could not be offered, where all others were and missed: the limit is the servers'.
+#[test]
+fn a_generator_that_slipped_once_hides_no_limit() {
+    for slips_while_confirming in [false, true] {
+        let (mut slipped, mut tried) = (false, 0);
+        let (answer, _) = search(PLAN, 1, |rate| {
+            tried += 1;
+            let is_missed = rate > 12_345.0;
+            // Narrowing from 1000 takes five steps up and four between.
+            if is_missed && !slipped && (tried > 9) == slips_while_confirming {
+                slipped = slips_while_confirming || rate < 13_000.0;
+                return if slipped { Outcome::NotOffered } else { Outcome::Missed };
+            }
+            if is_missed { Outcome::Missed } else { Outcome::Met }
+        });
+        assert!(slipped, "{answer:?}");
+        let Answer::Highest { rate, beyond, beyond_met: 0, .. } = answer else { panic!("{answer:?}") };
+        assert!(rate <= 12_345.0 && beyond > 12_345.0, "{answer:?}");
     }
+}
+
+/// Between one and two a second there are rates too: the least is tried before nothing is said to be met.
+#[test]
+fn the_least_rate_is_tried_before_nothing_is_met() {
+    let mut runs = 0;
+    let (answer, tried) = search(Plan { from: 1.5, ..PLAN }, 1, |rate| {
+        runs += 1;
+        if rate < 1.5 || runs == 1 { Outcome::Met } else { Outcome::Missed }
+    });
+    assert!(tried.contains(&1.0), "{tried:?}");
+    assert!(matches!(answer, Answer::Highest { rate, .. } if rate < 1.5), "{answer:?}");
 }
 
 #[test]

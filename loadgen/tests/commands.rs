@@ -308,7 +308,7 @@ fn phases_have_their_lines_and_warm_up_is_not_judged() {
     }
     assert_eq!(
         last_line(&output),
-        "PASS: errors 0% (0 of 500) < 0.001% (to rely on it takes 100000 operations)"
+        "PASS: errors 0% (0 of 500) < 0.001% (to rely on it takes 300000 operations)"
     );
 }
 
@@ -526,6 +526,33 @@ fn a_sweep_runs_every_combination_and_keeps_its_results() {
     let stderr = text(&again.stderr);
     assert_eq!(again.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("has the results of another sweep, such as run-0.json"), "{stderr}");
+}
+
+/// Somebody has seen enough: what there is by then is told, and written down.
+#[test]
+fn a_study_that_is_stopped_tells_what_it_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("search.json");
+    let load = "demo --no-kill --nodes 1 --duration 1s --quiet";
+    let stopped = |line: String| {
+        let mut child = command(&line).spawn().expect("the program can be run");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it was piped"));
+        let mut said = String::new();
+        assert!(stderr.read_line(&mut said).expect("readable") > 0, "it ended");
+        let (code, stdout) = interrupted(child, stderr);
+        assert_eq!(code, Some(1), "{said}{stdout}");
+        stdout
+    };
+    let swept = stopped(format!("sweep --vary keys=10,20 --repeat 9 {load} --slo errors<1%"));
+    assert!(swept.contains(" runs met their objective, of 18 that were to be"), "{swept}");
+    assert!(swept.contains("\nSTOPPED: ") && swept.matches("  PASS").count() >= 1, "{swept}");
+    let slo = "--slo p50<900ms,errors<50%";
+    let searched = stopped(format!("search {slo} --from 50 --json {} {load}", json.display()));
+    assert!(searched.starts_with("STOPPED: after "), "{searched}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(json).expect("a file")).expect("valid JSON");
+    assert!(json["answer"].is_null(), "{json}");
+    assert!(json["runs"].as_array().is_some_and(|runs| !runs.is_empty()), "{json}");
 }
 
 /// Runs leave values behind, longer ones and shorter ones: they are none of the next run's concern.

@@ -85,7 +85,7 @@ pub struct Sweep {
     /// Keep the JSON result of each run in this folder, which must exist
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<PathBuf>,
-    /// demo, check or replay with its options, but for those that vary and --json [default: demo --no-kill --duration 10s --quiet]
+    /// demo, check or replay with its options, but for those that vary and --json [default: demo --no-kill --duration 30s --quiet]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub line: Vec<OsString>,
 }
@@ -112,14 +112,16 @@ pub struct Line {
     seed: Option<u64>,
 }
 
-const LINE_DEFAULT: &str = "demo --no-kill --duration 10s --quiet";
+const SEARCH_LINE_DEFAULT: &str = "demo --no-kill --duration 10s --quiet";
+/// Long enough for `compare`.
+const SWEEP_LINE_DEFAULT: &str = "demo --no-kill --duration 30s --quiet";
 /// No sweep has more runs.
 const RUNS_MAX: usize = 1000;
 
 impl Search {
     /// The command line of a run at any rate.
     pub fn line(&self) -> Line {
-        Line::of(&self.line)
+        Line::of(&self.line, SEARCH_LINE_DEFAULT)
     }
 
     /// What belongs to a run at this rate.
@@ -140,7 +142,7 @@ impl Search {
 impl Sweep {
     /// The command line of a run, but for what varies.
     pub fn line(&self) -> Line {
-        Line::of(&self.line)
+        Line::of(&self.line, SWEEP_LINE_DEFAULT)
     }
 
     /// The values of each combination, in the order of the options; the last varies fastest.
@@ -199,9 +201,9 @@ impl Sweep {
 }
 
 impl Line {
-    fn of(typed: &[OsString]) -> Self {
+    fn of(typed: &[OsString], by_default: &str) -> Self {
         let words: Vec<OsString> = if typed.is_empty() {
-            LINE_DEFAULT.split(' ').map(OsString::from).collect()
+            by_default.split(' ').map(OsString::from).collect()
         } else {
             typed.to_vec()
         };
@@ -241,7 +243,17 @@ impl Line {
     fn attempt(&self, more: Vec<OsString>) -> Result<Command, Refusal> {
         let json = ["--json", "result.json"].map(OsString::from);
         let words = self.words.iter().cloned();
-        understand([OsString::from("loadgen")].into_iter().chain(words).chain(more).chain(json))
+        let command =
+            understand([OsString::from("loadgen")].into_iter().chain(words).chain(more).chain(json))?;
+        // One path for all runs: each would overwrite the log of the one before.
+        if command.judging().is_some_and(|judging| judging.hlog.is_some()) {
+            return Err(Refusal::Wrong(
+                "error: --hlog names one file, and a study has many runs: leave it out; sweep --into keeps the JSON of \
+                 each, with its intervals"
+                    .to_owned(),
+            ));
+        }
+        Ok(command)
     }
 }
 

@@ -239,10 +239,22 @@ fn studies_check_their_runs_before_they_begin() {
         ("compare a.json", "<B>"),
         ("merge a.json", "values required"),
         ("merge a.json b.json --slo p99", "bounds nothing"),
+        ("search --slo p99<5ms demo --hlog a.hlog", "--hlog names one file"),
+        ("sweep --vary keys=1,2 check --servers a:1 --hlog a.hlog", "--hlog names one file"),
+        ("sweep --vary hlog=a.hlog,b.hlog --repeat 2 demo", "--hlog names one file"),
     ] {
         let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
         assert!(text.contains(expected) && !text.contains('\n'), "{line}: {text}");
     }
+}
+
+/// What a sweep leaves behind by default must be enough to be compared.
+#[test]
+fn a_sweep_is_long_enough_to_be_compared() {
+    let Ok(Command::Sweep(sweep)) = parse_line("sweep --vary keys=1,2") else { panic!("a sweep") };
+    let words = sweep.line().words().iter().map(|word| word.to_string_lossy().into_owned());
+    let duration = demo(&words.collect::<Vec<_>>().join(" ")).load.duration;
+    assert!(duration.as_secs() as usize >= 2 * crate::statistics::jackknife::INTERVALS_MIN, "{duration:?}");
 }
 
 /// Where every rate is named, `--rate` changes nothing, and a search would go up to ten million a second.

@@ -71,7 +71,7 @@ enum What {
 struct Searched {
     slo: String,
     line: Vec<String>,
-    /// `None` if no run could be carried out any more.
+    /// `None` if it was stopped, or no run could be carried out any more.
     answer: Option<Answer>,
     runs: Vec<Tried>,
 }
@@ -87,7 +87,9 @@ pub(super) fn search(arguments: &Search) -> Result<Exit, Setback> {
     let (mut line, mut exit) = match (&answer, &setback) {
         (Some(answer), _) => told(answer, arguments, &tried),
         (None, Some(setback)) => (format!("NOT RUN: {}", setback.sentence), setback.exit),
-        (None, None) => unreachable!("a search without an answer has a reason for it"),
+        (None, None) => {
+            (format!("STOPPED: after {} runs, before the search was over", tried.len()), Exit::Missed)
+        }
     };
     let not_run = tried.iter().filter(|tried| tried.outcome.is_none()).count();
     if let (Some(_), Some(setback)) = (&answer, setback) {
@@ -116,7 +118,8 @@ struct Searching<'a> {
 }
 
 impl Searching<'_> {
-    /// The answer, and the last reason why a run could not be carried out; at least one of the two.
+    /// The answer, and the last reason why a run could not be carried out. Without an answer it was stopped, or the reason is
+    /// why there is none.
     fn until_the_end(&mut self) -> Result<(Option<Answer>, Option<Setback>), Setback> {
         let Search { from, precision, confirm, seed, .. } = *self.arguments;
         let plan = Plan { from: from.per_second(), precision, confirm };
@@ -135,8 +138,9 @@ impl Searching<'_> {
                 Step::Run(rate) => (rate, None),
                 Step::Confirm(rate, end) => (rate, Some(end)),
             };
-            let report = match self.run(rate, end)? {
+            let report = match self.run(rate, end) {
                 Ran::Whole(report) => report,
+                Ran::Stopped => return Ok((None, None)),
                 Ran::Not(reason) => {
                     setback = Some(reason);
                     not_run += 1;
@@ -168,12 +172,12 @@ impl Searching<'_> {
         }
     }
 
-    fn run(&mut self, rate: f64, end: Option<End>) -> Result<Ran, Setback> {
+    fn run(&mut self, rate: f64, end: Option<End>) -> Ran {
         let line = self.arguments.line();
         // The cluster may be the same one, so its seed must not be.
         let seed = line.seed_of(self.tried.len() as u32);
         let more = self.arguments.more(&format!("{}/s", shown(rate)), seed);
-        let mut ran = self.runs.run(&[line.words(), &more[..]].concat(), self.tried.len())?;
+        let mut ran = self.runs.run(&[line.words(), &more[..]].concat(), self.tried.len());
         if let Ran::Whole(report) = &mut ran {
             self.note_silent(report);
         }
@@ -185,9 +189,10 @@ impl Searching<'_> {
                 (Some(outcome_of(report)), report.verdict.cause, reason)
             }
             Ran::Not(setback) => (None, None, format!("not run: {}", setback.sentence)),
+            Ran::Stopped => return ran,
         };
         self.tell(Tried { rate, what, seed, outcome, cause, reason });
-        Ok(ran)
+        ran
     }
 
     fn judge_sum(&mut self, rate: f64, sum: &Tally) -> bool {
@@ -328,13 +333,14 @@ pub(super) fn sweep(arguments: &Sweep) -> Result<Exit, Setback> {
         let (combination, repetition) = (&combinations[place / repeat], (place % repeat) as u32);
         let more = arguments.more(combination, repetition);
         let words = [arguments.line().words(), &more[..]].concat();
-        let report = match runs.run(&words, place)? {
+        let report = match runs.run(&words, place) {
             Ran::Whole(mut report) => {
                 // The table needs no histograms, and of a thousand runs they fill memory.
                 report.intervals = Vec::new();
                 Ok(report)
             }
             Ran::Not(setback) => Err(setback),
+            Ran::Stopped => break,
         };
         let run = Swept { seed: arguments.seed(combination, repetition), report };
         let seed = run.seed.map_or_else(String::new, |seed| format!(" seed={seed}"));
@@ -342,11 +348,18 @@ pub(super) fn sweep(arguments: &Sweep) -> Result<Exit, Setback> {
         eprintln!("{:>4} of {count}  {named}{seed}  {}", done + 1, run.told());
         swept[place] = Some(run);
     }
-    let swept: Vec<Swept> = swept.into_iter().flatten().collect();
     print(&table(arguments, &combinations, &swept));
+    let swept: Vec<Swept> = swept.into_iter().flatten().collect();
     let met = swept.iter().filter(|run| run.exit() == Exit::Met).count();
     let not_run = swept.iter().filter(|run| run.report.is_err()).count();
     let besides = if not_run > 0 { format!("; {not_run} could not be carried out") } else { String::new() };
+    if swept.len() < count {
+        let done = swept.len();
+        print(&format!(
+            "STOPPED: {met} of {done} runs met their objective{besides}, of {count} that were to be\n"
+        ));
+        return Ok(Exit::Missed);
+    }
     print(&format!("{met} of {count} runs met their objective{besides}\n"));
     Ok(exit_of(&swept.iter().map(Swept::exit).collect::<Vec<_>>()))
 }
@@ -362,8 +375,8 @@ fn named(arguments: &Sweep, combination: &[String]) -> String {
     options.map(|(vary, value)| format!("{}={value}", vary.option)).collect::<Vec<_>>().join(" ")
 }
 
-/// A line for each run, in the order of the options.
-fn table(arguments: &Sweep, combinations: &[Vec<String>], swept: &[Swept]) -> String {
+/// A line for each run, in the order of the options. Those that were not begun have none.
+fn table(arguments: &Sweep, combinations: &[Vec<String>], swept: &[Option<Swept>]) -> String {
     let repeat = arguments.repeat as usize;
     let names: Vec<String> = combinations.iter().map(|combination| named(arguments, combination)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(8);
@@ -371,7 +384,8 @@ fn table(arguments: &Sweep, combinations: &[Vec<String>], swept: &[Swept]) -> St
         "{:<4} {:<width$}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}  {}\n",
         "run", "settings", "seed", "per s", "count", "p50", "p99", "p99.9", "errors", "verdict"
     );
-    for (place, run) in swept.iter().enumerate() {
+    let begun = swept.iter().enumerate().filter_map(|(place, run)| Some((place, run.as_ref()?)));
+    for (place, run) in begun {
         let name = &names[place / repeat];
         let seed = run.seed.map_or_else(|| "-".to_owned(), |seed| seed.to_string());
         let _ = write!(table, "{place:<4} {name:<width$}{seed:>11}");
@@ -431,8 +445,10 @@ struct Runs {
 enum Ran {
     /// Its report, whatever that says.
     Whole(Box<Report>),
-    /// It could not be carried out, and there is no report.
+    /// It could not be carried out, and there is no report, or none that can be read.
     Not(Setback),
+    /// The user wants no more of them.
+    Stopped,
 }
 
 impl Runs {
@@ -451,29 +467,31 @@ impl Runs {
     }
 
     /// A run with this command line, without the program's name and `--json`.
-    fn run(&self, words: &[OsString], number: usize) -> Result<Ran, Setback> {
-        let stopped = || failed("stopped before the study was over".to_owned());
+    fn run(&self, words: &[OsString], number: usize) -> Ran {
         if self.interrupt.is_raised() {
-            return Err(stopped());
+            return Ran::Stopped;
         }
         let path = self.folder.join(format!("run-{number}.json"));
         let mut command = std::process::Command::new(THIS_PROGRAM);
         command.arg0("loadgen").args(words).arg("--json").arg(&path).stdin(Stdio::null());
-        let output = command.output().map_err(|error| failed(format!("a run can't be started: {error}")))?;
+        let output = match command.output() {
+            Ok(output) => output,
+            Err(error) => return Ran::Not(failed(format!("a run can't be started: {error}"))),
+        };
         match fs::read_to_string(&path) {
-            Ok(text) if !text.is_empty() => {
-                let report = parse(&path, &text)?;
-                if report.generator.interrupted {
-                    return Err(stopped());
-                }
-                Ok(Ran::Whole(Box::new(report)))
-            }
-            _ if self.interrupt.is_raised() => Err(stopped()),
+            Ok(text) if !text.is_empty() => match parse(&path, &text) {
+                Ok(report) if report.generator.interrupted => Ran::Stopped,
+                Ok(report) => Ran::Whole(Box::new(report)),
+                Err(_) if self.interrupt.is_raised() => Ran::Stopped,
+                // The command line is right: the run ended while it wrote, or there was no room.
+                Err(setback) => Ran::Not(failed(setback.sentence)),
+            },
+            _ if self.interrupt.is_raised() => Ran::Stopped,
             _ => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
                 let last = last.strip_prefix("error: ").unwrap_or(last).to_owned();
-                Ok(Ran::Not(if output.status.code() == Some(2) { wrong(last) } else { failed(last) }))
+                Ran::Not(if output.status.code() == Some(2) { wrong(last) } else { failed(last) })
             }
         }
     }
@@ -577,6 +595,24 @@ mod tests {
         ] {
             assert_eq!(exit_of(exits), expected, "{exits:?}");
         }
+    }
+
+    /// A run that ended while it wrote leaves half a result: that one is told, and the study goes on.
+    #[test]
+    fn half_a_result_is_a_run_that_was_not_carried_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("run-3.json"), "{\"format\": 1, \"result\": \"PA").expect("a file");
+        let runs = Runs { folder: folder.path().to_owned(), is_ours: false, interrupt: Interrupt::default() };
+        // This program is the tests' own here: it knows no such option, and leaves the file as it is.
+        let Ran::Not(setback) = runs.run(&[OsString::from("--no-such-option")], 3) else {
+            panic!("half a result")
+        };
+        assert!(setback.sentence.contains("run-3.json is no result of loadgen"), "{}", setback.sentence);
+        assert_eq!(setback.exit, Exit::Missed);
+        let Ran::Not(setback) = runs.run(&[OsString::from("--no-such-option")], 4) else {
+            panic!("no result")
+        };
+        assert!(!setback.sentence.contains("no result of loadgen"), "{}", setback.sentence);
     }
 
     #[test]

@@ -9,9 +9,9 @@
 //! failed operations is not met either ([`crate::tally`]). `max` and `mean` are those of the successes.
 //!
 //! That is the least; a clause that holds is **shown** to hold by more: ten times as many for a percentile, and for a
-//! share below a limit, as many as one divided by it (100,000 for `errors<0.001%`: of fewer, a single failure would be too
-//! many). Below that, the clause holds for what was seen, and its reason says what it takes. A search believes only what was
-//! shown.
+//! share below a limit, as many as three divided by it (300,000 for `errors<0.001%`): if it were at its limit, so many without
+//! a failure would be seen in one of twenty runs. Below that, the clause holds for what was seen, and its reason says what it
+//! takes. A search believes only what was shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -186,6 +186,9 @@ struct Judged {
     reason: String,
 }
 
+/// What is expected to fail of so many that none of them failing is chance in one of twenty cases: `exp(-3)` is 5%.
+const SURE: f64 = 3.0;
+
 fn judge_share(
     bound: Bound<f64>,
     name: &str,
@@ -196,7 +199,7 @@ fn judge_share(
 ) -> Judged {
     let judged = |cause, reason| {
         // None at all is a statement about what was seen, and not about a share of what will be.
-        let needed = if bound.limit > 0.0 { (1.0 / bound.limit - 1e-6).ceil() as u64 } else { 1 };
+        let needed = if bound.limit > 0.0 { (SURE / bound.limit - 1e-6).ceil() as u64 } else { 1 };
         Judged { cause, operations: whole, needed, of_what, reason }
     };
     if whole == 0 {
@@ -206,7 +209,7 @@ fn judge_share(
     let met = bound.holds(share);
     let relation = bound.relation(met);
     let figure = format!("{name} {} ({part} of {whole})", display_percent(share));
-    judged((!met).then_some(beyond), format!("{figure} {relation} {}", display_percent(bound.limit)))
+    judged((!met).then_some(beyond), format!("{figure} {relation} {}", display_limit(bound.limit)))
 }
 
 fn judge_latency(measure: Measure, bound: Bound<Duration>, total: &Tally) -> Judged {
@@ -314,10 +317,16 @@ fn parse_share(text: &str) -> Result<f64, ObjectiveError> {
     }
 }
 
-/// Percent without the zeros and the noise of a float's last digits.
+/// Percent without the zeros and the noise of a float's last digits: six decimals at most.
 pub fn display_percent(share: f64) -> String {
     let fixed = format!("{:.6}", share * 100.0);
     format!("{}%", fixed.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A share as it is typed, so that it is read back as itself: a search hands its objective on to its runs.
+fn display_limit(share: f64) -> String {
+    let is_same = |text: &String| parse_share(text).is_ok_and(|read| read == share);
+    Some(display_percent(share)).filter(is_same).unwrap_or_else(|| share.to_string())
 }
 
 impl fmt::Display for Measure {
@@ -337,10 +346,10 @@ impl fmt::Display for Clause {
                 write!(formatter, "{measure}{}{:?}", bound.relation(true), bound.limit)
             }
             Self::Errors(bound) => {
-                write!(formatter, "errors{}{}", bound.relation(true), display_percent(bound.limit))
+                write!(formatter, "errors{}{}", bound.relation(true), display_limit(bound.limit))
             }
             Self::Stale(bound) => {
-                write!(formatter, "stale{}{}", bound.relation(true), display_percent(bound.limit))
+                write!(formatter, "stale{}{}", bound.relation(true), display_limit(bound.limit))
             }
         }
     }

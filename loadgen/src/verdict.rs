@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(
             text,
             "PASS: p99.9 2.00 ms < 300 ms (to rely on it takes 10000 operations); \
-             errors 0% (0 of 2000) < 0.001% (to rely on it takes 100000 operations)"
+             errors 0% (0 of 2000) < 0.001% (to rely on it takes 300000 operations)"
         );
         let (exit, text) = line("p99.9<300ms,p50<1ms", &tally(&[]), &punctual);
         assert_eq!((exit, text.as_str()), (Exit::Missed, "FAIL: p50 2.00 ms is not < 1.00 ms"));

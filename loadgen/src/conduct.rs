@@ -154,10 +154,17 @@ impl Offer {
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let trace = Trace::read(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
         let (requests, objects) = (trace.requests(), trace.objects());
+        trace.refuse_too_long(speed).map_err(|error| wrong(error.to_string()))?;
         let seconds = speed.seconds(trace.span_ns());
         match seconds {
             Some(seconds) => eprintln!("{requests} requests for {objects} keys in {seconds:.0} s"),
             None => eprintln!("{requests} requests for {objects} keys, as fast as answers come"),
+        }
+        if let (forgiven @ 1.., writes) = trace.forgiven(speed) {
+            eprintln!(
+                "{forgiven} of {writes} values live for a second or less at {speed}: that one of them is lost can't be told \
+                 from its end, so it is not judged"
+            );
         }
         let preload = if preload { trace.preload() } else { Vec::new() };
         Ok(Self {

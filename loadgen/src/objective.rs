@@ -319,14 +319,23 @@ fn parse_share(text: &str) -> Result<f64, ObjectiveError> {
 
 /// Percent without the zeros and the noise of a float's last digits: six decimals at most.
 pub fn display_percent(share: f64) -> String {
-    let fixed = format!("{:.6}", share * 100.0);
-    format!("{}%", fixed.trim_end_matches('0').trim_end_matches('.'))
+    percent_with(share, DECIMALS_SHOWN)
+}
+
+const DECIMALS_SHOWN: usize = 6;
+
+fn percent_with(share: f64, decimals: usize) -> String {
+    let fixed = format!("{:.decimals$}", share * 100.0);
+    let number = if fixed.contains('.') { fixed.trim_end_matches('0').trim_end_matches('.') } else { &fixed };
+    format!("{number}%")
 }
 
 /// A share as it is typed, so that it is read back as itself: a search hands its objective on to its runs.
 fn display_limit(share: f64) -> String {
+    const DECIMALS_MAX: usize = 20;
     let is_same = |text: &String| parse_share(text).is_ok_and(|read| read == share);
-    Some(display_percent(share)).filter(is_same).unwrap_or_else(|| share.to_string())
+    let mut percents = (DECIMALS_SHOWN..=DECIMALS_MAX).map(|decimals| percent_with(share, decimals));
+    percents.find(is_same).unwrap_or_else(|| share.to_string())
 }
 
 impl fmt::Display for Measure {

@@ -16,16 +16,17 @@
 //! **Blocks** ([`blocks`]): `version,time,op,size,lbn`, as libCacheSim ships the CloudPhysics block traces (Waldspurger et al.,
 //! FAST 2015).
 //!
-//! Keys are numbered by first appearance; sizes of one key may change. If no time of a trace has decimals, the requests
+//! Keys are numbered by first appearance, and called by their numbers in the store; sizes of one key may change. If no time of a trace has decimals, the requests
 //! of a second are spread evenly over it. Keys are told apart by a hash of 128 bits.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::num::{NonZeroU32, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::duration::LONGEST;
 use crate::operation::{Key, Kind, Operation};
 use crate::sizes::Sizes;
 use crate::workload::Preload;
@@ -33,7 +34,7 @@ use crate::workload::Preload;
 mod blocks;
 mod requests;
 
-/// A trace in memory: 32 bytes a request.
+/// A trace in memory: 32 bytes a request, and while it is read some 32 for each key.
 #[derive(Debug)]
 pub struct Trace {
     requests: Vec<Request>,
@@ -78,6 +79,30 @@ pub enum TraceError {
         line: u64,
         /// Why.
         source: io::Error,
+    },
+    /// No text at all.
+    #[error(
+        "the trace is compressed by {program}: decompress it first, as in `{program} -dc FILE > trace.csv`"
+    )]
+    Compressed {
+        /// What compressed it.
+        program: &'static str,
+    },
+    /// A line that no request has.
+    #[error("line {line}: it is longer than {LINE_LEN_MAX} bytes")]
+    Line {
+        /// Where.
+        line: u64,
+    },
+    /// Longer than a run may be, at this speed.
+    #[error(
+        "at {speed} the trace takes {hours:.0} hours, and a run 1000 at most: choose a higher --trace-speed"
+    )]
+    Long {
+        /// How fast.
+        speed: Speed,
+        /// How long it would take.
+        hours: f64,
     },
     /// Not this format.
     #[error("line 1: '{0}' is no header of a trace: write time,op,key,size,ttl or version,time,op,size,lbn")]
@@ -172,22 +197,43 @@ pub enum TraceError {
 const SECOND_NS: u64 = 1_000_000_000;
 /// Servers count lifetimes in these.
 const LIFETIME_MIN: Duration = Duration::from_millis(1);
+/// What lives no longer may be gone at once, as servers' clocks may be ahead by as much ([`crate::ledger`]).
+const FORGIVEN_MAX: Duration = Duration::from_secs(1);
+/// More than a key of the longest that servers take, and all else.
+const LINE_LEN_MAX: usize = 128 << 10;
+const _: () = assert!(size_of::<Request>() <= 32, "the page says how much memory a request takes");
 
 impl Trace {
     /// Reads a whole trace.
     pub fn read(source: impl BufRead) -> Result<Self, TraceError> {
-        let mut lines = (1u64..).zip(source.lines());
-        let mut next = || {
-            let (line, text) = lines.next()?;
-            Some((line, text.map_err(|source| TraceError::Read { line, source })))
-        };
-        let (_, header) = next().ok_or(TraceError::Empty)?;
-        let format = Format::of(header?.trim_end())?;
+        let mut lines = Lines { source, line: 0 };
+        let header = lines.next().ok_or(TraceError::Empty)??;
+        let format = Format::of(header.trim_start_matches('\u{feff}').trim_end())?;
         let mut reader = Reader::default();
-        while let Some((line, text)) = next() {
-            reader.take(line, format.parse(line, text?.trim_end())?)?;
+        while let Some(text) = lines.next() {
+            let text = text?;
+            reader.take(lines.line, format.parse(lines.line, text.trim_end())?)?;
         }
         reader.finish()
+    }
+
+    /// Whether a replay at this speed would take longer than any run may.
+    pub fn refuse_too_long(&self, speed: Speed) -> Result<(), TraceError> {
+        match speed.seconds(self.span_ns()) {
+            Some(seconds) if seconds > LONGEST.as_secs_f64() => {
+                Err(TraceError::Long { speed, hours: seconds / 3600.0 })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many values live so short at this speed that nobody can tell their loss from their end, and how many are written.
+    pub fn forgiven(&self, speed: Speed) -> (u64, u64) {
+        let writes = || self.requests.iter().filter(|request| request.kind == Kind::Write);
+        let is_forgiven = |request: &&Request| {
+            request.lifetime().is_some_and(|lifetime| speed.scaled(lifetime) <= FORGIVEN_MAX)
+        };
+        (writes().filter(is_forgiven).count() as u64, writes().count() as u64)
     }
 
     /// The requests as operations, numbered from `number_first`. Lifetimes are scaled as the trace's time is: what expired
@@ -300,6 +346,42 @@ impl fmt::Display for Speed {
     }
 }
 
+/// Lines of text, none longer than [`LINE_LEN_MAX`]: a file of another kind may be one line as long as itself.
+struct Lines<R> {
+    source: R,
+    /// Of the last that was read, from 1.
+    line: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn next(&mut self) -> Option<Result<String, TraceError>> {
+        self.line += 1;
+        let line = self.line;
+        let mut bytes = Vec::new();
+        let mut limited = (&mut self.source).take(LINE_LEN_MAX as u64 + 1);
+        if let Err(source) = limited.read_until(b'\n', &mut bytes) {
+            return Some(Err(TraceError::Read { line, source }));
+        }
+        if bytes.is_empty() {
+            return None;
+        }
+        let program = COMPRESSED.iter().find(|(magic, _)| line == 1 && bytes.starts_with(magic));
+        if let Some(&(_, program)) = program {
+            return Some(Err(TraceError::Compressed { program }));
+        }
+        if bytes.len() > LINE_LEN_MAX {
+            return Some(Err(TraceError::Line { line }));
+        }
+        let text = String::from_utf8(bytes);
+        let source = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        Some(text.map_err(|error| TraceError::Read { line, source: source(error) }))
+    }
+}
+
+/// By their first bytes: traces are handed on compressed.
+const COMPRESSED: [(&[u8], &str); 3] =
+    [(&[0x28, 0xb5, 0x2f, 0xfd], "zstd"), (&[0x1f, 0x8b], "gzip"), (&[0xfd, b'7', b'z', b'X', b'Z'], "xz")];
+
 /// A trace's form.
 #[derive(Clone, Copy, Debug)]
 enum Format {
@@ -382,7 +464,11 @@ impl Reader {
     fn spread(&mut self) {
         for requests in self.requests.chunk_by_mut(|left, right| left.due_ns == right.due_ns) {
             let count = requests.len() as u64;
-            (0..count).zip(requests).for_each(|(place, request)| request.due_ns += place * SECOND_NS / count);
+            // What would overflow is longer than any run, and refused before it begins.
+            (0..count).zip(requests).for_each(|(place, request)| {
+                let share = u128::from(place) * u128::from(SECOND_NS) / u128::from(count);
+                request.due_ns = request.due_ns.saturating_add(share as u64);
+            });
         }
     }
 

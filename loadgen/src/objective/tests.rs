@@ -54,7 +54,7 @@ fn small_shares_are_written_back_exactly() {
         let objective = parse(text).expect("an objective");
         assert_eq!(parse(&objective.to_string()), Ok(objective.clone()), "{text}: {objective}");
     }
-    assert_eq!(parse("errors<0.0000001%").expect("an objective").to_string(), "errors<0.000000001");
+    assert_eq!(parse("errors<0.0000001%").expect("an objective").to_string(), "errors<0.0000001%");
 }
 
 #[test]

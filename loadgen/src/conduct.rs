@@ -162,7 +162,7 @@ impl Offer {
         }
         if let (forgiven @ 1.., writes) = trace.forgiven(speed) {
             eprintln!(
-                "{forgiven} of {writes} values live for a second or less at {speed}: that one of them is lost can't be told \
+                "{forgiven} of {writes} values live for about a second or less at {speed}: that one of them is lost can't be told \
                  from its end, so it is not judged"
             );
         }

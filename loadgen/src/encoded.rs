@@ -4,7 +4,7 @@
 //! inflated here, up to a limit, and what its head claims is held against what there is before anything is made of it.
 //!
 //! ```text
-//! deflated   cookie 4 | length of the rest 4 | V2, deflated by zlib
+//! deflated   cookie 4 | length of the rest 4 | V2, deflated by zlib, and never deflated twice
 //! V2         cookie 4 | length of counts 4 | offset 4 | digits 4 | lowest 8 | highest 8 | ratio 8 | counts
 //! ```
 //!
@@ -30,6 +30,8 @@ const TEXT_LEN_MAX: usize = 4 << 20;
 /// And none that is longer when it is inflated: some 35,000 counts of up to nine bytes are much less.
 const PLAIN_LEN_MAX: usize = 4 << 20;
 const DEFLATED_COOKIE: u32 = 0x1c84_9314;
+/// Of V2 with counts of variable length. The decoder knows others, one of which is deflated once more, without a limit.
+const PLAIN_COOKIE: u32 = 0x1c84_9313;
 const DEFLATED_HEAD_LEN: usize = 8;
 const PLAIN_HEAD_LEN: usize = 40;
 /// Each more takes ten times the memory, however little there is to count.
@@ -74,6 +76,9 @@ fn inflate(bytes: Vec<u8>) -> Result<Vec<u8>, EncodedError> {
 
 /// What the head says decides how much memory is taken.
 fn refuse_claims(plain: &[u8]) -> Result<(), EncodedError> {
+    if number_at(plain, 0) != Some(PLAIN_COOKIE) {
+        return Err(EncodedError("it is no histogram in the V2 encoding".to_owned()));
+    }
     let (Some(claimed), Some(digits)) = (number_at(plain, 4), number_at(plain, 12)) else {
         return Err(EncodedError("it has no head".to_owned()));
     };
@@ -106,6 +111,27 @@ mod tests {
             prop_assert_eq!(decode(&encode(&histogram)).expect("its own text"), histogram);
         }
 
+        /// A byte of what is deflated, or of the text itself: an error or another histogram, but no panic, and no memory.
+        #[test]
+        fn a_mutated_text_is_an_error_or_a_histogram(
+            values in prop::collection::vec(1..3_600_000_000_000u64, 1..50),
+            place in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut histogram = latency_histogram();
+            values.iter().for_each(|&value| histogram.saturating_record(value));
+            let bytes = STANDARD.decode(encode(&histogram)).expect("its own text");
+            let mut deflated = bytes.clone();
+            deflated[place.index(bytes.len())] = byte;
+            let _unless_it_panics = decode(&STANDARD.encode(&deflated));
+            let mut plain = inflate(bytes).expect("its own text");
+            let at = place.index(plain.len());
+            let is_cookie = at < 4 && plain[at] != byte;
+            plain[at] = byte;
+            let read = decode(&deflated_text(&plain));
+            prop_assert!(read.is_err() || !is_cookie, "{at} {byte}");
+        }
+
         #[test]
         fn rubbish_is_an_error(text in "[A-Za-z0-9+/]{0,200}") {
             prop_assert!(decode(&text).is_err());
@@ -131,14 +157,34 @@ mod tests {
         plain.extend_from_slice(&u64::MAX.to_be_bytes());
         plain.extend_from_slice(&1f64.to_be_bytes());
         plain.resize(plain.len() + zeros, 0);
+        deflated_text(&plain)
+    }
+
+    fn deflated_text(plain: &[u8]) -> String {
         let mut deflated = Vec::new();
         let mut encoder = flate2::write::ZlibEncoder::new(&mut deflated, flate2::Compression::best());
-        std::io::Write::write_all(&mut encoder, &plain).expect("memory is writable");
+        std::io::Write::write_all(&mut encoder, plain).expect("memory is writable");
         encoder.finish().expect("memory is writable");
         let mut bytes = DEFLATED_COOKIE.to_be_bytes().to_vec();
         bytes.extend_from_slice(&(deflated.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&deflated);
         STANDARD.encode(bytes)
+    }
+
+    /// The decoder would inflate what is inside by itself, up to whatever it claims.
+    #[test]
+    fn what_is_deflated_twice_is_refused() {
+        let mut histogram = latency_histogram();
+        histogram.record(5_000_000).expect("in range");
+        let once = STANDARD.decode(encode(&histogram)).expect("its own text");
+        assert!(decode(&STANDARD.encode(&once)).is_ok());
+        let error = decode(&deflated_text(&once)).expect_err("twice").to_string();
+        assert!(error.ends_with("it is no histogram in the V2 encoding"), "{error}");
+        // Nor what isn't deflated at all, if it has another cookie.
+        let mut plain = inflate(once).expect("its own text");
+        assert!(decode(&STANDARD.encode(&plain)).is_ok());
+        plain[3] = 0x01;
+        assert!(decode(&STANDARD.encode(&plain)).is_err());
     }
 
     /// Without the check, the decoder makes room for what is claimed, and finds out afterwards.

@@ -197,8 +197,9 @@ pub enum TraceError {
 const SECOND_NS: u64 = 1_000_000_000;
 /// Servers count lifetimes in these.
 const LIFETIME_MIN: Duration = Duration::from_millis(1);
-/// What lives no longer may be gone at once, as servers' clocks may be ahead by as much ([`crate::ledger`]).
-const FORGIVEN_MAX: Duration = Duration::from_secs(1);
+/// What lives shorter may be gone at once: servers' clocks may be a second ahead, and the ledger counts lifetimes in tenths
+/// ([`crate::ledger`]).
+const FORGIVEN_BELOW: Duration = Duration::from_millis(1100);
 /// More than a key of the longest that servers take, and all else.
 const LINE_LEN_MAX: usize = 128 << 10;
 const _: () = assert!(size_of::<Request>() <= 32, "the page says how much memory a request takes");
@@ -231,7 +232,7 @@ impl Trace {
     pub fn forgiven(&self, speed: Speed) -> (u64, u64) {
         let writes = || self.requests.iter().filter(|request| request.kind == Kind::Write);
         let is_forgiven = |request: &&Request| {
-            request.lifetime().is_some_and(|lifetime| speed.scaled(lifetime) <= FORGIVEN_MAX)
+            request.lifetime().is_some_and(|lifetime| speed.scaled(lifetime) < FORGIVEN_BELOW)
         };
         (writes().filter(is_forgiven).count() as u64, writes().count() as u64)
     }

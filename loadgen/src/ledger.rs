@@ -30,8 +30,9 @@
 //! and the next write of the key, because the server picks among concurrent versions by timestamp. Where
 //! that doesn't hold, a read that is behind is no fault: [`Consistency`] says which of the two it is.
 //!
-//! Memory: 32 bytes for each key; while operations of a key are in flight, some 100 more and 32 for each write
-//! that may still be answered. What is behind every barrier is forgotten.
+//! Memory: 32 bytes for each key, made for 4096 neighbours when the first of them is touched: keys that a growing load could
+//! insert, and doesn't, take none. While operations of a key are in flight, some 100 more and 32 for each write that may still
+//! be answered. What is behind every barrier is forgotten.
 
 use std::fmt;
 use std::ops::Range;
@@ -49,10 +50,13 @@ use history::History;
 /// All keys' histories. Operation numbers must rise from one write of a key to the next.
 #[derive(Debug)]
 pub struct Ledger {
-    /// The number of the first key.
-    first: u64,
-    keys: Vec<History>,
+    numbers: Range<u64>,
+    /// By the number of the first key of each; as long as it has to be, and no copy of it is large.
+    blocks: Vec<Option<Box<[History]>>>,
 }
+
+/// Keys of a block: so few that making one doesn't hold up what is due.
+const BLOCK_LEN: u64 = 4096;
 
 /// What a write leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,10 +116,9 @@ pub enum Consistency {
 pub struct ConsistencyError(String);
 
 impl Ledger {
-    /// For these keys.
+    /// For these keys, and no others.
     pub fn new(numbers: Range<u64>) -> Self {
-        let count = usize::try_from(numbers.end - numbers.start).expect("keys of a run fit into memory");
-        Self { first: numbers.start, keys: std::iter::repeat_with(History::default).take(count).collect() }
+        Self { numbers, blocks: Vec::new() }
     }
 
     /// A write is about to be sent.
@@ -159,7 +162,15 @@ impl Ledger {
     }
 
     fn history(&mut self, key: Key) -> &mut History {
-        &mut self.keys[(key.0 - self.first) as usize]
+        assert!(self.numbers.contains(&key.0), "{key:?} is none of {:?}", self.numbers);
+        let place = key.0 - self.numbers.start;
+        let (block, place) = ((place / BLOCK_LEN) as usize, (place % BLOCK_LEN) as usize);
+        if block >= self.blocks.len() {
+            self.blocks.resize_with(block + 1, || None);
+        }
+        let keys = (self.numbers.end - self.numbers.start - block as u64 * BLOCK_LEN).min(BLOCK_LEN);
+        let histories = || std::iter::repeat_with(History::default).take(keys as usize).collect();
+        &mut self.blocks[block].get_or_insert_with(histories)[place]
     }
 }
 

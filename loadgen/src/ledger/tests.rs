@@ -29,6 +29,25 @@ fn before_the_first_write_anything_old_is_right() {
     assert_eq!(read(&mut ledger, Seen::Value(Verified::Anonymous)), Verdict::Right);
 }
 
+/// A growing load may insert ten billion keys, which would take 320 GB: only what is touched takes memory.
+#[test]
+fn keys_that_nobody_touches_take_no_memory() {
+    let mut ledger = Ledger::new(7..Key::COUNT_MAX);
+    let last = Key(20_000_006);
+    for key in [Key(7), Key(8), last] {
+        ledger.write_issued(key, 1, Effect::Value, Moment(10));
+        ledger.write_acknowledged(key, 1, Moment(20));
+    }
+    assert_eq!(ledger.blocks.iter().flatten().count(), 2);
+    let ticket = ledger.read_issued(last);
+    assert_eq!(ledger.read_answered(ticket, Seen::NotFound, Moment(30)), Verdict::Behind);
+    let ticket = ledger.read_issued(Key(9));
+    assert_eq!(ledger.read_answered(ticket, Seen::NotFound, Moment(30)), Verdict::Right);
+    let mut last_of_all = Ledger::new(0..BLOCK_LEN + 1);
+    let _ticket = last_of_all.read_issued(Key(BLOCK_LEN));
+    assert_eq!(last_of_all.blocks.iter().flatten().map(|block| block.len()).collect::<Vec<_>>(), [1]);
+}
+
 #[test]
 fn an_acknowledged_write_must_be_seen() {
     let mut ledger = Ledger::new(0..1);

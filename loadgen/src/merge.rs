@@ -66,6 +66,8 @@ pub enum MergeError {
 const TOGETHER_MIN: f64 = 0.5;
 /// Below this it is told.
 const TOGETHER_TOLD: f64 = 0.9;
+/// A start is never earlier than its second, but for what rounding takes away.
+const CUT_EARLY_MAX_S: f64 = 0.001;
 /// No more are kept.
 const COMPLAINTS_MAX: usize = 40;
 const ALL: &str = "all";
@@ -321,14 +323,19 @@ fn configuration(parts: &[(String, Report)], objective: &Objective) -> BTreeMap<
     joined
 }
 
-/// By the second in which they began, counted from the first process's start.
+/// By the second in which they began, counted from the first process's start. Each is cut a little late, never early, so the
+/// second of its own process is what its start is rounded down to; how much later that process began is rounded for itself.
+/// Rounded together, a late cut and the next would fall into one second.
 fn intervals(parts: &[(String, Report)]) -> Result<Vec<Interval>, MergeError> {
     let start = start_of(parts);
     let mut merged: BTreeMap<u64, Interval> = BTreeMap::new();
     for (name, part) in parts {
+        let late_s = part.start_unix_s - start;
+        let mut place_before = None;
         for interval in &part.intervals {
-            let start_s = part.start_unix_s - start + interval.start_s;
-            let place = start_s.round().max(0.0) as u64;
+            let start_s = late_s + interval.start_s;
+            let place = (late_s.round() + (interval.start_s + CUT_EARLY_MAX_S).floor()).max(0.0) as u64;
+            let is_of_one_part = place_before.replace(place) == Some(place);
             match merged.get_mut(&place) {
                 None => {
                     merged.insert(place, Interval { start_s, ..interval.clone() });
@@ -337,7 +344,11 @@ fn intervals(parts: &[(String, Report)]) -> Result<Vec<Interval>, MergeError> {
                     let decode = |text: &str| of(name, decode(text).map_err(RestoreError::from));
                     let mut due = decode(&known.due_histogram)?;
                     due.add(&decode(&interval.due_histogram)?).expect("all histograms have the same bounds");
-                    known.length_s = known.length_s.max(interval.length_s);
+                    known.length_s = if is_of_one_part {
+                        known.length_s + interval.length_s
+                    } else {
+                        known.length_s.max(interval.length_s)
+                    };
                     known.operations += interval.operations;
                     known.errors += interval.errors;
                     known.reads += interval.reads;

@@ -236,3 +236,21 @@ fn intervals_are_laid_over_each_other() {
     );
     assert!(merged.complaints.contains(&"all ran together for only 80% of the longest run".to_owned()));
 }
+
+/// A generator that was held up cuts a second late, and the next in time: both are still seconds of their own.
+#[test]
+fn a_second_that_was_cut_late_is_not_added_to_the_next() {
+    let with_starts = |mut report: Report, starts: [f64; 4]| {
+        let first = report.intervals[0].clone();
+        report.intervals =
+            starts.map(|start_s| Interval { start_s, length_s: 1.0, ..first.clone() }).to_vec();
+        report
+    };
+    let one = with_starts(report(1..11, 1000, 1000), [0.0, 1.0, 2.0, 3.0]);
+    let mut two = with_starts(report(11..31, 1000, 1000), [0.0, 1.0001, 2.6, 3.0]);
+    two.start_unix_s += 0.4;
+    let merged = merge(&named([one, two]), None).expect("results");
+    let operations: Vec<u64> = merged.intervals.iter().map(|interval| interval.operations).collect();
+    assert_eq!(operations, [30; 4]);
+    assert!(merged.intervals.iter().all(|interval| interval.length_s == 1.0), "{:?}", merged.intervals);
+}

@@ -6,9 +6,10 @@
 //! off. Overdue operations are handed out at once, one after the other, with their due moments as planned: a
 //! late generator makes latencies longer, never shorter.
 //!
-//! Unless it is told to ([`Handed::HeldUp`]), it never waits for the sending side: what doesn't fit into the queue is refused and counted. That queue is
-//! emptied without waiting for any server ([`crate::runner`] bounds what is in flight by itself, and counts
-//! that against the servers), so a full queue means that this machine couldn't keep up.
+//! Unless it is told to ([`Handed::HeldUp`]), it never waits for the sending side: what doesn't fit into the
+//! queue is refused and counted. That queue is emptied without waiting for any server ([`crate::runner`] bounds
+//! what is in flight by itself, and counts that against the servers), so a full queue means that this machine
+//! couldn't keep up.
 //!
 //! **Could the generator offer the load?** [`Offered::shortfall`] says no when
 //!

@@ -16,8 +16,8 @@
 //! **Blocks** ([`blocks`]): `version,time,op,size,lbn`, as libCacheSim ships the CloudPhysics block traces (Waldspurger et al.,
 //! FAST 2015).
 //!
-//! Keys are numbered by first appearance, and called by their numbers in the store; sizes of one key may change. If no time of a trace has decimals, the requests
-//! of a second are spread evenly over it. Keys are told apart by a hash of 128 bits.
+//! Keys are numbered by first appearance, and called by their numbers in the store; sizes of one key may change. If no time of
+//! a trace has decimals, the requests of a second are spread evenly over it. Keys are told apart by a hash of 128 bits.
 
 use std::collections::HashMap;
 use std::fmt;

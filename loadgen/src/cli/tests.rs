@@ -252,8 +252,9 @@ fn studies_check_their_runs_before_they_begin() {
 #[test]
 fn a_sweep_is_long_enough_to_be_compared() {
     let Ok(Command::Sweep(sweep)) = parse_line("sweep --vary keys=1,2") else { panic!("a sweep") };
-    let words = sweep.line().words().iter().map(|word| word.to_string_lossy().into_owned());
-    let duration = demo(&words.collect::<Vec<_>>().join(" ")).load.duration;
+    let line = sweep.line();
+    let words: Vec<_> = line.words().iter().map(|word| word.to_string_lossy()).collect();
+    let duration = demo(&words.join(" ")).load.duration;
     assert!(duration.as_secs() as usize >= 2 * crate::statistics::jackknife::INTERVALS_MIN, "{duration:?}");
 }
 

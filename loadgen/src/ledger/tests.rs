@@ -97,7 +97,7 @@ fn a_read_is_judged_by_when_it_was_issued() {
     assert_eq!(ledger.read_answered(early, value(1), Moment(50)), Verdict::Right);
     assert_eq!(ledger.read_answered(late, value(1), Moment(50)), Verdict::Behind);
     assert!(
-        matches!(ledger.keys[0], History::Quiet(_)),
+        matches!(ledger.history(KEY), History::Quiet(_)),
         "write 1 is forgotten with the last read that may ask"
     );
 }
@@ -158,13 +158,14 @@ fn a_quiet_key_is_small_again() {
         let ticket = ledger.read_issued(KEY);
         assert_eq!(ledger.read_answered(ticket, value(number), Moment(1000)), Verdict::Right);
     }
-    assert!(matches!(ledger.keys[0], History::Quiet(_)), "{:?}", ledger.keys[0]);
+    let history = ledger.history(KEY);
+    assert!(matches!(history, History::Quiet(_)), "{history:?}");
     assert_eq!(size_of::<History>(), 32);
     for number in 1000..2000 {
         ledger.write_issued(KEY, number, Effect::Value, Moment(number * 10));
         ledger.write_refused(KEY, number, Moment(number * 10 + 5));
     }
-    let History::Busy(busy) = &ledger.keys[0] else { panic!("refused writes are remembered") };
+    let History::Busy(busy) = ledger.history(KEY) else { panic!("refused writes are remembered") };
     assert!(format!("{busy:?}").matches("number").count() <= 65);
 }
 

@@ -1,7 +1,7 @@
 //! Do two results differ, where, and by how much? `loadgen compare A.json B.json`.
 //!
 //! For each percentile that enough operations lie beyond, and for the share of errors, an interval of confidence for the
-//! difference ([`crate::statistics`]); all of them hold together with 99%. What doesn't differ surely is "no difference",
+//! difference ([`crate::statistics`]); all of them hold together with some 99%. What doesn't differ surely is "no difference",
 //! and with it is said of which figures, and how large a one would have been found in four of five tries. Nothing is said of the
 //! others: a side that stalls may have no tail to compare. Runs enough of each side have one, stalls and all.
 //!
@@ -96,7 +96,7 @@ pub enum CompareError {
     Nothing,
 }
 
-/// The chance that any figure is said to differ though none does.
+/// The chance that any figure is said to differ though none does, as it is aimed at.
 const WRONG_MAX: f64 = 0.01;
 const ERRORS: &str = "errors";
 /// In billionths: p50, p75, p90, p99, p99.9, p99.99.

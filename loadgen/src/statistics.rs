@@ -15,8 +15,9 @@
 //!    can see what differs from one start of a server to the next.
 //! 4. Two sides are compared by the difference of the logarithms of a percentile, with Student's t after Welch
 //!    ([`student`]).
-//! 5. Several figures are looked at, and each may differ by chance: the chance that **any** of them does is held below 1%,
-//!    by giving each an equal share of it (Bonferroni).
+//! 5. Several figures are looked at, and each may differ by chance: the chance that **any** of them does is held at 1%,
+//!    by giving each an equal share of it (Bonferroni). It is less where seconds know nothing of each other (0.4%), and more
+//!    where what lasts does so for seconds (2%): the correlation of so few blocks is not known well.
 
 pub mod jackknife;
 pub mod student;

@@ -45,7 +45,7 @@ const SPARE: usize = 3;
 const SPARE_OF: usize = 4;
 /// Hints may take one part in so many.
 const HINT_SHARE: usize = 4;
-/// And connections too, before the largest is closed.
+/// And connections too, before the largest are closed.
 const BUFFER_SHARE: usize = 2;
 /// What a request under way takes beside its slot and its states, at most: its key counts apart.
 const REQUEST_BYTES: usize = 2048;
@@ -93,9 +93,9 @@ impl Evictions {
 /// What room is asked for: each may go further than those after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
-    /// For a request under way, which ends by itself.
+    /// For a request under way, which ends by itself; for somebody who calls.
     Passing,
-    /// To take a delete, or its tombstone; for somebody who calls.
+    /// To take a delete, or its tombstone.
     Delete,
     /// For whatever stays until somebody ends it.
     Other,
@@ -140,7 +140,7 @@ impl<F: Failpoints> Shard<F> {
         self.evictions.next
     }
 
-    /// How much connections may take before the largest is closed.
+    /// How much connections may take before the largest are closed.
     pub(super) const fn most_for_buffers(&self) -> usize {
         self.options.memory_max / BUFFER_SHARE
     }

@@ -39,7 +39,7 @@ pub trait Machine {
     fn is_drained(&self) -> bool;
 
     /// Do so many bytes of connections alone, of those that were told ([`Input::Buffered`]), leave too little for the rest? Then
-    /// the one that takes most is to be closed.
+    /// those that take most are to be closed.
     fn is_crowded(&self, _connections: usize) -> bool {
         false
     }

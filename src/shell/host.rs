@@ -89,11 +89,8 @@ impl<M: Machine> Host<M> {
             let own = self.output.memory() + cost::allocated(messages) + self.mesh.memory();
             let bytes = own + net.memory(CONNECTIONS_PER_COUNT);
             self.take(net, Input::Buffered { bytes });
-            // Nobody is closed for what that can't change: pools, rings, and connections that are about to end.
-            if self.machine.is_crowded(net.connection_bytes())
-                && self.machine.is_crowded(net.closable_bytes())
-            {
-                net.close_largest();
+            if self.machine.is_crowded(net.connection_bytes()) {
+                net.close_largest(|bytes| self.machine.is_crowded(bytes));
             }
         }
     }

@@ -49,9 +49,16 @@ impl Net {
         }
     }
 
-    /// End the one that takes most memory, whoever has called.
-    pub(in crate::shell) fn close_largest(&mut self) {
-        if let Some((_, id)) = self.table.closable().max_by_key(|(bytes, _)| *bytes) {
+    /// End those that take most memory, whoever has called, while what the others take is still too much. Nobody is ended for what that
+    /// can't change: pools, rings, and connections that are about to end.
+    pub(in crate::shell) fn close_largest(&mut self, is_too_much: impl Fn(usize) -> bool) {
+        let mut closable: Vec<_> = self.table.closable().collect();
+        closable.sort_unstable();
+        let mut left: usize = closable.iter().map(|(bytes, _)| *bytes).sum();
+        while is_too_much(left)
+            && let Some((bytes, id)) = closable.pop()
+        {
+            left -= bytes;
             self.tear_down(id);
         }
     }

@@ -142,11 +142,6 @@ impl Net {
         self.table.counted()
     }
 
-    /// What those take now that are not about to end.
-    pub(super) fn closable_bytes(&self) -> usize {
-        self.table.closable().map(|(bytes, _)| bytes).sum()
-    }
-
     /// Queue a step of the shard's log; [`Event::Disk`] tells its end.
     ///
     /// # Safety

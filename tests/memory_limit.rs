@@ -253,7 +253,7 @@ impl Drop for Cgroup {
 }
 
 #[test]
-#[ignore = "ten minutes, and root"]
+#[ignore = "ten minutes, and root: cargo test --release --test memory_limit -- --ignored --nocapture"]
 fn the_process_lives_in_a_cgroup_a_little_larger_than_its_limit() {
     let limit = 1 << 30;
     let seconds = std::env::var("RINGMAIN_MEMORY_SECONDS").map_or(600, |text| text.parse().unwrap());

@@ -173,7 +173,7 @@ impl Seats {
             let is_over = self.count[OVER as usize] > 0;
             let all = self.bytes[SMALL as usize] + self.bytes[MAIN as usize];
             let is_small_full = self.bytes[SMALL as usize] * SMALL_SHARE >= all;
-            // Whoever is alone there has only just come, or is too much for its part: others have had their time.
+            // Whoever is alone there is the last that came: those before it have had their time.
             let has_others = self.count[SMALL as usize] > 1;
             let is_smalls_turn = (has_others && is_small_full) || self.count[MAIN as usize] == 0;
             let queue = if is_over {

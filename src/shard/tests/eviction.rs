@@ -382,6 +382,13 @@ fn a_read_that_hears_all_makes_what_came_back_whole() {
     }
 }
 
+/// Connections take so much of the node's memory that it has no room for a large value.
+fn leave_little_room(cluster: &mut Cluster, node: usize) {
+    let shard = &cluster.shards[&(node, 0)];
+    let bytes = shard.at_rest() - shard.memory().total() - 8192;
+    cluster.handle((node, 0), crate::shard::Input::Buffered { bytes });
+}
+
 /// An owner that has no room for a value doesn't keep the one that it replaces: others put the new one out in their time, and the old
 /// one would be the newest then.
 #[test]
@@ -390,9 +397,7 @@ fn who_has_no_room_for_the_newer_keeps_no_older() {
     let (key, nodes) = key_and_nodes(&cluster);
     let client = cluster.client((nodes[0], 0));
     assert!(matches!(cluster.put(client, Put { write: 3, ..put(&key, b"v") }), Answer::Stored { .. }));
-    let full = &cluster.shards[&(nodes[2], 0)];
-    let bytes = full.at_rest() - full.memory().total() - 8192;
-    cluster.handle((nodes[2], 0), crate::shard::Input::Buffered { bytes });
+    leave_little_room(&mut cluster, nodes[2]);
     assert!(holds(&cluster, nodes[2], &key));
     let large = [7; 16 << 10];
     let newer = Put { value: Some(&large), write: 2, ..delete(&key) };
@@ -409,9 +414,7 @@ fn who_has_no_room_for_a_sibling_keeps_what_it_has() {
     let (key, nodes) = key_and_nodes(&cluster);
     let client = cluster.client((nodes[0], 0));
     assert!(matches!(cluster.put(client, Put { write: 2, ..put(&key, b"v") }), Answer::Stored { .. }));
-    let full = &cluster.shards[&(nodes[2], 0)];
-    let bytes = full.at_rest() - full.memory().total() - 8192;
-    cluster.handle((nodes[2], 0), crate::shard::Input::Buffered { bytes });
+    leave_little_room(&mut cluster, nodes[2]);
     let large = [7; 16 << 10];
     assert!(matches!(cluster.put(client, Put { write: 2, ..put(&key, &large) }), Answer::Stored { .. }));
     let versions = |node: usize| {

@@ -168,7 +168,7 @@ fn a_full_disk_refuses_writes_reads_on_and_takes_writes_again() {
 #[test]
 fn a_backup_that_reads_costs_no_writes_when_the_disk_is_full() {
     let Some(disk) = Disk::ext4() else { return };
-    let cluster = Cluster::start_each(1, 1, &SMALL, on(&disk.data()));
+    let cluster = Cluster::start_each(1, 1, &[&SMALL[..], &["--partitions=4096"]].concat(), on(&disk.data()));
     let mut wire = cluster.greeted(0);
     let write = |wire: &mut Wire, number: u64| {
         let key = key(number % 50);

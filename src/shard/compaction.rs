@@ -22,8 +22,10 @@ use super::io::{Append, Compacted, LogState, Output};
 
 /// Look again so long after the log was found behind.
 const BEHIND_PAUSE: Duration = Duration::from_millis(10);
-/// Keys that are appended anew in one step.
+/// Keys that are appended anew in one step,
 const STEP_KEYS: usize = 64;
+/// and that are looked at, unless one partition has more of them. A partition that has none counts as one.
+const STEP_LOOKS: usize = 1024;
 /// Names of replaced writes in one record.
 const NAMES_PER_RECORD: usize = 512;
 
@@ -72,9 +74,8 @@ impl<F: Failpoints> Shard<F> {
         if may {
             let before = out.bytes.len();
             let keys = if partition < self.view.ring.partitions().count() {
-                let mut keys = self.append_epoch_anew(PartitionId(partition), range, out);
-                keys += self.append_partition_anew(PartitionId(partition), range, out);
-                done += u32::from(keys < STEP_KEYS);
+                let keys;
+                (done, keys) = self.append_partitions_anew(partition, range, out);
                 keys
             } else {
                 let keys = self.append_hints_anew(range, out);
@@ -91,6 +92,25 @@ impl<F: Failpoints> Shard<F> {
             (false, false) => self.ready_at(Claimant::Compaction, now),
         };
         self.compaction.under_way = Some(UnderWay { range, partition: done, next });
+    }
+
+    /// From this partition on, as many as fit into a step: the first that is not done, and how many keys were appended.
+    fn append_partitions_anew(&mut self, first: u32, range: Range, out: &mut Output) -> (u32, usize) {
+        let (mut keys, mut looks) = (0, 0);
+        for partition in (first..self.view.ring.partitions().count()).map(PartitionId) {
+            let before = keys;
+            looks += self.replica.index().keys_of(partition).max(1);
+            keys += self.append_epoch_anew(partition, range, out);
+            keys += self.append_partition_anew(partition, range, out);
+            if keys - before >= STEP_KEYS {
+                // There may be more of them.
+                return (partition.0, keys);
+            }
+            if keys >= STEP_KEYS || looks >= STEP_LOOKS {
+                return (partition.0 + 1, keys);
+            }
+        }
+        (self.view.ring.partitions().count(), keys)
     }
 
     /// How many were.

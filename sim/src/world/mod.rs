@@ -29,7 +29,8 @@ use ringmain::membership::cluster_id;
 use ringmain::prng::Prng;
 use ringmain::shard::{Input, Machine, Output};
 use ringmain::time::{Duration, Instant, Now, WallTime};
-use ringmain_schema::Frame;
+use ringmain_schema::message::ErrorAnswer;
+use ringmain_schema::{Frame, Kind};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::checkers::{Reaped, Settled, Violation};
@@ -405,8 +406,12 @@ impl World {
         let told = match event {
             Event::Tick(_) | Event::Sync(_) | Event::Survey => return,
             Event::Frame(side, bytes) => {
-                let kind = Frame::split(bytes, bytes.len()).ok().flatten().map(|frame| frame.header);
-                format!("{:?} -> {:?}: {kind:?}", self.network.end(side.other()), self.network.end(*side))
+                let frame = Frame::split(bytes, bytes.len()).ok().flatten();
+                let header = frame.as_ref().map(|frame| frame.header);
+                let error = frame.as_ref().filter(|frame| frame.header.kind == Kind::ERROR);
+                let said = error.map_or_else(String::new, |frame| format!(" {:?}", ErrorAnswer::parse(frame)));
+                let (from, to) = (self.network.end(side.other()), self.network.end(*side));
+                format!("{from:?} -> {to:?}: {header:?}{said}")
             }
             Event::Deed(place) => format!("deed {:?}", self.plan.deeds[*place]),
             other => format!("{other:?}"),

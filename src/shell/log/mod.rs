@@ -54,7 +54,8 @@ const BACKLOG_BYTES_MAX: usize = 64 << 20;
 const GROUP_BYTES: usize = 1 << 20;
 /// A full disk is tried again so often.
 const ROOM_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Whether a segment is worth a compaction is asked so often; and whether a backup has ended, while one reads.
+/// Whether a segment is worth a compaction is asked when one was sealed or let go, and so often: what is needed becomes less by
+/// itself. Whether a backup has ended is asked so often, while one reads.
 const CHOOSE_EVERY: Duration = Duration::from_millis(100);
 /// So long after the last group nothing else is about to be written, and a mark says what is durable.
 const MARK_AFTER: Duration = Duration::from_millis(100);
@@ -353,7 +354,7 @@ impl Log {
             _ if self.is_stopping => {}
             None if self.choose_at <= self.now => {
                 self.choose_at = self.now + CHOOSE_EVERY;
-                let chosen = self.liveness.choose(&self.table, !self.has_room);
+                let chosen = self.liveness.choose(&self.table, self.is_short_of_room());
                 self.compaction = chosen.map(|(segment, range)| Compaction::Chosen(segment, range));
             }
             Some(Compaction::Copied(segment, through))
@@ -362,7 +363,7 @@ impl Log {
                 if !self.may_release() {
                     return;
                 }
-                self.compaction = None;
+                (self.compaction, self.choose_at) = (None, self.now);
                 self.liveness.on_released(segment);
                 self.table.release(segment);
                 self.persist(None);
@@ -420,6 +421,7 @@ impl Log {
         self.acknowledged = self.acknowledged.max(durable);
         while let Some((segment, range)) = self.writer.take_sealed() {
             self.table.seal(segment, range, false);
+            self.choose_at = self.now;
         }
         self.mark_by = Some(self.now + MARK_AFTER);
         if let Some((marker, _)) = self.adopted.take_if(|(_, before)| durable > *before)

@@ -55,6 +55,10 @@ pub trait Failpoints: Clone + fmt::Debug {
     #[inline]
     fn evicted(&self, _key: &[u8], _state: &Siblings<Bytes>) {}
 
+    /// There was no room for something, and nobody left to put out for it.
+    #[inline]
+    fn declined(&self) {}
+
     /// A copy of an older epoch was wiped, with this state.
     #[inline]
     fn wiped(&self, _key: &[u8], _state: &Siblings<Bytes>) {}

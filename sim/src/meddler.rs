@@ -29,6 +29,7 @@ struct Inside {
     pruned: RefCell<Vec<(Vec<u8>, Siblings<Bytes>)>>,
     wiped: RefCell<Vec<(Vec<u8>, VersionVector)>>,
     evicted: RefCell<Vec<(Vec<u8>, bool)>>,
+    declined: Cell<bool>,
     /// Of the node that is at work.
     wall: Cell<WallTime>,
 }
@@ -68,6 +69,7 @@ impl Meddler {
             pruned: RefCell::default(),
             wiped: RefCell::default(),
             evicted: RefCell::default(),
+            declined: Cell::default(),
             wall: Cell::default(),
         }))
     }
@@ -120,6 +122,11 @@ impl Meddler {
         std::mem::take(&mut *self.0.evicted.borrow_mut())
     }
 
+    /// Was there no room for something, since the last call?
+    pub fn take_declined(&self) -> bool {
+        self.0.declined.take()
+    }
+
     /// How often each rare state was reached, in the order of [`Rare::ALL`].
     pub fn reached(&self) -> [u32; Rare::ALL.len()] {
         *self.0.reached.borrow()
@@ -159,6 +166,10 @@ impl Failpoints for Meddler {
 
     fn evicted(&self, key: &[u8], state: &Siblings<Bytes>) {
         self.0.evicted.borrow_mut().push((key.to_vec(), state.is_deleted()));
+    }
+
+    fn declined(&self) {
+        self.0.declined.set(true);
     }
 
     fn gave_up(&self, key: &[u8], state: &Siblings<Bytes>) {

@@ -116,7 +116,7 @@ pub struct NetworkFaults {
 }
 
 /// Limits of a shard's memory: what it takes before it holds anything is a part of them.
-const MEMORY_MAX: [usize; 3] = [448 << 10, 640 << 10, 1 << 20];
+const MEMORY_MAX: [usize; 3] = [512 << 10, 640 << 10, 1 << 20];
 /// Faults end here at the latest, operations too.
 const SPAN_SECS: (u64, u64) = (40, 100);
 

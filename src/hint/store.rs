@@ -13,6 +13,9 @@ use crate::storage::cost;
 /// What a hint costs beside its key and values: the entry of a tree, its clock and its versions.
 const HINT_BYTES: usize = 200;
 
+/// Writes that a hint is known to have replaced, at most: the last ones.
+const REPLACED_MAX: usize = 4;
+
 /// The state of one key, kept for a node that could not be reached.
 #[derive(Debug)]
 pub struct Hint {
@@ -26,6 +29,8 @@ pub struct Hint {
     pub version: u64,
     /// Who has said that it holds this version.
     pub held_by: SmallVec<[NodeId; 3]>,
+    /// Some of the writes that it replaced.
+    replaced: SmallVec<[OperationId; REPLACED_MAX]>,
 }
 
 /// The hints for this node are as many bytes as they may be.
@@ -143,8 +148,14 @@ impl HintStore {
         let bytes = self.bytes_with(keeping, &state);
         self.last_version += 1;
         self.state_bytes += cost_of(key, &state);
-        let hint = Hint { partition, state, appended, version: self.last_version, held_by: SmallVec::new() };
         let kept = self.targets.entry(target).or_default();
+        let (version, held_by) = (self.last_version, SmallVec::new());
+        let mut hint = Hint { partition, state, appended, version, held_by, replaced: SmallVec::new() };
+        if let Some(before) = kept.hints.get_mut(key) {
+            let gone = before.state.replaced_in(&hint.state).map(|gone| gone.operation);
+            hint.replaced = std::mem::take(&mut before.replaced);
+            note(&mut hint.replaced, gone);
+        }
         kept.bytes = bytes;
         let before = kept.hints.insert(key.into(), hint);
         match &before {
@@ -155,6 +166,14 @@ impl HintStore {
             Some(before) => self.state_bytes -= cost_of(key, &before.state),
         }
         self.dead.extend(before.map(|before| before.appended).filter(|record| *record != 0));
+    }
+
+    /// What is kept of a key for this target has replaced these writes, here or elsewhere.
+    pub fn note_replaced(&mut self, target: NodeId, key: &[u8], replaced: impl Iterator<Item = OperationId>) {
+        let hint = self.targets.get_mut(&target).and_then(|target| target.hints.get_mut(key));
+        if let Some(hint) = hint {
+            note(&mut hint.replaced, replaced);
+        }
     }
 
     /// What is kept of a key for this target.
@@ -175,6 +194,12 @@ impl HintStore {
     pub fn record_of(&self, key: &[u8], operation: OperationId) -> Option<u64> {
         let mut kept = self.targets.values().filter_map(|target| target.hints.get(key));
         kept.find(|hint| hint.state.contains_operation(operation).is_some()).map(|hint| hint.appended)
+    }
+
+    /// Is this write in what is kept of a key for whomever, or what replaced it? It may be so even if "no".
+    pub fn accounts_for(&self, key: &[u8], write: OperationId) -> bool {
+        let mut kept = self.targets.values().filter_map(|target| target.hints.get(key));
+        kept.any(|hint| hint.replaced.contains(&write) || hint.state.contains_operation(write).is_some())
     }
 
     /// Who may mint on for this key, in a state that holds all that is kept of it.
@@ -289,6 +314,18 @@ impl HintStore {
 
     fn bytes(&self, target: NodeId) -> usize {
         self.targets.get(&target).map_or(0, |target| target.bytes)
+    }
+}
+
+fn note(replaced: &mut SmallVec<[OperationId; REPLACED_MAX]>, more: impl Iterator<Item = OperationId>) {
+    for write in more.filter(|write| *write != OperationId::NONE) {
+        if replaced.contains(&write) {
+            continue;
+        }
+        if replaced.len() == REPLACED_MAX {
+            replaced.remove(0);
+        }
+        replaced.push(write);
     }
 }
 

@@ -356,12 +356,17 @@ impl<F: Failpoints> Replica<F> {
         self.index.set_lacks(partition, lacks);
     }
 
+    /// Some of what was known of this key was put out, and what is here is less.
+    pub fn set_partial(&mut self, place: Place<'_>) {
+        self.index.set_partial(place, true);
+    }
+
     /// All others that hold the key were heard, and together they had seen this much: if this replica has seen it too, nobody
     /// knows more.
     pub fn note_heard(&mut self, place: Place<'_>, seen: &VersionVector) {
         let entry = self.index.find(place.partition, place.token, place.key);
         if entry.is_some_and(|entry| entry.is_partial && entry.state.includes(seen)) {
-            self.index.set_whole(place);
+            self.index.set_partial(place, false);
         }
     }
 

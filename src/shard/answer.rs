@@ -10,13 +10,15 @@ use crate::failpoint::{Bug, Failpoints};
 use crate::id::{ConnectionId, ShardId};
 
 use super::Shard;
-use super::batch::{Batch, full};
+use super::batch::full;
 use super::eviction::{Need, UNDER_WAY};
 use super::io::{Output, SiblingMessage};
 
 /// From this size on a value is sent by reference: it stays where it is until the kernel has taken it. A smaller
 /// one is copied into the answer, which is cheaper than to keep track of it.
 pub(super) const SHARED_BYTES_MIN: usize = 16 * 1024;
+/// What an answer says of a version beside its value, at most.
+const VERSION_BYTES: usize = 64;
 
 /// Who asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +106,7 @@ impl<F: Failpoints> Shard<F> {
         if !state.is_empty() && (shown <= 1 || !latest || covers_the_unseen) {
             self.context_key.seal_clock(key, state.clock(), &mut context);
         }
-        if shown == 0 {
+        if shown == 0 && self.has_room_to_answer(out, origin, context.len()) {
             self.answer_error(
                 out,
                 origin,
@@ -119,6 +121,8 @@ impl<F: Failpoints> Shard<F> {
             // Absence is an answer, not a failure.
             self.counters.errors -= 1;
             self.counters.not_found += 1;
+        } else if shown == 0 {
+            // It has been refused.
         } else if latest {
             let version = state.latest().expect("a state with values has a latest one");
             self.answer_versions(out, origin, &context, &[version], basis);
@@ -132,26 +136,31 @@ impl<F: Failpoints> Shard<F> {
         self.context_scratch = context;
     }
 
-    /// Does an answer of so many bytes fit into a batch, and into the memory? Else its item is refused.
-    pub(super) fn has_room_in_batch(
-        &mut self,
-        out: &mut Output,
-        origin: Origin,
-        batch: u64,
-        bytes: usize,
-    ) -> bool {
+    /// Does an answer of so many bytes fit into its batch, and into the memory? Else its item is refused.
+    fn has_room_in_batch(&mut self, out: &mut Output, origin: Origin, batch: u64, bytes: usize) -> bool {
         let limit = self.options.peer_limits().frame_bytes_max;
-        let held = self.batches.get(batch).map_or(0, Batch::memory);
-        if self.batches.get_mut(batch).is_some_and(|batch| batch.is_full_for(bytes, limit)) {
+        let Some(answers) = self.batches.get(batch) else { return true };
+        let growth = answers.growth(bytes);
+        if answers.is_full_for(bytes, limit) {
             self.answer_error(out, origin, &full(limit));
             return false;
         }
-        // The answers so far may have to move to where there is more room.
-        let has_room = self.make_room(held + 2 * bytes, Need::Passing);
-        if !has_room {
+        if !self.make_room(growth, Need::Passing) {
             self.refuse_overloaded(out, origin, UNDER_WAY);
+            return false;
         }
-        has_room
+        if let Some(answers) = self.batches.get_mut(batch) {
+            self.memory.requests -= answers.memory();
+            answers.reserve(bytes);
+            self.memory.requests += answers.memory();
+        }
+        true
+    }
+
+    /// The same of an answer of any origin; `bytes` are those of values and contexts, or of all of it.
+    pub(super) fn has_room_to_answer(&mut self, out: &mut Output, origin: Origin, bytes: usize) -> bool {
+        let Origin::Item { batch, .. } = origin else { return true };
+        self.has_room_in_batch(out, origin, batch, bytes)
     }
 
     fn answer_versions(
@@ -162,12 +171,10 @@ impl<F: Failpoints> Shard<F> {
         versions: &[&Version<Bytes>],
         basis: Basis,
     ) {
-        if let Origin::Item { batch, .. } = origin {
-            // Before anything is copied: a small batch may name large values a thousand times.
-            let value_bytes: usize = versions.iter().map(|version| value(version).len()).sum();
-            if !self.has_room_in_batch(out, origin, batch, value_bytes) {
-                return;
-            }
+        // Before anything is copied: a small batch may name large values a thousand times.
+        let values: usize = versions.iter().map(|version| VERSION_BYTES + value(version).len()).sum();
+        if !self.has_room_to_answer(out, origin, context.len() + values) {
+            return;
         }
         let heads = versions.iter().map(|version| head(version));
         let basis = [basis.primaries, basis.fallbacks, basis.nodes];

@@ -60,6 +60,12 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
+    /// Is this write, which was applied before, or what replaced it, in what [`Shard::known_of`] tells?
+    pub(super) fn accounts_for(&self, place: Place<'_>, write: OperationId) -> bool {
+        let own = self.replica.index().find(place.partition, place.token, place.key);
+        own.is_some() || self.hints.store.accounts_for(place.key, write)
+    }
+
     /// What a write is applied to that is kept for another: all that is kept of the key for whomever, and this node's own
     /// copy, if it owned the key when it applied this very write or one that replaced it.
     pub(super) fn known_of(&mut self, now: Now, place: Place<'_>, operation: OperationId) -> Siblings<Bytes> {
@@ -94,10 +100,11 @@ impl<F: Failpoints> Shard<F> {
         let record = self.next_append();
         let applied =
             self.replica.coordinate_for_another(now, keeping.key, &mut state, last, write, record)?;
-        let (replaced, actor) = match &applied {
-            Applied::Now { replaced, actor } => (Some(on_the_wire(replaced)), Some(*actor)),
+        let (replaced, actor) = match applied {
+            Applied::Now { replaced, actor } => (Some(replaced), Some(actor)),
             Applied::Before => (None, None),
         };
+        let names = replaced.as_ref().map(on_the_wire);
         let kept = self.hints.store.find(keeping.target, keeping.key);
         let is_news = kept.map_or(!state.is_empty(), |hint| hint.state.would_change(&state));
         if is_news {
@@ -106,11 +113,13 @@ impl<F: Failpoints> Shard<F> {
             if let Some(actor) = actor {
                 self.hints.store.note_minter(keeping.key, actor);
             }
+            let replaced = replaced.into_iter().flatten();
+            self.hints.store.note_replaced(keeping.target, keeping.key, replaced);
             self.counters.hints_kept += 1;
-            let names = replaced.as_deref().unwrap_or_default();
-            self.append_hint(keeping.target, self.place(keeping.key), names, out);
+            let told = names.as_deref().unwrap_or_default();
+            self.append_hint(keeping.target, self.place(keeping.key), told, out);
         }
-        Ok(replaced)
+        Ok(names)
     }
 }
 

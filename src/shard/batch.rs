@@ -22,13 +22,33 @@ pub(super) struct Batch {
     answers: MultiWriter,
 }
 
+/// Of an answer without a value or a context.
+const SMALL_ANSWER_BYTES: usize = 256;
 /// What is left free in the answer to a batch, for errors of the items that no longer fit.
-const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * 256;
+const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * SMALL_ANSWER_BYTES;
 
 impl Batch {
+    /// Of so many items. There is room for all their answers, unless they hold values: a refusal takes no more memory.
+    fn new(origin: Origin, items: u32) -> Self {
+        let answers = Vec::with_capacity(small_answers(items));
+        Self { origin, awaited: items + 1, answers: MultiWriter { items: answers, count: 0 } }
+    }
+
     /// Is an answer with so many bytes of values certain to be refused?
     pub(super) fn is_full_for(&self, value_bytes: usize, limit: usize) -> bool {
         self.answers.items.len() + value_bytes > limit - RESERVE_BYTES
+    }
+
+    /// What there must be room for before an answer with so many bytes of values is added: the answers so far may have to move.
+    pub(super) fn growth(&self, value_bytes: usize) -> usize {
+        let held = self.answers.items.capacity();
+        let needed = self.answers.items.len() + value_bytes + small_answers(self.awaited);
+        if needed <= held { 0 } else { cost::allocated(needed.max(2 * held)) }
+    }
+
+    /// Take that room.
+    pub(super) fn reserve(&mut self, value_bytes: usize) {
+        self.answers.items.reserve(value_bytes + small_answers(self.awaited));
     }
 
     /// What the answers that wait for others take in memory.
@@ -54,6 +74,10 @@ impl Batch {
         }
         self.answers.count += 1;
     }
+}
+
+const fn small_answers(items: u32) -> usize {
+    items as usize * SMALL_ANSWER_BYTES
 }
 
 /// To an item whose answer doesn't fit.
@@ -83,10 +107,12 @@ impl<F: Failpoints> Shard<F> {
             let message = "a multi-get holds gets, a multi-put puts and deletes, and nothing else";
             return self.answer_code(out, origin, ErrorCode::BadRequest, message);
         }
-        if !self.make_room(self.batches.growth(), Need::Passing) {
+        if !self.make_room(self.batches.growth() + cost::allocated(small_answers(multi.count)), Need::Passing)
+        {
             return self.answer_code(out, origin, ErrorCode::Overloaded, UNDER_WAY);
         }
-        let batch = Batch { origin, awaited: multi.count + 1, answers: MultiWriter::default() };
+        let batch = Batch::new(origin, multi.count);
+        let memory = batch.memory();
         let Ok(key) = self.batches.insert(batch) else {
             return self.answer_code(
                 out,
@@ -95,6 +121,7 @@ impl<F: Failpoints> Shard<F> {
                 "too many batches under way: retry later",
             );
         };
+        self.memory.requests += memory;
         let own = (multi.budget_us > 0).then(|| Duration::from_micros(multi.budget_us.into()));
         let cap = own.into_iter().chain(cap).min();
         let hops = origin.hops();
@@ -117,5 +144,37 @@ impl<F: Failpoints> Shard<F> {
         self.answer(out, batch.origin, |encoder, id, flags, bytes| {
             batch.answers.encode(encoder, Kind::MULTI_DONE, flags, id, 0, bytes);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+
+    /// The list doubled for a refusal, after it had been found that there was no room for the value (the simulator's seed
+    /// 12380096252142420323).
+    #[test]
+    fn a_refusal_takes_no_more_memory() {
+        let mut encoder = Encoder::default();
+        let mut batch = Batch::new(Origin::Client { connection: ConnectionId(1), request_id: 1 }, 8);
+        let mut add = |batch: &mut Batch, code, context: &[u8]| {
+            let error = ErrorAnswer { context, ..ErrorAnswer::new(code, UNDER_WAY) };
+            batch.add(&mut encoder, 1, usize::MAX, |encoder, id, flags, bytes| {
+                error.encode(encoder, id, flags, bytes);
+            });
+            batch.awaited -= 1;
+        };
+        let large = [7; 17_000];
+        let needed = batch.growth(large.len());
+        assert!(needed >= large.len());
+        batch.reserve(large.len());
+        assert!(batch.memory() <= needed);
+        let held = batch.memory();
+        add(&mut batch, ErrorCode::NotFound, &large);
+        for _ in 0..7 {
+            add(&mut batch, ErrorCode::Overloaded, &[]);
+        }
+        assert_eq!((batch.memory(), batch.awaited), (held, 1));
     }
 }

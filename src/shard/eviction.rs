@@ -224,6 +224,7 @@ impl<F: Failpoints> Shard<F> {
 
     fn decline_for_memory(&mut self) -> bool {
         self.failpoints.reached(Rare::MemoryFull);
+        self.failpoints.declined();
         self.counters.memory_declined += 1;
         false
     }
@@ -275,13 +276,18 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// There is no room for what somebody gives up: a hint, a stream, what a former owner has. Were it to keep that until there is, no
-    /// tombstone could go meanwhile, and so there never would be. So it is put out as soon as it comes; but no delete is, and nothing of
-    /// a key that is here.
+    /// There is no room for what somebody gives up or would have here too: a hint, a stream, what a former owner has, a repair. Were it to
+    /// be kept elsewhere until there is, no tombstone could go meanwhile, and so there never would be; were it refused, it would be sent
+    /// again and again. So the key is put out as soon as it comes, with what is here of it; but no delete is, whether it comes or is here.
     pub(super) fn put_out_at_once(&mut self, place: Place<'_>, state: &Siblings<Bytes>) -> bool {
-        let is_here = self.replica.index().find(place.partition, place.token, place.key).is_some();
-        if is_here || state.is_deleted() {
+        if state.is_deleted() {
             return false;
+        }
+        let here = self.replica.index().find(place.partition, place.token, place.key);
+        match here.map(|entry| entry.state.is_deleted()) {
+            Some(true) => self.replica.set_partial(place),
+            Some(false) => _ = self.put_out_key(place),
+            None => {}
         }
         self.replica.remember_lost(state.versions().iter().map(|version| version.operation), 0);
         self.replica.set_lacks(place.partition, true);
@@ -292,13 +298,18 @@ impl<F: Failpoints> Shard<F> {
         true
     }
 
+    fn put_out_key(&mut self, place: Place<'_>) -> bool {
+        let gone = self.replica.put_out_key(place);
+        gone.inspect(|gone| self.on_put_out(gone, place.partition)).is_some()
+    }
+
     /// There is no room for what replaces some of a key that is here. Others take it, and may put it out in their time: what is here
     /// would be the newest then. So it goes too, unless it is a delete; and not for what is news and replaces nothing.
     pub(super) fn put_out_older(&mut self, place: Place<'_>, newer: &Siblings<Bytes>) {
         let Some(entry) = self.replica.index().find(place.partition, place.token, place.key) else { return };
         let is_older = !entry.state.is_deleted() && entry.state.replaced_in(newer).next().is_some();
-        if is_older && let Some(gone) = self.replica.put_out_key(place) {
-            self.on_put_out(&gone, place.partition);
+        if is_older {
+            self.put_out_key(place);
         }
     }
 

@@ -135,6 +135,7 @@ impl<F: Failpoints> Shard<F> {
             .map(|gone| gone.operation)
             .collect();
         let is_news = self.hints.store.keep(keeping, state, self.next_append())?;
+        self.hints.store.note_replaced(target, place.key, replaced_by(replicate));
         // A retry of what this state has replaced may come here while no primary can be reached.
         let are_news = self
             .replica
@@ -421,6 +422,7 @@ impl<F: Failpoints> Shard<F> {
             self.hints.store.forget(target, place.key);
         } else {
             self.hints.store.recover(keeping, state.clone(), sequence);
+            self.hints.store.note_replaced(target, place.key, replaced_by(told));
             self.epochs.recovered.note_hint(target, place.key, told.partition_epoch);
             self.failpoints.reached(Rare::HintRecovered);
         }

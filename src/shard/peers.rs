@@ -215,9 +215,7 @@ impl<F: Failpoints> Shard<F> {
             return true;
         }
         if !self.make_room_to_merge(place, &state) {
-            let is_streamed = self.claimant_of_states(link) == Claimant::Streaming;
-            let is_given = replicate.repair && (request_id != 0 || replicate.exchange && is_streamed);
-            if is_given && self.put_out_at_once(place, &state) {
+            if replicate.repair && self.put_out_at_once(place, &state) {
                 self.send_replicated(connection, request_id, out);
                 return true;
             }

@@ -106,6 +106,10 @@ impl<F: Failpoints> Shard<F> {
             }
             return self.answer_stored(out, origin, &[], Basis::primaries(owners.len() as u8));
         }
+        if only.is_some_and(|write| kept_for.is_some() && !self.accounts_for(place, write)) {
+            // The owners have what replaced it, and it isn't kept here any more: what is sent now would be something else.
+            return self.refuse_write(out, origin, Refused::Lost);
+        }
         let context = match kept_for {
             None => self.context_of_only_version(now, place, only),
             Some(_) => Vec::new(),

@@ -237,10 +237,9 @@ impl<F: Failpoints> Shard<F> {
             // The sibling had not heard of it yet.
             return self.give_up(out, &relay, ErrorCode::NotServing, TAKEN_OVER);
         }
-        if let Origin::Item { batch, .. } = relay.origin
-            && frame.header.kind == Kind::GOT
-            && !self.has_room_in_batch(out, relay.origin, batch, frame.length())
-        {
+        // What is stored is stored.
+        let may_refuse = frame.header.kind != Kind::STORED;
+        if may_refuse && !self.has_room_to_answer(out, relay.origin, frame.length()) {
             return;
         }
         self.answer(out, relay.origin, |_, id, _, bytes| frame.relay(id, Flags::FORWARDED, bytes));

@@ -165,10 +165,10 @@ impl Index {
         }
     }
 
-    /// All others were heard that hold the key: this state has seen what they have.
-    pub fn set_whole(&mut self, place: Place<'_>) {
+    /// May others know of versions of this key that were here and were put out? No more once all of them were heard.
+    pub fn set_partial(&mut self, place: Place<'_>, is_partial: bool) {
         if let Some(entry) = find_mut(&mut self.tables[place.partition.0 as usize], place.token, place.key) {
-            entry.is_partial = false;
+            entry.is_partial = is_partial;
         }
     }
 

@@ -200,6 +200,8 @@ pub struct Evidence<'a> {
     pub evicted: &'a BTreeMap<Key, Instant>,
     /// All keys of partitions of which something was put out: no anti-entropy makes their copies alike.
     pub beside_evicted: &'a BTreeSet<Key>,
+    /// When some shard had no room in its memory for something.
+    pub declined: &'a BTreeSet<Instant>,
     /// The epochs of each key's partition at its primaries.
     pub epochs: &'a BTreeMap<Key, Vec<(usize, u64)>>,
     /// What each key was used for.
@@ -220,6 +222,12 @@ impl Evidence<'_> {
     /// May a write have been put out anywhere since it began?
     pub fn may_be_put_out(&self, operation: &Operation) -> bool {
         self.evicted.get(&operation.key).is_some_and(|last| operation.invoked <= *last)
+    }
+
+    /// Had any shard no room for something while it was under way?
+    pub fn met_full_memory(&self, operation: &Operation) -> bool {
+        let returned = operation.returned.unwrap_or(operation.invoked);
+        self.declined.range(operation.invoked..=returned).next().is_some()
     }
 }
 

@@ -75,6 +75,8 @@ pub struct World {
     context_key: ContextKey,
     /// Nodes that were removed.
     removed: BTreeSet<NodeId>,
+    /// Machines that the operator has told to leave, and when.
+    leaving: BTreeMap<usize, Instant>,
     /// Nodes whose copies of a write were destroyed. Two processes under one name are one node.
     destroyed: BTreeMap<Number, BTreeSet<usize>>,
     /// Those of them that have their copies again, from the log of a process that had been fenced.
@@ -98,6 +100,8 @@ pub struct World {
     reaped: Vec<Reaped>,
     /// Keys that any node has put out, and when one did last.
     evicted: BTreeMap<Key, Instant>,
+    /// When a shard had no room for something.
+    declined: BTreeSet<Instant>,
     /// States that anti-entropy has moved since all had converged.
     moved: u64,
     unanswered: answers::Unanswered,
@@ -142,6 +146,7 @@ impl World {
                 ContextKey::from_cluster(cluster)
             },
             removed: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             destroyed: BTreeMap::new(),
             returned: BTreeMap::new(),
             frontier: BTreeMap::new(),
@@ -154,6 +159,7 @@ impl World {
             back: BTreeSet::new(),
             reaped: Vec::new(),
             evicted: BTreeMap::new(),
+            declined: BTreeSet::new(),
             moved: 0,
             unanswered: answers::Unanswered::default(),
             prng,
@@ -409,7 +415,8 @@ impl World {
                 let frame = Frame::split(bytes, bytes.len()).ok().flatten();
                 let header = frame.as_ref().map(|frame| frame.header);
                 let error = frame.as_ref().filter(|frame| frame.header.kind == Kind::ERROR);
-                let said = error.map_or_else(String::new, |frame| format!(" {:?}", ErrorAnswer::parse(frame)));
+                let said =
+                    error.map_or_else(String::new, |frame| format!(" {:?}", ErrorAnswer::parse(frame)));
                 let (from, to) = (self.network.end(side.other()), self.network.end(*side));
                 format!("{from:?} -> {to:?}: {header:?}{said}")
             }

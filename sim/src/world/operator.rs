@@ -28,6 +28,9 @@ const NOTICED_SOON: Duration = Duration::from_secs(4);
 /// What must not be lost is said again after so long, to whoever has not heard it.
 const REPEAT: Duration = Duration::from_secs(3);
 
+/// What was said is known by everybody after so long, or by nobody.
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
+
 impl World {
     /// Say this to some node that serves, or try later.
     pub(super) fn say(&mut self, word: Word) {
@@ -87,6 +90,9 @@ impl World {
         let taken = self.nodes[listener].running(0).shard.change_members(&said, &mut out);
         self.carry_out(at, &mut out);
         self.plan_tick(at);
+        if taken.is_ok() {
+            self.note_leaving(word);
+        }
         if taken.is_err() {
             // It doesn't know yet that the spare is there.
             self.heap.plan(self.now + AGAIN, Event::Word(word));
@@ -140,7 +146,10 @@ impl World {
             let is_lost = self.nodes[node].is_gone && intent(node) == Some(Intent::Leaving);
             is_lost || intent(node) == Some(Intent::Member)
         };
-        let stays = |node: &usize| intent(*node) == Some(Intent::Member) && !self.nodes[*node].is_gone;
+        let stays = |node: &usize| {
+            let said = self.leaving.get(node).is_some_and(|said| self.now.since(*said) < HEARD_WITHIN);
+            intent(*node) == Some(Intent::Member) && !self.nodes[*node].is_gone && !said
+        };
         match word {
             Word::Join(_) | Word::Weight(..) => true,
             Word::Leave(node) | Word::Remove(node) => {
@@ -148,6 +157,19 @@ impl World {
                 is_member(node) && others >= usize::from(REPLICAS)
             }
             Word::Replace(old, new) => is_member(old) && self.is_spare(new, view),
+        }
+    }
+
+    /// An operator knows what he has said, to whomever he said it: until all have heard it, or whoever had is lost.
+    fn note_leaving(&mut self, word: Word) {
+        match word {
+            Word::Join(node) => {
+                self.leaving.remove(&node);
+            }
+            Word::Leave(node) | Word::Remove(node) | Word::Replace(node, _) => {
+                self.leaving.insert(node, self.now);
+            }
+            Word::Weight(..) => {}
         }
     }
 

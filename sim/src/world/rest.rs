@@ -139,6 +139,7 @@ impl World {
             reaped: &self.reaped,
             evicted: &self.evicted,
             beside_evicted: &beside_evicted,
+            declined: &self.declined,
             epochs: &epochs,
             applications: &self.plan.keys,
             replicas,

@@ -61,8 +61,11 @@ impl World {
         }
     }
 
-    /// Note whom the core has just put out. P5: a delete's tombstone stays.
+    /// Note whom the core has just put out, and when it had no room for something even so. P5: a delete's tombstone stays.
     pub(super) fn log_evicted(&mut self, at: At) {
+        if self.meddler.take_declined() {
+            self.declined.insert(self.now);
+        }
         for (key, was_deleted) in self.meddler.take_evicted() {
             let Some(key) = key_of(&key) else { continue };
             self.evicted.insert(key, self.now);

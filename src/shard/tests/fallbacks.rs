@@ -252,6 +252,33 @@ fn a_retry_at_a_fallback_that_keeps_it_for_one_and_what_replaced_it_for_another_
     assert_eq!(known.versions(), replaced.versions(), "it was applied again");
 }
 
+/// A fallback had handed over what had replaced a write. It acknowledged a retry of that write, though nothing of it was kept any more,
+/// neither here nor at those who were told (the simulator's seed 12933352178432868617).
+#[test]
+fn a_retry_at_a_fallback_that_keeps_nothing_of_it_is_in_doubt() {
+    let mut cluster = five(|options| options.durable = true);
+    let (key, nodes) = key_and_nodes(&cluster);
+    let named = Put { operation_client: 5, operation_sequence: 1, ..put(&key, b"old") };
+    for newer_before in [true, false] {
+        isolate(&mut cluster, &nodes[3..]);
+        let there = cluster.client((nodes[3], 0));
+        if newer_before {
+            assert!(matches!(cluster.put(there, named), Answer::Stored { nodes: 2, .. }));
+            let newer = Put { overwrite: true, ..put(&key, b"new") };
+            assert!(matches!(cluster.put(there, newer), Answer::Stored { nodes: 2, .. }));
+            assert!(
+                matches!(cluster.put(there, named), Answer::Stored { nodes: 2, .. }),
+                "it is accounted for"
+            );
+        } else {
+            assert_eq!(cluster.put(there, named).code(), Some(ErrorCode::MaybeApplied));
+        }
+        cluster.cut.clear();
+        cluster.run(Duration::from_secs(15));
+        assert_eq!(hints(&cluster), 0);
+    }
+}
+
 /// Each write that a fallback took was minted under a name of its own, until there were too many for anybody to take.
 #[test]
 fn a_fallback_takes_any_number_of_writes_to_one_key() {

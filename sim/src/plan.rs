@@ -243,9 +243,10 @@ impl Plan {
         self.read_repair || self.anti_entropy
     }
 
-    /// Do wall clocks jump in this run, and nothing but an expiry depends on them?
+    /// Do wall clocks jump in this run, and nothing but an expiry depends on them? Which of several versions is the latest decides
+    /// how large an answer is, and where memory is limited, that decides who has to go.
     pub fn compares_clocks(&self) -> bool {
-        !self.time_to_live && self.jumps_clocks()
+        !self.time_to_live && self.memory_max == 0 && self.jumps_clocks()
     }
 
     /// Does some disk come back as it was, or is one copied?

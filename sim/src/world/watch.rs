@@ -337,6 +337,12 @@ impl World {
         for (key, clock) in self.seen_at(node) {
             self.count_lost(node, key, |dot| is_covered(&clock, dot));
         }
+        if self.plan.replicas() == 1 {
+            // Nobody else knows of an epoch by which an older disk would be told from the last one.
+            for Reaped { key, gone, .. } in self.reaped.clone() {
+                self.count_lost(node, key, |dot| gone.covers(dot));
+            }
+        }
     }
 
     /// What this node had of these versions of a key is gone.

@@ -1,11 +1,13 @@
 //! Turns operations into requests and answers into judgements: values are made and verified here, and the
 //! ledger is kept. Pure: no socket, no clock.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::key_names::KeyNames;
 use crate::ledger::{Consistency, Effect, Ledger, ReadTicket, Seen, Verdict};
 use crate::operation::{Kind, Operation};
 use crate::outcome::{Failure, Outcome};
@@ -13,10 +15,12 @@ use crate::target::{Applied, Trouble};
 use crate::value::Values;
 
 /// What a run needs to know to judge answers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
-    /// Keys are numbered below this.
-    pub keys: u64,
+    /// The numbers of all keys.
+    pub keys: Range<u64>,
+    /// What they are called in the store.
+    pub names: KeyNames,
     /// No value is shorter, in bytes.
     pub length_min: u32,
     /// Differs from run to run against the same servers.
@@ -44,8 +48,8 @@ pub struct Audit {
 pub enum Request {
     /// Get this key.
     Get(Bytes),
-    /// Put this value on this key.
-    Put(Bytes, Bytes),
+    /// Put this value on this key, for ever or for so long.
+    Put(Bytes, Bytes, Option<Duration>),
     /// Delete this key.
     Delete(Bytes),
 }
@@ -69,7 +73,7 @@ impl Audit {
     /// Empty books.
     pub fn new(rules: Rules) -> Self {
         let values = Values::new(rules.run_tag, rules.length_min);
-        let ledger = Ledger::new(rules.keys);
+        let ledger = Ledger::new(rules.keys.clone());
         Self { rules, values, ledger, complaints: Vec::new(), reasons: Default::default() }
     }
 
@@ -77,18 +81,21 @@ impl Audit {
     pub fn issue(&mut self, operation: Operation, now: Moment) -> (Request, Pending) {
         let Operation { number, key, .. } = operation;
         let mut ticket = None;
+        let text = self.rules.names.text(key);
         let request = match operation.kind {
             Kind::Read => {
                 ticket = Some(self.ledger.read_issued(key));
-                Request::Get(key.text())
+                Request::Get(text)
             }
             Kind::Write => {
-                self.ledger.write_issued(key, number, Effect::Value, now);
-                Request::Put(key.text(), self.values.fill(key, number, operation.value_len))
+                let effect = Effect::of_value(operation.lifetime);
+                self.ledger.write_issued(key, number, effect, now);
+                let value = self.values.fill(key, number, operation.value_len);
+                Request::Put(text, value, operation.lifetime)
             }
             Kind::Delete => {
                 self.ledger.write_issued(key, number, Effect::Absent, now);
-                Request::Delete(key.text())
+                Request::Delete(text)
             }
         };
         (request, Pending { operation, sent: now, ticket })
@@ -100,7 +107,7 @@ impl Audit {
             self.reasons[trouble.failure.index()].get_or_insert_with(|| trouble.reason.clone());
         }
         match pending.ticket {
-            Some(ticket) => self.settle_read(&pending.operation, ticket, answer),
+            Some(ticket) => self.settle_read(&pending.operation, ticket, answer, done),
             None => self.settle_write(&pending, answer.as_ref().err(), done),
         }
     }
@@ -116,7 +123,13 @@ impl Audit {
         named.filter_map(|(failure, reason)| Some(format!("{failure}, the first time: {}", reason.as_ref()?)))
     }
 
-    fn settle_read(&mut self, operation: &Operation, ticket: ReadTicket, answer: Answer) -> Outcome {
+    fn settle_read(
+        &mut self,
+        operation: &Operation,
+        ticket: ReadTicket,
+        answer: Answer,
+        done: Moment,
+    ) -> Outcome {
         let key = operation.key;
         let seen = match answer {
             Err(trouble) => {
@@ -132,7 +145,7 @@ impl Audit {
                 }
             },
         };
-        let verdict = self.ledger.read_answered(ticket, seen);
+        let verdict = self.ledger.read_answered(ticket, seen, done);
         match (verdict, self.rules.consistency) {
             (Verdict::Right, _) if seen == Seen::NotFound => Outcome::NotFound,
             (Verdict::Right, _) => Outcome::Done,
@@ -196,18 +209,19 @@ mod tests {
 
     fn audit(consistency: Consistency) -> Audit {
         let timeout = Duration::from_nanos(100);
-        Audit::new(Rules { keys: 4, length_min: 64, run_tag: 1, consistency, timeout })
+        let names = KeyNames::default();
+        Audit::new(Rules { keys: 0..4, names, length_min: 64, run_tag: 1, consistency, timeout })
     }
 
     fn operation(number: u64, kind: Kind) -> Operation {
-        Operation { number, kind, key: Key(2), value_len: 64, due_ns: 0 }
+        Operation { number, kind, key: Key(2), value_len: 64, lifetime: None, due_ns: 0 }
     }
 
     /// Performs an operation at once; a put's value is what later reads are given.
     fn perform(audit: &mut Audit, number: u64, kind: Kind, answer: Answer) -> (Outcome, Option<Bytes>) {
         let now = Moment(number * 1000);
         let (request, pending) = audit.issue(operation(number, kind), now);
-        let value = if let Request::Put(_, value) = request { Some(value) } else { None };
+        let value = if let Request::Put(_, value, _) = request { Some(value) } else { None };
         (audit.settle(pending, answer, now + Duration::from_nanos(10)), value)
     }
 
@@ -225,6 +239,20 @@ mod tests {
         perform(&mut audit, 8, Kind::Delete, Ok(None));
         assert_eq!(perform(&mut audit, 9, Kind::Read, Ok(None)).0, Outcome::NotFound);
         assert_eq!(audit.complaints().len(), 3, "{:?}", audit.complaints());
+    }
+
+    /// Shorter ones too: a sweep over value sizes leaves them behind.
+    #[test]
+    fn values_of_other_runs_are_sound_until_this_run_overwrites_them() {
+        let mut audit = audit(Consistency::Strict);
+        for (number, length) in (1..).zip([20, 64, 8]) {
+            let other = Values::new(2, 0).fill(Key(2), 5, length);
+            let outcome = perform(&mut audit, number, Kind::Read, Ok(Some(other))).0;
+            assert_eq!(outcome, Outcome::Done, "length {length}: {:?}", audit.complaints());
+        }
+        perform(&mut audit, 4, Kind::Write, Ok(None));
+        let other = Values::new(2, 0).fill(Key(2), 5, 20);
+        assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(Some(other))).0, Outcome::Failed(Failure::Lost));
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The command line: `loadgen [demo]`, `loadgen check`, `loadgen replay`.
+//! The command line: `loadgen [demo]`, `loadgen check`, `loadgen replay`, and the studies, which make more of
+//! their results ([`studies`]).
 //!
 //! Everything is parsed here, once, into the types of the modules that use it. A mistake gives one line and
 //! exit code 2 ([`Refusal`]). Without a subcommand, `demo` runs: its options need not be preceded by its name.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,16 +18,22 @@ use ringmain::prng::Prng;
 use crate::duration::{parse, parse_positive};
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
+use crate::lifetimes::Lifetimes;
 use crate::mix::Mix;
 use crate::objective::Objective;
-use crate::operation::Key;
+use crate::operation::{Key, Kind};
 use crate::pacer::Pacer;
+use crate::profile::{Phases, Profile};
 use crate::rate::Rate;
+use crate::recipe::{Choice, Recipe, parse_preset, parse_workload};
 use crate::runner::{Beyond, Limits};
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
 use crate::target::cluster::Writes;
-use crate::workload::Workload;
+use crate::trace::Speed;
+use crate::workload::{Preload, Workload};
+
+use studies::{Compare, Merge, Search, Sweep};
 
 /// What the user wants done.
 #[derive(Clone, Debug, Subcommand)]
@@ -36,6 +44,14 @@ pub enum Command {
     Check(Check),
     /// Replay a trace of real requests and verify every read
     Replay(Replay),
+    /// Find the highest rate that meets an objective
+    Search(Box<Search>),
+    /// Run a load with each combination of some settings
+    Sweep(Box<Sweep>),
+    /// Do two results differ, where, and by how much?
+    Compare(Compare),
+    /// Add up the results of processes that ran at the same time
+    Merge(Merge),
     /// Be a node of the embedded cluster, with the server's own settings
     #[command(hide = true)]
     Node(Box<ServeArguments>),
@@ -78,12 +94,12 @@ pub struct Check {
 /// `loadgen replay`
 #[derive(Clone, Debug, Args)]
 pub struct Replay {
-    /// The trace: CSV with the columns version,time,op,size,lbn
+    /// The trace: CSV with the columns time,op,key,size,ttl (the last two may be left out) or version,time,op,size,lbn
     #[arg(value_name = "FILE")]
     pub trace: PathBuf,
-    /// How many times as fast as it was recorded
-    #[arg(long, default_value = "100", value_parser = parse_speed, value_name = "TIMES")]
-    pub speed: f64,
+    /// How fast: 1x as it was recorded, 10x ten times as fast, max as fast as answers come
+    #[arg(long = "trace-speed", visible_alias = "speed", default_value = "100x", value_name = "SPEED")]
+    pub speed: Speed,
     /// First write the objects whose first access is a read
     #[arg(long)]
     pub preload: bool,
@@ -110,27 +126,48 @@ pub struct Load {
     /// For how long
     #[arg(long, default_value = "20s", value_parser = parse_positive, value_name = "TIME")]
     pub duration: Duration,
+    /// How the rate goes, instead of staying: 'warmup 10s, ramp 1k..20k 30s, step 1k..5k 5 50s, sine 1k..2k 20s 1m, spike 1k..9k 1s 10s'; nothing of a warmup is judged, and without a rate of its own it has that of --rate, as steady has
+    #[arg(long, conflicts_with = "duration", value_name = "PHASES")]
+    pub phases: Option<Phases>,
     /// How operations follow each other: fixed (evenly) or poisson (as from many independent users)
     #[arg(long, default_value = "fixed", value_name = "KIND")]
     pub arrivals: Arrivals,
-    /// How many keys there are
-    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=Key::COUNT_MAX), value_name = "COUNT")]
-    pub keys: u64,
-    /// Which keys are touched: zipf, uniform or latest
-    #[arg(long, default_value = "zipf", value_name = "KIND")]
-    pub popularity: Popularity,
-    /// Zipf's exponent, from 0 (all alike) up; used by zipf and latest
-    #[arg(long, default_value = "0.99", value_parser = parse_exponent, value_name = "EXPONENT")]
-    pub zipf: f64,
-    /// Bytes in a value: 100, 10..1000, lognormal:MEDIAN,SIGMA or 64:50%,1024:50%
-    #[arg(long, default_value = "100", value_name = "SIZES")]
-    pub value_size: Sizes,
-    /// Shares of the operations in percent, of read, write and delete
-    #[arg(long, default_value = "read=50,write=50", value_name = "MIX")]
-    pub mix: Mix,
-    /// First write every key once
+    /// A well-known load: ycsb-a, ycsb-b, ycsb-c, ycsb-d or ycsb-f; or list. The options below override its parts
+    #[arg(long, value_parser = parse_workload, value_name = "NAME", conflicts_with = "preset")]
+    pub workload: Option<Choice>,
+    /// The load of a real cache: twitter-1 to twitter-54, or etc (Facebook's); or list. The options below override its parts
+    #[arg(long, value_parser = parse_preset, value_name = "NAME")]
+    pub preset: Option<Choice>,
+    /// How many keys there are [default: 10000; workloads: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX), value_name = "COUNT")]
+    pub keys: Option<u64>,
+    /// The number of the first key: generators that load one cluster at the same time need keys of their own
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u64).range(0..=KEYS_MAX), value_name = "NUMBER")]
+    pub key_first: u64,
+    /// Which keys are touched: zipf, ycsb-zipf (as YCSB scatters it), uniform, latest or growing (writes insert) [default: zipf]
+    #[arg(long, value_name = "KIND")]
+    pub popularity: Option<Popularity>,
+    /// Zipf's exponent, from 0 (all alike) up; not used by uniform [default: 0.99]
+    #[arg(long, value_parser = parse_exponent, value_name = "EXPONENT")]
+    pub zipf: Option<f64>,
+    /// Bytes in a key, as in a value [default: 14]
+    #[arg(long, value_name = "SIZES")]
+    pub key_size: Option<Sizes>,
+    /// Bytes in a value: 100, 10..1000, lognormal:MEDIAN,SIGMA, gev: or pareto:LOCATION,SCALE,SHAPE, etc-value, or 64:50%,1024:50% [default: 100]
+    #[arg(long, value_name = "SIZES")]
+    pub value_size: Option<Sizes>,
+    /// Shares of the operations in percent, of read, write and delete [default: read=50,write=50]
+    #[arg(long, value_name = "MIX")]
+    pub mix: Option<Mix>,
+    /// How long values live: none (for ever), 60s or 4d:59%,2d:41% [default: none]
+    #[arg(long, value_name = "TIMES")]
+    pub ttl: Option<Lifetimes>,
+    /// First write every key once [default for a workload or preset]
     #[arg(long)]
     pub preload: bool,
+    /// Don't, whatever the workload or preset says
+    #[arg(long, conflicts_with = "preload")]
+    pub no_preload: bool,
     /// The same number gives the same operations
     #[arg(long, default_value = "1", value_name = "NUMBER")]
     pub seed: u64,
@@ -145,6 +182,9 @@ pub struct Judging {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Also write an HDR interval log, a histogram a second, for the tools that read it
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
     /// Each request's deadline [default: 1s; replay: 10s]
     #[arg(long, value_parser = parse_positive, value_name = "TIME")]
     pub timeout: Option<Duration>,
@@ -157,9 +197,9 @@ pub struct Judging {
     /// Zones (data centres or racks) of the servers that a write must be in [default: any]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "ZONES")]
     pub zones: Option<u8>,
-    /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind)
-    #[arg(long, default_value = "overwrite", value_name = "KIND")]
-    pub writes: Writes,
+    /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind) [default: overwrite; ycsb-f: update]
+    #[arg(long, value_name = "KIND")]
+    pub writes: Option<Writes>,
     /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
     #[arg(long, value_name = "KIND")]
     pub consistency: Option<Consistency>,
@@ -210,11 +250,16 @@ pub enum Refusal {
 pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
     let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
     let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
+    if let Some(load) = command.load() {
+        load.refuse_impossible()?;
+    }
     match &command {
         Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
         Command::Check(check) => check.judging.refuse_impossible(None)?,
         Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
-        Command::Node(_) => {}
+        Command::Search(search) => search.refuse_impossible()?,
+        Command::Sweep(sweep) => sweep.refuse_impossible()?,
+        Command::Compare(_) | Command::Merge(_) | Command::Node(_) => {}
     }
     Ok(command)
 }
@@ -223,19 +268,86 @@ impl Load {
     /// The operations, numbered from `number_first`.
     pub fn operations(&self, number_first: u64) -> Workload {
         let mut prng = Prng::from_seed(self.seed);
-        let schedule = Schedule::new(self.rate, self.arrivals, self.duration, prng.split());
-        let keys = Keys::new(self.keys, self.popularity, self.zipf);
-        Workload::new(schedule, self.mix.clone(), keys, self.value_size.clone(), prng.split(), number_first)
+        let schedule = Schedule::new(self.profile(), self.arrivals, prng.split());
+        let recipe = self.recipe();
+        let keys = self.choosers(&recipe);
+        let Recipe { mix, value_size, ttl, .. } = recipe;
+        Workload::new(schedule, mix, keys, value_size, ttl, prng.split(), number_first)
     }
 
     /// The writes that come before them: one for each key, or none.
-    pub fn preload(&self) -> Vec<(Key, u32)> {
-        if !self.preload {
+    pub fn preload(&self) -> Vec<Preload> {
+        let recipe = self.recipe();
+        if !recipe.preload {
             return Vec::new();
         }
         // Another stream than the operations' own, or preloading would change them.
         let mut prng = Prng::from_seed(!self.seed);
-        crate::workload::preload(self.keys, &self.value_size, &mut prng).collect()
+        crate::workload::preload(
+            self.key_first..self.key_first + recipe.keys,
+            &recipe.value_size,
+            &recipe.ttl,
+            &mut prng,
+        )
+        .collect()
+    }
+
+    /// The workload, the preset or the ordinary load, with what was asked for otherwise.
+    pub fn recipe(&self) -> Recipe {
+        let named = match self.workload.as_ref().or(self.preset.as_ref()) {
+            Some(Choice::Recipe(recipe)) => (**recipe).clone(),
+            Some(Choice::List(_)) | None => Recipe::default(),
+        };
+        Recipe {
+            keys: self.keys.unwrap_or(named.keys),
+            popularity: self.popularity.unwrap_or(named.popularity),
+            zipf: self.zipf.or(named.zipf),
+            key_size: self.key_size.clone().or(named.key_size),
+            value_size: self.value_size.clone().unwrap_or(named.value_size),
+            mix: self.mix.clone().unwrap_or(named.mix),
+            ttl: self.ttl.clone().unwrap_or(named.ttl),
+            preload: (named.preload || self.preload) && !self.no_preload,
+            ..named
+        }
+    }
+
+    /// How the rate goes over the run.
+    pub fn profile(&self) -> Profile {
+        match &self.phases {
+            Some(phases) => phases.profile(self.rate),
+            None => Profile::steady(self.rate, self.duration),
+        }
+    }
+
+    /// The numbers of all keys, inserts included.
+    pub fn key_numbers(&self) -> Range<u64> {
+        self.key_first..self.key_first + self.choosers(&self.recipe()).limit()
+    }
+
+    fn choosers(&self, recipe: &Recipe) -> Keys {
+        let exponent = recipe.zipf.expect("a recipe without an exponent was refused");
+        Keys::new(recipe.keys, recipe.popularity, exponent, self.inserts_max(recipe))
+            .numbered_from(self.key_first)
+    }
+
+    /// More than a Poisson process will bring in any run: its deviation is the square root of what is expected.
+    fn inserts_max(&self, recipe: &Recipe) -> u64 {
+        let inserts = self.profile().operations() * recipe.mix.share(Kind::Write);
+        ((inserts * 1.1) as u64 + 1000).min(Key::COUNT_MAX - 2 * KEYS_MAX)
+    }
+
+    /// A list is shown, and no run begins; a load that lacks something is refused.
+    fn refuse_impossible(&self) -> Result<(), Refusal> {
+        if let Some(Choice::List(list)) = self.workload.as_ref().or(self.preset.as_ref()) {
+            return Err(Refusal::Shown(list.clone()));
+        }
+        match self.recipe() {
+            Recipe { zipf: None, name, .. } => Err(Refusal::Wrong(format!(
+                "error: the table has no Zipf exponent for {}: choose one with --zipf, such as --zipf 0.99",
+                name.unwrap_or_default()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -306,11 +418,15 @@ impl Command {
             Self::Demo(_) => "demo",
             Self::Check(_) => "check",
             Self::Replay(_) => "replay",
+            Self::Search(_) => "search",
+            Self::Sweep(_) => "sweep",
+            Self::Compare(_) => "compare",
+            Self::Merge(_) => "merge",
             Self::Node(_) => "node",
         }
     }
 
-    /// The objective, given or by default. A node has none.
+    /// The objective, given or by default. What is no load has none.
     pub fn objective(&self) -> Objective {
         let Some(judging) = self.judging() else { return Objective::default() };
         let by_default = if self.is_replay() { SLO_REPLAY_DEFAULT } else { SLO_DEFAULT };
@@ -332,7 +448,29 @@ impl Command {
         };
         let given = self.judging().and_then(|judging| judging.in_flight);
         let spin = self.judging().map_or(Pacer::SPIN_DEFAULT, |judging| judging.spin);
-        Limits { in_flight_max: given.map_or(by_default, |count| count as usize), beyond, spin }
+        let unpaced = matches!(self, Self::Replay(Replay { speed: Speed::Max, .. }));
+        Limits {
+            in_flight_max: given.map_or(by_default, |count| count as usize),
+            beyond,
+            spin,
+            interval_s: 1,
+            unpaced,
+        }
+    }
+
+    /// What a write replaces, given or by the load's own nature.
+    pub fn writes(&self) -> Writes {
+        let given = self.judging().and_then(|judging| judging.writes);
+        given.or_else(|| self.load().map(|load| load.recipe().writes)).unwrap_or_default()
+    }
+
+    /// The made-up load, if it is one.
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Demo(demo) => Some(&demo.load),
+            Self::Check(check) => Some(&check.load),
+            _ => None,
+        }
     }
 
     fn is_replay(&self) -> bool {
@@ -344,7 +482,7 @@ impl Command {
             Self::Demo(demo) => Some(&demo.judging),
             Self::Check(check) => Some(&check.judging),
             Self::Replay(replay) => Some(&replay.judging),
-            Self::Node(_) => None,
+            _ => None,
         }
     }
 }
@@ -362,7 +500,7 @@ impl FromStr for Server {
     }
 }
 
-/// Loads Ringmain at a fixed rate, verifies every read, and judges latencies by an objective
+/// Loads Ringmain on a schedule, verifies every read, and judges latencies by an objective
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(after_help = AFTER_HELP)]
@@ -373,14 +511,16 @@ struct Arguments {
     demo: Demo,
 }
 
-const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 wrong usage, \
-    3 the generator itself could not offer the load.";
+const AFTER_HELP: &str = "Exit codes: 0 the objective is met, 1 it is missed, 2 wrong usage, or no server \
+    could be reached, 3 the generator itself could not offer the load.";
 const SLO_DEFAULT: &str = "p99.9<300ms,errors<0.001%";
 const SLO_REPLAY_DEFAULT: &str = "errors<0.001%";
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 /// The longest that servers give by default: a replay has no objective for latency.
 const TIMEOUT_REPLAY_DEFAULT: Duration = Duration::from_secs(10);
 const SPIN_MAX: Duration = Duration::from_millis(1);
+/// Below the highest number that a key's name has room for: inserts need some too.
+const KEYS_MAX: u64 = Key::COUNT_MAX / 4;
 const EXPONENT_MAX: f64 = 20.0;
 const _: () = assert!(Pacer::SPIN_DEFAULT.as_micros() == 5, "the default of --spin is written 5us");
 
@@ -394,13 +534,6 @@ fn refusal(error: &clap::Error) -> Refusal {
     Refusal::Wrong(format!("{} (see loadgen --help)", paragraph.join(" ")))
 }
 
-fn parse_speed(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(speed) if (1e-3..=1e6).contains(&speed) => Ok(speed),
-        _ => Err("write a number from 0.001 to 1000000, such as 100".to_owned()),
-    }
-}
-
 fn parse_exponent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(exponent) if (0.0..=EXPONENT_MAX).contains(&exponent) => Ok(exponent),
@@ -409,5 +542,6 @@ fn parse_exponent(text: &str) -> Result<f64, String> {
 }
 
 mod settings;
+pub mod studies;
 #[cfg(test)]
 mod tests;

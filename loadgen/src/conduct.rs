@@ -3,9 +3,11 @@
 //! Everything runs on one thread, but for the pacer's: the client's connections share it with the loop that
 //! keeps the books, so that no answer waits for a hand-over between cores that the nodes need.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::{Future, pending};
 use std::io::{BufReader, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,23 +15,34 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringmain::config::Secret;
 use ringmain_client::{Builder, Client};
 use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep};
 
 use crate::audit::Rules;
 use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
+use crate::hlog;
 use crate::interrupt::Interrupt;
-use crate::operation::{Key, Operation};
+use crate::intervals::length_s;
+use crate::key_names::KeyNames;
+use crate::operation::Operation;
+use crate::recipe::Recipe;
+use crate::record::Record;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
 use crate::target::cluster::ClusterTarget;
-use crate::trace::Trace;
+use crate::trace::{Speed, Trace};
 use crate::verdict::Verdict;
+use crate::workload::Preload;
 
 /// Carries a command out, and tells what the process shall exit with.
 pub fn conduct(command: Command) -> ExitCode {
     let exit = match command {
         Command::Node(arguments) => return embedded::serve(*arguments),
+        Command::Compare(arguments) => studies::compare(&arguments),
+        Command::Merge(arguments) => studies::merge(&arguments),
+        Command::Search(arguments) => studies::search(&arguments),
+        Command::Sweep(arguments) => studies::sweep(&arguments),
         command => run(&command),
     };
     let exit = exit.unwrap_or_else(|setback| {
@@ -45,15 +58,27 @@ struct Setback {
     sentence: String,
 }
 
+/// What served a run.
+struct Served {
+    /// Of each key.
+    copies: u8,
+    /// Equal for runs against one cluster.
+    name: String,
+}
+
 /// What to offer.
 struct Offer {
     operations: Box<dyn Iterator<Item = Operation> + Send>,
     /// Writes that come before them, and are not measured.
-    preload: Vec<(Key, u32)>,
-    /// Keys are numbered below this.
-    keys: u64,
+    preload: Vec<Preload>,
+    /// The numbers of all keys.
+    keys: Range<u64>,
+    /// What they are called.
+    names: KeyNames,
     /// Bytes of the shortest value.
     length_min: u32,
+    /// How long it takes, as far as anybody knows.
+    seconds: Option<f64>,
 }
 
 /// A run, as far as the cluster it goes to doesn't matter.
@@ -63,7 +88,10 @@ struct Run<'a> {
     offer: Offer,
     /// Created before the run, so that a mistake in its path doesn't cost the run.
     json: Option<File>,
+    hlog: Option<File>,
     interrupt: Interrupt,
+    /// Unlike that of any other run, so that the values of others are told apart.
+    tag: u64,
 }
 
 /// Two requests in flight for each operation at most: updates read first.
@@ -79,18 +107,19 @@ fn run(command: &Command) -> Result<Exit, Setback> {
         Command::Replay(Replay { trace, speed, preload, judging, .. }) => {
             (judging, Offer::replayed(trace, *speed, *preload)?)
         }
-        Command::Node(_) => unreachable!("a node has no run"),
+        _ => unreachable!("only loads are run"),
     };
     let json = judging.json.as_deref().map(create).transpose()?;
+    let hlog = judging.hlog.as_deref().map(create).transpose()?;
     let interrupt =
         Interrupt::listen().map_err(|error| failed(format!("can't listen for signals: {error}")))?;
-    let run = Run { command, judging, offer, json, interrupt };
+    let run = Run { command, judging, offer, json, hlog, interrupt, tag: run_tag() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(format!("can't set up a runtime: {error}")))?;
     LocalSet::new().block_on(&runtime, async {
         match command {
             Command::Demo(Demo { load, embedded, no_kill, .. }) => {
-                let kill_after = (!no_kill).then_some(load.duration / 2);
+                let kill_after = (!no_kill).then(|| load.profile().duration() / 2);
                 run.on_nodes_of_its_own(*embedded, kill_after).await
             }
             Command::Replay(Replay { servers, embedded, .. }) if servers.is_empty() => {
@@ -100,7 +129,7 @@ fn run(command: &Command) -> Result<Exit, Setback> {
             | Command::Replay(Replay { servers, secret_file, .. }) => {
                 run.on_servers(servers, secret_file.as_deref()).await
             }
-            Command::Node(_) => unreachable!("a node has no run"),
+            _ => unreachable!("only loads are run"),
         }
     })
 }
@@ -108,25 +137,41 @@ fn run(command: &Command) -> Result<Exit, Setback> {
 impl Offer {
     fn made_up(load: &Load) -> Self {
         let preload = load.preload();
+        let Recipe { key_size, value_size, .. } = load.recipe();
+        let keys = load.key_numbers();
         Self {
             operations: Box::new(load.operations(preload.len() as u64)),
             preload,
-            keys: load.keys,
-            length_min: load.value_size.shortest(),
+            keys: keys.clone(),
+            names: KeyNames::new(key_size, keys.end),
+            length_min: value_size.shortest(),
+            seconds: Some(load.profile().duration().as_secs_f64()),
         }
     }
 
-    fn replayed(path: &Path, speed: f64, preload: bool) -> Result<Self, Setback> {
+    fn replayed(path: &Path, speed: Speed, preload: bool) -> Result<Self, Setback> {
         let wrong = |reason: String| wrong(format!("{}: {reason}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let trace = Trace::read(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
-        let seconds = trace.span_ns() as f64 / 1e9 / speed;
         let (requests, objects) = (trace.requests(), trace.objects());
-        eprintln!("{requests} requests for {objects} objects in {seconds:.0} s");
+        trace.refuse_too_long(speed).map_err(|error| wrong(error.to_string()))?;
+        let seconds = speed.seconds(trace.span_ns());
+        match seconds {
+            Some(seconds) => eprintln!("{requests} requests for {objects} keys in {seconds:.0} s"),
+            None => eprintln!("{requests} requests for {objects} keys, as fast as answers come"),
+        }
+        if let (forgiven @ 1.., writes) = trace.forgiven(speed) {
+            eprintln!(
+                "{forgiven} of {writes} values live for about a second or less at {speed}: that one of them is lost can't be told \
+                 from its end, so it is not judged"
+            );
+        }
         let preload = if preload { trace.preload() } else { Vec::new() };
         Ok(Self {
-            keys: trace.objects(),
+            keys: 0..trace.objects(),
+            names: KeyNames::default(),
             length_min: trace.length_min(),
+            seconds,
             operations: Box::new(trace.into_operations(speed, preload.len() as u64)),
             preload,
         })
@@ -148,13 +193,20 @@ impl Run<'_> {
         eprintln!("nodes: {cluster}");
         let kill = async {
             let Some(after) = kill_after else { return pending().await };
-            tokio::time::sleep(after).await;
+            sleep(after).await;
             let name = cluster.kill_one();
             eprintln!("        {name} is killed");
         };
         let (told, finished) = self.offer(client, embedded.copies(), kill).await?;
         let faults = cluster.stop().await;
-        told.report(&finished, &faults, embedded.copies())
+        // These nodes are no other run's.
+        let cluster = format!("{:016x}, of this run alone", told.tag);
+        told.report(
+            &finished,
+            &faults,
+            Silent::default(),
+            Served { copies: embedded.copies(), name: cluster },
+        )
     }
 
     async fn on_servers(self, servers: &[Server], secret_file: Option<&Path>) -> Result<Exit, Setback> {
@@ -163,11 +215,15 @@ impl Run<'_> {
             builder = builder.cluster_secret(read_secret(path)?.as_bytes());
         }
         let connected = self.unless_interrupted(builder.connect()).await?;
-        let client = connected.map_err(|error| failed(error.to_string()))?;
-        let copies = client.known_topology().map_or(1, |topology| topology.replicas);
+        let client = connected.map_err(|error| wrong(error.to_string()))?;
+        let topology = client.known_topology();
+        let copies = topology.as_ref().map_or(1, |topology| topology.replicas);
+        let name = topology.map_or_else(|| "unknown".to_owned(), |it| format!("{:016x}", it.cluster));
         self.judging.refuse_quorums(copies).map_err(wrong)?;
-        let (told, finished) = self.offer(client, copies, pending()).await?;
-        told.report(&finished, &[], copies)
+        let before = self.unless_interrupted(silent(&client)).await?;
+        let (told, finished) = self.offer(client.clone(), copies, pending()).await?;
+        let silent = still_silent(&client, &before).await;
+        told.report(&finished, &[], silent, Served { copies, name })
     }
 
     /// A client with what its requests shall ask for. Quorums that nobody chose are left to the cluster.
@@ -189,14 +245,18 @@ impl Run<'_> {
         incident: impl Future<Output = ()>,
     ) -> Result<(Self, Finished), Setback> {
         let rules = Rules {
-            keys: self.offer.keys,
+            keys: self.offer.keys.clone(),
+            names: self.offer.names.clone(),
             length_min: self.offer.length_min,
-            run_tag: run_tag(),
+            run_tag: self.tag,
             consistency: self.judging.consistency(copies),
             timeout: self.command.timeout(),
         };
-        let target = ClusterTarget::new(client, self.judging.writes);
-        let mut runner = Runner::new(target, rules, self.command.limits());
+        let record = self.command.load().map_or_else(Record::default, |load| Record::new(&load.profile()));
+        let target = ClusterTarget::new(client, self.command.writes());
+        let mut limits = self.command.limits();
+        limits.interval_s = self.offer.seconds.map_or(1, length_s);
+        let mut runner = Runner::new(target, rules, limits, record);
         let preload = std::mem::take(&mut self.offer.preload);
         if !preload.is_empty() {
             eprintln!("writing {} keys first", preload.len());
@@ -215,15 +275,29 @@ impl Run<'_> {
     }
 
     /// Judges, and tells.
-    fn report(self, finished: &Finished, faults: &[String], copies: u8) -> Result<Exit, Setback> {
+    fn report(
+        self,
+        finished: &Finished,
+        faults: &[String],
+        silent: Silent,
+        served: Served,
+    ) -> Result<Exit, Setback> {
         let objective = self.command.objective();
-        let total = finished.record.total();
-        let verdict = Verdict::reach(&objective, &total, &finished.offered, faults);
+        let verdict = Verdict::reach(&objective, &finished.record, &finished.offered, faults);
         let exit = verdict.exit;
-        let report = Report::new(finished, verdict, self.command.describe(copies));
+        let mut settings = self.command.describe(served.copies);
+        settings.insert("cluster", served.name);
+        let runs = vec![format!("{:016x}", self.tag)];
+        let gone = silent.gone.iter().map(|it| format!("{it} answered before the run, and not after it"));
+        let (gone, silent) = (gone.collect(), silent.now.into_iter().collect());
+        let report = Report { gone, silent, runs, ..Report::new(finished, verdict, faults, settings) };
         if let Some(mut json) = self.json {
             let written = json.write_all(report.json().as_bytes());
             written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
+        }
+        if let Some(mut hlog) = self.hlog {
+            let written = hlog.write_all(hlog::write(&finished.intervals, finished.start).as_bytes());
+            written.map_err(|error| failed(format!("the interval log can't be written: {error}")))?;
         }
         // Whoever closed our output doesn't want it; the exit code still tells.
         let _closed = std::io::stdout().write_all(report.text().as_bytes());
@@ -236,6 +310,41 @@ impl Run<'_> {
             () = self.interrupt.raised() => Err(failed("stopped before the run began".to_owned())),
             output = future => Ok(output),
         }
+    }
+}
+
+mod studies;
+
+/// A server that is busy with what it was offered may answer late: so long it is asked.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Servers that don't answer.
+#[derive(Default)]
+struct Silent {
+    /// All of them.
+    now: BTreeSet<String>,
+    /// Those that did before the run.
+    gone: Vec<String>,
+}
+
+/// The shards that don't answer.
+async fn silent(client: &Client) -> BTreeSet<String> {
+    let answers = client.status().await.into_iter();
+    answers.filter(|shard| shard.status.is_err()).map(|shard| shard.address).collect()
+}
+
+/// Those that don't after a run. With R + W > N the cluster goes on without one of its nodes, and its figures needn't
+/// show it.
+async fn still_silent(client: &Client, before: &BTreeSet<String>) -> Silent {
+    let until = Instant::now() + SILENT_AFTER;
+    loop {
+        let now = silent(client).await;
+        let gone: Vec<String> = now.difference(before).cloned().collect();
+        if gone.is_empty() || Instant::now() >= until {
+            return Silent { now, gone };
+        }
+        sleep(ASK_EVERY).await;
     }
 }
 

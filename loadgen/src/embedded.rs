@@ -76,7 +76,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// For nodes to answer what they accepted and leave.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// This program, even if another has taken its place on the disk meanwhile.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 impl Plan {
     /// Nodes that are this program.

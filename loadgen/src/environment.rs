@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine and the program.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Environment {
     /// The kernel's name and release.
     pub kernel: String,
@@ -14,10 +14,14 @@ pub struct Environment {
     pub processor: String,
     /// Cores this process may use.
     pub cores: usize,
+    /// How the kernel sets the processor's frequency; `unknown` where it isn't told, as on virtual machines.
+    pub governor: String,
+    /// The kernel's clock source: all but `tsc` make reading the clock slow.
+    pub clock_source: String,
     /// This crate's version.
-    pub version: &'static str,
+    pub version: String,
     /// Whether the compiler optimized: figures of a debug build mean little.
-    pub build: &'static str,
+    pub build: String,
     /// When, in seconds since 1970 (UTC).
     pub unix_time_s: u64,
 }
@@ -32,11 +36,17 @@ impl Environment {
             kernel: format!("{} {}", text(system.sysname()), text(system.release())),
             processor: format!("{}{model}", text(system.machine())),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            version: env!("CARGO_PKG_VERSION"),
-            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            governor: told_by("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            clock_source: told_by("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             unix_time_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         }
     }
+}
+
+fn told_by(path: &str) -> String {
+    fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 fn processor_model() -> Option<String> {

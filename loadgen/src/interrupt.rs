@@ -35,9 +35,14 @@ impl Interrupt {
         Arc::clone(&self.raised)
     }
 
+    /// Whether the user has asked.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+
     /// Ready soon after the user has asked.
     pub async fn raised(&self) {
-        while !self.raised.load(Ordering::Relaxed) {
+        while !self.is_raised() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -22,15 +22,22 @@
 //! The rule needs one figure per read, its **barrier**: the latest issue moment among all writes to the key
 //! acknowledged before `r`. Write `w` is allowed if and only if it ended at or after the barrier.
 //!
+//! A value with a lifetime is gone some time after its write was issued and that lifetime has passed, by servers'
+//! clocks that may be a second ahead: from then on, "not found" is as right an answer as the value. That an
+//! expired value isn't served any longer is not judged.
+//!
 //! It presumes R + W > N, and servers' clocks that differ by less than the time between an acknowledgement
 //! and the next write of the key, because the server picks among concurrent versions by timestamp. Where
 //! that doesn't hold, a read that is behind is no fault: [`Consistency`] says which of the two it is.
 //!
-//! Memory: 32 bytes for each key; while operations of a key are in flight, some 100 more and 32 for each write
-//! that may still be answered. What is behind every barrier is forgotten.
+//! Memory: 32 bytes for each key, made for 4096 neighbours when the first of them is touched: keys that a growing load could
+//! insert, and doesn't, take none. While operations of a key are in flight, some 100 more and 32 for each write that may still
+//! be answered. What is behind every barrier is forgotten.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::operation::Key;
@@ -43,14 +50,21 @@ use history::History;
 /// All keys' histories. Operation numbers must rise from one write of a key to the next.
 #[derive(Debug)]
 pub struct Ledger {
-    keys: Vec<History>,
+    numbers: Range<u64>,
+    /// By the number of the first key of each; as long as it has to be, and no copy of it is large.
+    blocks: Vec<Option<Box<[History]>>>,
 }
+
+/// Keys of a block: so few that making one doesn't hold up what is due.
+const BLOCK_LEN: u64 = 4096;
 
 /// What a write leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// The key has the operation's value.
     Value,
+    /// The key has the operation's value, and is not found after so many tenths of a second.
+    Expiring(u32),
     /// The key is not found.
     Absent,
 }
@@ -102,10 +116,9 @@ pub enum Consistency {
 pub struct ConsistencyError(String);
 
 impl Ledger {
-    /// For keys `0..count`.
-    pub fn new(count: u64) -> Self {
-        let count = usize::try_from(count).expect("keys of a run fit into memory");
-        Self { keys: std::iter::repeat_with(History::default).take(count).collect() }
+    /// For these keys, and no others.
+    pub fn new(numbers: Range<u64>) -> Self {
+        Self { numbers, blocks: Vec::new() }
     }
 
     /// A write is about to be sent.
@@ -133,11 +146,11 @@ impl Ledger {
         ReadTicket { key, barrier: self.history(key).issue_read() }
     }
 
-    /// Judges a read's answer.
+    /// Judges a read's answer, which arrived at this moment.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is given back once")]
-    pub fn read_answered(&mut self, ticket: ReadTicket, seen: Seen) -> Verdict {
+    pub fn read_answered(&mut self, ticket: ReadTicket, seen: Seen, at: Moment) -> Verdict {
         let history = self.history(ticket.key);
-        let verdict = history.judge(ticket.barrier, seen);
+        let verdict = history.judge(ticket.barrier, seen, at);
         history.end_read(ticket.barrier);
         verdict
     }
@@ -149,7 +162,23 @@ impl Ledger {
     }
 
     fn history(&mut self, key: Key) -> &mut History {
-        &mut self.keys[key.0 as usize]
+        assert!(self.numbers.contains(&key.0), "{key:?} is none of {:?}", self.numbers);
+        let place = key.0 - self.numbers.start;
+        let (block, place) = ((place / BLOCK_LEN) as usize, (place % BLOCK_LEN) as usize);
+        if block >= self.blocks.len() {
+            self.blocks.resize_with(block + 1, || None);
+        }
+        let keys = (self.numbers.end - self.numbers.start - block as u64 * BLOCK_LEN).min(BLOCK_LEN);
+        let histories = || std::iter::repeat_with(History::default).take(keys as usize).collect();
+        &mut self.blocks[block].get_or_insert_with(histories)[place]
+    }
+}
+
+impl Effect {
+    /// What a write with this lifetime leaves behind. What lives longer than 13 years lives for ever.
+    pub fn of_value(lifetime: Option<Duration>) -> Self {
+        let tenths = lifetime.map(|lifetime| lifetime.as_millis() / 100);
+        tenths.and_then(|tenths| u32::try_from(tenths).ok()).map_or(Self::Value, Self::Expiring)
     }
 }
 

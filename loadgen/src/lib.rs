@@ -12,43 +12,59 @@
 //! The way of an operation, and the modules on it:
 //!
 //! ```text
-//! rate, schedule     when is it due?                 trace: when, what and how long, as recorded
-//! mix, keys, sizes   what, to which key, how long?   (share, zipf)
+//! profile, schedule  when is it due?                 trace: when, what and how long, as recorded
+//! mix, keys, sizes   what, to which key, how long?   (share, zipf, lifetimes; recipe: all of them by a name)
 //! workload           all of that: operation
 //! pacer              hands it out when it is due     (clock)
 //! runner             sends it to the target, and gets its answer
 //! audit              makes and judges values         (value, ledger)
-//! record, progress   counts its outcome              (tally)
-//! objective, verdict judge the sum; report, exit tell it
+//! record, intervals  count its outcome               (tally; progress tells it meanwhile)
+//! objective, verdict judge the sum; report, exit tell it (cause: why, in a word)
 //! ```
+//!
+//! What comes of several runs: [`compare`] (with [`statistics`]), [`merge`], [`search`]; the last two commands, `search` and
+//! `sweep`, run this program again and again.
 //!
 //! [`target::Target`] is the seam: whatever gets, puts and deletes can be loaded. A real cluster is loaded
 //! through [`target::cluster`]; [`embedded`] starts one on this machine. [`conduct`] joins it all.
 
 pub mod audit;
+pub mod cause;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod conduct;
 pub mod duration;
 pub mod embedded;
+pub mod encoded;
 pub mod environment;
 pub mod exit;
+pub mod hlog;
 pub mod interrupt;
+pub mod intervals;
+pub mod key_names;
 pub mod keys;
 pub mod ledger;
+pub mod lifetimes;
+pub mod merge;
 pub mod mix;
+pub mod near;
 pub mod objective;
 pub mod operation;
 pub mod outcome;
 pub mod pacer;
+pub mod profile;
 pub mod progress;
 pub mod rate;
+pub mod recipe;
 pub mod record;
 pub mod report;
 pub mod runner;
 pub mod schedule;
+pub mod search;
 pub mod share;
 pub mod sizes;
+pub mod statistics;
 pub mod tally;
 pub mod target;
 pub mod trace;

@@ -36,6 +36,11 @@ impl Mix {
     pub fn choose(&self, prng: &mut Prng) -> Kind {
         self.shares.choose(prng)
     }
+
+    /// What share of the operations is of this kind, from 0 to 1.
+    pub fn share(&self, kind: Kind) -> f64 {
+        self.percent[kind.index()] / 100.0
+    }
 }
 
 impl FromStr for Mix {

@@ -1,6 +1,7 @@
 //! One operation of a run: what to do to which key, and when it is due.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -32,6 +33,8 @@ pub struct Operation {
     pub key: Key,
     /// For a write, the length of the value in bytes; else 0.
     pub value_len: u32,
+    /// For a write, how long the value lives; `None` for ever.
+    pub lifetime: Option<Duration>,
     /// When it is due, in nanoseconds from the start of the run.
     pub due_ns: u64,
 }

@@ -6,9 +6,10 @@
 //! off. Overdue operations are handed out at once, one after the other, with their due moments as planned: a
 //! late generator makes latencies longer, never shorter.
 //!
-//! Unless it is told to ([`Handed::HeldUp`]), it never waits for the sending side: what doesn't fit into the queue is refused and counted. That queue is
-//! emptied without waiting for any server ([`crate::runner`] bounds what is in flight by itself, and counts
-//! that against the servers), so a full queue means that this machine couldn't keep up.
+//! Unless it is told to ([`Handed::HeldUp`]), it never waits for the sending side: what doesn't fit into the
+//! queue is refused and counted. That queue is emptied without waiting for any server ([`crate::runner`] bounds
+//! what is in flight by itself, and counts that against the servers), so a full queue means that this machine
+//! couldn't keep up.
 //!
 //! **Could the generator offer the load?** [`Offered::shortfall`] says no when
 //!
@@ -65,6 +66,8 @@ pub struct Offered {
     pub held_up_ns: u64,
     /// The run was stopped before its end.
     pub interrupted: bool,
+    /// There was no schedule to keep: neither lateness nor a planned rate means anything.
+    pub unpaced: bool,
     /// How late each operation was handed out or refused, in nanoseconds.
     pub lateness: Histogram<u64>,
 }
@@ -169,6 +172,9 @@ impl Offered {
         if self.refused as f64 > planned as f64 * REFUSED_SHARE_MAX {
             return Some(Shortfall::Refused { refused: self.refused, planned });
         }
+        if self.unpaced {
+            return None;
+        }
         let own_ns = self.elapsed_ns.saturating_sub(self.held_up_ns);
         let share = self.due_last_ns as f64 / own_ns.max(1) as f64;
         if share < RATE_SHARE_MIN && own_ns > self.due_last_ns + DELAY_NS_ALLOWED {
@@ -205,6 +211,7 @@ impl Default for Offered {
             elapsed_ns: 0,
             held_up_ns: 0,
             interrupted: false,
+            unpaced: false,
             lateness: latency_histogram(),
         }
     }
@@ -222,6 +229,7 @@ mod tests {
     use ringmain::prng::Prng;
 
     use crate::operation::{Key, Kind};
+    use crate::profile::Profile;
     use crate::schedule::{Arrivals, Schedule};
 
     use super::*;
@@ -229,9 +237,12 @@ mod tests {
     fn operations(rate: &str, millis: u64) -> impl Iterator<Item = Operation> {
         let rate = rate.parse().expect("a rate");
         let duration = Duration::from_millis(millis);
-        Schedule::new(rate, Arrivals::Fixed, duration, Prng::from_seed(1))
-            .zip(0..)
-            .map(|(due_ns, number)| Operation { number, kind: Kind::Read, key: Key(0), value_len: 0, due_ns })
+        Schedule::new(Profile::steady(rate, duration), Arrivals::Fixed, Prng::from_seed(1)).zip(0..).map(
+            |(due_ns, number)| {
+                let (kind, key) = (Kind::Read, Key(0));
+                Operation { number, kind, key, value_len: 0, lifetime: None, due_ns }
+            },
+        )
     }
 
     fn pacer() -> Pacer {

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -25,12 +25,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::audit::{Answer, Audit, Pending, Request, Rules};
 use crate::clock::Moment;
-use crate::operation::{Key, Kind, Operation};
+use crate::intervals::{Interval, Intervals};
+use crate::operation::{Kind, Operation};
 use crate::outcome::{Completion, Failure, Outcome};
 use crate::pacer::{Handed, Offered, Pacer};
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::target::Target;
+use crate::workload::Preload;
 
 /// Bounds of a run that are the sending side's own.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,10 @@ pub struct Limits {
     pub beyond: Beyond,
     /// How long the pacer spins before a due moment.
     pub spin: Duration,
+    /// How long an interval of the record is, in whole seconds: `1 <= interval_s`.
+    pub interval_s: u64,
+    /// There is no schedule: operations go as fast as answers come, and latencies count from sending.
+    pub unpaced: bool,
 }
 
 /// What to do while as much is in flight as may be.
@@ -60,6 +66,7 @@ pub struct Runner<T> {
     limits: Limits,
     audit: Audit,
     record: Record,
+    intervals: Intervals,
 }
 
 /// Keys could not be written before the run.
@@ -80,6 +87,10 @@ pub struct Finished {
     pub offered: Offered,
     /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
+    /// When it began.
+    pub start: SystemTime,
+    /// What ended in each interval.
+    pub intervals: Vec<Interval>,
 }
 
 /// A task's product.
@@ -88,6 +99,7 @@ type Returned = (Pending, Answer, Moment);
 const QUEUE_LEN: usize = 8192;
 /// No more than a `LocalSet` polls in a turn, which are 61.
 const BATCH_LEN: usize = 48;
+const SECOND_NS: u64 = 1_000_000_000;
 const PRELOAD_IN_FLIGHT: usize = 64;
 /// From the call to the first due moment: time for the pacer's thread to start.
 const LEAD: Duration = Duration::from_millis(20);
@@ -100,23 +112,21 @@ impl Limits {
 }
 
 impl<T: Target> Runner<T> {
-    /// A runner with empty books.
-    pub fn new(target: T, rules: Rules, limits: Limits) -> Self {
-        Self { target, limits, audit: Audit::new(rules), record: Record::default() }
+    /// A runner with empty books, and a record with the stages of what it will offer.
+    pub fn new(target: T, rules: Rules, limits: Limits, record: Record) -> Self {
+        Self { target, limits, audit: Audit::new(rules), record, intervals: Intervals::begin() }
     }
 
     /// Writes these keys as fast as answers come, 64 at a time, numbered from 0. Returns the number after the last.
-    pub async fn preload(
-        &mut self,
-        writes: impl IntoIterator<Item = (Key, u32)>,
-    ) -> Result<u64, PreloadError> {
+    pub async fn preload(&mut self, writes: impl IntoIterator<Item = Preload>) -> Result<u64, PreloadError> {
         let mut tasks = JoinSet::new();
         let (mut number, mut failed) = (0, 0);
         let mut writes = writes.into_iter();
         loop {
             while tasks.len() < PRELOAD_IN_FLIGHT {
-                let Some((key, value_len)) = writes.next() else { break };
-                self.send(&mut tasks, Operation { number, kind: Kind::Write, key, value_len, due_ns: 0 });
+                let Some(Preload { key, value_len, lifetime }) = writes.next() else { break };
+                let kind = Kind::Write;
+                self.send(&mut tasks, Operation { number, kind, key, value_len, lifetime, due_ns: 0 });
                 number += 1;
             }
             let Some(returned) = tasks.join_next().await else { break };
@@ -140,7 +150,7 @@ impl<T: Target> Runner<T> {
         stop: Arc<AtomicBool>,
         mut line: impl FnMut(String),
     ) -> Finished {
-        let start = Moment::now() + LEAD;
+        let (start, start_wall) = (Moment::now() + LEAD, SystemTime::now() + LEAD);
         let (mut queue, pacer) =
             spawn_pacer(Pacer { start, spin: self.limits.spin }, operations, self.limits.beyond, stop);
         let mut tasks = JoinSet::new();
@@ -157,7 +167,12 @@ impl<T: Target> Runner<T> {
             tokio::select! {
                 biased;
                 _ = seconds.tick() => {
-                    line(progress.line(Moment::now().since_ns(start) / 1_000_000_000, tasks.len()));
+                    let elapsed_ns = Moment::now().since_ns(start);
+                    let seconds = (elapsed_ns + SECOND_NS / 2) / SECOND_NS;
+                    if seconds.is_multiple_of(self.limits.interval_s) {
+                        self.intervals.cut(elapsed_ns);
+                    }
+                    line(progress.line(elapsed_ns / SECOND_NS, tasks.len()));
                 }
                 () = &mut incident, if !happened => {
                     happened = true;
@@ -178,9 +193,11 @@ impl<T: Target> Runner<T> {
                 }
             }
         }
-        let offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let mut offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        offered.unpaced = self.limits.unpaced;
         let complaints = self.audit.complaints().iter().cloned().chain(self.audit.reasons()).collect();
-        Finished { record: self.record, offered, complaints }
+        let intervals = self.intervals.finish(Moment::now().since_ns(start));
+        Finished { record: self.record, offered, complaints, start: start_wall, intervals }
     }
 
     /// How many operations may be taken from the queue now; 0 to wait for answers.
@@ -206,8 +223,7 @@ impl<T: Target> Runner<T> {
         let due = start + Duration::from_nanos(operation.due_ns);
         let outcome = Outcome::Failed(Failure::Unsent);
         let completion = Completion { kind: operation.kind, due, sent: now, done: now, outcome };
-        self.record.record(&completion);
-        progress.record(&completion);
+        self.enter(operation.due_ns, &completion, progress);
     }
 
     fn send(&mut self, tasks: &mut JoinSet<Returned>, operation: Operation) {
@@ -227,19 +243,27 @@ impl<T: Target> Runner<T> {
         start: Moment,
         progress: &mut Progress,
     ) {
-        let due = start + Duration::from_nanos(pending.operation().due_ns);
-        let (kind, sent) = (pending.operation().kind, pending.sent());
+        let (Operation { kind, due_ns, .. }, sent) = (*pending.operation(), pending.sent());
+        let planned = start + Duration::from_nanos(due_ns);
+        let due = if self.limits.unpaced { sent } else { planned };
         let outcome = self.audit.settle(pending, answer, done);
         let completion = Completion { kind, due, sent, done, outcome };
-        self.record.record(&completion);
-        progress.record(&completion);
+        self.enter(due_ns, &completion, progress);
+    }
+
+    fn enter(&mut self, due_ns: u64, completion: &Completion, progress: &mut Progress) {
+        self.record.record(due_ns, completion);
+        progress.record(completion);
+        if self.record.is_judged(due_ns) {
+            self.intervals.record(completion);
+        }
     }
 }
 
 async fn perform<T: Target>(target: &T, request: Request) -> Answer {
     match request {
         Request::Get(key) => target.get(key).await,
-        Request::Put(key, value) => target.put(key, value).await.map(|()| None),
+        Request::Put(key, value, lifetime) => target.put(key, value, lifetime).await.map(|()| None),
         Request::Delete(key) => target.delete(key).await.map(|()| None),
     }
 }

@@ -4,15 +4,15 @@
 //! and its stall hides ("coordinated omission"). Here every operation has a due moment, and its latency
 //! counts from there, sent or not: a stall of a second at 1000/s is charged to a thousand operations.
 //!
-//! A [`Schedule`] is a pure iterator of due offsets in nanoseconds from the start of the run, in order. The
-//! schedule of a trace comes from [`crate::trace`] in the same form.
+//! A [`Schedule`] is a pure iterator of due offsets in nanoseconds from the start of the run, in order: what a
+//! [`Profile`] makes of its rates. The schedule of a trace comes from [`crate::trace`] in the same form.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use ringmain::prng::Prng;
 
+use crate::profile::Profile;
 use crate::rate::Rate;
 
 /// How operations follow each other.
@@ -30,28 +30,71 @@ pub enum Arrivals {
 #[error("'{0}' is no known kind of arrivals: write fixed or poisson")]
 pub struct ArrivalsError(String);
 
-/// Due offsets in nanoseconds from the start, never falling, all before the duration's end.
+/// Due offsets in nanoseconds from the start, never falling, all before the profile's end.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    rate: Rate,
+    profile: Profile,
+    /// The stage of the next operation, and when it starts.
+    stage: usize,
+    stage_start_ns: u64,
+    /// The first operation of the stage is due when the integral of the rate over it reaches this, `0 <= first`.
+    first: f64,
     gaps: Gaps,
-    end_ns: u64,
+    /// One rate all the time, evenly: then whole numbers make due moments exact for ever.
+    even: Option<Rate>,
 }
 
+/// An operation that is due at the end of a stage, but for a float's rounding, is the first of the next: a millionth of one.
+const EDGE: f64 = 1e-6;
+
+/// Between operations, as integrals of the rate.
 #[derive(Clone, Debug)]
 enum Gaps {
-    Fixed { next_index: u64 },
-    Poisson { offset_ns: f64, prng: Prng },
+    /// One always. So many operations of this stage have been.
+    Fixed { index: u64 },
+    /// Exponential, with the mean one. Those of this stage so far add up to this.
+    Poisson { sum: f64, prng: Prng },
 }
 
 impl Schedule {
-    /// A schedule of `duration` at `rate`. The same `prng` gives the same schedule.
-    pub fn new(rate: Rate, arrivals: Arrivals, duration: Duration, prng: Prng) -> Self {
-        let gaps = match arrivals {
-            Arrivals::Fixed => Gaps::Fixed { next_index: 0 },
-            Arrivals::Poisson => Gaps::Poisson { offset_ns: 0.0, prng },
+    /// The same `prng` gives the same schedule.
+    pub fn new(profile: Profile, arrivals: Arrivals, mut prng: Prng) -> Self {
+        let (gaps, first) = match arrivals {
+            Arrivals::Fixed => (Gaps::Fixed { index: 0 }, 0.0),
+            Arrivals::Poisson => {
+                let first = exponential(&mut prng);
+                (Gaps::Poisson { sum: 0.0, prng }, first)
+            }
         };
-        Self { rate, gaps, end_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX) }
+        let even = profile.even_rate().filter(|_| arrivals == Arrivals::Fixed);
+        Self { profile, stage: 0, stage_start_ns: 0, first, gaps, even }
+    }
+
+    /// Where the next operation is, as an integral of the rate over its stage.
+    fn reached(&self) -> f64 {
+        self.first
+            + match &self.gaps {
+                Gaps::Fixed { index } => *index as f64,
+                Gaps::Poisson { sum, .. } => *sum,
+            }
+    }
+
+    fn advance(&mut self) {
+        match &mut self.gaps {
+            Gaps::Fixed { index } => *index += 1,
+            Gaps::Poisson { sum, prng } => *sum += exponential(prng),
+        }
+    }
+
+    /// What is left of the way to the next operation is carried into the next stage.
+    fn begin_next_stage(&mut self, left: f64) {
+        self.stage_start_ns += self.profile.stages()[self.stage].duration.as_nanos() as u64;
+        self.stage += 1;
+        self.first = left;
+        match &mut self.gaps {
+            Gaps::Fixed { index } => *index = 0,
+            Gaps::Poisson { sum, .. } => *sum = 0.0,
+        }
     }
 }
 
@@ -59,20 +102,28 @@ impl Iterator for Schedule {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        let due_ns = match &mut self.gaps {
-            Gaps::Fixed { next_index } => {
-                let due_ns = self.rate.due_ns(*next_index);
-                *next_index += 1;
-                due_ns
+        loop {
+            let stage = self.profile.stages().get(self.stage)?;
+            let (count, operations) = (self.reached(), stage.operations());
+            let due_ns = match (&self.gaps, self.even) {
+                (Gaps::Fixed { index }, Some(rate)) => {
+                    let due_ns = rate.due_ns(*index);
+                    (u128::from(due_ns) < stage.duration.as_nanos()).then_some(due_ns)
+                }
+                _ => (count < operations - EDGE).then(|| stage.due_ns(count)),
+            };
+            if let Some(due_ns) = due_ns {
+                self.advance();
+                return Some(self.stage_start_ns + due_ns);
             }
-            Gaps::Poisson { offset_ns, prng } => {
-                // 1 - unit() lies in (0, 1], so the logarithm is finite.
-                *offset_ns -= (1.0 - prng.unit()).ln() * self.rate.gap_ns();
-                *offset_ns as u64
-            }
-        };
-        (due_ns < self.end_ns).then_some(due_ns)
+            self.begin_next_stage((count - operations).max(0.0));
+        }
     }
+}
+
+/// 1 - unit() lies in (0, 1], so the logarithm is finite.
+fn exponential(prng: &mut Prng) -> f64 {
+    -(1.0 - prng.unit()).ln()
 }
 
 impl FromStr for Arrivals {
@@ -98,11 +149,14 @@ impl fmt::Display for Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn schedule(rate: &str, arrivals: Arrivals, seconds: u64, seed: u64) -> Schedule {
         let rate = rate.parse().expect("a rate");
-        Schedule::new(rate, arrivals, Duration::from_secs(seconds), Prng::from_seed(seed))
+        let profile = Profile::steady(rate, Duration::from_secs(seconds));
+        Schedule::new(profile, arrivals, Prng::from_seed(seed))
     }
 
     #[test]

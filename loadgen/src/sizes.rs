@@ -1,4 +1,11 @@
-//! How long values are: `100`, `10..1000`, `lognormal:230,1.2`, or a list such as `64:50%,1024:30%,16384:20%`.
+//! How long values and keys are: `100`, `10..1000`, `lognormal:230,1.2`, `gev:30.8,8.2,0.08`, `pareto:15,214,0.35`,
+//! or a list such as `64:50%,1024:30%,16384:20%`.
+//!
+//! `etc-key` and `etc-value` are those of ETC, the general-purpose pool of Facebook's memcached, as B. Atikoglu et al.
+//! fitted them ("Workload analysis of a large-scale key-value store", SIGMETRICS 2012, section 5): keys follow a
+//! generalized extreme value distribution; values of up to 14 bytes have a share for each length (their table 5), and
+//! longer ones follow a generalized Pareto distribution. Keys are cut off at memcached's limit of 250 bytes, values at
+//! its slabs' limit of 1 MiB.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,16 +35,42 @@ enum Shape {
         sigma: f64,
     },
     Listed(Shares<u32>),
+    /// Generalized extreme value.
+    Extreme(Tail),
+    /// Generalized Pareto.
+    Pareto(Tail),
+    /// Shares of short lengths, and for [`BEYOND`] a generalized Pareto distribution.
+    Headed {
+        head: Shares<u32>,
+        tail: Tail,
+    },
 }
+
+/// A distribution with three parameters, cut off at both ends.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Tail {
+    location: f64,
+    /// `0 < scale`
+    scale: f64,
+    /// `0 <= shape < 1`: with 1 and more there is no mean.
+    shape: f64,
+    longest: u32,
+}
+
+/// Stands for all that is longer in a [`Shape::Headed`].
+const BEYOND: u32 = u32::MAX;
 
 /// Why a distribution was not understood.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum SizesError {
     /// No known form.
-    #[error("'{0}' is no value size: write 100, 10..1000, lognormal:MEDIAN,SIGMA or 64:50%,1024:50%")]
+    #[error(
+        "'{0}' is no size: write 100, 10..1000, lognormal:MEDIAN,SIGMA, gev:LOCATION,SCALE,SHAPE, \
+        pareto:LOCATION,SCALE,SHAPE, etc-key, etc-value or 64:50%,1024:50%"
+    )]
     Form(String),
     /// A length that can't be read or is above the limit.
-    #[error("'{0}' is no length of a value: write a whole number of bytes from 0 to 8388608")]
+    #[error("'{0}' is no length: write a whole number of bytes from 0 to 8388608")]
     Length(String),
     /// The range ends before it begins.
     #[error("'{0}' ends before it begins: write the smaller length first")]
@@ -45,6 +78,11 @@ pub enum SizesError {
     /// The deviation of a lognormal makes no sense.
     #[error("'{0}' is no sigma: write a number from 0 to 10, the deviation of the logarithm")]
     Sigma(String),
+    /// Parameters that make no distribution of lengths.
+    #[error(
+        "'{0}' makes no distribution: write a location from 0, a scale above 0 and a shape from 0 to below 1"
+    )]
+    Parameters(String),
     /// The shares of a list are wrong.
     #[error(transparent)]
     Share(#[from] ShareError),
@@ -66,6 +104,12 @@ impl Sizes {
                 length.round().min(f64::from(Self::MAX)) as u32
             }
             Shape::Listed(shares) => shares.choose(prng),
+            Shape::Extreme(tail) => tail.extreme(prng),
+            Shape::Pareto(tail) => tail.pareto(prng),
+            Shape::Headed { head, tail } => match head.choose(prng) {
+                BEYOND => tail.pareto(prng),
+                length => length,
+            },
         }
     }
 
@@ -75,7 +119,9 @@ impl Sizes {
             Shape::Fixed(length) => *length,
             Shape::Uniform { shortest, .. } => *shortest,
             Shape::Lognormal { median, sigma } if *sigma == 0.0 => *median,
-            Shape::Lognormal { .. } => 0,
+            Shape::Lognormal { .. } | Shape::Extreme(_) => 0,
+            Shape::Pareto(tail) => (tail.location.round() as u32).min(tail.longest),
+            Shape::Headed { head, .. } => head.things().min().unwrap_or(0),
             Shape::Listed(shares) => shares.things().min().unwrap_or(0),
         }
     }
@@ -87,8 +133,30 @@ impl Sizes {
             Shape::Uniform { longest, .. } => *longest,
             Shape::Lognormal { median, sigma } if *sigma == 0.0 => *median,
             Shape::Lognormal { .. } => Self::MAX,
+            Shape::Extreme(tail) | Shape::Pareto(tail) | Shape::Headed { tail, .. } => tail.longest,
             Shape::Listed(shares) => shares.things().max().unwrap_or(0),
         }
+    }
+}
+
+impl Tail {
+    /// Both are drawn by the inverse of their distribution function.
+    fn extreme(&self, prng: &mut Prng) -> u32 {
+        // 1 - unit() lies in (0, 1], and 1 has the logarithm 0: the upper end, which is cut off.
+        let exponential = -(1.0 - prng.unit()).ln();
+        self.stretch(1.0 / exponential)
+    }
+
+    fn pareto(&self, prng: &mut Prng) -> u32 {
+        self.stretch(1.0 / (1.0 - prng.unit()))
+    }
+
+    /// `(ratio^shape - 1) / shape`, which is `ln ratio` at shape 0, scaled, moved and cut off.
+    fn stretch(&self, ratio: f64) -> u32 {
+        let stretched =
+            if self.shape == 0.0 { ratio.ln() } else { (ratio.powf(self.shape) - 1.0) / self.shape };
+        // A float beyond the range of lengths becomes the nearest of them, and below 0 it becomes 0.
+        ((self.location + self.scale * stretched).round() as u32).min(self.longest)
     }
 }
 
@@ -97,7 +165,13 @@ impl FromStr for Sizes {
 
     fn from_str(text: &str) -> Result<Self, SizesError> {
         let trimmed = text.trim();
-        let shape = if let Some(parameters) = trimmed.strip_prefix("lognormal:") {
+        let shape = if let Some(shape) = known_shape(trimmed) {
+            shape
+        } else if let Some(parameters) = trimmed.strip_prefix("gev:") {
+            Shape::Extreme(parse_tail(parameters)?)
+        } else if let Some(parameters) = trimmed.strip_prefix("pareto:") {
+            Shape::Pareto(parse_tail(parameters)?)
+        } else if let Some(parameters) = trimmed.strip_prefix("lognormal:") {
             parse_lognormal(parameters).ok_or_else(|| SizesError::Form(text.to_owned()))??
         } else if let Some((shortest, longest)) = trimmed.split_once("..") {
             let (shortest, longest) = (parse_length(shortest)?, parse_length(longest)?);
@@ -137,6 +211,39 @@ fn parse_lognormal(parameters: &str) -> Option<Result<Shape, SizesError>> {
         _ => Err(SizesError::Sigma(sigma.to_owned())),
     });
     Some(shape)
+}
+
+/// Facebook's ETC; see the top of this file.
+fn known_shape(text: &str) -> Option<Shape> {
+    const KEY: Tail = Tail { location: 30.7984, scale: 8.20449, shape: 0.078_688, longest: 250 };
+    const VALUE: Tail = Tail { location: 15.0, scale: 214.476, shape: 0.348_238, longest: 1 << 20 };
+    /// Per cent of the values that are 0, 1 and up to 14 bytes long.
+    const SHORT: [f64; 15] = [
+        0.536, 0.047, 17.820, 9.239, 0.018, 2.740, 0.065, 0.606, 0.023, 0.837, 0.837, 8.989, 0.092, 0.326,
+        1.980,
+    ];
+    match text {
+        "etc-key" => Some(Shape::Extreme(KEY)),
+        "etc-value" => {
+            let beyond = 100.0 - SHORT.iter().sum::<f64>();
+            let parts: Vec<(u32, f64)> = (0..).zip(SHORT).chain([(BEYOND, beyond)]).collect();
+            let head = Shares::new(&parts).expect("what is beyond is the rest of 100");
+            Some(Shape::Headed { head, tail: VALUE })
+        }
+        _ => None,
+    }
+}
+
+fn parse_tail(parameters: &str) -> Result<Tail, SizesError> {
+    let wrong = || SizesError::Parameters(parameters.to_owned());
+    let numbers: Result<Vec<f64>, _> =
+        parameters.split(',').map(|number| number.trim().parse::<f64>()).collect();
+    let Ok(&[location, scale, shape]) = numbers.as_deref() else { return Err(wrong()) };
+    let longest = f64::from(Sizes::MAX);
+    let sound = (0.0..=longest).contains(&location)
+        && (f64::MIN_POSITIVE..=longest).contains(&scale)
+        && (0.0..1.0).contains(&shape);
+    if sound { Ok(Tail { location, scale, shape, longest: Sizes::MAX }) } else { Err(wrong()) }
 }
 
 fn parse_list(text: &str) -> Result<Shape, SizesError> {
@@ -189,9 +296,41 @@ mod tests {
         assert!((19_360..20_640).contains(&long), "{long}");
     }
 
+    /// The share of lengths at or below some length, against the distribution function.
+    #[test]
+    fn heavy_tails_follow_their_distribution_function() {
+        let below = |drawn: &[u32], length: u32| {
+            drawn.iter().filter(|&&drawn| drawn <= length).count() as f64 / drawn.len() as f64
+        };
+        let keys = drawn("etc-key", 200_000);
+        let values = drawn("etc-value", 200_000);
+        for length in [20, 30, 40, 60, 90] {
+            let x = (f64::from(length) + 0.5 - 30.7984) / 8.20449;
+            let expected = (-(1.0 + 0.078_688 * x).powf(-1.0 / 0.078_688)).exp();
+            assert!((below(&keys, length) - expected).abs() < 0.005, "keys to {length}: {expected}");
+        }
+        for length in [50, 200, 500, 2000, 10_000] {
+            let x = (f64::from(length) + 0.5 - 15.0) / 214.476;
+            let beyond = (1.0 + 0.348_238 * x).powf(-1.0 / 0.348_238) * (1.0 - 0.441_55);
+            assert!((below(&values, length) - (1.0 - beyond)).abs() < 0.005, "values to {length}: {beyond}");
+        }
+        let of_two = values.iter().filter(|&&length| length == 2).count() as f64 / 200_000.0;
+        assert!((of_two - 0.178_2).abs() < 0.005, "{of_two}");
+        assert!(
+            (below(&drawn("pareto:10,100,0", 100_000), 79) - 0.5).abs() < 0.005,
+            "shape 0 is exponential"
+        );
+        assert!((below(&drawn("gev:100,10,0", 100_000), 100) - 0.386).abs() < 0.006, "exp(-exp(-0.05))");
+    }
+
     #[test]
     fn mistakes_are_named() {
         let parse = |text: &str| text.parse::<Sizes>();
+        for text in
+            ["gev:1,2", "gev:1,2,1", "pareto:1,0,0.5", "pareto:-1,1,0.5", "pareto:x,1,0", "gev:1,NaN,0"]
+        {
+            assert!(matches!(parse(text), Err(SizesError::Parameters(_))), "{text}: {:?}", parse(text));
+        }
         for text in ["", "big", "-5", "lognormal:5", "64:50%,1024", "1e3"] {
             assert!(matches!(parse(text), Err(SizesError::Form(_))), "{text}: {:?}", parse(text));
         }

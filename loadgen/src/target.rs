@@ -4,6 +4,7 @@
 //! thread, so that a target may be as cheap as an `Rc`.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,8 +17,13 @@ pub trait Target: Clone + 'static {
     /// The value of a key, or `None` if it is not found.
     fn get(&self, key: Bytes) -> impl Future<Output = Result<Option<Bytes>, Trouble>>;
 
-    /// Overwrites the value of a key.
-    fn put(&self, key: Bytes, value: Bytes) -> impl Future<Output = Result<(), Trouble>>;
+    /// Overwrites the value of a key, for ever or for so long.
+    fn put(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        lifetime: Option<Duration>,
+    ) -> impl Future<Output = Result<(), Trouble>>;
 
     /// Deletes a key, whatever its value. A key that isn't there is no error.
     fn delete(&self, key: Bytes) -> impl Future<Output = Result<(), Trouble>>;

@@ -1,18 +1,40 @@
-//! Traces of real requests, replayed: CSV with the columns `version,time,op,size,lbn`.
+//! Traces of real requests, replayed. Two forms of CSV are understood, told apart by their first line.
 //!
-//! The format is that of the CloudPhysics block traces (Waldspurger et al., FAST 2015) as libCacheSim ships
-//! them: `time` in whole seconds, `op` a SCSI operation code in hexadecimal, `size` in bytes, and `lbn`, the
-//! object. Objects become keys numbered by first appearance; sizes of one object may change. Since times
-//! are whole seconds, the requests of a second are spread evenly over it.
+//! **Requests** ([`requests`]): a header names the columns, in any order. `time`, `op` and `key` must be there; `size` and
+//! `ttl` may.
+//!
+//! ```text
+//! time,op,key,size,ttl
+//! 0.000,write,user:7,120,3600
+//! 0.250,read,user:7,,
+//! ```
+//!
+//! `time` is in seconds, with up to nine decimals, from any start; `op` is `read`, `write` or `delete`, or one of memcached's
+//! words; `key` is any text without a comma; `size` is the value's length in bytes, which a write must have; `ttl` is in
+//! whole seconds, empty or 0 for ever.
+//!
+//! **Blocks** ([`blocks`]): `version,time,op,size,lbn`, as libCacheSim ships the CloudPhysics block traces (Waldspurger et al.,
+//! FAST 2015).
+//!
+//! Keys are numbered by first appearance, and called by their numbers in the store; sizes of one key may change. If no time of
+//! a trace has decimals, the requests of a second are spread evenly over it. Keys are told apart by a hash of 128 bits.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead};
-use std::num::ParseIntError;
+use std::fmt;
+use std::io::{self, BufRead, Read};
+use std::num::{NonZeroU32, ParseIntError};
+use std::str::FromStr;
+use std::time::Duration;
 
+use crate::duration::LONGEST;
 use crate::operation::{Key, Kind, Operation};
 use crate::sizes::Sizes;
+use crate::workload::Preload;
 
-/// A trace in memory: 24 bytes a request.
+mod blocks;
+mod requests;
+
+/// A trace in memory: 32 bytes a request, and while it is read some 32 for each key.
 #[derive(Debug)]
 pub struct Trace {
     requests: Vec<Request>,
@@ -23,12 +45,29 @@ pub struct Trace {
 
 #[derive(Clone, Copy, Debug)]
 struct Request {
-    /// From the trace's first second.
+    /// From the trace's first request.
     due_ns: u64,
     key: Key,
     size: u32,
+    lifetime_s: Option<NonZeroU32>,
     kind: Kind,
 }
+
+/// How fast a trace is replayed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Speed {
+    /// So many times as fast as it was recorded; 1 is its own speed.
+    Times(f64),
+    /// As fast as answers come.
+    Max,
+}
+
+/// A speed that was not understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "write a number from 0.001 to 1000000 such as 1x (as recorded) or 10x, or max (as fast as answers come)"
+)]
+pub struct SpeedError;
 
 /// Why a trace can't be replayed. Lines count from 1, the header's.
 #[derive(Debug, thiserror::Error)]
@@ -41,16 +80,66 @@ pub enum TraceError {
         /// Why.
         source: io::Error,
     },
+    /// No text at all.
+    #[error(
+        "the trace is compressed by {program}: decompress it first, as in `{program} -dc FILE > trace.csv`"
+    )]
+    Compressed {
+        /// What compressed it.
+        program: &'static str,
+    },
+    /// A line that no request has.
+    #[error("line {line}: it is longer than {LINE_LEN_MAX} bytes")]
+    Line {
+        /// Where.
+        line: u64,
+    },
+    /// Longer than a run may be, at this speed.
+    #[error(
+        "at {speed} the trace takes {hours:.0} hours, and a run 1000 at most: choose a higher --trace-speed"
+    )]
+    Long {
+        /// How fast.
+        speed: Speed,
+        /// How long it would take.
+        hours: f64,
+    },
     /// Not this format.
-    #[error("line 1: '{0}' is not the header version,time,op,size,lbn: is this a trace?")]
+    #[error("line 1: '{0}' is no header of a trace: write time,op,key,size,ttl or version,time,op,size,lbn")]
     Header(String),
     /// Too few or too many columns.
-    #[error("line {line}: {found} columns, where version,time,op,size,lbn are five")]
+    #[error("line {line}: {found} columns, where the header has {expected}")]
     Columns {
         /// Where.
         line: u64,
         /// How many there are.
         found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A moment that can't be read.
+    #[error("line {line}: time '{text}' is no number of seconds with up to nine decimals")]
+    Time {
+        /// Where.
+        line: u64,
+        /// What stands there.
+        text: String,
+    },
+    /// An operation that is none.
+    #[error(
+        "line {line}: op '{text}' is no operation: write read, write or delete, or a word of memcached's"
+    )]
+    Word {
+        /// Where.
+        line: u64,
+        /// What stands there.
+        text: String,
+    },
+    /// A request without a key.
+    #[error("line {line}: the key is empty")]
+    Key {
+        /// Where.
+        line: u64,
     },
     /// A column that is no number.
     #[error("line {line}: {column} '{text}' is no number: {source}")]
@@ -95,50 +184,82 @@ pub enum TraceError {
     Order {
         /// Where.
         line: u64,
-        /// Its time.
-        found: u64,
+        /// Its time in seconds.
+        found: f64,
         /// The time of the line before.
-        before: u64,
+        before: f64,
     },
     /// Nothing but a header, or not even that.
     #[error("the trace has no requests")]
     Empty,
 }
 
-const HEADER: &str = "version,time,op,size,lbn";
-const COLUMNS: [&str; 5] = ["version", "time", "op", "size", "lbn"];
 const SECOND_NS: u64 = 1_000_000_000;
+/// Servers count lifetimes in these.
+const LIFETIME_MIN: Duration = Duration::from_millis(1);
+/// What lives shorter may be gone at once: servers' clocks may be a second ahead, and the ledger counts lifetimes in tenths
+/// ([`crate::ledger`]).
+const FORGIVEN_BELOW: Duration = Duration::from_millis(1100);
+/// More than a key of the longest that servers take, and all else.
+const LINE_LEN_MAX: usize = 128 << 10;
+const _: () = assert!(size_of::<Request>() <= 32, "the page says how much memory a request takes");
 
 impl Trace {
     /// Reads a whole trace.
     pub fn read(source: impl BufRead) -> Result<Self, TraceError> {
+        let mut lines = Lines { source, line: 0 };
+        let header = lines.next().ok_or(TraceError::Empty)??;
+        let format = Format::of(header.trim_start_matches('\u{feff}').trim_end())?;
         let mut reader = Reader::default();
-        for (line, text) in (1u64..).zip(source.lines()) {
-            let text = text.map_err(|source| TraceError::Read { line, source })?;
-            match line {
-                1 if text.trim_end() == HEADER => {}
-                1 => return Err(TraceError::Header(text)),
-                _ => reader.take(Row::parse(line, text.trim_end())?)?,
-            }
+        while let Some(text) = lines.next() {
+            let text = text?;
+            reader.take(lines.line, format.parse(lines.line, text.trim_end())?)?;
         }
         reader.finish()
     }
 
-    /// The requests as operations, `speed` times as fast as they came, numbered from `number_first`.
-    pub fn into_operations(self, speed: f64, number_first: u64) -> impl Iterator<Item = Operation> + Send {
-        assert!(speed.is_finite() && speed > 0.0, "a speed of {speed} leads nowhere");
-        (number_first..).zip(self.requests).map(move |(number, request)| Operation {
-            number,
-            kind: request.kind,
-            key: request.key,
-            value_len: if request.kind == Kind::Write { request.size } else { 0 },
-            due_ns: (request.due_ns as f64 / speed) as u64,
+    /// Whether a replay at this speed would take longer than any run may.
+    pub fn refuse_too_long(&self, speed: Speed) -> Result<(), TraceError> {
+        match speed.seconds(self.span_ns()) {
+            Some(seconds) if seconds > LONGEST.as_secs_f64() => {
+                Err(TraceError::Long { speed, hours: seconds / 3600.0 })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many values live so short at this speed that nobody can tell their loss from their end, and how many are written.
+    pub fn forgiven(&self, speed: Speed) -> (u64, u64) {
+        let writes = || self.requests.iter().filter(|request| request.kind == Kind::Write);
+        let is_forgiven = |request: &&Request| {
+            request.lifetime().is_some_and(|lifetime| speed.scaled(lifetime) < FORGIVEN_BELOW)
+        };
+        (writes().filter(is_forgiven).count() as u64, writes().count() as u64)
+    }
+
+    /// The requests as operations, numbered from `number_first`. Lifetimes are scaled as the trace's time is: what expired
+    /// between two requests still does. At [`Speed::Max`] all are due at once, and lifetimes are as recorded.
+    pub fn into_operations(self, speed: Speed, number_first: u64) -> impl Iterator<Item = Operation> + Send {
+        let due_ns = move |recorded_ns: u64| match speed {
+            Speed::Times(times) => (recorded_ns as f64 / times) as u64,
+            Speed::Max => 0,
+        };
+        (number_first..).zip(self.requests).map(move |(number, request)| {
+            let is_write = request.kind == Kind::Write;
+            Operation {
+                number,
+                kind: request.kind,
+                key: request.key,
+                value_len: if is_write { request.size } else { 0 },
+                lifetime: request.lifetime().filter(|_| is_write).map(|lifetime| speed.scaled(lifetime)),
+                due_ns: due_ns(request.due_ns),
+            }
         })
     }
 
     /// The objects that are read before they are written, each with the size of that first read: what must
     /// be there before the replay, so that its reads find something.
-    pub fn preload(&self) -> Vec<(Key, u32)> {
+    pub fn preload(&self) -> Vec<Preload> {
         let mut next = 0;
         let mut preload = Vec::new();
         for request in &self.requests {
@@ -146,7 +267,7 @@ impl Trace {
             if request.key.0 == next {
                 next += 1;
                 if request.kind == Kind::Read {
-                    preload.push((request.key, request.size));
+                    preload.push(Preload { key: request.key, value_len: request.size, lifetime: None });
                 }
             }
         }
@@ -179,96 +300,184 @@ impl Trace {
     }
 }
 
+impl Request {
+    fn lifetime(&self) -> Option<Duration> {
+        self.lifetime_s.map(|lifetime_s| Duration::from_secs(u64::from(lifetime_s.get())))
+    }
+}
+
+impl Speed {
+    /// How long a recorded lifetime is in the replay: a millisecond at least, as none would be for ever.
+    fn scaled(self, lifetime: Duration) -> Duration {
+        match self {
+            Self::Times(times) => lifetime.div_f64(times).max(LIFETIME_MIN),
+            Self::Max => lifetime,
+        }
+    }
+
+    /// Seconds that a span of the trace takes in the replay; `None` if nobody knows.
+    pub fn seconds(self, span_ns: u64) -> Option<f64> {
+        match self {
+            Self::Times(times) => Some(span_ns as f64 / SECOND_NS as f64 / times),
+            Self::Max => None,
+        }
+    }
+}
+
+impl FromStr for Speed {
+    type Err = SpeedError;
+
+    fn from_str(text: &str) -> Result<Self, SpeedError> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
+            Ok(times) if (1e-3..=1e6).contains(&times) => Ok(Self::Times(times)),
+            _ => Err(SpeedError),
+        }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Times(times) => write!(formatter, "{times}x"),
+            Self::Max => formatter.write_str("max"),
+        }
+    }
+}
+
+/// Lines of text, none longer than [`LINE_LEN_MAX`]: a file of another kind may be one line as long as itself.
+struct Lines<R> {
+    source: R,
+    /// Of the last that was read, from 1.
+    line: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn next(&mut self) -> Option<Result<String, TraceError>> {
+        self.line += 1;
+        let line = self.line;
+        let mut bytes = Vec::new();
+        let mut limited = (&mut self.source).take(LINE_LEN_MAX as u64 + 1);
+        if let Err(source) = limited.read_until(b'\n', &mut bytes) {
+            return Some(Err(TraceError::Read { line, source }));
+        }
+        if bytes.is_empty() {
+            return None;
+        }
+        let program = COMPRESSED.iter().find(|(magic, _)| line == 1 && bytes.starts_with(magic));
+        if let Some(&(_, program)) = program {
+            return Some(Err(TraceError::Compressed { program }));
+        }
+        if bytes.len() > LINE_LEN_MAX {
+            return Some(Err(TraceError::Line { line }));
+        }
+        let text = String::from_utf8(bytes);
+        let source = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        Some(text.map_err(|error| TraceError::Read { line, source: source(error) }))
+    }
+}
+
+/// By their first bytes: traces are handed on compressed.
+const COMPRESSED: [(&[u8], &str); 3] =
+    [(&[0x28, 0xb5, 0x2f, 0xfd], "zstd"), (&[0x1f, 0x8b], "gzip"), (&[0xfd, b'7', b'z', b'X', b'Z'], "xz")];
+
+/// A trace's form.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Blocks,
+    Requests(requests::Columns),
+}
+
 /// One line, understood.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    line: u64,
-    second: u64,
+    /// As it stands there.
+    time_ns: u64,
+    /// It has decimals.
+    is_precise: bool,
     kind: Kind,
     size: u32,
-    object: u64,
+    lifetime_s: Option<NonZeroU32>,
+    object: u128,
 }
 
-impl Row {
-    fn parse(line: u64, text: &str) -> Result<Self, TraceError> {
-        let mut columns = [""; COLUMNS.len()];
-        let found = text.split(',').count();
-        if found != columns.len() {
-            return Err(TraceError::Columns { line, found });
+impl Format {
+    fn of(header: &str) -> Result<Self, TraceError> {
+        if header == blocks::HEADER {
+            return Ok(Self::Blocks);
         }
-        columns.iter_mut().zip(text.split(',')).for_each(|(column, text)| *column = text.trim());
-        let number = |place: usize, radix: u32| {
-            u64::from_str_radix(columns[place], radix).map_err(|source| TraceError::Number {
-                line,
-                column: COLUMNS[place],
-                text: columns[place].to_owned(),
-                source,
-            })
-        };
-        let found = number(0, 10)?;
-        if found != 1 {
-            return Err(TraceError::Version { line, found });
+        let columns = requests::Columns::of(header).ok_or_else(|| TraceError::Header(header.to_owned()))?;
+        Ok(Self::Requests(columns))
+    }
+
+    fn parse(&self, line: u64, text: &str) -> Result<Row, TraceError> {
+        match self {
+            Self::Blocks => blocks::parse(line, text),
+            Self::Requests(columns) => columns.parse(line, text),
         }
-        let code = number(2, 16)?;
-        let kind = kind_of(code).ok_or(TraceError::Operation { line, code })?;
-        let size = number(3, 10)?;
-        if size > u64::from(Sizes::MAX) {
-            return Err(TraceError::Size { line, size });
-        }
-        Ok(Self { line, second: number(1, 10)?, kind, size: size as u32, object: number(4, 10)? })
     }
 }
 
-/// SCSI block commands: READ and WRITE of 6, 10, 12 and 16 bytes, and UNMAP.
-fn kind_of(code: u64) -> Option<Kind> {
-    match code {
-        0x08 | 0x28 | 0xa8 | 0x88 => Some(Kind::Read),
-        0x0a | 0x2a | 0xaa | 0x8a => Some(Kind::Write),
-        0x42 => Some(Kind::Delete),
-        _ => None,
-    }
+/// A whole number in one of the columns.
+fn number(line: u64, column: &'static str, text: &str, radix: u32) -> Result<u64, TraceError> {
+    u64::from_str_radix(text, radix).map_err(|source| TraceError::Number {
+        line,
+        column,
+        text: text.to_owned(),
+        source,
+    })
+}
+
+fn size(line: u64, text: &str) -> Result<u32, TraceError> {
+    let size = number(line, "size", text, 10)?;
+    u32::try_from(size).ok().filter(|&size| size <= Sizes::MAX).ok_or(TraceError::Size { line, size })
 }
 
 #[derive(Debug, Default)]
 struct Reader {
     requests: Vec<Request>,
-    keys: HashMap<u64, Key>,
-    /// The first second of the trace, the current one, and where its requests begin.
-    second_first: u64,
-    second: u64,
-    second_begin: usize,
+    keys: HashMap<u128, Key>,
+    time_first_ns: u64,
+    is_precise: bool,
 }
 
 impl Reader {
-    fn take(&mut self, row: Row) -> Result<(), TraceError> {
-        if self.requests.is_empty() {
-            (self.second_first, self.second) = (row.second, row.second);
+    fn take(&mut self, line: u64, row: Row) -> Result<(), TraceError> {
+        let before_ns = self.requests.last().map(|last| last.due_ns + self.time_first_ns);
+        self.time_first_ns = before_ns.map_or(row.time_ns, |_| self.time_first_ns);
+        if before_ns.is_some_and(|before_ns| row.time_ns < before_ns) {
+            let seconds = |time_ns: u64| time_ns as f64 / SECOND_NS as f64;
+            let (found, before) = (seconds(row.time_ns), seconds(before_ns.unwrap_or(0)));
+            return Err(TraceError::Order { line, found, before });
         }
-        if row.second < self.second {
-            return Err(TraceError::Order { line: row.line, found: row.second, before: self.second });
-        }
-        if row.second > self.second {
-            self.spread();
-            (self.second, self.second_begin) = (row.second, self.requests.len());
-        }
+        self.is_precise |= row.is_precise;
         let next = Key(self.keys.len() as u64);
         let key = *self.keys.entry(row.object).or_insert(next);
-        self.requests.push(Request { due_ns: 0, key, size: row.size, kind: row.kind });
+        let due_ns = row.time_ns - self.time_first_ns;
+        let Row { kind, size, lifetime_s, .. } = row;
+        self.requests.push(Request { due_ns, key, size, lifetime_s, kind });
         Ok(())
     }
 
-    /// Spreads the current second's requests over it.
+    /// Spreads the requests of each second over it.
     fn spread(&mut self) {
-        let start_ns = (self.second - self.second_first).saturating_mul(SECOND_NS);
-        let requests = &mut self.requests[self.second_begin..];
-        let count = requests.len() as u64;
-        for (place, request) in (0..count).zip(requests) {
-            request.due_ns = start_ns.saturating_add(place * SECOND_NS / count);
+        for requests in self.requests.chunk_by_mut(|left, right| left.due_ns == right.due_ns) {
+            let count = requests.len() as u64;
+            // What would overflow is longer than any run, and refused before it begins.
+            (0..count).zip(requests).for_each(|(place, request)| {
+                let share = u128::from(place) * u128::from(SECOND_NS) / u128::from(count);
+                request.due_ns = request.due_ns.saturating_add(share as u64);
+            });
         }
     }
 
     fn finish(mut self) -> Result<Trace, TraceError> {
-        self.spread();
+        if !self.is_precise {
+            self.spread();
+        }
+        // A read's size matters only if it may be written before the run.
         let sizes = || self.requests.iter().map(|request| request.size);
         let (Some(length_min), Some(length_max)) = (sizes().min(), sizes().max()) else {
             return Err(TraceError::Empty);

@@ -46,8 +46,8 @@ pub struct Values {
 pub enum Verified {
     /// Written by the operation of this number in this run.
     Written(u64),
-    /// Written by an earlier run.
-    EarlierRun,
+    /// Written by another run: it says so, or this run writes none that is so short.
+    OtherRun,
     /// A true value of this key, but too short to tell who wrote it.
     Anonymous,
 }
@@ -69,8 +69,8 @@ pub enum WrongValue {
         /// Lower half of the hash of the key it belongs to.
         found: u32,
     },
-    /// Shorter than any value of this load, so that it proves nothing.
-    #[error("the value has {length} bytes, fewer than any value written")]
+    /// This run's, and yet shorter than any that it writes.
+    #[error("the value has {length} bytes, fewer than any value written, and says that this run wrote it")]
     TooShort {
         /// How long it is.
         length: usize,
@@ -116,19 +116,21 @@ impl Values {
     /// Whether `value`, read from `key`, was written to `key`, and by whom.
     pub fn verify(&self, key: Key, value: &[u8]) -> Result<Verified, WrongValue> {
         let length = value.len();
-        if length < self.length_min {
-            return Err(WrongValue::TooShort { length });
-        }
         let key_hash = hash_of(key);
         let (body, found) = value.split_at(length - checksum_len(length));
         if checksum(key_hash, length, body)[..found.len()] != *found {
             return Err(blame(key_hash, value));
         }
+        let is_short = length < self.length_min;
         if length < LENGTH_WITH_OPERATION {
-            return Ok(Verified::Anonymous);
+            return Ok(if is_short { Verified::OtherRun } else { Verified::Anonymous });
         }
         let writer = Writer(u64::from_le_bytes(body[OPERATION].try_into().expect("eight bytes")));
-        Ok(if writer.run() == self.run { Verified::Written(writer.number()) } else { Verified::EarlierRun })
+        match (writer.run() == self.run, is_short) {
+            (false, _) => Ok(Verified::OtherRun),
+            (true, true) => Err(WrongValue::TooShort { length }),
+            (true, false) => Ok(Verified::Written(writer.number())),
+        }
     }
 
     fn extend_with_filler(&self, value: &mut Vec<u8>, number: u64, upto: usize) {
@@ -235,18 +237,28 @@ mod tests {
         assert_eq!(values().verify(Key(8), &value), Err(WrongValue::OtherKey { found }));
     }
 
+    /// A run may write longer values than one before it did: what is left over from that one is sound.
     #[test]
-    fn a_value_shorter_than_all_written_is_wrong() {
+    fn a_short_value_is_wrong_only_if_this_run_wrote_it() {
         let strict = Values::new(5, 100);
-        assert_eq!(strict.verify(Key(1), b""), Err(WrongValue::TooShort { length: 0 }));
-        let short = strict.fill(Key(1), 7, 99);
-        assert_eq!(strict.verify(Key(1), &short), Err(WrongValue::TooShort { length: 99 }));
+        for length in [12, 20, 99] {
+            let earlier = Values::new(6, 0).fill(Key(1), 7, length);
+            assert_eq!(strict.verify(Key(1), &earlier), Ok(Verified::OtherRun), "length {length}");
+            let own = strict.fill(Key(1), 7, length);
+            let length = length as usize;
+            assert_eq!(strict.verify(Key(1), &own), Err(WrongValue::TooShort { length }));
+            assert!(strict.verify(Key(1), &earlier[1..]).is_err(), "length {length}: cut, whoever wrote it");
+        }
+        for length in [0, 1, 11] {
+            let nameless = Values::new(6, 0).fill(Key(1), 7, length);
+            assert_eq!(strict.verify(Key(1), &nameless), Ok(Verified::OtherRun), "length {length}");
+        }
     }
 
     #[test]
-    fn earlier_runs_are_told_apart() {
+    fn other_runs_are_told_apart() {
         let value = Values::new(6, 0).fill(Key(3), 8, 40);
-        assert_eq!(values().verify(Key(3), &value), Ok(Verified::EarlierRun));
+        assert_eq!(values().verify(Key(3), &value), Ok(Verified::OtherRun));
     }
 
     #[test]

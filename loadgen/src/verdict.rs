@@ -8,22 +8,29 @@
 //!    merely late, only latencies that miss their limit are void: what passed did so on the harder test, and
 //!    what missed by more than the lateness missed it surely.
 //! 4. The objective decides.
+//!
+//! What is no PASS has a [`Cause`], which is all that a search needs to know.
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::cause::Cause;
 use crate::exit::Exit;
 use crate::objective::{Finding, Objective};
 use crate::outcome::Failure;
 use crate::pacer::{Offered, Shortfall};
+use crate::record::Record;
 use crate::tally::Tally;
 
 /// The judgement on a run. Shown as its last line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// What the process exits with.
     pub exit: Exit,
+    /// Why it is no PASS, in a word; `None` if it is one.
+    #[serde(default)]
+    pub cause: Option<Cause>,
     /// Why, in clauses.
     pub reasons: Vec<String>,
     /// The objective, clause by clause.
@@ -31,32 +38,52 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Judges a run by its figures.
+    /// Judges a run by its record.
     ///
     /// `faults` are sentences about nodes that ended when nobody asked them to, or didn't when they were.
-    pub fn reach(objective: &Objective, total: &Tally, offered: &Offered, faults: &[String]) -> Self {
+    pub fn reach(objective: &Objective, record: &Record, offered: &Offered, faults: &[String]) -> Self {
+        Self::of_tallies(objective, &record.total(), &record.whole(), offered, faults)
+    }
+
+    /// Judges by what counts for the objective, and by all that happened: a promise that was broken in warm-up was broken.
+    pub fn of_tallies(
+        objective: &Objective,
+        total: &Tally,
+        whole: &Tally,
+        offered: &Offered,
+        faults: &[String],
+    ) -> Self {
         let findings = objective.judge(total);
         let shortfall = offered.shortfall(objective.latency_limit_min());
-        let (exit, reasons) = if let Some(reason) = broken_promise(total) {
-            (Exit::Missed, [&[reason], faults].concat())
+        let (cause, reasons) = if let Some(reason) = broken_promise(whole) {
+            (Some(Cause::BrokenPromise), [&[reason], faults].concat())
         } else if !faults.is_empty() {
-            (Exit::Missed, faults.to_vec())
+            (Some(Cause::NodeEnded), faults.to_vec())
         } else if offered.interrupted {
-            (Exit::Missed, vec!["the run was stopped before its end".to_owned()])
+            (Some(Cause::Stopped), vec!["the run was stopped before its end".to_owned()])
         } else if total.operations() == 0 {
-            (
-                Exit::Missed,
-                vec!["no operation was performed: choose a higher rate or a longer time".to_owned()],
-            )
+            let reason = "no operation was performed: choose a higher rate or a longer time".to_owned();
+            (Some(Cause::TooFew), vec![reason])
         } else if let Some(shortfall) = shortfall.filter(|shortfall| {
             let surely = objective.is_surely_missed(total, |percentile| offered.lateness(percentile));
             voids(shortfall, &findings, surely)
         }) {
-            (Exit::NotOffered, vec![format!("the generator itself could not offer the load: {shortfall}")])
+            let reason = format!("the generator itself could not offer the load: {shortfall}");
+            (Some(Cause::GeneratorLimited), vec![reason])
         } else {
             by_objective(&findings, total)
         };
-        Self { exit, reasons, findings }
+        let exit = match cause {
+            None => Exit::Met,
+            Some(Cause::GeneratorLimited) => Exit::NotOffered,
+            Some(_) => Exit::Missed,
+        };
+        Self { exit, cause, reasons, findings }
+    }
+
+    /// Whether it is a PASS that enough operations show.
+    pub fn is_shown(&self) -> bool {
+        self.passed() && self.findings.iter().all(|finding| finding.shown)
     }
 
     /// Whether it is a PASS.
@@ -82,19 +109,21 @@ fn broken_promise(total: &Tally) -> Option<String> {
 }
 
 fn voids(shortfall: &Shortfall, findings: &[Finding], surely_missed: bool) -> bool {
-    let mut missed = findings.iter().filter(|finding| !finding.met).peekable();
-    let is_excused = missed.peek().is_some() && missed.all(|finding| finding.about_latency);
+    let mut missed = findings.iter().filter_map(|finding| finding.cause).peekable();
+    let is_excused = missed.peek().is_some() && missed.all(|cause| cause == Cause::Latency);
     shortfall.voids_success() || (is_excused && !surely_missed)
 }
 
-fn by_objective(findings: &[Finding], total: &Tally) -> (Exit, Vec<String>) {
+fn by_objective(findings: &[Finding], total: &Tally) -> (Option<Cause>, Vec<String>) {
     let met = findings.iter().all(|finding| finding.met);
     let decisive = findings.iter().filter(|finding| finding.met == met);
     let mut reasons: Vec<String> = decisive.map(|finding| finding.reason.clone()).collect();
     if reasons.is_empty() {
         reasons.push(format!("no objective; all reads of {} operations verified", total.operations()));
     }
-    (if met { Exit::Met } else { Exit::Missed }, reasons)
+    let cause = findings.iter().filter_map(|finding| finding.cause).min();
+    let is_unreachable = total.failed(Failure::Unreachable) * 2 > total.operations();
+    (cause.map(|cause| if is_unreachable { Cause::Unreachable } else { cause }), reasons)
 }
 
 #[cfg(test)]
@@ -121,7 +150,7 @@ mod tests {
 
     fn line(objective: &str, tally: &Tally, offered: &Offered) -> (Exit, String) {
         let objective = objective.parse().expect("an objective");
-        let verdict = Verdict::reach(&objective, tally, offered, &[]);
+        let verdict = Verdict::of_tallies(&objective, tally, tally, offered, &[]);
         (verdict.exit, verdict.to_string())
     }
 
@@ -130,7 +159,11 @@ mod tests {
         let punctual = offered(0, 1_000_000_000);
         let (exit, text) = line("p99.9<300ms,errors<0.001%", &tally(&[]), &punctual);
         assert_eq!(exit, Exit::Met);
-        assert_eq!(text, "PASS: p99.9 2.00 ms < 300 ms; errors 0% (0 of 2000) < 0.001%");
+        assert_eq!(
+            text,
+            "PASS: p99.9 2.00 ms < 300 ms (to rely on it takes 10000 operations); \
+             errors 0% (0 of 2000) < 0.001% (to rely on it takes 300000 operations)"
+        );
         let (exit, text) = line("p99.9<300ms,p50<1ms", &tally(&[]), &punctual);
         assert_eq!((exit, text.as_str()), (Exit::Missed, "FAIL: p50 2.00 ms is not < 1.00 ms"));
     }
@@ -140,7 +173,11 @@ mod tests {
         let (exit, text) = line("p50<1s", &tally(&[Failure::Lost]), &offered(500, 1));
         assert_eq!(exit, Exit::Missed);
         assert!(text.starts_with("FAIL: 1 reads missed an acknowledged write"), "{text}");
-        let none = Verdict::reach(&Objective::default(), &tally(&[]), &offered(0, 1_000_000_000), &[]);
+        let (sound, punctual) = (tally(&[]), offered(0, 1_000_000_000));
+        let in_warm_up =
+            Verdict::of_tallies(&Objective::default(), &sound, &tally(&[Failure::Wrong]), &punctual, &[]);
+        assert_eq!(in_warm_up.exit, Exit::Missed);
+        let none = Verdict::of_tallies(&Objective::default(), &sound, &sound, &punctual, &[]);
         assert_eq!(none.to_string(), "PASS: no objective; all reads of 2000 operations verified");
     }
 
@@ -148,7 +185,8 @@ mod tests {
     fn a_node_that_ended_by_itself_fails_the_run() {
         let fault = "node n2 ended by itself".to_owned();
         let punctual = offered(0, 1_000_000_000);
-        let verdict = Verdict::reach(&Objective::default(), &tally(&[]), &punctual, &[fault]);
+        let sound = tally(&[]);
+        let verdict = Verdict::of_tallies(&Objective::default(), &sound, &sound, &punctual, &[fault]);
         assert_eq!(
             (verdict.exit, verdict.to_string()),
             (Exit::Missed, "FAIL: node n2 ended by itself".into())
@@ -174,13 +212,45 @@ mod tests {
     #[test]
     fn lateness_voids_only_missed_latencies() {
         let late = Shortfall::Late { p99_ns: 1, bound_ns: 0 };
-        let finding =
-            |met, about_latency| Finding { clause: String::new(), met, about_latency, reason: String::new() };
+        let finding = |met: bool, about_latency| {
+            let missed = if about_latency { Cause::Latency } else { Cause::Errors };
+            let (clause, reason, cause) = (String::new(), String::new(), (!met).then_some(missed));
+            Finding { clause, met, about_latency, cause, shown: true, reason }
+        };
         assert!(!voids(&late, &[finding(true, true)], false));
         assert!(voids(&late, &[finding(false, true), finding(true, false)], false));
         assert!(!voids(&late, &[finding(false, true), finding(true, false)], true));
         assert!(!voids(&late, &[finding(false, true), finding(false, false)], false));
         assert!(voids(&Shortfall::Slow { percent: 50.0 }, &[finding(true, true)], true));
+    }
+
+    /// Each needs another reaction: whoever takes a broken cluster for a slow one goes on measuring it.
+    #[test]
+    fn causes_are_told_apart() {
+        let punctual = offered(0, 1_000_000_000);
+        let verdict = |objective: &str, tally: &Tally, offered: &Offered, faults: &[String]| {
+            let objective = objective.parse().expect("an objective");
+            let verdict = Verdict::of_tallies(&objective, tally, tally, offered, faults);
+            assert_eq!(verdict.cause.is_none(), verdict.passed());
+            verdict.cause
+        };
+        let cause =
+            |objective: &str, failures: &[Failure]| verdict(objective, &tally(failures), &punctual, &[]);
+        assert_eq!(cause("p50<1s", &[]), None);
+        assert_eq!(cause("p50<1ms", &[]), Some(Cause::Latency));
+        assert_eq!(cause("p50<1ms,errors<0.01%", &[Failure::Timeout]), Some(Cause::Errors));
+        assert_eq!(cause("p50<1ms,p99.99<1s", &[]), Some(Cause::Latency), "one clause is missed surely");
+        assert_eq!(cause("p50<1s,p99.99<1s", &[]), Some(Cause::TooFew));
+        assert_eq!(cause("p50<1s", &[Failure::Lost]), Some(Cause::BrokenPromise));
+        assert_eq!(cause("errors<1%", &[Failure::Unreachable; 2001]), Some(Cause::Unreachable));
+        assert_eq!(cause("errors<1%", &[Failure::Unreachable; 1000]), Some(Cause::Errors));
+        let ended = ["node n1 ended by itself".to_owned()];
+        assert_eq!(verdict("p50<1s", &tally(&[]), &punctual, &ended), Some(Cause::NodeEnded));
+        let refused = offered(500, 1_000_000_000);
+        assert_eq!(verdict("p50<1s", &tally(&[]), &refused, &[]), Some(Cause::GeneratorLimited));
+        let mut late = offered(0, 1_000_000_000);
+        late.lateness.record_n(50_000_000, 2000).expect("in range");
+        assert_eq!(verdict("p99.99<1ms", &tally(&[]), &late, &[]), Some(Cause::TooFew), "late or not");
     }
 
     /// Operations took 2 ms from sending; the generator was late by 20 ms at the 99th percentile only.

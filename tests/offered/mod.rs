@@ -14,10 +14,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use loadgen::audit::Rules;
 use loadgen::clock::Moment;
+use loadgen::key_names::KeyNames;
 use loadgen::keys::{Keys, Popularity};
 use loadgen::ledger::Consistency;
+use loadgen::lifetimes::Lifetimes;
 use loadgen::outcome::Failure;
 use loadgen::pacer::Pacer;
+use loadgen::profile::Profile;
+use loadgen::rate::Rate;
+use loadgen::record::Record;
 use loadgen::runner::{Beyond, Finished, Limits, Runner};
 use loadgen::schedule::{Arrivals, Schedule};
 use loadgen::tally::{Latency, Percentile, Tally};
@@ -156,28 +161,37 @@ async fn preloaded(servers: Vec<String>, offer: &Offer, note: Sender<Failed>) ->
     let client = Client::builder().servers(servers).timeout(TIMEOUT).in_flight_max(200_000);
     let client = client.connect().await.unwrap();
     let rules = Rules {
-        keys: offer.keys,
+        keys: 0..offer.keys,
+        names: KeyNames::default(),
         length_min: VALUE_BYTES,
         run_tag: Moment::now().0,
         consistency: Consistency::Strict,
         timeout: TIMEOUT,
     };
     let target = Watched { inner: ClusterTarget::new(client, Writes::Overwrite), note };
-    let limits =
-        Limits { in_flight_max: Limits::IN_FLIGHT_DEFAULT, beyond: Beyond::Fail, spin: Pacer::SPIN_DEFAULT };
-    let mut runner = Runner::new(target, rules, limits);
+    let limits = Limits {
+        in_flight_max: Limits::IN_FLIGHT_DEFAULT,
+        beyond: Beyond::Fail,
+        spin: Pacer::SPIN_DEFAULT,
+        interval_s: 1,
+        unpaced: false,
+    };
+    let mut runner = Runner::new(target, rules, limits, Record::default());
     let sizes = VALUE_BYTES.to_string().parse().unwrap();
-    runner.preload(preload(offer.keys, &sizes, &mut Prng::from_seed(2))).await.unwrap();
+    let (lifetimes, mut prng) = (Lifetimes::default(), Prng::from_seed(2));
+    runner.preload(preload(0..offer.keys, &sizes, &lifetimes, &mut prng)).await.unwrap();
     runner
 }
 
 fn workload(offer: &Offer) -> Workload {
     let mut prng = Prng::from_seed(1);
-    let rate = format!("{}/s", offer.per_second).parse().unwrap();
-    let schedule = Schedule::new(rate, Arrivals::Fixed, offer.duration, prng.split());
-    let keys = Keys::new(offer.keys, Popularity::Zipf, 0.99);
+    let rate: Rate = format!("{}/s", offer.per_second).parse().unwrap();
+    let profile = Profile::steady(rate, offer.duration);
+    let schedule = Schedule::new(profile, Arrivals::Fixed, prng.split());
+    let keys = Keys::new(offer.keys, Popularity::Zipf, 0.99, 0);
     let sizes = VALUE_BYTES.to_string().parse().unwrap();
-    Workload::new(schedule, "read=50,write=50".parse().unwrap(), keys, sizes, prng.split(), offer.keys)
+    let mix = "read=50,write=50".parse().unwrap();
+    Workload::new(schedule, mix, keys, sizes, Lifetimes::default(), prng.split(), offer.keys)
 }
 
 /// A cluster, and whoever wants to know of each failure.
@@ -203,9 +217,9 @@ impl Target for Watched {
         self.note(sent, self.inner.get(key).await)
     }
 
-    async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Trouble> {
+    async fn put(&self, key: Bytes, value: Bytes, lifetime: Option<Duration>) -> Result<(), Trouble> {
         let sent = Moment::now();
-        self.note(sent, self.inner.put(key, value).await)
+        self.note(sent, self.inner.put(key, value, lifetime).await)
     }
 
     async fn delete(&self, key: Bytes) -> Result<(), Trouble> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::recipe::Recipe;
+
 use super::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
 
 impl Command {
@@ -12,6 +14,7 @@ impl Command {
             ("command", self.name().to_owned()),
             ("slo", self.objective().to_string()),
             ("timeout", format!("{:?}", self.timeout())),
+            ("writes", self.writes().to_string()),
             ("in_flight", self.limits().in_flight_max.to_string()),
         ]);
         match self {
@@ -28,7 +31,7 @@ impl Command {
             }
             Self::Replay(Replay { trace, speed, preload, servers, secret_file: _, judging, embedded }) => {
                 settings.insert("trace", trace.display().to_string());
-                settings.insert("speed", speed.to_string());
+                settings.insert("trace_speed", speed.to_string());
                 settings.insert("preload", preload.to_string());
                 settings.extend(judging.describe(copies));
                 if servers.is_empty() {
@@ -37,38 +40,44 @@ impl Command {
                     settings.insert("servers", join(servers));
                 }
             }
-            Self::Node(_) => {}
+            _ => {}
         }
         settings
     }
 }
 
 impl Load {
-    fn describe(&self) -> [(&'static str, String); 10] {
+    pub(super) fn describe(&self) -> [(&'static str, String); 15] {
+        let Recipe { name, keys, popularity, zipf, key_size, value_size, mix, ttl, preload, .. } =
+            self.recipe();
         [
             ("rate", self.rate.to_string()),
-            ("duration", format!("{:?}", self.duration)),
+            ("duration", format!("{:?}", self.profile().duration())),
+            ("phases", self.phases.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("arrivals", self.arrivals.to_string()),
-            ("keys", self.keys.to_string()),
-            ("popularity", self.popularity.to_string()),
-            ("zipf", self.zipf.to_string()),
-            ("value_size", self.value_size.to_string()),
-            ("mix", self.mix.to_string()),
-            ("preload", self.preload.to_string()),
+            ("load", name.unwrap_or_else(|| "none".to_owned())),
+            ("keys", keys.to_string()),
+            ("key_first", self.key_first.to_string()),
+            ("popularity", popularity.to_string()),
+            ("zipf", zipf.unwrap_or_default().to_string()),
+            ("key_size", key_size.map_or_else(|| "14".to_owned(), |sizes| sizes.to_string())),
+            ("value_size", value_size.to_string()),
+            ("mix", mix.to_string()),
+            ("ttl", ttl.to_string()),
+            ("preload", preload.to_string()),
             ("seed", self.seed.to_string()),
         ]
     }
 }
 
 impl Judging {
-    fn describe(&self, copies: u8) -> [(&'static str, String); 7] {
+    fn describe(&self, copies: u8) -> [(&'static str, String); 6] {
         let (read, write) = self.quorums(copies);
         [
             ("read_quorum", read.to_string()),
             ("write_quorum", write.to_string()),
             ("zones", self.zones.unwrap_or(1).to_string()),
             ("copies", copies.to_string()),
-            ("writes", self.writes.to_string()),
             ("consistency", self.consistency(copies).to_string()),
             ("spin", format!("{:?}", self.spin)),
         ]

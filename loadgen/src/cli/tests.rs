@@ -63,6 +63,61 @@ fn every_option_reaches_its_place() {
     }
 }
 
+/// Whatever a name stands for can be overridden, one by one.
+#[test]
+fn a_named_load_fills_in_what_is_left_open() {
+    let twelve = demo("--preset twitter-12").load.recipe();
+    assert_eq!(
+        (twelve.mix.to_string(), twelve.zipf, twelve.preload),
+        ("read=20,write=80".into(), Some(0.3048), true)
+    );
+    let changed =
+        demo("--preset twitter-43 --zipf 1.1 --mix read=100 --keys 70 --no-preload --ttl none").load;
+    let settings = changed.describe();
+    for (name, value) in
+        [("load", "twitter-43"), ("zipf", "1.1"), ("mix", "read=100"), ("keys", "70"), ("ttl", "none")]
+    {
+        assert!(settings.contains(&(name, value.to_owned())), "{name}: {settings:?}");
+    }
+    assert!(changed.preload().is_empty());
+    assert_eq!(Command::Demo(demo("--workload ycsb-f")).writes(), Writes::Update);
+    assert_eq!(Command::Demo(demo("--workload ycsb-f --writes blind")).writes(), Writes::Blind);
+    assert_eq!(Command::Demo(demo("--workload ycsb-a")).writes(), Writes::Overwrite);
+}
+
+/// Every insert has a key below the limit, also where chance brings more of them than the mean.
+#[test]
+fn inserts_stay_below_the_limit() {
+    let load = demo("--workload ycsb-d --rate 20k/s --duration 2s --arrivals poisson").load;
+    let highest = load.operations(0).map(|operation| operation.key.0).max().expect("operations");
+    assert!(highest > 2500 && highest + 1 < load.key_numbers().end, "{highest} of {:?}", load.key_numbers());
+    assert_eq!(load.preload().len(), 1000);
+    let load = demo("--keys 10 --key-first 500 --preload").load;
+    assert_eq!((load.key_numbers(), load.preload()[9].key), (500..510, Key(509)));
+    assert!(load.operations(0).all(|operation| (500..510).contains(&operation.key.0)));
+}
+
+#[test]
+fn phases_stand_instead_of_a_duration() {
+    let line = [
+        "loadgen",
+        "--rate",
+        "2k",
+        "--phases",
+        "warmup 1s, steady 2s, ramp 1k..3k 1s",
+        "--arrivals",
+        "poisson",
+    ];
+    let Ok(Command::Demo(demo)) = understand(line.map(OsString::from)) else { panic!("a demo") };
+    assert_eq!(demo.load.profile().duration(), Duration::from_secs(4));
+    let count = demo.load.operations(0).count();
+    // 8000 expected, deviation 89: five of them on either side.
+    assert!((7550..8450).contains(&count), "{count}");
+    assert!(demo.load.describe().contains(&("phases", "warmup 1s, steady 2s, ramp 1k..3k 1s".to_owned())));
+    let both = understand(["loadgen", "--duration", "5s", "--phases", "steady 5s"].map(OsString::from));
+    assert!(matches!(both, Err(Refusal::Wrong(text)) if text.contains("cannot be used")));
+}
+
 #[test]
 fn check_and_replay_know_their_servers() {
     let Ok(Command::Check(check)) = parse_line("check --servers a:1,b:2 --servers c:3 --keys 9") else {
@@ -73,9 +128,10 @@ fn check_and_replay_know_their_servers() {
         panic!("a replay")
     };
     assert_eq!(command.objective().to_string(), SLO_REPLAY_DEFAULT);
-    assert_eq!(command.describe(3)["speed"], "0.5");
+    assert_eq!(command.describe(3)["trace_speed"], "0.5x");
     assert_eq!((command.limits().beyond, command.timeout()), (Beyond::Wait, Duration::from_secs(10)));
-    assert!(parse_line("replay trace.csv").is_ok());
+    let Ok(command) = parse_line("replay trace.csv --trace-speed max") else { panic!("a replay") };
+    assert!(command.limits().unpaced && parse_line("replay trace.csv").is_ok());
 }
 
 /// The default of a cluster that is not known yet is its own.
@@ -97,6 +153,17 @@ fn mistakes_take_one_line() {
         ("--duration 20", "has no unit of time"),
         ("--duration 0s", "not a positive number"),
         ("--mix read=50", "add up to 50"),
+        ("--workload ycsb-x", "did you mean ycsb-a, ycsb-b, ycsb-c?"),
+        ("--workload ycsb-e", "protocol has none"),
+        ("--preset twitter-77", "did you mean twitter-7, "),
+        ("--preset twitter-5", "no figures for twitter-5"),
+        ("--preset twitter-43", "choose one with --zipf"),
+        ("--preset etc --workload ycsb-a", "cannot be used"),
+        ("--preload --no-preload", "cannot be used"),
+        ("--ttl 5", "no unit"),
+        ("--phases steady", "'steady [RATE] TIME'"),
+        ("--phases warmup,1s", "'warmup [RATE] TIME'"),
+        ("--key-size gev:1", "makes no distribution"),
         ("--slo p99.9", "bounds nothing"),
         ("--keys 0", "--keys"),
         ("--zipf=-1", "from 0 to 20"),
@@ -110,6 +177,7 @@ fn mistakes_take_one_line() {
         ("replay", "FILE"),
         ("replay x --servers a:1 --nodes 5", "cannot be used"),
         ("replay x --speed 0", "from 0.001"),
+        ("replay x --trace-speed 10y", "10x, or max"),
         ("--replicas 3 --read-quorum 4", "can never be reached"),
         ("--nodes 2 --write-quorum 3", "can never be reached"),
         ("--writes once", "no known way of writing"),
@@ -127,9 +195,112 @@ fn mistakes_take_one_line() {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    for line in ["--help", "-h", "--version", "check --help"] {
+    for line in
+        ["--help", "-h", "--version", "check --help", "--preset list", "check --servers a:1 --workload list"]
+    {
         assert!(matches!(parse_line(line), Err(Refusal::Shown(_))), "{line}");
     }
     let Err(Refusal::Shown(help)) = parse_line("--help") else { panic!("help") };
     assert!(!help.contains("  node"), "the node subcommand is hidden");
+}
+
+/// What would be wrong in the last run is told before the first.
+#[test]
+fn studies_check_their_runs_before_they_begin() {
+    let Ok(Command::Search(search)) =
+        parse_line("search --slo p99<5ms --confirm 2 check --servers a:1 --keys 9")
+    else {
+        panic!("a search")
+    };
+    assert_eq!((search.line().words().len(), search.confirm, search.precision), (5, 2, 0.05));
+    let Ok(Command::Search(search)) = parse_line("search --slo p99<5ms") else { panic!("a search") };
+    assert_eq!(search.line().words()[..2], ["demo", "--no-kill"]);
+    let Ok(Command::Sweep(sweep)) =
+        parse_line("sweep --vary rate=1,2 --vary mix=read=100;read=50,write=50 demo --keys 9")
+    else {
+        panic!("a sweep")
+    };
+    let combinations = sweep.combinations();
+    assert_eq!(combinations[1], ["1", "read=50,write=50"]);
+    assert_eq!((combinations.len(), sweep.more(&combinations[2], 0)[0].clone()), (4, "--rate=2".into()));
+    for (line, expected) in [
+        ("search --slo p99<5ms check --servers a:1 --rate 5/s", "multiple times"),
+        ("search --slo p99<5ms check", "--servers"),
+        ("search --slo p99<5ms demo --phases ramp", "ramp FROM..TO"),
+        ("search --slo p99<5ms sweep --vary rate=1 demo", "demo or check with its options, and not 'sweep'"),
+        ("search --slo p99", "bounds nothing"),
+        ("search demo", "--slo"),
+        ("search --slo p99<5ms --precision 0% demo", "1 to 50"),
+        ("sweep demo", "--vary"),
+        ("sweep --vary rate=1,,2 demo", "varies nothing"),
+        ("sweep --vary json=a,b demo", "multiple times"),
+        ("sweep --vary keys=1,0 demo", "--keys"),
+        ("sweep --vary keys=1,2 compare a b", "and not 'compare'"),
+        ("compare a.json", "<B>"),
+        ("merge a.json", "values required"),
+        ("merge a.json b.json --slo p99", "bounds nothing"),
+        ("search --slo p99<5ms demo --hlog a.hlog", "--hlog names one file"),
+        ("sweep --vary keys=1,2 check --servers a:1 --hlog a.hlog", "--hlog names one file"),
+        ("sweep --vary hlog=a.hlog,b.hlog --repeat 2 demo", "--hlog names one file"),
+    ] {
+        let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
+        assert!(text.contains(expected) && !text.contains('\n'), "{line}: {text}");
+    }
+}
+
+/// What a sweep leaves behind by default must be enough to be compared.
+#[test]
+fn a_sweep_is_long_enough_to_be_compared() {
+    let Ok(Command::Sweep(sweep)) = parse_line("sweep --vary keys=1,2") else { panic!("a sweep") };
+    let line = sweep.line();
+    let words: Vec<_> = line.words().iter().map(|word| word.to_string_lossy()).collect();
+    let duration = demo(&words.join(" ")).load.duration;
+    assert!(duration.as_secs() as usize >= 2 * crate::statistics::jackknife::INTERVALS_MIN, "{duration:?}");
+}
+
+/// Where every rate is named, `--rate` changes nothing, and a search would go up to ten million a second.
+#[test]
+fn a_rate_is_not_varied_where_phases_name_theirs() {
+    let refused = |phases: &str, words: &[&str]| {
+        let load = ["demo", "--phases", phases];
+        let line = std::iter::once("loadgen").chain(words.iter().copied()).chain(load);
+        understand(line.map(OsString::from)).err()
+    };
+    let (search, sweep) = (&["search", "--slo", "p99<5ms"][..], &["sweep", "--vary", "rate=1k,2k"][..]);
+    for phases in ["steady 1k 20s", "warmup 5s, steady 1k 20s", "ramp 1k..2k 10s, spike 1k..2k 1s 9s"] {
+        for words in [search, sweep] {
+            let Some(Refusal::Wrong(text)) = refused(phases, words) else { panic!("{phases} was accepted") };
+            assert!(text.contains("leave a rate open") && !text.contains('\n'), "{text}");
+        }
+        assert_eq!(refused(phases, &["sweep", "--vary", "keys=10,20"]), None);
+    }
+    for phases in ["steady 20s", "warmup 1k 5s, steady 20s, ramp 1k..2k 10s"] {
+        assert_eq!((refused(phases, search), refused(phases, sweep)), (None, None), "{phases}");
+    }
+}
+
+/// One seed for all would repeat one run's luck.
+#[test]
+fn repetitions_have_seeds_of_their_own() {
+    let sweep = |line: &str| match parse_line(&format!("sweep --repeat 3 {line}")) {
+        Ok(Command::Sweep(sweep)) => sweep,
+        other => panic!("{line}: {other:?}"),
+    };
+    let seeds = |sweep: &Sweep, combination: usize| {
+        let combination = &sweep.combinations()[combination];
+        [0, 1, 2].map(|repetition| sweep.seed(combination, repetition).expect("a made-up load has one"))
+    };
+    let keys = sweep("--vary keys=1,2 demo --seed 7 --quiet");
+    let [first, second, third] = seeds(&keys, 0);
+    assert_eq!(first, 7);
+    assert!(second != 7 && third != 7 && second != third);
+    assert_eq!(seeds(&keys, 1), [first, second, third], "combinations are offered the same");
+    assert_ne!(seeds(&sweep("--vary keys=1 demo --seed=8"), 0)[1], second);
+    let words = [keys.line().words().to_vec(), keys.more(&["1".to_owned()], 1)].concat();
+    assert_eq!(words, ["demo", "--quiet", "--keys=1", "--seed", &second.to_string()]);
+    let varied = sweep("--vary seed=7,9 demo");
+    assert_eq!((seeds(&varied, 0)[1], seeds(&varied, 1)[0]), (second, 9));
+    assert_eq!(sweep("--vary trace-speed=1x,2x replay a.csv").seed(&["1x".to_owned()], 1), None);
+    assert!(parse_line("sweep --vary keys=1,2 demo --seed 7 --seed 8").is_err());
+    assert!(parse_line("sweep --vary keys=1,2 demo --seed x").is_err());
 }

@@ -1,5 +1,7 @@
 //! What was written to one key, as far as a read may still ask.
 
+use std::time::Duration;
+
 use crate::clock::Moment;
 use crate::value::Verified;
 
@@ -39,6 +41,9 @@ pub(super) struct Busy {
 
 /// Of refused writes a key remembers so many, the latest: a store that refuses for an hour must not fill memory.
 const REFUSED_MAX: usize = 64;
+/// A server whose clock is further ahead than this expires values too early.
+const CLOCKS_AHEAD_MAX: Duration = Duration::from_secs(1);
+const _: () = assert!(size_of::<History>() <= 32, "the ledger's page says how much memory a key takes");
 
 impl History {
     pub(super) fn issue(&mut self, number: u64, effect: Effect, at: Moment) {
@@ -92,14 +97,16 @@ impl History {
         self.settle();
     }
 
-    pub(super) fn judge(&mut self, barrier: Moment, seen: Seen) -> Verdict {
+    pub(super) fn judge(&mut self, barrier: Moment, seen: Seen, at: Moment) -> Verdict {
         let busy = self.busy();
         let before_the_run = barrier == Moment::FIRST;
         let allowed = match seen {
             Seen::Value(Verified::Written(number)) => return busy.judge_written(barrier, number),
-            Seen::Value(Verified::EarlierRun) => before_the_run,
-            Seen::Value(Verified::Anonymous) => before_the_run || busy.allows(barrier, Effect::Value),
-            Seen::NotFound => before_the_run || busy.allows(barrier, Effect::Absent),
+            Seen::Value(Verified::OtherRun) => before_the_run,
+            Seen::Value(Verified::Anonymous) => {
+                before_the_run || busy.allows(barrier, |write| write.effect != Some(Effect::Absent))
+            }
+            Seen::NotFound => before_the_run || busy.allows(barrier, |write| write.may_be_absent(at)),
         };
         if allowed { Verdict::Right } else { Verdict::Behind }
     }
@@ -130,6 +137,19 @@ impl History {
     }
 }
 
+impl Write {
+    fn may_be_absent(&self, at: Moment) -> bool {
+        match self.effect {
+            Some(Effect::Absent) => true,
+            Some(Effect::Expiring(tenths)) => {
+                let lifetime = Duration::from_millis(u64::from(tenths) * 100);
+                at + CLOCKS_AHEAD_MAX >= self.issued + lifetime
+            }
+            Some(Effect::Value) | None => false,
+        }
+    }
+}
+
 impl Busy {
     fn in_flight(&mut self, number: u64) -> &mut Write {
         let place = self.writes.binary_search_by_key(&number, |write| write.number);
@@ -150,8 +170,9 @@ impl Busy {
         }
     }
 
-    fn allows(&self, barrier: Moment, effect: Effect) -> bool {
-        self.writes.iter().any(|write| write.effect == Some(effect) && write.end >= barrier)
+    fn allows(&self, barrier: Moment, answers: impl Fn(&Write) -> bool) -> bool {
+        let mut applied = self.writes.iter().filter(|write| write.effect.is_some() && write.end >= barrier);
+        applied.any(answers)
     }
 
     /// Drops the writes that no read in flight, and none to come, may answer with.

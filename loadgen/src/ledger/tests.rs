@@ -13,7 +13,7 @@ fn value(number: u64) -> Seen {
 
 fn read(ledger: &mut Ledger, seen: Seen) -> Verdict {
     let ticket = ledger.read_issued(KEY);
-    ledger.read_answered(ticket, seen)
+    ledger.read_answered(ticket, seen, Moment(1000))
 }
 
 fn put(ledger: &mut Ledger, number: u64, issued: u64, acknowledged: u64) {
@@ -23,44 +23,88 @@ fn put(ledger: &mut Ledger, number: u64, issued: u64, acknowledged: u64) {
 
 #[test]
 fn before_the_first_write_anything_old_is_right() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Right);
-    assert_eq!(read(&mut ledger, Seen::Value(Verified::EarlierRun)), Verdict::Right);
+    assert_eq!(read(&mut ledger, Seen::Value(Verified::OtherRun)), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::Value(Verified::Anonymous)), Verdict::Right);
+}
+
+/// A growing load may insert ten billion keys, which would take 320 GB: only what is touched takes memory.
+#[test]
+fn keys_that_nobody_touches_take_no_memory() {
+    let mut ledger = Ledger::new(7..Key::COUNT_MAX);
+    let last = Key(20_000_006);
+    for key in [Key(7), Key(8), last] {
+        ledger.write_issued(key, 1, Effect::Value, Moment(10));
+        ledger.write_acknowledged(key, 1, Moment(20));
+    }
+    assert_eq!(ledger.blocks.iter().flatten().count(), 2);
+    let ticket = ledger.read_issued(last);
+    assert_eq!(ledger.read_answered(ticket, Seen::NotFound, Moment(30)), Verdict::Behind);
+    let ticket = ledger.read_issued(Key(9));
+    assert_eq!(ledger.read_answered(ticket, Seen::NotFound, Moment(30)), Verdict::Right);
+    let mut last_of_all = Ledger::new(0..BLOCK_LEN + 1);
+    let _ticket = last_of_all.read_issued(Key(BLOCK_LEN));
+    assert_eq!(last_of_all.blocks.iter().flatten().map(|block| block.len()).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
 fn an_acknowledged_write_must_be_seen() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, 10, 20);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Right);
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Behind);
-    assert_eq!(read(&mut ledger, Seen::Value(Verified::EarlierRun)), Verdict::Behind);
+    assert_eq!(read(&mut ledger, Seen::Value(Verified::OtherRun)), Verdict::Behind);
     put(&mut ledger, 2, 30, 40);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Behind);
     assert_eq!(read(&mut ledger, value(2)), Verdict::Right);
+}
+
+/// From the end of its lifetime on, less what a server's clock may be ahead, a value may be gone; an older one must
+/// not come back.
+#[test]
+fn a_value_may_be_absent_when_its_lifetime_is_over() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut ledger = Ledger::new(0..1);
+    put(&mut ledger, 1, SECOND, 2 * SECOND);
+    ledger.write_issued(KEY, 2, Effect::of_value(Some(Duration::from_secs(60))), Moment(10 * SECOND));
+    ledger.write_acknowledged(KEY, 2, Moment(11 * SECOND));
+    let mut read = |seen, second| {
+        let ticket = ledger.read_issued(KEY);
+        ledger.read_answered(ticket, seen, Moment(second * SECOND))
+    };
+    assert_eq!(read(Seen::NotFound, 68), Verdict::Behind);
+    assert_eq!(read(Seen::NotFound, 69), Verdict::Right);
+    assert_eq!(read(value(2), 69), Verdict::Right);
+    assert_eq!(read(Seen::Value(Verified::Anonymous), 69), Verdict::Right);
+    assert_eq!(read(value(1), 100), Verdict::Behind);
+    assert_eq!(
+        Effect::of_value(Some(Duration::MAX)),
+        Effect::Value,
+        "what lives longer than any run lives for ever"
+    );
 }
 
 /// Issued before the acknowledgement, the read may miss the write; and what it may answer must not be
 /// forgotten while it is in flight.
 #[test]
 fn a_read_is_judged_by_when_it_was_issued() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, 10, 20);
     let early = ledger.read_issued(KEY);
     put(&mut ledger, 2, 30, 40);
     let late = ledger.read_issued(KEY);
-    assert_eq!(ledger.read_answered(early, value(1)), Verdict::Right);
-    assert_eq!(ledger.read_answered(late, value(1)), Verdict::Behind);
+    assert_eq!(ledger.read_answered(early, value(1), Moment(50)), Verdict::Right);
+    assert_eq!(ledger.read_answered(late, value(1), Moment(50)), Verdict::Behind);
     assert!(
-        matches!(ledger.keys[0], History::Quiet(_)),
+        matches!(ledger.history(KEY), History::Quiet(_)),
         "write 1 is forgotten with the last read that may ask"
     );
 }
 
 #[test]
 fn of_overlapping_writes_either_may_win() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     ledger.write_issued(KEY, 1, Effect::Value, Moment(10));
     put(&mut ledger, 2, 12, 20);
     assert_eq!(read(&mut ledger, value(1)), Verdict::Right, "in flight");
@@ -74,7 +118,7 @@ fn of_overlapping_writes_either_may_win() {
 
 #[test]
 fn an_unknown_write_may_win_up_to_its_end() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     ledger.write_issued(KEY, 1, Effect::Value, Moment(10));
     ledger.write_unknown(KEY, 1, Moment(100));
     put(&mut ledger, 2, 50, 60);
@@ -86,7 +130,7 @@ fn an_unknown_write_may_win_up_to_its_end() {
 
 #[test]
 fn a_delete_is_a_write_of_not_found() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     put(&mut ledger, 1, 10, 20);
     ledger.write_issued(KEY, 2, Effect::Absent, Moment(30));
     assert_eq!(read(&mut ledger, Seen::NotFound), Verdict::Right);
@@ -99,7 +143,7 @@ fn a_delete_is_a_write_of_not_found() {
 
 #[test]
 fn a_refused_write_must_never_be_seen() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     ledger.write_issued(KEY, 1, Effect::Value, Moment(10));
     ledger.write_refused(KEY, 1, Moment(20));
     assert_eq!(read(&mut ledger, value(1)), Verdict::Phantom);
@@ -108,19 +152,20 @@ fn a_refused_write_must_never_be_seen() {
 
 #[test]
 fn a_quiet_key_is_small_again() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(0..1);
     for number in 1..1000 {
         put(&mut ledger, number, number * 10, number * 10 + 5);
         let ticket = ledger.read_issued(KEY);
-        assert_eq!(ledger.read_answered(ticket, value(number)), Verdict::Right);
+        assert_eq!(ledger.read_answered(ticket, value(number), Moment(1000)), Verdict::Right);
     }
-    assert!(matches!(ledger.keys[0], History::Quiet(_)), "{:?}", ledger.keys[0]);
+    let history = ledger.history(KEY);
+    assert!(matches!(history, History::Quiet(_)), "{history:?}");
     assert_eq!(size_of::<History>(), 32);
     for number in 1000..2000 {
         ledger.write_issued(KEY, number, Effect::Value, Moment(number * 10));
         ledger.write_refused(KEY, number, Moment(number * 10 + 5));
     }
-    let History::Busy(busy) = &ledger.keys[0] else { panic!("refused writes are remembered") };
+    let History::Busy(busy) = ledger.history(KEY) else { panic!("refused writes are remembered") };
     assert!(format!("{busy:?}").matches("number").count() <= 65);
 }
 
@@ -189,7 +234,7 @@ const UNKNOWN_FOR: u64 = 7;
 
 impl Model {
     fn new() -> Self {
-        let ledger = Ledger::new(1);
+        let ledger = Ledger::new(0..1);
         Self { now: 0, state: Seen::NotFound, writes: Vec::new(), reads: Vec::new(), ledger }
     }
 
@@ -259,7 +304,7 @@ impl Model {
                 if !self.reads.is_empty() {
                     let read = self.reads.swap_remove(index % self.reads.len());
                     let answer = read.answer.unwrap_or(self.state);
-                    let verdict = self.ledger.read_answered(read.ticket, answer);
+                    let verdict = self.ledger.read_answered(read.ticket, answer, Moment(self.now));
                     return Some((read.issued, answer, verdict));
                 }
             }

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
-use ringmain_client::{Client, Error};
+use ringmain_client::{Client, Error, Stored};
 
 use crate::outcome::Failure;
 
@@ -44,6 +45,23 @@ impl ClusterTarget {
     }
 }
 
+impl ClusterTarget {
+    async fn store(&self, key: &Bytes, value: Bytes, lifetime: Option<Duration>) -> Result<Stored, Error> {
+        let mut request = self.client.request(key);
+        if let Some(lifetime) = lifetime {
+            request = request.ttl(lifetime);
+        }
+        match self.writes {
+            Writes::Overwrite => request.overwrite().put(value).await,
+            Writes::Update => {
+                let got = self.client.get(key).await?;
+                request.context(&got.context).put(value).await
+            }
+            Writes::Blind => request.put(value).await,
+        }
+    }
+}
+
 impl Target for ClusterTarget {
     async fn get(&self, key: Bytes) -> Result<Option<Bytes>, Trouble> {
         let got = match self.writes {
@@ -53,12 +71,8 @@ impl Target for ClusterTarget {
         Ok(got.map_err(|error| trouble(&error))?.into_value())
     }
 
-    async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Trouble> {
-        let stored = match self.writes {
-            Writes::Overwrite => self.client.overwrite(key, value).await,
-            Writes::Update => self.client.update(key, |_replaced| value).await,
-            Writes::Blind => self.client.put(key, value).await,
-        };
+    async fn put(&self, key: Bytes, value: Bytes, lifetime: Option<Duration>) -> Result<(), Trouble> {
+        let stored = self.store(&key, value, lifetime).await;
         stored.map(drop).map_err(|error| trouble(&error))
     }
 

@@ -77,6 +77,7 @@ impl<M: Machine> ShardLoop<M> {
     fn finish_log(&mut self) {
         self.host.write_log(&mut self.net);
         while self.host.is_logging() {
+            self.net.wake_at(self.host.next_timeout());
             self.net.wait();
             self.turn();
         }

@@ -147,6 +147,12 @@ impl DirectFile {
         opcode::Write::new(self.fd(), bytes.as_ptr(), bytes.len() as u32).offset(offset).build()
     }
 
+    /// One that ends when what it has written is durable: a sync of its own after it would take a turn more.
+    pub(super) fn durable_write_entry(&self, bytes: &[u8], offset: u64) -> squeue::Entry {
+        let write = opcode::Write::new(self.fd(), bytes.as_ptr(), bytes.len() as u32);
+        write.offset(offset).rw_flags(libc::RWF_DSYNC).build()
+    }
+
     pub(super) fn sync_entry(&self) -> squeue::Entry {
         opcode::Fsync::new(self.fd()).flags(FsyncFlags::DATASYNC).build()
     }

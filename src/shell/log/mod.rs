@@ -1,10 +1,10 @@
 //! A shard's log on the disk: the machines of [`storage::log`](crate::storage::log), run over files.
 //!
 //! The records of a turn go out as one group, and while it is on its way the next turns' records gather for the next one:
-//! load makes groups, nothing waits for one. With `sync = always` the write of a group and the sync that covers it are two
-//! linked operations of the shard's own ring (docs/adr/0018), so a group costs no more turns than it has to, and the shard
-//! never blocks. Beside it run one change of the manifest at a time, which takes the next segment before the last is
-//! full, and the allocation of new slots.
+//! load makes groups. Only who was just answered is waited for a moment ([`gathering`]). With `sync = always` a group is one
+//! operation of the shard's own ring, a write that ends when it is durable (docs/adr/0018), so a group costs no more turns than
+//! it has to, and the shard never blocks. Beside it run one change of the manifest at a time, which takes the next segment
+//! before the last is full, and the allocation of new slots.
 //!
 //! What it promises: [`Log::take_acknowledged`] tells of a record when it is what `sync` says, never before. A write or a sync
 //! that fails ends all acknowledgements until the next start, loudly. A full disk, or a full log, is found while there is
@@ -16,6 +16,7 @@
 mod backup;
 mod directory;
 mod disk;
+mod gathering;
 mod pin;
 mod read;
 mod recovery;
@@ -42,6 +43,7 @@ pub use backup::{
 pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::{Buffer, FILL_BYTES};
+use gathering::Gathering;
 use pin::Pin;
 use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
@@ -79,6 +81,12 @@ pub(super) struct Log {
     table: SegmentTable,
     writer: Writer,
     waiting: Waiting,
+    /// Whoever was just answered may come into the next group.
+    gathering: Option<Gathering>,
+    /// When the last group was begun, and how many records it has.
+    begun: (Instant, usize),
+    /// So many of them are durable since the last turn ended.
+    answered: usize,
     /// What the group on its way is written from, or the mark.
     group: Buffer,
     /// What the manifest on its way is written from.
@@ -163,6 +171,9 @@ impl Log {
             table,
             writer,
             waiting: Waiting::default(),
+            gathering: None,
+            begun: (Instant(0), 0),
+            answered: 0,
             under_way: [None; 5],
             change: None,
             liveness,
@@ -253,7 +264,14 @@ impl Log {
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         // What is on its way wakes the shard when it ends.
         let all = [self.sync_by, self.mark_by, self.room_again];
-        all.into_iter().flatten().filter(|_| !self.is_under_way()).min()
+        let quiet = all.into_iter().flatten().filter(|_| !self.is_under_way());
+        let is_next = !self.waiting.records.is_empty() && !self.writes_group();
+        quiet.chain(self.gathering.filter(|_| is_next).map(|gathering| gathering.until())).min()
+    }
+
+    /// What the next group must wait for is under way.
+    fn writes_group(&self) -> bool {
+        [Way::Group, Way::Sync, Way::Mark].iter().any(|way| self.under_way[*way as usize].is_some())
     }
 
     /// The end of a turn: begin what can be begun.
@@ -266,6 +284,7 @@ impl Log {
         }
         self.compact();
         self.make_room(net);
+        self.gather();
         self.write_group(net);
         self.sync_by_time(net);
         self.write_mark(net);
@@ -274,6 +293,7 @@ impl Log {
     /// The end is near: begin nothing that can wait for the next start.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
+        self.gathering = None;
         self.mark_by = self.mark_by.map(|_| self.now);
     }
 
@@ -301,10 +321,33 @@ impl Log {
         }
     }
 
+    /// Who was answered in this turn is expected in the next group.
+    fn gather(&mut self) {
+        let answered = std::mem::take(&mut self.answered);
+        if answered > 0 && !self.is_stopping {
+            let (took, waiting) = (self.now - self.begun.0, self.waiting.records.len());
+            self.gathering = Some(Gathering::after(self.now, took, answered, waiting));
+        }
+    }
+
+    /// Nobody is waited for any more before the next group begins.
+    fn is_gathered(&mut self) -> bool {
+        let (now, waiting) = (self.now, &self.waiting);
+        let is_over = |mut gathering: Gathering| {
+            let is_over = waiting.bytes.len() >= GROUP_BYTES || gathering.is_over(now, waiting.records.len());
+            (!is_over).then_some(gathering)
+        };
+        self.gathering = self.gathering.and_then(is_over);
+        self.gathering.is_none()
+    }
+
     fn write_group(&mut self, net: &mut Net) {
         let is_free = |way: Way| self.under_way[way as usize].is_none();
         let follows_sync = self.sync == Sync::Always && !is_free(Way::Sync);
         if self.waiting.records.is_empty() || !is_free(Way::Group) || !is_free(Way::Mark) || follows_sync {
+            return;
+        }
+        if !self.is_gathered() {
             return;
         }
         let records = self.waiting.slices(GROUP_BYTES);
@@ -327,17 +370,17 @@ impl Log {
         }
         self.bury();
         let (file, offset) = self.files.place(written.write);
-        let entry = file.write_entry(&self.group[..written.write.bytes], offset);
+        let bytes = &self.group[..written.write.bytes];
         self.mark_by = None;
-        if self.sync == Sync::Always && self.writer.begin_sync().is_some() {
-            self.under_way[Way::Group as usize] = Some(written.write.bytes);
-            self.under_way[Way::Sync as usize] = Some(0);
-            let both = [entry, self.files.segments.sync_entry()];
-            // SAFETY: as in `begin`.
-            unsafe { net.push_disk_pair(both, [Way::Group as usize, Way::Sync as usize]) };
+        let entry = if self.sync == Sync::Always {
+            let sync = self.writer.begin_sync();
+            debug_assert!(sync.is_some(), "a group is to be synced, and no other sync is under way");
+            file.durable_write_entry(bytes, offset)
         } else {
-            self.begin(net, entry, Way::Group, written.write.bytes);
-        }
+            file.write_entry(bytes, offset)
+        };
+        self.begun = (self.now, written.records);
+        self.begin(net, entry, Way::Group, written.write.bytes);
     }
 
     /// Count what is dead, of what a group holds.
@@ -395,7 +438,8 @@ impl Log {
 
     fn on_written(&mut self) {
         if self.sync == Sync::Always {
-            return;
+            self.answered = self.begun.1;
+            return self.on_synced();
         }
         self.acknowledged = self.writer.last();
         if let Sync::Interval(interval) = self.sync {
@@ -495,7 +539,13 @@ impl Log {
             return;
         }
         self.writer.on_failed();
-        let what = if step == Way::Sync as usize { "sync" } else { "write" };
+        let what = if step == Way::Sync as usize {
+            "sync"
+        } else if step == Way::Group as usize && self.sync == Sync::Always {
+            "write or sync"
+        } else {
+            "write"
+        };
         let why = match result {
             0.. => "only a part was written".to_owned(),
             error => std::io::Error::from_raw_os_error(-error).to_string(),

@@ -152,19 +152,6 @@ impl Net {
         unsafe { self.ring.push(&entry.user_data(loose_token(Operation::Disk, step))) };
     }
 
-    /// Queue two steps, of which the second begins when the first has ended well, and else is cancelled.
-    ///
-    /// # Safety
-    ///
-    /// As [`Net::push_disk`].
-    pub(super) unsafe fn push_disk_pair(&mut self, entries: [squeue::Entry; 2], steps: [usize; 2]) {
-        let [first, second] = entries;
-        let [first_token, second_token] = steps.map(|step| loose_token(Operation::Disk, step));
-        let first = first.flags(squeue::Flags::IO_LINK).user_data(first_token);
-        // SAFETY: as this function's own contract.
-        unsafe { self.ring.push_pair(&[first, second.user_data(second_token)]) };
-    }
-
     /// Hand the kernel what is queued, and wait until something ends.
     pub(super) fn wait(&mut self) {
         self.ring.enter_and_wait();

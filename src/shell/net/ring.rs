@@ -86,21 +86,6 @@ impl Ring {
         }
     }
 
-    /// Queue two operations that are linked: they must reach the kernel in one `enter`.
-    ///
-    /// # Safety
-    ///
-    /// As [`Ring::push`], for both.
-    pub(super) unsafe fn push_pair(&mut self, entries: &[squeue::Entry; 2]) {
-        loop {
-            // SAFETY: as this function's own contract. Either both find room or none does.
-            if unsafe { self.ring.submission().push_multiple(entries) }.is_ok() {
-                return;
-            }
-            self.enter_for(0);
-        }
-    }
-
     /// Cancel the operation with this user data, if it still runs; it then completes with `ECANCELED`.
     pub(super) fn cancel(&mut self, user_data: u64) {
         let entry = opcode::AsyncCancel::new(user_data).build().user_data(loose_token(Operation::Aside, 0));

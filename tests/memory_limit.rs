@@ -210,6 +210,7 @@ fn a_stopped_peer_costs_no_caller_its_connection() {
     });
     println!("{written:?} writes, {} bytes of connections", cluster.counter(caller, "memory_buffer_bytes"));
     assert!(cluster.counter(caller, "memory_buffer_bytes") <= limit / 2 + FIXED);
+    assert!(written.iter().all(Option::is_some), "a writer was closed: {written:?}");
     idle.iter_mut().for_each(cluster::Wire::ping);
     cluster.process(stopped).resume();
 }

@@ -106,23 +106,8 @@ impl<F: Failpoints> Shard<F> {
         if !state.is_empty() && (shown <= 1 || !latest || covers_the_unseen) {
             self.context_key.seal_clock(key, state.clock(), &mut context);
         }
-        if shown == 0 && self.has_room_to_answer(out, origin, context.len()) {
-            self.answer_error(
-                out,
-                origin,
-                &ErrorAnswer {
-                    context: &context,
-                    primaries: basis.primaries,
-                    fallbacks: basis.fallbacks,
-                    nodes: basis.nodes,
-                    ..ErrorAnswer::new(ErrorCode::NotFound, "")
-                },
-            );
-            // Absence is an answer, not a failure.
-            self.counters.errors -= 1;
-            self.counters.not_found += 1;
-        } else if shown == 0 {
-            // It has been refused.
+        if shown == 0 {
+            self.answer_absent(out, origin, &context, basis);
         } else if latest {
             let version = state.latest().expect("a state with values has a latest one");
             self.answer_versions(out, origin, &context, &[version], basis);
@@ -136,31 +121,55 @@ impl<F: Failpoints> Shard<F> {
         self.context_scratch = context;
     }
 
-    /// Does an answer of so many bytes fit into its batch, and into the memory? Else its item is refused.
-    fn has_room_in_batch(&mut self, out: &mut Output, origin: Origin, batch: u64, bytes: usize) -> bool {
+    /// Absence is an answer, not a failure.
+    fn answer_absent(&mut self, out: &mut Output, origin: Origin, context: &[u8], basis: Basis) {
+        if !self.has_room_to_answer(out, origin, context.len()) {
+            return;
+        }
+        self.answer_error(
+            out,
+            origin,
+            &ErrorAnswer {
+                context,
+                primaries: basis.primaries,
+                fallbacks: basis.fallbacks,
+                nodes: basis.nodes,
+                ..ErrorAnswer::new(ErrorCode::NotFound, "")
+            },
+        );
+        self.counters.errors -= 1;
+        self.counters.not_found += 1;
+    }
+
+    /// Does an answer fit into its batch, and into the memory? Else its item is refused, which must be of no write. `bytes` are those
+    /// of values and contexts, or of all of it.
+    pub(super) fn has_room_to_answer(&mut self, out: &mut Output, origin: Origin, bytes: usize) -> bool {
         let limit = self.options.peer_limits().frame_bytes_max;
-        let Some(answers) = self.batches.get(batch) else { return true };
-        let growth = answers.growth(bytes);
-        if answers.is_full_for(bytes, limit) {
+        let Origin::Item { batch, .. } = origin else { return true };
+        if self.batches.get(batch).is_some_and(|answers| answers.is_full_for(bytes, limit)) {
             self.answer_error(out, origin, &full(limit));
             return false;
         }
-        if !self.make_room(growth, Need::Passing) {
+        let has_room = self.reserve_answer(origin, bytes);
+        if !has_room {
             self.refuse_overloaded(out, origin, UNDER_WAY);
+        }
+        has_room
+    }
+
+    /// Take room for an answer, if there is any.
+    pub(super) fn reserve_answer(&mut self, origin: Origin, bytes: usize) -> bool {
+        let Origin::Item { batch, .. } = origin else { return true };
+        let growth = self.batches.get(batch).map_or(0, |answers| answers.growth(bytes));
+        if growth > 0 && !self.make_room(growth, Need::Passing) {
             return false;
         }
-        if let Some(answers) = self.batches.get_mut(batch) {
+        if let Some(answers) = self.batches.get_mut(batch).filter(|_| growth > 0) {
             self.memory.requests -= answers.memory();
             answers.reserve(bytes);
             self.memory.requests += answers.memory();
         }
         true
-    }
-
-    /// The same of an answer of any origin; `bytes` are those of values and contexts, or of all of it.
-    pub(super) fn has_room_to_answer(&mut self, out: &mut Output, origin: Origin, bytes: usize) -> bool {
-        let Origin::Item { batch, .. } = origin else { return true };
-        self.has_room_in_batch(out, origin, batch, bytes)
     }
 
     fn answer_versions(

@@ -63,7 +63,8 @@ impl<F: Failpoints> Shard<F> {
     /// Is this write, which was applied before, or what replaced it, in what [`Shard::known_of`] tells?
     pub(super) fn accounts_for(&self, place: Place<'_>, write: OperationId) -> bool {
         let own = self.replica.index().find(place.partition, place.token, place.key);
-        own.is_some() || self.hints.store.accounts_for(place.key, write)
+        let is_own = own.is_some_and(|own| own.state.contains_operation(write).is_some());
+        is_own || self.hints.store.accounts_for(place.key, write)
     }
 
     /// What a write is applied to that is kept for another: all that is kept of the key for whomever, and this node's own

@@ -22,15 +22,15 @@ pub(super) struct Batch {
     answers: MultiWriter,
 }
 
-/// Of an answer without a value or a context.
-const SMALL_ANSWER_BYTES: usize = 256;
+/// Of an answer without a value or a context, at most.
+const SMALL_ANSWER_BYTES: usize = 320;
 /// What is left free in the answer to a batch, for errors of the items that no longer fit.
 const RESERVE_BYTES: usize = MULTI_ITEMS_MAX * SMALL_ANSWER_BYTES;
 
 impl Batch {
     /// Of so many items. There is room for all their answers, unless they hold values: a refusal takes no more memory.
     fn new(origin: Origin, items: u32) -> Self {
-        let answers = Vec::with_capacity(small_answers(items));
+        let answers = Vec::with_capacity(small_answers(items + 1));
         Self { origin, awaited: items + 1, answers: MultiWriter { items: answers, count: 0 } }
     }
 
@@ -39,7 +39,8 @@ impl Batch {
         self.answers.items.len() + value_bytes > limit - RESERVE_BYTES
     }
 
-    /// What there must be room for before an answer with so many bytes of values is added: the answers so far may have to move.
+    /// What there must be room for before an answer with so many bytes of values is added, if its list has to grow: the answers so far
+    /// may have to move.
     pub(super) fn growth(&self, value_bytes: usize) -> usize {
         let held = self.answers.items.capacity();
         let needed = self.answers.items.len() + value_bytes + small_answers(self.awaited);
@@ -107,7 +108,8 @@ impl<F: Failpoints> Shard<F> {
             let message = "a multi-get holds gets, a multi-put puts and deletes, and nothing else";
             return self.answer_code(out, origin, ErrorCode::BadRequest, message);
         }
-        if !self.make_room(self.batches.growth() + cost::allocated(small_answers(multi.count)), Need::Passing)
+        if !self
+            .make_room(self.batches.growth() + cost::allocated(small_answers(multi.count + 1)), Need::Passing)
         {
             return self.answer_code(out, origin, ErrorCode::Overloaded, UNDER_WAY);
         }
@@ -151,6 +153,7 @@ impl<F: Failpoints> Shard<F> {
 mod tests {
     use super::*;
     use crate::id::ConnectionId;
+    use crate::shard::eviction::{FULL, MAKING_ROOM};
 
     /// The list doubled for a refusal, after it had been found that there was no room for the value (the simulator's seed
     /// 12380096252142420323).
@@ -176,5 +179,15 @@ mod tests {
             add(&mut batch, ErrorCode::Overloaded, &[]);
         }
         assert_eq!((batch.memory(), batch.awaited), (held, 1));
+    }
+
+    #[test]
+    fn a_small_answer_is_small() {
+        for message in [FULL, MAKING_ROOM, UNDER_WAY] {
+            let mut bytes = Vec::new();
+            let error = ErrorAnswer::new(ErrorCode::Overloaded, message);
+            error.encode(&mut Encoder::default(), u64::MAX, Flags::NONE, &mut bytes);
+            assert!(bytes.len() <= SMALL_ANSWER_BYTES, "{} bytes: {message}", bytes.len());
+        }
     }
 }

@@ -22,7 +22,7 @@ use super::io::{Append, Compacted, LogState, Output};
 
 /// Look again so long after the log was found behind.
 const BEHIND_PAUSE: Duration = Duration::from_millis(10);
-/// Keys that are appended anew in one step,
+/// Keys that are appended anew in one step: as many of one partition, and of those before it fewer,
 const STEP_KEYS: usize = 64;
 /// and that are looked at, unless one partition has more of them. A partition that has none counts as one.
 const STEP_LOOKS: usize = 1024;
@@ -74,8 +74,8 @@ impl<F: Failpoints> Shard<F> {
         if may {
             let before = out.bytes.len();
             let keys = if partition < self.view.ring.partitions().count() {
-                let keys;
-                (done, keys) = self.append_partitions_anew(partition, range, out);
+                let (first, keys) = self.append_partitions_anew(partition, range, out);
+                done = first;
                 keys
             } else {
                 let keys = self.append_hints_anew(range, out);

@@ -53,12 +53,12 @@ const REQUEST_BYTES: usize = 2048;
 const STATE_BYTES: usize = 1024;
 
 /// Why a client's write is not taken.
-const FULL: &str = "this node's memory is full of what can't be put out (deleted keys that are not forgotten yet, hints, \
+pub(super) const FULL: &str = "this node's memory is full of what can't be put out (deleted keys that are not forgotten yet, hints, \
                                hash trees, connections; status tells how much of each): nothing was written; retry later, raise \
                                --memory-max, or add nodes";
 
 /// Why a client's write is not taken now.
-const MAKING_ROOM: &str =
+pub(super) const MAKING_ROOM: &str =
     "room is being made for it by putting out many small keys: nothing was written; retry at once";
 
 /// Why a request is not taken.
@@ -224,14 +224,21 @@ impl<F: Failpoints> Shard<F> {
 
     fn decline_for_memory(&mut self) -> bool {
         self.failpoints.reached(Rare::MemoryFull);
-        self.failpoints.declined();
+        if self.is_full() {
+            self.failpoints.declined();
+        }
         self.counters.memory_declined += 1;
         false
     }
 
     /// Why a write was not taken.
     pub(super) fn why_full(&self) -> &'static str {
-        if self.is_above_rest() && self.fixed() < self.at_rest() { MAKING_ROOM } else { FULL }
+        if self.is_full() { FULL } else { MAKING_ROOM }
+    }
+
+    /// If there is no room, is that not only because the rest of it is still being made?
+    fn is_full(&self) -> bool {
+        !self.is_above_rest() || self.fixed() >= self.at_rest()
     }
 
     fn ignores_limit(&self) -> bool {
@@ -276,31 +283,40 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    /// There is no room for what somebody gives up or would have here too: a hint, a stream, what a former owner has, a repair. Were it to
-    /// be kept elsewhere until there is, no tombstone could go meanwhile, and so there never would be; were it refused, it would be sent
-    /// again and again. So the key is put out as soon as it comes, with what is here of it; but no delete is, whether it comes or is here.
+    /// There is no room for what somebody gives up or would have here too: a hint, a stream, what a former owner has, a repair. Were
+    /// it to be kept elsewhere until there is, no tombstone could go meanwhile, and so there never would be; were it refused, it would
+    /// be sent again and again. So the key is put out as soon as it comes, with what is here of it; but no delete is, whether it comes
+    /// or is here. Not while room is only being made: then it may come again.
     pub(super) fn put_out_at_once(&mut self, place: Place<'_>, state: &Siblings<Bytes>) -> bool {
-        if state.is_deleted() {
+        if state.is_deleted() || !self.is_full() {
             return false;
         }
-        let here = self.replica.index().find(place.partition, place.token, place.key);
-        match here.map(|entry| entry.state.is_deleted()) {
-            Some(true) => self.replica.set_partial(place),
-            Some(false) => _ = self.put_out_key(place),
-            None => {}
-        }
+        let entry = self.replica.index().find(place.partition, place.token, place.key);
+        let is_known = match entry.map(|entry| (entry.state.is_deleted(), entry.is_partial)) {
+            // It is sent again by each read.
+            Some((true, is_partial)) => is_partial,
+            Some((false, _)) => {
+                self.put_out_key(place);
+                true
+            }
+            None => false,
+        };
         self.replica.remember_lost(state.versions().iter().map(|version| version.operation), 0);
-        self.replica.set_lacks(place.partition, true);
-        self.evictions.mark(place.partition);
-        self.counters.evictions += 1;
-        self.failpoints.reached(Rare::Evicted);
         self.failpoints.evicted(place.key, state);
+        if !is_known {
+            self.replica.set_partial(place);
+            self.replica.set_lacks(place.partition, true);
+            self.evictions.mark(place.partition);
+            self.counters.evictions += 1;
+            self.failpoints.reached(Rare::Evicted);
+        }
         true
     }
 
-    fn put_out_key(&mut self, place: Place<'_>) -> bool {
-        let gone = self.replica.put_out_key(place);
-        gone.inspect(|gone| self.on_put_out(gone, place.partition)).is_some()
+    fn put_out_key(&mut self, place: Place<'_>) {
+        if let Some(gone) = self.replica.put_out_key(place) {
+            self.on_put_out(&gone, place.partition);
+        }
     }
 
     /// There is no room for what replaces some of a key that is here. Others take it, and may put it out in their time: what is here

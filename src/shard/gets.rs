@@ -218,17 +218,23 @@ impl<F: Failpoints> Shard<F> {
         if self.role(place.partition) == Role::Primary
             && self.log_refusal().is_none()
             && !self.is_refill(place, quorum.merged())
-            && self.make_room_to_merge(place, quorum.merged())
-            && self.merge_here(place, quorum.merged(), out)
         {
-            self.failpoints.reached(Rare::CoordinatorRepaired);
+            self.repair_here(place, quorum.merged(), out);
         }
         if has_heard_all {
             self.replica.note_heard(place, &quorum.merged().context());
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
-        self.send_repair(now, place, &told, out);
+        self.send_repair(now, place, quorum.merged(), &told, out);
+    }
+
+    fn repair_here(&mut self, place: Place<'_>, state: &Siblings<Bytes>, out: &mut Output) {
+        if !self.make_room_to_merge(place, state) {
+            self.put_out_at_once(place, state);
+        } else if self.merge_here(place, state, out) {
+            self.failpoints.reached(Rare::CoordinatorRepaired);
+        }
     }
 
     /// Take a state into this node's own copy; true if it was news.
@@ -240,12 +246,21 @@ impl<F: Failpoints> Shard<F> {
         is_news
     }
 
-    /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
-    fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
-        let Some(entry) = self.replica.look(now, place) else { return };
+    /// Send a key's whole state, as it was read or as it is here if that is more, to replicas that lack some of it. Nobody waits for
+    /// their answers.
+    fn send_repair(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        read: &Siblings<Bytes>,
+        to: &[(NodeId, ConnectionId)],
+        out: &mut Output,
+    ) {
+        let here = self.replica.look(now, place).map(|entry| &entry.state);
+        let state = here.filter(|here| !here.would_change(read)).unwrap_or(read);
         let replicate = ReplicateWriter {
             key: place.key,
-            state: state_writer(&entry.state),
+            state: state_writer(state),
             ring: self.view.ring.hash(),
             partition_epoch: self.epochs.number(place.partition),
             repair: true,

@@ -369,7 +369,9 @@ impl<F: Failpoints> Shard<F> {
         }
     }
 
-    fn answer_stored(&mut self, out: &mut Output, origin: Origin, context: &[u8], basis: Basis) {
+    /// Where there is no room for the context, whoever wants it reads the key.
+    pub(super) fn answer_stored(&mut self, out: &mut Output, origin: Origin, context: &[u8], basis: Basis) {
+        let context = if self.reserve_answer(origin, context.len()) { context } else { &[] };
         let stored =
             Stored { context, primaries: basis.primaries, fallbacks: basis.fallbacks, nodes: basis.nodes };
         self.answer(out, origin, |encoder, id, flags, bytes| stored.encode(encoder, id, flags, bytes));

@@ -3,10 +3,11 @@
 //! Between shards of a node a request takes a slot that was reserved for its answer in the ring back, so an
 //! answer always fits. Between nodes it travels inside a `FORWARD` frame.
 
-use ringmain_schema::message::{ErrorAnswer, ErrorCode};
+use ringmain_schema::message::{ErrorAnswer, ErrorCode, Stored};
 use ringmain_schema::peer::Forward;
 use ringmain_schema::{Flags, Frame, Kind, token};
 
+use crate::coordinator::Basis;
 use crate::failpoint::{Failpoints, Rare};
 use crate::id::{ConnectionId, NodeId, PartitionId, ShardId};
 use crate::membership::Health;
@@ -237,10 +238,13 @@ impl<F: Failpoints> Shard<F> {
             // The sibling had not heard of it yet.
             return self.give_up(out, &relay, ErrorCode::NotServing, TAKEN_OVER);
         }
-        // What is stored is stored.
-        let may_refuse = frame.header.kind != Kind::STORED;
-        if may_refuse && !self.has_room_to_answer(out, relay.origin, frame.length()) {
+        if is_of_read(frame) && !self.has_room_to_answer(out, relay.origin, frame.length()) {
             return;
+        }
+        if let Some(Stored { context, primaries, fallbacks, nodes }) = stored(frame)
+            && !self.reserve_answer(relay.origin, context.len())
+        {
+            return self.answer_stored(out, relay.origin, &[], Basis { primaries, fallbacks, nodes });
         }
         self.answer(out, relay.origin, |_, id, _, bytes| frame.relay(id, Flags::FORWARDED, bytes));
     }
@@ -290,5 +294,40 @@ impl<F: Failpoints> Shard<F> {
         } else {
             self.answer_code(out, relay.origin, code, message);
         }
+    }
+}
+
+/// May it be taken back? What was written, or may be, is told as it is.
+fn is_of_read(frame: &Frame<'_>) -> bool {
+    let is_absent = || ErrorAnswer::parse(frame).is_ok_and(|error| error.code == ErrorCode::NotFound);
+    frame.header.kind == Kind::GOT || frame.header.kind == Kind::ERROR && is_absent()
+}
+
+fn stored<'a>(frame: &Frame<'a>) -> Option<Stored<'a>> {
+    (frame.header.kind == Kind::STORED).then(|| Stored::parse(frame).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmain_schema::Encoder;
+
+    /// Where a batch had no room for it, what might have been written was told as refused.
+    #[test]
+    fn only_what_was_read_may_be_taken_back() {
+        let frame = |encode: &dyn Fn(&mut Encoder, &mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            encode(&mut Encoder::default(), &mut bytes);
+            let frame = Frame::split(&bytes, bytes.len()).unwrap().unwrap();
+            (is_of_read(&frame), stored(&frame).is_some())
+        };
+        let error =
+            |code| frame(&|encoder, bytes| ErrorAnswer::new(code, "").encode(encoder, 1, Flags::NONE, bytes));
+        assert_eq!(error(ErrorCode::NotFound), (true, false));
+        assert_eq!(error(ErrorCode::MaybeApplied), (false, false));
+        assert_eq!(error(ErrorCode::Unavailable), (false, false));
+        let stored = Stored { context: &[7; 900], primaries: 2, fallbacks: 0, nodes: 2 };
+        let told = frame(&|encoder, bytes| stored.encode(encoder, 1, Flags::NONE, bytes));
+        assert_eq!(told, (false, true));
     }
 }

@@ -1,7 +1,7 @@
 //! The loop of one shard: turn after turn while there is something to do, then sleep.
 //!
 //! A turn takes a bounded amount of everything that waits, and ends with one send for each connection and one
-//! ring for each neighbour that got something. Load makes batches; nothing waits for one.
+//! ring for each neighbour that got something. Load makes batches; but for the groups of the log nothing waits for one.
 //!
 //! **Going to sleep**, in exactly this order: a turn that found nothing to do, so that everything is submitted
 //! and an `enter` has yielded no completion and left no work; raise `asleep`; fence; look at every inbox; sleep.

@@ -91,6 +91,9 @@ impl World {
             let is_known = !self.plan.durable || self.are_removals_known_without(node);
             if repairs && is_known && self.may_destroy(node) {
                 self.count_destroyed(node);
+                if fate == DiskFate::OldImage {
+                    self.count_forgotten(node);
+                }
             } else {
                 debug_assert!(self.plan.durable, "nothing was minted since this was allowed");
                 fate = DiskFate::Kept;

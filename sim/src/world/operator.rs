@@ -90,13 +90,12 @@ impl World {
         let taken = self.nodes[listener].running(0).shard.change_members(&said, &mut out);
         self.carry_out(at, &mut out);
         self.plan_tick(at);
-        if taken.is_ok() {
-            self.note_leaving(word);
-        }
         if taken.is_err() {
             // It doesn't know yet that the spare is there.
-            self.heap.plan(self.now + AGAIN, Event::Word(word));
-        } else if matches!(word, Word::Remove(_) | Word::Replace(..)) {
+            return self.heap.plan(self.now + AGAIN, Event::Word(word));
+        }
+        self.note_leaving(word);
+        if matches!(word, Word::Remove(_) | Word::Replace(..)) {
             // The listener may be lost with what it heard, and the lost machine won't come back to be removed again.
             self.heap.plan(self.now + REPEAT, Event::Word(word));
         }

@@ -337,8 +337,12 @@ impl World {
         for (key, clock) in self.seen_at(node) {
             self.count_lost(node, key, |dot| is_covered(&clock, dot));
         }
+    }
+
+    /// A lone node comes back with an older disk: nobody else knows of an epoch by which it would be told from the last one. So what it
+    /// had forgotten since the disk was copied may show again, and that it was deleted is lost.
+    pub(super) fn count_forgotten(&mut self, node: usize) {
         if self.plan.replicas() == 1 {
-            // Nobody else knows of an epoch by which an older disk would be told from the last one.
             for Reaped { key, gone, .. } in self.reaped.clone() {
                 self.count_lost(node, key, |dot| gone.covers(dot));
             }

@@ -1,7 +1,8 @@
 //! Whoever was just answered writes again at once, if it writes all the time, and comes a moment too late for the group that
 //! begins in the turn of its answer. So two halves of the clients would take turns, each waiting for the sync of the other
 //! and then for its own. The next group begins a little later instead: when as many have come as were answered, when no more come,
-//! or after a part of the time that a sync takes, whichever is first. A client that writes alone never waits.
+//! or after a part of the time that a sync takes, whichever is first. A client that writes alone never waits for others; but records are
+//! counted and not clients, so it waits once after a group in which a compaction, or a batch, had many.
 
 use crate::time::{Duration, Instant};
 

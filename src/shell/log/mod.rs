@@ -11,7 +11,7 @@
 //! half a segment left; then, unless a compacted segment is about to be let go, it says [`LogState::Full`] and tries again
 //! every second. More than [`BACKLOG_BYTES_MAX`] waiting is [`LogState::Behind`].
 //!
-//! What it never does: wait, decide what is written, or trust what it reads ([`recovery`]).
+//! What it never does: block, decide what is written, or trust what it reads ([`recovery`]).
 
 mod backup;
 mod directory;
@@ -262,16 +262,22 @@ impl Log {
 
     /// When it wants to go on by itself.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
+        if self.writer.is_poisoned() {
+            return None;
+        }
+        let is_waiting = !self.waiting.records.is_empty();
+        // A mark comes after the last group.
+        let mark_by = self.mark_by.filter(|_| !is_waiting);
         // What is on its way wakes the shard when it ends.
-        let all = [self.sync_by, self.mark_by, self.room_again];
+        let all = [self.sync_by, mark_by, self.room_again];
         let quiet = all.into_iter().flatten().filter(|_| !self.is_under_way());
-        let is_next = !self.waiting.records.is_empty() && !self.writes_group();
+        let is_next = is_waiting && !self.writes_group();
         quiet.chain(self.gathering.filter(|_| is_next).map(|gathering| gathering.until())).min()
     }
 
     /// What the next group must wait for is under way.
     fn writes_group(&self) -> bool {
-        [Way::Group, Way::Sync, Way::Mark].iter().any(|way| self.under_way[*way as usize].is_some())
+        [Way::Group, Way::Mark].iter().any(|way| self.under_way[*way as usize].is_some())
     }
 
     /// The end of a turn: begin what can be begun.
@@ -310,6 +316,10 @@ impl Log {
             unreachable!("the kernel ends what was begun, once")
         };
         let written = usize::try_from(result).is_ok_and(|bytes| bytes == expected);
+        if self.writer.is_poisoned() {
+            // Nothing follows from it any more, however it ended.
+            return;
+        }
         match step {
             _ if step == Way::Allocation as usize => self.on_allocated(expected, result),
             // It says nothing if it isn't there, and that is all.
@@ -342,12 +352,7 @@ impl Log {
     }
 
     fn write_group(&mut self, net: &mut Net) {
-        let is_free = |way: Way| self.under_way[way as usize].is_none();
-        let follows_sync = self.sync == Sync::Always && !is_free(Way::Sync);
-        if self.waiting.records.is_empty() || !is_free(Way::Group) || !is_free(Way::Mark) || follows_sync {
-            return;
-        }
-        if !self.is_gathered() {
+        if self.waiting.records.is_empty() || self.writes_group() || !self.is_gathered() {
             return;
         }
         let records = self.waiting.slices(GROUP_BYTES);

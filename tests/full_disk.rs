@@ -74,6 +74,13 @@ impl Disk {
         self.path().join("data")
     }
 
+    /// The log of each of so many shards has room for its next start: one of them takes all that is left before the others want any.
+    fn wait_for_spare_segments(&self, shards: usize) {
+        let segments = |shard: usize| self.data().join(format!("shard-{shard}/segments"));
+        let length = |shard| segments(shard).metadata().map_or(0, |metadata| metadata.len());
+        cluster::wait_until("there is a spare segment", || (0..shards).all(|shard| length(shard) >= 4 << 20));
+    }
+
     /// Fill it up but for so many bytes: what is removed to have room again.
     fn fill(&self, but: u64) -> PathBuf {
         let ballast = self.path().join("ballast");
@@ -141,6 +148,7 @@ fn a_full_disk_refuses_writes_reads_on_and_takes_writes_again() {
     let mut cluster = Cluster::start_each(1, 2, &SMALL, on(&disk.data()));
     let mut wire = cluster.greeted(0);
     assert_eq!(wire.ask(&put(0, &key(0), &value(0))).code(), None);
+    disk.wait_for_spare_segments(2);
     let ballast = disk.fill(8 << 20);
     let acknowledged = put_until_refused(&mut wire, 1);
     let refused = wire.ask(&put(acknowledged, &key(acknowledged), &value(acknowledged)));
@@ -161,6 +169,22 @@ fn a_full_disk_refuses_writes_reads_on_and_takes_writes_again() {
     cluster.kill(0);
     cluster.restart_all();
     check(&mut cluster.greeted(0), acknowledged + 1);
+}
+
+/// Another shard of it, or another program, has taken all the room before this log wanted any.
+#[test]
+fn a_log_that_was_hardly_written_to_starts_on_a_full_disk() {
+    let Some(disk) = Disk::ext4() else { return };
+    let mut cluster = Cluster::start_each(1, 2, &SMALL, on(&disk.data()));
+    assert_eq!(cluster.greeted(0).ask(&put(0, &key(0), &value(0))).code(), None);
+    disk.wait_for_spare_segments(2);
+    let ballast = disk.fill(256 << 10);
+    cluster.kill(0);
+    cluster.restart_all();
+    let mut wire = cluster.greeted(0);
+    check(&mut wire, 1);
+    std::fs::remove_file(ballast).unwrap();
+    put_until_stored(&mut wire, 1);
 }
 
 /// While a backup reads, compacted segments are kept for it, unless the log has no room. A node was said to have none, and refused

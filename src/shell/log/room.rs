@@ -6,6 +6,9 @@ use super::{Compaction, Log, ROOM_AGAIN_AFTER, Way};
 use crate::config::Sync;
 use crate::storage::log::{Purpose, SECTOR_BYTES, Slot};
 
+/// Slots that are there from the beginning, beside the first.
+const FOR_NEXT_START: u32 = 1;
+
 impl Log {
     /// Take the next segment when it is time, and have slots ready for it and for what must never lack one.
     pub(super) fn make_room(&mut self, net: &mut Net) {
@@ -60,12 +63,14 @@ impl Log {
         !self.has_room || self.room_again.is_some() || is_used_up && !self.has_slot_for(Purpose::Append)
     }
 
-    /// A log that has filled a segment has a slot ready before it asks for one: to fill it takes time.
+    /// A log that has filled a segment has a slot ready before it asks for one: to fill it takes time. Any log has one for its next
+    /// start, since others may have filled up the disk by then.
     fn is_short_of_slots(&self) -> bool {
         let ahead =
             u32::from(self.table.len() > 1) + u32::from(self.writer.wants_segment() || !self.has_room);
-        let needed = self.table.taken() + Purpose::Append.kept() + ahead;
-        ahead > 0 && self.allocated < needed.min(self.table.geometry().slots_max())
+        let kept = if ahead == 0 { FOR_NEXT_START } else { Purpose::Append.kept() };
+        let needed = self.table.taken() + kept + ahead;
+        self.allocated < needed.min(self.table.geometry().slots_max())
     }
 
     /// Set room aside for the next slot, or fill some more of it.

@@ -22,6 +22,8 @@ mod read;
 mod recovery;
 mod rehome;
 mod room;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::VecDeque;

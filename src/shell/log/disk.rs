@@ -147,6 +147,11 @@ impl DirectFile {
         opcode::Write::new(self.fd(), bytes.as_ptr(), bytes.len() as u32).offset(offset).build()
     }
 
+    /// The same of a read: what it fills stays where it is, and nobody looks at it, until it ends.
+    pub(super) fn read_entry(&self, into: &mut [u8], offset: u64) -> squeue::Entry {
+        opcode::Read::new(self.fd(), into.as_mut_ptr(), into.len() as u32).offset(offset).build()
+    }
+
     pub(super) fn sync_entry(&self) -> squeue::Entry {
         opcode::Fsync::new(self.fd()).flags(FsyncFlags::DATASYNC).build()
     }

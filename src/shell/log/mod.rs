@@ -9,7 +9,7 @@
 //! What it promises: [`Log::take_acknowledged`] tells of a record when it is what `sync` says, never before. A write or a sync
 //! that fails ends all acknowledgements until the next start, loudly. A full disk, or a full log, is found while there is
 //! half a segment left; then, unless a compacted segment is about to be let go, it says [`LogState::Full`] and tries again
-//! every second. More than [`BACKLOG_BYTES_MAX`] waiting is [`LogState::Behind`].
+//! every second. More than `backlog_max` waiting is [`LogState::Behind`].
 //!
 //! What it never does: wait, decide what is written, or trust what it reads ([`recovery`]).
 
@@ -18,6 +18,7 @@ mod directory;
 mod disk;
 mod pin;
 mod read;
+mod reads;
 mod recovery;
 mod rehome;
 mod room;
@@ -43,6 +44,7 @@ pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::{Buffer, FILL_BYTES};
 use pin::Pin;
+use reads::{READS_MAX, Reads};
 use recovery::{Files, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
 pub(super) use rehome::{Rehoming, rehome};
@@ -50,6 +52,10 @@ pub use verify::{Verdict, verify};
 
 /// Records that wait to be written, in bytes, before the shard is asked to take nothing new; it goes on at half of that.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Where a shard's memory has a limit, they are one part in so many of it at most.
+const BACKLOG_SHARE: usize = 16;
+/// The list of them keeps room for so many bytes.
+const BACKLOG_KEPT: usize = 1 << 20;
 /// Of a group, unless a single record is larger.
 const GROUP_BYTES: usize = 1 << 20;
 /// A full disk is tried again so often.
@@ -59,6 +65,9 @@ const ROOM_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const CHOOSE_EVERY: Duration = Duration::from_millis(100);
 /// So long after the last group nothing else is about to be written, and a mark says what is durable.
 const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// Reads are numbered from here on.
+const FIRST_READ: usize = 5;
 
 /// The steps that may be on their way, by the number that comes back with them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +96,8 @@ pub(super) struct Log {
     under_way: [Option<usize>; 5],
     change: Option<Change>,
     liveness: Liveness,
+    /// Records that are read again, where the shard's memory has a limit.
+    reads: Option<Reads>,
     /// Covered by later records; these may not be in a group yet.
     dead: Vec<u64>,
     compaction: Option<Compaction>,
@@ -111,6 +122,7 @@ pub(super) struct Log {
     /// What the system said then.
     room_error: i32,
     has_room: bool,
+    backlog_max: usize,
     is_behind: bool,
     is_stopping: bool,
     /// Goes when shard 0's first record is durable: it says what its node lacks.
@@ -145,8 +157,15 @@ struct Waiting {
 }
 
 impl Log {
-    pub(super) fn new(shard: ShardId, sync: Sync, log: OpenLog, pin: Pin) -> std::io::Result<Self> {
-        let OpenLog { files, opened, liveness, adopted, .. } = log;
+    /// `memory_max` is the shard's limit: what waits to be written is a small part of it.
+    pub(super) fn new(
+        shard: ShardId,
+        sync: Sync,
+        log: OpenLog,
+        pin: Pin,
+        memory_max: Option<usize>,
+    ) -> std::io::Result<Self> {
+        let OpenLog { files, opened, liveness, offsets, adopted, .. } = log;
         let Opened { table, writer, .. } = opened;
         let segment_bytes = files.geometry.segment_bytes() as u64;
         let length = files.segments.len()?;
@@ -166,6 +185,7 @@ impl Log {
             under_way: [None; 5],
             change: None,
             liveness,
+            reads: offsets.map(Reads::new),
             dead: Vec::new(),
             compaction: None,
             choose_at: Instant(0),
@@ -182,6 +202,8 @@ impl Log {
             room_again: None,
             room_error: 0,
             has_room: true,
+            backlog_max: memory_max
+                .map_or(BACKLOG_BYTES_MAX, |most| BACKLOG_BYTES_MAX.min(most / BACKLOG_SHARE)),
             is_behind: false,
             is_stopping: false,
             adopted: adopted.filter(|_| shard == ShardId(0)).map(|marker| (marker, durable)),
@@ -196,6 +218,29 @@ impl Log {
         }
         self.waiting.push(record, append.is_marker);
         debug_assert_eq!(append.sequence, self.writer.last() + self.waiting.records.len() as u64);
+    }
+
+    /// The shard asks for a record that was told as acknowledged: what comes of it is told by [`Log::take_read`].
+    pub(super) fn read(&mut self, sequence: u64) {
+        self.reads.as_mut().expect("only a shard with a limit reads").ask(sequence);
+    }
+
+    /// Records were read, and are not told yet.
+    pub(super) fn has_read(&self) -> bool {
+        self.reads.as_ref().is_some_and(Reads::has_ended)
+    }
+
+    /// The next record that was read, or can't be.
+    pub(super) fn take_read(&mut self) -> Option<(u64, Option<&[u8]>)> {
+        let Self { reads, table, shard, .. } = self;
+        let read = reads.as_mut()?.take(table)?;
+        if let Some(why) = &read.why {
+            eprintln!(
+                "ringmain: the log of shard {}: record {} can't be read: {why}",
+                shard.0, read.sequence
+            );
+        }
+        Some((read.sequence, read.record))
     }
 
     /// Later records cover these.
@@ -241,26 +286,40 @@ impl Log {
     /// Something is on its way, or about to be.
     pub(super) fn is_busy(&self) -> bool {
         let waits = !self.waiting.records.is_empty() && self.has_room && !self.writer.is_poisoned();
-        waits || self.is_under_way()
+        waits || self.is_writing() || self.reads.as_ref().is_some_and(Reads::is_busy)
+    }
+
+    /// The kernel holds something that is written.
+    fn is_writing(&self) -> bool {
+        self.under_way.iter().any(Option::is_some)
     }
 
     /// The kernel holds something of it.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.under_way.iter().any(Option::is_some)
+    fn is_under_way(&self) -> bool {
+        self.is_writing() || self.reads.as_ref().is_some_and(Reads::is_under_way)
+    }
+
+    /// Bytes of what it keeps, as far as that grows: what waits to be written, what is read, and where records lie.
+    pub(super) fn memory(&self) -> usize {
+        let Waiting { bytes, records, markers } = &self.waiting;
+        let waiting = bytes.capacity() + records.capacity() * size_of::<Range<usize>>() + markers.capacity();
+        let own = self.group.len() + self.image.len() + self.zeros.len();
+        waiting + own + self.reads.as_ref().map_or(0, Reads::memory)
     }
 
     /// When it wants to go on by itself.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         // What is on its way wakes the shard when it ends.
         let all = [self.sync_by, self.mark_by, self.room_again];
-        all.into_iter().flatten().filter(|_| !self.is_under_way()).min()
+        all.into_iter().flatten().filter(|_| !self.is_writing()).min()
     }
 
     /// The end of a turn: begin what can be begun.
     pub(super) fn work(&mut self, now: Instant, net: &mut Net) {
         self.now = now;
         let backlog = self.waiting.bytes.len();
-        self.is_behind = backlog > if self.is_behind { BACKLOG_BYTES_MAX / 2 } else { BACKLOG_BYTES_MAX };
+        self.is_behind = backlog > if self.is_behind { self.backlog_max / 2 } else { self.backlog_max };
+        self.read_on(net);
         if self.writer.is_poisoned() {
             return;
         }
@@ -269,6 +328,17 @@ impl Log {
         self.write_group(net);
         self.sync_by_time(net);
         self.write_mark(net);
+    }
+
+    /// Begin the reads that were asked for.
+    fn read_on(&mut self, net: &mut Net) {
+        let Some(reads) = &mut self.reads else { return };
+        while let Some(read) = reads.next(&self.files) {
+            debug_assert!(read.slot < READS_MAX);
+            // SAFETY: the file and the read's buffer live as long as this, nobody touches the buffer while it is under way, and
+            // this is dropped only when nothing is, or never.
+            unsafe { net.push_disk(read.entry, FIRST_READ + read.slot) };
+        }
     }
 
     /// The end is near: begin nothing that can wait for the next start.
@@ -286,6 +356,9 @@ impl Log {
 
     /// A step has ended.
     pub(super) fn on_done(&mut self, step: usize, result: i32) {
+        if let Some(slot) = step.checked_sub(FIRST_READ) {
+            return self.reads.as_mut().expect("a read has begun").on_done(slot, result);
+        }
         let Some(expected) = self.under_way.get_mut(step).and_then(Option::take) else {
             unreachable!("the kernel ends what was begun, once")
         };
@@ -324,6 +397,7 @@ impl Log {
         };
         for (found, is_marker) in placed.iter().zip(self.waiting.take(written.records)) {
             self.liveness.on_record(found, is_marker);
+            self.reads.iter_mut().for_each(|reads| reads.offsets().on_record(found));
         }
         self.bury();
         let (file, offset) = self.files.place(written.write);
@@ -360,11 +434,13 @@ impl Log {
             Some(Compaction::Copied(segment, through))
                 if self.writer.durable() >= through && self.change.is_none() =>
             {
-                if !self.may_release() {
+                let is_read = self.reads.as_ref().is_some_and(|reads| reads.touches(segment));
+                if is_read || !self.may_release() {
                     return;
                 }
                 (self.compaction, self.choose_at) = (None, self.now);
                 self.liveness.on_released(segment);
+                self.reads.iter_mut().for_each(|reads| reads.offsets().on_released(segment));
                 self.table.release(segment);
                 self.persist(None);
             }
@@ -432,7 +508,7 @@ impl Log {
     }
 
     fn write_mark(&mut self, net: &mut Net) {
-        let is_idle = !self.is_under_way() && self.waiting.records.is_empty();
+        let is_idle = !self.is_writing() && self.waiting.records.is_empty();
         if !is_idle || self.mark_by.is_none_or(|at| at > self.now) {
             return;
         }
@@ -535,6 +611,7 @@ impl Waiting {
     fn take(&mut self, records: usize) -> Vec<bool> {
         self.records.drain(..records);
         match self.records.front() {
+            None if self.bytes.capacity() > BACKLOG_KEPT => self.bytes = Vec::new(),
             None => self.bytes.clear(),
             // What was taken goes when it is most of what there is: so each byte is moved once at most.
             Some(first) if first.start > self.bytes.len() / 2 => {

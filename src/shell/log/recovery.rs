@@ -14,8 +14,8 @@ use crate::id::{ClusterId, NodeId, ShardId};
 use crate::shard::BadRecord;
 use crate::shell::clock;
 use crate::storage::log::{
-    Found, Geometry, Identity, Liveness, Manifest, Opened, Opening, Recovery, Refusal, Report, SECTOR_BYTES,
-    Segment, Slot, Step, Target, Write,
+    Found, Geometry, Identity, Liveness, Manifest, Offsets, Opened, Opening, Recovery, Refusal, Report,
+    SECTOR_BYTES, Segment, Slot, Step, Target, Write,
 };
 
 /// The file that says that a node lacks something of which its own records don't tell yet.
@@ -46,6 +46,8 @@ pub(in crate::shell) struct LogIdentity {
     pub(in crate::shell) record_bytes_max: usize,
     /// Take over one that was copied or moved here.
     pub(in crate::shell) adopt: bool,
+    /// Records will be read again: know where each lies.
+    pub(in crate::shell) reads: bool,
 }
 
 /// The files of a log.
@@ -60,6 +62,8 @@ pub(in crate::shell) struct OpenLog {
     pub(super) files: Files,
     pub(super) opened: Opened,
     pub(super) liveness: Liveness,
+    /// Where its records lie, if any is to be read again.
+    pub(super) offsets: Option<Offsets>,
     /// Nothing was here before.
     pub(in crate::shell) is_new: bool,
     /// It was a copy, or elsewhere before, and is this node's from now on. Until the node's own records say that it lacks what
@@ -201,7 +205,7 @@ pub(in crate::shell) fn open(
     }
     let mut reading = Reading::new(identity, &files, &mut take);
     let recovered = reading.recover(manifest)?;
-    let Reading { open, mut liveness, markers_of_tail, dead, .. } = reading;
+    let Reading { open, mut liveness, mut offsets, markers_of_tail, dead, .. } = reading;
     let report = recovered.report.clone();
     let mut opening = Opening::new(recovered, NoFailpoints);
     let mut buffer = Buffer::new(files.geometry.segment_bytes().max(files.geometry.manifest_bytes()));
@@ -221,9 +225,10 @@ pub(in crate::shell) fn open(
     files.segments.allocate(files.start_of(Slot(opened.table.taken()))).map_err(at())?;
     for (found, is_marker) in opened.moved.iter().zip(markers_of_tail) {
         liveness.on_record(found, is_marker);
+        offsets.iter_mut().for_each(|offsets| offsets.on_record(found));
     }
     dead.into_iter().for_each(|sequence| liveness.on_dead(sequence));
-    Ok(OpenLog { opened, liveness, files, is_new, adopted, report })
+    Ok(OpenLog { opened, liveness, offsets, files, is_new, adopted, report })
 }
 
 /// Whose log it must be.
@@ -279,6 +284,7 @@ struct Reading<'a, T> {
     /// Segments that may hold the tail, with what was read of them.
     open: Vec<(Segment, Buffer, usize)>,
     liveness: Liveness,
+    offsets: Option<Offsets>,
     /// The tail is written anew, and counted where it is then.
     markers_of_tail: Vec<bool>,
     /// Covered by later ones.
@@ -288,7 +294,9 @@ struct Reading<'a, T> {
 impl<'a, T: FnMut(u64, &[u8], &mut Vec<u64>) -> Result<bool, BadRecord>> Reading<'a, T> {
     fn new(identity: &'a LogIdentity, files: &'a Files, take: &'a mut T) -> Self {
         let (open, liveness) = (Vec::new(), Liveness::default());
-        Self { identity, files, take, open, liveness, markers_of_tail: Vec::new(), dead: Vec::new() }
+        let offsets = identity.reads.then(Offsets::default);
+        let (markers_of_tail, dead) = (Vec::new(), Vec::new());
+        Self { identity, files, take, open, liveness, offsets, markers_of_tail, dead }
     }
 
     fn recover(&mut self, manifest: Manifest) -> Result<crate::storage::log::Recovered, DataError> {
@@ -310,7 +318,7 @@ impl<'a, T: FnMut(u64, &[u8], &mut Vec<u64>) -> Result<bool, BadRecord>> Reading
             // What a sealed segment holds is certain; nothing later changes it.
             for one in &found[known..] {
                 let is_marker = self.hand_over(one, &bytes)?;
-                self.liveness.on_record(one, is_marker);
+                self.note(one, is_marker);
             }
             handed += found.len() - known;
             found.truncate(known);
@@ -326,7 +334,7 @@ impl<'a, T: FnMut(u64, &[u8], &mut Vec<u64>) -> Result<bool, BadRecord>> Reading
         };
         for one in &found {
             let is_marker = self.hand_over(one, read(one))?;
-            self.liveness.on_record(one, is_marker);
+            self.note(one, is_marker);
         }
         for one in &recovered.tail {
             let is_marker = self.hand_over(one, read(one))?;
@@ -334,6 +342,11 @@ impl<'a, T: FnMut(u64, &[u8], &mut Vec<u64>) -> Result<bool, BadRecord>> Reading
         }
         self.open = open;
         Ok(recovered)
+    }
+
+    fn note(&mut self, found: &Found, is_marker: bool) {
+        self.liveness.on_record(found, is_marker);
+        self.offsets.iter_mut().for_each(|offsets| offsets.on_record(found));
     }
 
     /// Is it a marker?

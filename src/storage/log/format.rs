@@ -60,7 +60,18 @@ impl Header {
     /// The header that stands at `at`, if there is one.
     #[inline]
     pub(super) fn decode<F: Failpoints>(segment: &[u8], stamp: &Stamp<F>, at: usize) -> Option<Self> {
-        let bytes: &[u8; HEADER_BYTES] = segment.get(at..)?.first_chunk()?;
+        Self::decode_from(segment, 0, stamp, at)
+    }
+
+    /// The same, of a part of a segment that begins at `base`: `base <= at`.
+    #[inline]
+    pub(super) fn decode_from<F: Failpoints>(
+        part: &[u8],
+        base: usize,
+        stamp: &Stamp<F>,
+        at: usize,
+    ) -> Option<Self> {
+        let bytes: &[u8; HEADER_BYTES] = part.get(at - base..)?.first_chunk()?;
         // Most places hold no header: they are passed over before anything is hashed.
         let kind = match u32_at(bytes, 8) {
             1 => Kind::Group,

@@ -4,7 +4,8 @@
 //! which slot holds which segment. The records of a turn go out as one group of whole sectors, and one sync makes
 //! them durable ([`Writer`]). After a crash [`Recovery`] reads the segments and says which records stand, where
 //! something is damaged, and where the log was cut; [`Opening`] makes that verdict durable before anything new is
-//! written. [`SegmentTable`] knows which slots are free, [`Liveness`] which segments are worth compacting. `docs/storage.md`
+//! written. [`SegmentTable`] knows which slots are free, [`Liveness`] which segments are worth
+//! compacting, and [`Offsets`] where a record lies that is to be read again. `docs/storage.md`
 //! draws all of it in bytes, and says what can't be told from what.
 //!
 //! What the room promises: what a sync covered is there after any crash. A torn tail is cut, however many records
@@ -20,6 +21,7 @@ mod extent;
 mod format;
 mod liveness;
 mod manifest;
+mod offsets;
 mod opening;
 mod recovery;
 mod report;
@@ -34,6 +36,7 @@ pub use extent::Extent;
 pub use format::RECORD_BYTES_OVERHEAD;
 pub use liveness::Liveness;
 pub use manifest::{Entry, Manifest, Refusal};
+pub use offsets::{CHUNK_BYTES, Chunk, Offsets};
 pub use opening::{Opened, Opening, OpeningError};
 pub use recovery::{Found, Recovered, Recovery};
 pub use report::{Damage, Report, Tail};

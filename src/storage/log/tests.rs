@@ -197,6 +197,61 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever was appended is found by its sequence and read back, from where it was written and from where a recovery found it; and
+    /// what is damaged is read as nothing, not as something else.
+    #[test]
+    fn each_record_is_read_again(turns in turns(), places in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+        let mut disk = Disk::default();
+        let mut opened = disk.open(64);
+        let (mut expected, mut buffer) = (Vec::new(), vec![0xee; SEGMENT_BYTES]);
+        let mut offsets = Offsets::default();
+        for (records, _) in &turns {
+            expected.extend_from_slice(records);
+            let mut left: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            while !left.is_empty() {
+                if opened.writer.wants_segment() && let Ok(segment) = opened.table.reserve(Purpose::Append) {
+                    opened.table.list(segment);
+                    disk.persist(&mut opened);
+                    opened.writer.add_segment(&opened.table, segment);
+                }
+                let mut placed = Vec::new();
+                let written = opened.writer.append(&left, &mut buffer, &mut placed).unwrap();
+                disk.write(written.write, &buffer);
+                placed.iter().for_each(|found| offsets.on_record(found));
+                left.drain(..written.records);
+            }
+        }
+        let (found, recovered) = disk.recover(64);
+        let mut recovered_offsets = Offsets::default();
+        found.iter().chain(&recovered.tail).for_each(|found| recovered_offsets.on_record(found));
+        let read = |disk: &Disk, offsets: &Offsets, sequence: u64| {
+            let chunk = offsets.find(sequence)?;
+            let (slot, sectors) = (disk.slot(chunk.segment.slot), chunk.sectors());
+            let sectors = &slot[sectors.start.min(slot.len())..sectors.end.min(slot.len())];
+            opened.table.payload_in(&chunk, sectors, sequence).map(<[u8]>::to_vec)
+        };
+        for (sequence, record) in (1..).zip(&expected) {
+            prop_assert_eq!(read(&disk, &offsets, sequence).as_ref(), Some(record));
+            prop_assert_eq!(read(&disk, &recovered_offsets, sequence).as_ref(), Some(record));
+        }
+        prop_assert_eq!(read(&disk, &offsets, expected.len() as u64 + 1), None);
+        for place in &places {
+            let slot = place.index(disk.slots.len().max(1));
+            if let Some(bytes) = disk.slots.get_mut(slot).filter(|bytes| !bytes.is_empty()) {
+                let at = place.index(bytes.len());
+                bytes[at] ^= 1;
+            }
+        }
+        for (sequence, record) in (1..).zip(&expected) {
+            let read = read(&disk, &offsets, sequence);
+            prop_assert!(read.is_none_or(|read| read == *record));
+        }
+    }
+}
+
 /// A client that knows the format stores a value that is a record, where its own record will be damaged. It lacks the secret.
 #[test]
 fn a_record_inside_a_value_is_no_record() {

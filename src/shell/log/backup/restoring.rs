@@ -141,6 +141,7 @@ pub fn restore(restoration: &Restoration<'_>, on_pass: impl FnMut(Pass)) -> Resu
         segment_bytes: segment_bytes(&described),
         record_bytes_max: 0,
         adopt: false,
+        reads: false,
     };
     let directory = take_empty(data)?;
     let unfinished = Unfinished::begin(data)?;

@@ -421,6 +421,7 @@ mod tests {
             segment_bytes: 16 * SECTOR_BYTES as u32,
             record_bytes_max: 0,
             adopt: false,
+            reads: false,
         };
         Rewriting::new(&identity).unwrap()
     }

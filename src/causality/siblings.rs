@@ -15,6 +15,7 @@
 //! The limit: if a client has read one twin before the other arrived, and replaces it, the other stays, as a
 //! sibling, as a concurrent put of the same value would. A value is shown too often there, never lost.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::clock::{self, Entry};
@@ -39,6 +40,12 @@ pub const VERSIONS_PUT_MAX: usize = VERSIONS_MAX / 4;
 pub enum Content<V> {
     /// This is the value.
     Value(V),
+    /// There is a value, of so many bytes, and it is not in memory: whoever keeps the state can read it again. No such state ever
+    /// leaves its keeper.
+    Cold {
+        /// Of the value.
+        bytes: u32,
+    },
     /// There is no value: somebody deleted it.
     Tombstone,
     /// There is no value any more, since its time had come: nobody asked for that, and whoever has the value comes to it by
@@ -47,10 +54,20 @@ pub enum Content<V> {
 }
 
 impl<V> Content<V> {
+    /// Is there a value, here or on the disk?
+    pub const fn is_value(&self) -> bool {
+        matches!(self, Self::Value(_) | Self::Cold { .. })
+    }
+
+    /// Is it on the disk alone?
+    pub const fn is_cold(&self) -> bool {
+        matches!(self, Self::Cold { .. })
+    }
+
     /// Of one dot, what says more wins.
     const fn finality(&self) -> u8 {
         match self {
-            Self::Value(_) => 0,
+            Self::Value(_) | Self::Cold { .. } => 0,
             Self::Expired => 1,
             // An older release doesn't tell what has expired from what was deleted.
             Self::Tombstone => 2,
@@ -114,7 +131,7 @@ impl<V: Clone> Siblings<V> {
             if !clock::covers(&clock, version.dot) {
                 return Err(InvalidState::DotNotSeen);
             }
-            if !matches!(version.content, Content::Value(_)) && version.expiry.is_some() {
+            if !version.content.is_value() && version.expiry.is_some() {
                 return Err(InvalidState::TombstoneExpires);
             }
             checked.push(version);
@@ -135,7 +152,7 @@ impl<V: Clone> Siblings<V> {
     /// What a reader sees: no tombstones, each operation once, in ascending order of the dots.
     pub fn values(&self) -> impl Iterator<Item = &Version<V>> {
         self.versions.iter().enumerate().filter_map(|(at, version)| {
-            let shown = matches!(version.content, Content::Value(_)) && !self.has_lesser_twin(at);
+            let shown = version.content.is_value() && !self.has_lesser_twin(at);
             shown.then_some(version)
         })
     }
@@ -153,7 +170,7 @@ impl<V: Clone> Siblings<V> {
     /// Is nothing left here but tombstones, and one at least a delete's?
     pub fn is_deleted(&self) -> bool {
         let mut versions = self.versions.iter();
-        versions.all(|version| !matches!(version.content, Content::Value(_)))
+        versions.all(|version| !version.content.is_value())
             && self.versions.iter().any(|version| matches!(version.content, Content::Tombstone))
     }
 
@@ -226,7 +243,7 @@ impl<V: Clone> Siblings<V> {
         operation: OperationId,
         timestamp: WallTime,
     ) -> Dot {
-        assert!(expiry.is_none() || matches!(content, Content::Value(_)), "a tombstone doesn't expire");
+        assert!(expiry.is_none() || content.is_value(), "a tombstone doesn't expire");
         let seen = self.seen(actor).max(covered.get(actor));
         assert!(seen < COUNTER_MAX, "{actor:?} has no counter left");
         let dot = Dot { actor, counter: seen + 1 };
@@ -242,14 +259,16 @@ impl<V: Clone> Siblings<V> {
     }
 
     /// Takes in all that `other` has seen; true if this state changed. A version stands if it stands in both,
-    /// or in one and the other hasn't seen its dot. Of one dot, a tombstone wins over a value (it expired).
+    /// or in one and the other hasn't seen its dot. Of one dot, a tombstone wins over a value (it expired), and a value over one
+    /// that is on the disk. Nothing of `other` may be.
     pub fn merge(&mut self, other: &Self) -> bool {
+        debug_assert!(!other.is_cold(), "what is on the disk is read before it is merged");
         if !self.would_change(other) {
             return false;
         }
         self.versions.retain(|version| match other.find(version.dot) {
             Some(theirs) => {
-                if is_buried(version, theirs) {
+                if is_buried(version, theirs) || version.content.is_cold() {
                     version.clone_from(theirs);
                 }
                 true
@@ -296,6 +315,34 @@ impl<V: Clone> Siblings<V> {
         buried
     }
 
+    /// Are values of it on the disk alone? It is hot or cold as a whole, but for what has no bytes.
+    pub fn is_cold(&self) -> bool {
+        self.versions.iter().any(|version| version.content.is_cold())
+    }
+
+    /// Would values of it still be on the disk alone after this was merged?
+    pub fn stays_cold(&self, theirs: &Self) -> bool {
+        let mut cold = self.versions.iter().filter(|version| version.content.is_cold());
+        cold.any(|version| theirs.find(version.dot).is_none() && !clock::covers(&theirs.clock, version.dot))
+    }
+
+    /// Would they after a put that replaces what this covers?
+    pub fn stays_cold_beside(&self, covered: &VersionVector) -> bool {
+        self.versions.iter().any(|version| version.content.is_cold() && !covered.covers(version.dot))
+    }
+
+    /// Take values that are on the disk from a state that has them: of the same dots, and so the same values. False if some are
+    /// still missing.
+    pub fn warm(&mut self, from: &Self) -> bool {
+        for version in self.versions.iter_mut().filter(|version| version.content.is_cold()) {
+            // A value that has expired there has not here, if that was read by an earlier clock; it doesn't happen.
+            if let Some(found) = from.find(version.dot).filter(|found| found.content.is_value()) {
+                version.content = found.content.clone();
+            }
+        }
+        !self.is_cold()
+    }
+
     /// Bytes of its two allocations, the clock's and the versions', values apart: 0 for what fits into the state itself.
     pub fn allocations(&self) -> [usize; 2] {
         let bytes_of = |is_spilled, bytes| if is_spilled { bytes } else { 0 };
@@ -320,6 +367,22 @@ impl<V: Clone> Siblings<V> {
         self.clock.is_sorted_by(|left, right| left.0 < right.0)
             && self.versions.is_sorted_by(|left, right| left.dot < right.dot)
             && self.versions.iter().all(|version| clock::covers(&self.clock, version.dot))
+    }
+}
+
+impl Siblings<Bytes> {
+    /// Let go of the values: they can be read again. True if there were any.
+    pub fn cool(&mut self) -> bool {
+        let mut any = false;
+        for version in &mut self.versions {
+            if let Content::Value(value) = &version.content
+                && !value.is_empty()
+            {
+                version.content = Content::Cold { bytes: value.len() as u32 };
+                any = true;
+            }
+        }
+        any
     }
 }
 

@@ -337,6 +337,7 @@ fn cost_of(key: &[u8], state: &Siblings<Bytes>) -> usize {
 fn hint_bytes(key: &[u8], state: &Siblings<Bytes>) -> usize {
     let length = |content: &Content<Bytes>| match content {
         Content::Value(value) => value.len(),
+        Content::Cold { .. } => unreachable!("hints stay in memory"),
         Content::Tombstone | Content::Expired => 0,
     };
     let values: usize = state.versions().iter().map(|version| length(&version.content)).sum();

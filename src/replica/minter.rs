@@ -212,12 +212,13 @@ fn check_room(
 ) -> Result<(), Refused> {
     let kept = || state.versions().iter().filter(|version| !covered.covers(version.dot));
     if kept().next().is_some() {
-        let siblings = kept().filter(|version| matches!(version.content, Content::Value(_))).count();
+        let siblings = kept().filter(|version| version.content.is_value()).count();
         if siblings >= SIBLINGS_MAX {
             return Err(Refused::TooManySiblings);
         }
         let length = |content: &Content<Bytes>| match content {
             Content::Value(value) => value.len(),
+            Content::Cold { bytes } => *bytes as usize,
             Content::Tombstone | Content::Expired => 0,
         };
         if added + kept().map(|version| length(&version.content)).sum::<usize>() > limit {

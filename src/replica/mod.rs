@@ -18,7 +18,7 @@ mod wire;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::causality::{Actor, Content, InvalidState, Siblings, VersionVector};
+use crate::causality::{Actor, InvalidState, Siblings, VersionVector};
 use crate::failpoint::{Bug, Failpoints, NoFailpoints, Rare};
 use crate::id::{OperationId, PartitionId};
 use crate::storage::log::Range;
@@ -120,6 +120,49 @@ impl<F: Failpoints> Replica<F> {
         self.minter.remember_at_most(names);
         self.index = self.index.with_seats();
         self
+    }
+
+    /// The same, and a log has all that is here: keys stay, and whoever runs this may let values go ([`Replica::cool`]).
+    #[must_use]
+    pub fn within_and_on_disk(mut self, memory_max: usize) -> Self {
+        let names = (memory_max / NAMES_SHARE).clamp(NAMES_LEAST, SUPERSEDED_MAX);
+        self.minter.remember_at_most(names);
+        self.index = self.index.with_values_on_disk();
+        self
+    }
+
+    /// Somebody's values have to go, of a key whose record is on stable storage, as all up to `durable` are; false if there is
+    /// nobody.
+    pub fn cool(&mut self, durable: u64) -> bool {
+        self.index.cool(durable)
+    }
+
+    /// The values of a key that are on the disk alone were read: `from` has them. False if some are missing still.
+    pub fn warm(&mut self, place: Place<'_>, from: &Siblings<Bytes>) -> bool {
+        self.index.warm(place, from)
+    }
+
+    /// What [`Bug::LateLoadWins`] makes of a load: the key is as it was then.
+    pub fn put_back(&mut self, place: Place<'_>, state: &Siblings<Bytes>) {
+        self.index.update(place.partition, place.token, place.key, |entry| {
+            if !entry.state.is_empty() {
+                entry.state.clone_from(state);
+            }
+        });
+    }
+
+    /// The record of a key can't be read, and its values are lost here: forget it. Retries of its writes are known as lost, and so
+    /// are those of all that was replaced: what had replaced them may be this.
+    pub fn lose(&mut self, place: Place<'_>) -> SmallVec<[Box<Entry>; 1]> {
+        let Place { key, token, partition } = place;
+        let Some(entry) = self.index.find(partition, token, key) else { return SmallVec::new() };
+        let gone = self.index.forget(partition, token, digest(token, &entry.state));
+        self.minter.doubt_replaced();
+        for entry in &gone {
+            self.minter.lost.remember_all(&entry.state, entry.appended);
+            self.note_dead(entry.appended);
+        }
+        gone
     }
 
     /// Somebody has to go: forget a key, whatever is known of it, unless a delete's tombstone stands. What was known of it.
@@ -436,15 +479,14 @@ fn cover(entry: &mut Entry, appended: u64, dead: &mut Vec<u64>) {
 
 /// Is a value here a tombstone there?
 fn expires_by(state: &Siblings<Bytes>, theirs: &Siblings<Bytes>) -> bool {
-    let mine = state.versions().iter().filter(|mine| matches!(mine.content, Content::Value(_)));
-    mine.into_iter().any(|mine| {
-        theirs.versions().iter().any(|one| one.dot == mine.dot && !matches!(one.content, Content::Value(_)))
-    })
+    let mine = state.versions().iter().filter(|mine| mine.content.is_value());
+    mine.into_iter()
+        .any(|mine| theirs.versions().iter().any(|one| one.dot == mine.dot && !one.content.is_value()))
 }
 
 /// What a merge has led to, for the simulator alone.
 fn watch_merge(state: &mut Siblings<Bytes>, theirs: &Siblings<Bytes>, failpoints: &impl Failpoints) {
-    let is_value = |version: &&crate::causality::Version<Bytes>| matches!(version.content, Content::Value(_));
+    let is_value = |version: &&crate::causality::Version<Bytes>| version.content.is_value();
     let values = state.versions().iter().filter(is_value).count();
     if values > state.sibling_count() {
         failpoints.reached(Rare::TwinsMet);
@@ -467,7 +509,7 @@ pub type RefusedState = InvalidState;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causality::SIBLINGS_MAX;
+    use crate::causality::{Content, SIBLINGS_MAX};
     use crate::time::Instant;
 
     const KEY: Place<'_> = Place { key: b"k", token: 5, partition: PartitionId(0) };
@@ -489,7 +531,7 @@ mod tests {
         let Some(entry) = replica.read(now(wall), KEY) else { return Vec::new() };
         let values = entry.state.values().map(|version| match &version.content {
             Content::Value(value) => value.to_vec(),
-            Content::Tombstone | Content::Expired => unreachable!("values are shown, tombstones are not"),
+            _ => unreachable!("values are shown, tombstones are not"),
         });
         values.collect()
     }

@@ -25,12 +25,17 @@ pub fn state_from_wire(wire: &WireState<'_>) -> Result<Siblings<Bytes>, InvalidS
 }
 
 /// For a frame to a peer; values are borrowed until the frame is written.
+///
+/// # Panics
+///
+/// If values are on the disk alone: nothing may take their place.
 pub fn state_writer(state: &Siblings<Bytes>) -> StateWriter<'_> {
     let clock = state.clock().iter().map(|(actor, counter)| Seen::new(actor.id, *counter, actor.epoch));
     let mut writer = StateWriter { clock: clock.collect(), ..StateWriter::default() };
     for version in state.versions() {
         let value: &[u8] = match &version.content {
             Content::Value(value) => value,
+            Content::Cold { .. } => unreachable!("what is on the disk is read before it is sent"),
             Content::Tombstone | Content::Expired => &[],
         };
         writer.versions.push(WireVersion::new(
@@ -42,7 +47,7 @@ pub fn state_writer(state: &Siblings<Bytes>) -> StateWriter<'_> {
             version.expiry.map_or(0, |expiry| expiry.0),
             version.dot.actor.epoch,
             value.len() as u32,
-            !matches!(version.content, Content::Value(_)),
+            !version.content.is_value(),
             matches!(version.content, Content::Expired),
         ));
         writer.values.push(value);

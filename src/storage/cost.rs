@@ -48,11 +48,16 @@ pub(super) fn of_entry(entry: &Entry) -> usize {
 /// What a state keeps beside itself: a clock and versions that don't fit into it, and the values.
 pub fn of_state(state: &Siblings<Bytes>) -> usize {
     let [clock, versions] = state.allocations();
+    allocated(clock) + allocated(versions) + of_values(state)
+}
+
+/// The same of its values alone.
+pub fn of_values(state: &Siblings<Bytes>) -> usize {
     let values = state.versions().iter().map(|version| match &version.content {
         Content::Value(value) => of_value(value.len()),
-        Content::Tombstone | Content::Expired => 0,
+        Content::Cold { .. } | Content::Tombstone | Content::Expired => 0,
     });
-    allocated(clock) + allocated(versions) + values.sum::<usize>()
+    values.sum()
 }
 
 /// A value of so many bytes.

@@ -87,11 +87,13 @@ struct Node {
     queue: u8,
     /// `uses <= USES_MAX`
     uses: u8,
+    /// So many hold it: then it is in no queue, and `queue` is where it goes when all have let it go.
+    held: u8,
 }
 
 impl Node {
     const fn alone(at: u32) -> Self {
-        Self { token: 0, bytes: 0, partition: 0, before: at, after: at, queue: at as u8, uses: 0 }
+        Self { token: 0, bytes: 0, partition: 0, before: at, after: at, queue: at as u8, uses: 0, held: 0 }
     }
 }
 
@@ -131,6 +133,9 @@ impl Seats {
     pub fn resize(&mut self, seat: &Seat, bytes: usize) {
         let node = self.node_mut(seat.0);
         let before = std::mem::replace(&mut node.bytes, bytes as u64);
+        if node.held > 0 {
+            return;
+        }
         let queue = usize::from(node.queue);
         self.bytes[queue] = self.bytes[queue] + bytes as u64 - before;
     }
@@ -138,7 +143,12 @@ impl Seats {
     /// It is of no use any more and goes first; or else it is of use again.
     pub fn give_up(&mut self, seat: &Seat, is_over: bool) {
         let queue = if is_over { OVER } else { SMALL };
-        if is_over != (u32::from(self.node(seat.0).queue) == OVER) {
+        if is_over == (u32::from(self.node(seat.0).queue) == OVER) {
+            return;
+        }
+        if self.node(seat.0).held > 0 {
+            self.node_mut(seat.0).queue = queue as u8;
+        } else {
             self.unlink(seat.0);
             self.link_last(queue, seat.0);
         }
@@ -148,22 +158,30 @@ impl Seats {
     pub fn give_back(&mut self, seat: &mut Seat) {
         let seat = std::mem::take(seat).0;
         if seat != NONE {
-            self.unlink(seat);
+            if self.node(seat).held == 0 {
+                self.unlink(seat);
+            }
             self.set_free(seat);
         }
     }
 
-    /// Whoever sits here stays while others are put out, until it is let go again.
+    /// Whoever sits here stays while others are put out, until it is let go again, as often as it was held.
     pub fn hold(&mut self, seat: &Seat) {
         if seat.0 != NONE {
-            self.unlink(seat.0);
+            if self.node(seat.0).held == 0 {
+                self.unlink(seat.0);
+            }
+            self.node_mut(seat.0).held += 1;
         }
     }
 
-    /// It was held, and may go like all others.
+    /// It was held, and may go like all others; unless it has left its seat meanwhile, and has another.
     pub fn let_go(&mut self, seat: &Seat) {
-        if seat.0 != NONE {
-            self.link_last(u32::from(self.node(seat.0).queue), seat.0);
+        if seat.0 != NONE && self.node(seat.0).held > 0 {
+            self.node_mut(seat.0).held -= 1;
+            if self.node(seat.0).held == 0 {
+                self.link_last(u32::from(self.node(seat.0).queue), seat.0);
+            }
         }
     }
 
@@ -356,6 +374,29 @@ mod tests {
             first = if seats.node(first).queue == MAIN as u8 { first + 1 } else { seats.node(first).after };
         }
         assert_eq!(victim.token, MOVES_MAX as u64, "the first that was not moved");
+    }
+
+    /// It is held twice, grows, is of no use for a while, leaves, and another has its seat.
+    #[test]
+    fn who_is_held_stays_until_all_have_let_it_go() {
+        let mut seats = Seats::default();
+        let mut held = seats.take(P, 1, 10);
+        seats.take(P, 2, 10);
+        (0..2).for_each(|_| seats.hold(&held));
+        seats.resize(&held, 50);
+        seats.give_up(&held, true);
+        seats.give_up(&held, false);
+        assert_eq!((seats.bytes(), seats.len()), (10, 1));
+        seats.let_go(&held);
+        assert_eq!(seats.put_out().map(|victim| victim.token), Some(2));
+        assert_eq!(seats.put_out(), None);
+        seats.let_go(&held);
+        assert_eq!((seats.bytes(), seats.len()), (50, 1));
+        seats.hold(&held);
+        seats.give_back(&mut held);
+        let other = seats.take(P, 3, 7);
+        seats.let_go(&other);
+        assert_eq!((seats.bytes(), seats.put_out().map(|victim| victim.token)), (7, Some(3)));
     }
 
     /// Random keys that come, change, are used, leave, and are put out, against a plain map.

@@ -52,19 +52,55 @@ pub struct Index {
     /// By partition; those of other shards stay empty.
     tables: Vec<HashTable<Box<Entry>>>,
     keys: usize,
-    bytes: usize,
-    /// What all entries cost, and all tables.
-    entry_bytes: usize,
+    /// Of all entries.
+    sums: Sums,
+    /// What all tables cost.
     table_bytes: usize,
     /// When versions expire.
     wheel: Wheel,
     /// Who goes when there is no room; none, if nobody ever does.
     seats: Option<Seats>,
+    /// A log has the values: they go when there is no room, and what else is known of their keys stays.
+    keeps_keys: bool,
     /// Partitions of which keys were put out, so that one may be absent that was never deleted; and how many were.
     lacking: BTreeMap<PartitionId, u64>,
     /// Since they were last taken.
     changes: Vec<Change>,
 }
+
+/// What entries come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Sums {
+    /// Of keys and values, be they here or on the disk.
+    bytes: usize,
+    /// What they cost in memory.
+    cost: usize,
+    /// Those whose values are on the disk alone.
+    cold: usize,
+}
+
+impl Sums {
+    fn of(entry: &Entry) -> Self {
+        let bytes = entry.key.len() + value_bytes(&entry.state);
+        Self { bytes, cost: cost::of_entry(entry), cold: usize::from(entry.state.is_cold()) }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.cost += other.cost;
+        self.cold += other.cold;
+    }
+
+    fn take(&mut self, other: Self) {
+        self.bytes -= other.bytes;
+        self.cost -= other.cost;
+        self.cold -= other.cold;
+    }
+}
+
+/// So many entries are passed over, since the records that cover them are not on stable storage yet, before it is given up to look for
+/// one whose values may go.
+const PASSED_OVER_MAX: usize = 64;
 
 /// What [`Index::expire`] has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -97,11 +133,11 @@ impl Index {
         Self {
             tables,
             keys: 0,
-            bytes: 0,
-            entry_bytes: 0,
+            sums: Sums::default(),
             table_bytes: 0,
             wheel,
             seats: None,
+            keeps_keys: false,
             lacking,
             changes,
         }
@@ -113,6 +149,55 @@ impl Index {
         assert_eq!(self.keys, 0, "whoever has no seat could never go");
         self.seats = Some(Seats::default());
         self
+    }
+
+    /// The same, and only values may go: a log has them ([`Index::cool`]).
+    #[must_use]
+    pub fn with_values_on_disk(mut self) -> Self {
+        self.keeps_keys = true;
+        self.with_seats()
+    }
+
+    /// Somebody's values have to go, since there is no more room: those of an entry whose record is on stable storage, as all up to
+    /// `durable` are. False if there is nobody.
+    pub fn cool(&mut self, durable: u64) -> bool {
+        assert!(self.keeps_keys, "what no log has is not let go");
+        let Self { tables, seats: Some(seats), sums, .. } = self else { return false };
+        for _ in 0..PASSED_OVER_MAX {
+            let Some(victim) = seats.put_out() else { return false };
+            let (partition, token) = (victim.partition, victim.token);
+            let found =
+                tables[partition.0 as usize].find_mut(spread(token), |entry| entry.seat == victim.seat);
+            let entry = found.expect("whoever is forgotten gives its seat back");
+            entry.seat = Seat::default();
+            if entry.appended > durable {
+                entry.seat = seats.take(partition, token, cost::of_values(&entry.state));
+                continue;
+            }
+            sums.take(Sums::of(entry));
+            entry.state.cool();
+            sums.add(Sums::of(entry));
+            return true;
+        }
+        false
+    }
+
+    /// The values of a key that are on the disk alone were read: `from` has them. False if some are missing still.
+    pub fn warm(&mut self, place: Place<'_>, from: &Siblings<Bytes>) -> bool {
+        let Self { tables, seats, sums, keeps_keys, .. } = self;
+        let Some(entry) = find_mut(&mut tables[place.partition.0 as usize], place.token, place.key) else {
+            return false;
+        };
+        sums.take(Sums::of(entry));
+        let is_warm = entry.state.warm(from);
+        sums.add(Sums::of(entry));
+        set_seat(seats.as_mut(), *keeps_keys, place.partition, entry);
+        is_warm
+    }
+
+    /// Entries whose values are on the disk alone.
+    pub const fn cold(&self) -> usize {
+        self.sums.cold
     }
 
     /// Whoever has to go if there is no more room: what was known of it. Who has expired goes first, and nobody of whom nothing is left
@@ -209,23 +294,23 @@ impl Index {
         token: u64,
         key: &[u8],
     ) -> Option<&Entry> {
-        let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
+        let Self { tables, wheel, seats, sums, keeps_keys, .. } = self;
         let entry = find_mut(&mut tables[partition.0 as usize], token, key)?;
-        if expire(entry, now, bytes, entry_bytes) > 0 {
+        if expire(entry, now, sums) > 0 {
             set_alarm(wheel, partition, entry);
         }
-        set_seat(seats.as_mut(), partition, entry);
+        set_seat(seats.as_mut(), *keeps_keys, partition, entry);
         Some(entry)
     }
 
     /// The same, and nobody has used the key by it.
     pub fn look(&mut self, now: WallTime, partition: PartitionId, token: u64, key: &[u8]) -> Option<&Entry> {
-        let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
+        let Self { tables, wheel, seats, sums, keeps_keys, .. } = self;
         let entry = find_mut(&mut tables[partition.0 as usize], token, key)?;
-        if expire(entry, now, bytes, entry_bytes) > 0 {
+        if expire(entry, now, sums) > 0 {
             set_alarm(wheel, partition, entry);
             if let Some(seats) = seats {
-                sit(seats, partition, entry);
+                sit(seats, *keeps_keys, partition, entry);
             }
         }
         Some(entry)
@@ -250,15 +335,15 @@ impl Index {
 
     /// The key's whose alarm has gone off.
     fn expire_one(&mut self, now: WallTime, alarm: &Alarm, partition: PartitionId, token: u64) -> usize {
-        let Self { tables, wheel, seats, bytes, entry_bytes, .. } = self;
+        let Self { tables, wheel, seats, sums, keeps_keys, .. } = self;
         let mut under = tables[partition.0 as usize].iter_hash_mut(spread(token));
         let entry =
             under.find(|entry| entry.alarm == *alarm).expect("whoever is forgotten takes its alarm back");
         entry.alarm = Alarm::default();
-        let versions = expire(entry, now, bytes, entry_bytes);
+        let versions = expire(entry, now, sums);
         set_alarm(wheel, partition, entry);
         if let Some(seats) = seats {
-            sit(seats, partition, entry);
+            sit(seats, *keeps_keys, partition, entry);
         }
         versions
     }
@@ -276,7 +361,7 @@ impl Index {
         key: &[u8],
         change: impl FnOnce(&mut Entry) -> T,
     ) -> T {
-        let Self { tables, wheel, seats, lacking, .. } = self;
+        let Self { tables, wheel, seats, lacking, sums, keeps_keys, .. } = self;
         let table = &mut tables[partition.0 as usize];
         let table_before = cost::allocated(table.allocation_size());
         let found = table.entry(
@@ -287,13 +372,12 @@ impl Index {
         let result = match found {
             Slot::Occupied(mut slot) => {
                 let entry = slot.get_mut();
-                let (bytes, before) = (value_bytes(&entry.state), digest(token, &entry.state));
-                let cost = cost::of_entry(entry);
+                let before = digest(token, &entry.state);
+                sums.take(Sums::of(entry));
                 let result = change(entry);
-                self.bytes = self.bytes + value_bytes(&entry.state) - bytes;
-                self.entry_bytes = self.entry_bytes + cost::of_entry(entry) - cost;
+                sums.add(Sums::of(entry));
                 set_alarm(wheel, partition, entry);
-                set_seat(seats.as_mut(), partition, entry);
+                set_seat(seats.as_mut(), *keeps_keys, partition, entry);
                 let after = digest(token, &entry.state);
                 if before != after {
                     self.changes.push(Change { partition, token, before, after });
@@ -309,11 +393,10 @@ impl Index {
                 let result = change(&mut entry);
                 if !entry.state.is_empty() {
                     self.keys += 1;
-                    self.bytes += entry.key.len() + value_bytes(&entry.state);
-                    self.entry_bytes += cost::of_entry(&entry);
+                    sums.add(Sums::of(&entry));
                     set_alarm(wheel, partition, &mut entry);
                     if let Some(seats) = seats {
-                        sit(seats, partition, &mut entry);
+                        sit(seats, *keeps_keys, partition, &mut entry);
                     }
                     let after = digest(token, &entry.state);
                     self.changes.push(Change { partition, token, before: 0, after });
@@ -400,8 +483,7 @@ impl Index {
     /// An entry has left: it counts no more, and its alarm is taken back.
     fn uncount(&mut self, partition: PartitionId, entry: &mut Entry) {
         self.keys -= 1;
-        self.bytes -= entry.key.len() + value_bytes(&entry.state);
-        self.entry_bytes -= cost::of_entry(entry);
+        self.sums.take(Sums::of(entry));
         self.wheel.set(&mut entry.alarm, None, partition, entry.token);
         if let Some(seats) = &mut self.seats {
             seats.give_back(&mut entry.seat);
@@ -413,33 +495,34 @@ impl Index {
         let list = cost::allocated(self.tables.capacity() * size_of::<HashTable<Box<Entry>>>());
         let changes = cost::allocated(self.changes.capacity() * size_of::<Change>());
         let seats = self.seats.as_ref().map_or(0, Seats::memory);
-        self.entry_bytes + self.table_bytes + list + changes + self.wheel.memory() + seats
+        self.sums.cost + self.table_bytes + list + changes + self.wheel.memory() + seats
     }
 
-    /// What entries cost that can't be put out.
+    /// What entries cost that can't be put out, or what is left of them without their values.
     pub fn pinned(&self) -> usize {
-        if self.seats.is_some() { self.entry_bytes - self.seated() } else { 0 }
+        if self.seats.is_some() { self.sums.cost - self.seated() } else { 0 }
     }
 
-    /// What those entries cost that can.
+    /// What those entries cost that can, or their values.
     pub fn seated(&self) -> usize {
         self.seats.as_ref().map_or(0, |seats| seats.bytes() as usize)
     }
 
     /// What is counted as it changes: keys, bytes of keys and values, what entries and tables cost, and timers of keys that
-    /// expire.
-    pub const fn counted(&self) -> [usize; 4] {
-        [self.keys, self.bytes, self.entry_bytes + self.table_bytes, self.wheel.timers()]
+    /// expire, and entries whose values are on the disk alone.
+    pub const fn counted(&self) -> [usize; 5] {
+        let Sums { bytes, cost, cold } = self.sums;
+        [self.keys, bytes, cost + self.table_bytes, self.wheel.timers(), cold]
     }
 
     /// The same, counted anew.
-    pub fn recounted(&self) -> [usize; 4] {
+    pub fn recounted(&self) -> [usize; 5] {
         let tables = self.tables.iter().map(|table| cost::allocated(table.allocation_size()));
-        let mut sums = [0, 0, tables.sum(), 0];
+        let mut sums = [0, 0, tables.sum(), 0, 0];
         for entry in self.tables.iter().flatten() {
             let expires = entry.state.versions().iter().any(|version| version.expiry.is_some());
-            let bytes = entry.key.len() + value_bytes(&entry.state);
-            let own = [1, bytes, cost::of_entry(entry), usize::from(expires)];
+            let Sums { bytes, cost, cold } = Sums::of(entry);
+            let own = [1, bytes, cost, usize::from(expires), cold];
             sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
         }
         sums
@@ -450,9 +533,9 @@ impl Index {
         self.keys
     }
 
-    /// Bytes of keys and values, without what it costs to keep them.
+    /// Bytes of keys and values, be they here or on the disk, without what it costs to keep them.
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        self.sums.bytes
     }
 
     /// What has changed since the last call, in order. To be asked for after each input, lest it pile up.
@@ -481,15 +564,14 @@ fn find_mut<'a>(table: &'a mut HashTable<Box<Entry>>, token: u64, key: &[u8]) ->
 }
 
 /// Versions whose time has come become tombstones: how many. What the entry costs changes with them.
-fn expire(entry: &mut Entry, now: WallTime, bytes: &mut usize, cost: &mut usize) -> usize {
+fn expire(entry: &mut Entry, now: WallTime, sums: &mut Sums) -> usize {
     let is_overdue = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
     if !entry.state.versions().iter().any(|version| is_overdue(version.expiry)) {
         return 0;
     }
-    let before = [value_bytes(&entry.state), cost::of_entry(entry)];
+    sums.take(Sums::of(entry));
     let versions = entry.state.expire(now);
-    *bytes = *bytes + value_bytes(&entry.state) - before[0];
-    *cost = *cost + cost::of_entry(entry) - before[1];
+    sums.add(Sums::of(entry));
     versions
 }
 
@@ -500,20 +582,23 @@ fn set_alarm(wheel: &mut Wheel, partition: PartitionId, entry: &mut Entry) {
 }
 
 /// The key was used: it has a seat while it may go.
-fn set_seat(seats: Option<&mut Seats>, partition: PartitionId, entry: &mut Entry) {
+fn set_seat(seats: Option<&mut Seats>, keeps_keys: bool, partition: PartitionId, entry: &mut Entry) {
     if let Some(seats) = seats {
-        sit(seats, partition, entry);
+        sit(seats, keeps_keys, partition, entry);
         seats.touch(&entry.seat);
     }
 }
 
-fn sit(seats: &mut Seats, partition: PartitionId, entry: &mut Entry) {
-    match (!entry.state.is_deleted(), entry.seat.is_none()) {
-        (true, true) => entry.seat = seats.take(partition, entry.token, cost::of_entry(entry)),
-        (true, false) => seats.resize(&entry.seat, cost::of_entry(entry)),
+/// It sits while it may go: with all that is known of it, or (`keeps_keys`) with its values, while they are here.
+fn sit(seats: &mut Seats, keeps_keys: bool, partition: PartitionId, entry: &mut Entry) {
+    let bytes = if keeps_keys { cost::of_values(&entry.state) } else { cost::of_entry(entry) };
+    let may_go = if keeps_keys { bytes > 0 } else { !entry.state.is_deleted() };
+    match (may_go, entry.seat.is_none()) {
+        (true, true) => entry.seat = seats.take(partition, entry.token, bytes),
+        (true, false) => seats.resize(&entry.seat, bytes),
         (false, _) => return seats.give_back(&mut entry.seat),
     }
-    let has_value = entry.state.versions().iter().any(|version| matches!(version.content, Content::Value(_)));
+    let has_value = entry.state.versions().iter().any(|version| version.content.is_value());
     seats.give_up(&entry.seat, !has_value);
 }
 
@@ -521,6 +606,7 @@ fn sit(seats: &mut Seats, partition: PartitionId, entry: &mut Entry) {
 pub(crate) fn value_bytes(state: &Siblings<Bytes>) -> usize {
     let length = |content: &Content<Bytes>| match content {
         Content::Value(value) => value.len(),
+        Content::Cold { bytes } => *bytes as usize,
         Content::Tombstone | Content::Expired => 0,
     };
     state.versions().iter().map(|version| length(&version.content)).sum()

@@ -23,7 +23,7 @@ fn put_named(state: &mut Cart, actor: Actor, value: &'static str, sequence: u64)
 fn shown(state: &Cart) -> Vec<&'static str> {
     let value = |version: &Version<&'static str>| match version.content {
         Content::Value(value) => value,
-        Content::Tombstone | Content::Expired => panic!("a tombstone is never shown"),
+        Content::Cold { .. } | Content::Tombstone | Content::Expired => panic!("it is never shown"),
     };
     state.values().map(value).collect()
 }
@@ -230,4 +230,67 @@ fn a_put_that_would_outgrow_the_limits_is_foretold() {
     assert!(!crowded.has_room_for(A, &crowd) && crowded.has_room_for(Actor { id: 100, epoch: 0 }, &crowd));
     let exhausted = Siblings::<()>::from_parts([(A, COUNTER_MAX)], []).expect("sound");
     assert!(!exhausted.has_room_for(A, &blind));
+}
+
+fn bytes_put(
+    state: &mut Siblings<Bytes>,
+    actor: Actor,
+    covered: &VersionVector,
+    value: &'static [u8],
+) -> Dot {
+    let content = Content::Value(Bytes::from_static(value));
+    state.put(actor, covered, content, None, OperationId::NONE, WallTime(0))
+}
+
+/// Everything but the values stays, and they come back by their dots.
+#[test]
+fn a_state_is_cooled_and_warmed_again() {
+    let mut state = Siblings::new();
+    bytes_put(&mut state, A, &VersionVector::new(), b"milk");
+    bytes_put(&mut state, B, &VersionVector::new(), b"bread");
+    bytes_put(&mut state, C, &VersionVector::new(), b"");
+    let hot = state.clone();
+    assert!(state.cool() && state.is_cold() && !state.cool());
+    assert_eq!((state.sibling_count(), state.context(), state.is_deleted()), (3, hot.context(), false));
+    assert!(!state.would_change(&hot) && !hot.would_change(&state));
+    let mut less = Siblings::new();
+    bytes_put(&mut less, A, &VersionVector::new(), b"milk");
+    assert!(!state.warm(&less), "another is still missing");
+    assert!(state.warm(&hot));
+    assert_eq!(state, hot);
+}
+
+/// A version whose value has expired meanwhile is not brought back, whatever was read.
+#[test]
+fn what_is_read_fills_in_values_and_changes_nothing_else() {
+    let mut state = Siblings::new();
+    let content = Content::Value(Bytes::from_static(b"milk"));
+    state.put(A, &VersionVector::new(), content, Some(WallTime(9)), OperationId::NONE, WallTime(0));
+    let hot = state.clone();
+    state.cool();
+    state.expire(WallTime(9));
+    let before = state.clone();
+    assert!(state.warm(&hot));
+    assert_eq!(state, before);
+}
+
+/// What a merge leaves cold is known before; and a value that comes with it is taken.
+#[test]
+fn a_cold_state_is_merged_if_nothing_cold_stays() {
+    let mut cold = Siblings::new();
+    bytes_put(&mut cold, A, &VersionVector::new(), b"milk");
+    let mut both = cold.clone();
+    cold.cool();
+    let mut replaces = Siblings::new();
+    bytes_put(&mut replaces, B, &cold.context(), b"bread");
+    let mut beside = Siblings::new();
+    bytes_put(&mut beside, C, &VersionVector::new(), b"eggs");
+    assert!(!cold.stays_cold(&replaces) && cold.stays_cold(&beside));
+    assert!(!cold.stays_cold_beside(&cold.context()) && cold.stays_cold_beside(&VersionVector::new()));
+    both.merge(&beside);
+    assert!(!cold.stays_cold(&both));
+    let mut merged = cold.clone();
+    assert!(merged.merge(&both) && !merged.is_cold());
+    assert_eq!(merged, both);
+    assert!(cold.merge(&replaces) && !cold.is_cold());
 }

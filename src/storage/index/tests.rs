@@ -265,3 +265,45 @@ fn what_stays_empty_is_not_kept() {
     assert!(index.find(P, 7, b"a").is_none());
     assert_eq!((index.keys(), index.partition(P).count()), (0, 0));
 }
+
+/// Values go, and nothing else; they come back, and every sum follows.
+#[test]
+fn values_are_let_go_and_warmed_again() {
+    let mut index = Index::new(8).with_values_on_disk();
+    for token in 0..100 {
+        put(&mut index, token, b"k", b"some value that takes its room");
+        index.update(P, token, b"k", |entry| entry.appended = token + 1);
+    }
+    delete(&mut index, 200, b"gone");
+    index.take_changes().for_each(drop);
+    let (hot, all) = (index.find(P, 7, b"k").unwrap().state.clone(), (index.keys(), index.bytes()));
+    let (before, pinned) = (index.memory(), index.pinned());
+    // The records of half of them are on the disk.
+    while index.cool(50) {}
+    assert_eq!((index.cold(), index.keys(), index.bytes()), (50, all.0, all.1));
+    check_sums(&index);
+    assert!(
+        index.find(P, 7, b"k").unwrap().state.is_cold() && !index.find(P, 70, b"k").unwrap().state.is_cold()
+    );
+    assert_eq!(
+        (index.take_changes().count(), index.pinned()),
+        (0, pinned),
+        "nothing has changed for anybody else"
+    );
+    while index.cool(u64::MAX) {}
+    assert_eq!((index.cold(), index.seated()), (100, 0));
+    assert!(index.memory() < before);
+    let place = Place { partition: P, token: 7, key: b"k" };
+    assert!(index.warm(place, &hot) && index.find(P, 7, b"k").unwrap().state == hot);
+    assert_eq!(index.cold(), 99);
+    check_sums(&index);
+    put(&mut index, 8, b"k", b"new");
+    delete(&mut index, 9, b"k");
+    index.forget(P, 10, digest(10, &index.find(P, 10, b"k").unwrap().state));
+    index.take_changes().for_each(drop);
+    check_sums(&index);
+    assert_eq!(index.cold(), 96);
+    index.clear(P);
+    check_sums(&index);
+    assert_eq!((index.cold(), index.keys()), (0, 0));
+}

@@ -381,12 +381,10 @@ impl Config {
         if self.memory_max == 0 {
             return Ok(());
         }
-        if self.mode == Mode::Durable {
-            return Err(ConfigError::MemoryInDurable);
-        }
         // A guest learns how many partitions there are when it joins, and is checked again.
         let (shards, partitions) = (self.shards, self.partitions.unwrap_or(1));
-        let needed = memory_least(shards, partitions, self.value_bytes_max);
+        let is_durable = self.mode == Mode::Durable;
+        let needed = memory_least(shards, partitions, self.value_bytes_max, is_durable);
         if self.memory_max < needed {
             let [value, needed] = [self.memory_max, needed].map(|bytes| ByteSize(bytes).to_string());
             return Err(ConfigError::MemoryTooSmall { value, shards, partitions, needed });

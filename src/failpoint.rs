@@ -187,6 +187,8 @@ pub enum Bug {
     LimitIgnored,
     /// A key that was put out and has come back is minted under the actor that it had.
     EvictedMintsOn,
+    /// Values that were read from the disk are put back with all that was known of their key then, though it was written since.
+    LateLoadWins,
 }
 
 /// A choice between two correct ways, of which production takes the first.
@@ -327,11 +329,25 @@ pub enum Rare {
     AskedBeforeWrite,
     /// A tombstone was sent to an owner that did not confirm it.
     TombstonePushed,
+    /// The values of a key were let go, since the disk has them.
+    ValueCooled,
+    /// Values were read from the disk.
+    ColdRead,
+    /// Several waited for one read.
+    ColdReadShared,
+    /// A key had changed when its values were read.
+    ColdReadOvertaken,
+    /// Whoever waited for a read waited no more.
+    ColdReadTooLate,
+    /// Values could not be read.
+    ColdReadFailed,
+    /// A key whose values are on the disk alone was appended anew.
+    ColdCompacted,
 }
 
 impl Rare {
     /// All of them.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 66] = [
         Self::RetryFoundItsVersion,
         Self::RetryFoundItselfReplaced,
         Self::TwinsMet,
@@ -391,6 +407,13 @@ impl Rare {
         Self::RefillDeclined,
         Self::AskedBeforeWrite,
         Self::TombstonePushed,
+        Self::ValueCooled,
+        Self::ColdRead,
+        Self::ColdReadShared,
+        Self::ColdReadOvertaken,
+        Self::ColdReadTooLate,
+        Self::ColdReadFailed,
+        Self::ColdCompacted,
     ];
 }
 

@@ -80,11 +80,6 @@ pub enum ConfigError {
     #[error("mode is 'memory', and a data directory is given: leave one of them out")]
     DataInMemory,
     #[error(
-        "memory_max is for mode = 'memory': a node with a data directory keeps all that it holds in memory for now; leave one \
-         of them out"
-    )]
-    MemoryInDurable,
-    #[error(
         "memory_max is {value}, and with shards = {shards} and partitions = {partitions} a node needs {needed} at least: allow \
          more, or have fewer shards, a smaller value_bytes_max or, in a new cluster, fewer partitions"
     )]

@@ -13,6 +13,8 @@ const POOL_BYTES: u64 = 4100 * KIB;
 const OUTPUT_BYTES: u64 = 1088 * KIB;
 /// Timers, lists that have a least size, names of the fewest writes that are remembered.
 const TABLES_BYTES: u64 = 512 * KIB;
+/// With a log: what a group is written from and a slot filled with, the manifest, and the buffers of what is read again.
+const LOG_BYTES: u64 = 4 * KIB * KIB;
 /// Its inbox from another shard of the node, and what it remembers of those that it sends there.
 const SIBLING_BYTES: u64 = 116 * KIB;
 /// A partition's places in the lists, whoever has it.
@@ -26,13 +28,15 @@ const VALUES: u64 = 4;
 /// The result is in whole units of this.
 const UNIT: u64 = KIB * KIB;
 
-/// What a node of so many shards needs, in a cluster of so many partitions, all of which it may come to hold. In bytes.
-pub const fn memory_least(shards: u16, partitions: u32, value_bytes_max: u32) -> u64 {
+/// What a node of so many shards needs, with a log or without, in a cluster of so many partitions, all of which it may come to hold.
+/// In bytes. What of a log waits to be written, and where its records lie, counts against the half for keys.
+pub const fn memory_least(shards: u16, partitions: u32, value_bytes_max: u32, is_durable: bool) -> u64 {
     let (shards, partitions) = (shards as u64, partitions as u64);
     let siblings = SIBLING_BYTES * shards.saturating_sub(1);
     let ring = PARTITION_BYTES * partitions + TREE_BYTES * partitions.div_ceil(shards);
     let values = VALUES * value_bytes_max as u64;
-    let fixed = POOL_BYTES + OUTPUT_BYTES + TABLES_BYTES + siblings + ring + values;
+    let log = if is_durable { LOG_BYTES } else { 0 };
+    let fixed = log + POOL_BYTES + OUTPUT_BYTES + TABLES_BYTES + siblings + ring + values;
     // Half of the part is for all of this and the names.
     let part = (fixed * NAMES_SHARE).div_ceil(NAMES_SHARE / 2 - 1);
     (part * shards).next_multiple_of(UNIT)

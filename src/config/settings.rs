@@ -156,8 +156,8 @@ pub struct Settings {
     #[arg(long)]
     pub mode: Option<Mode>,
 
-    /// The most memory that this node takes for what it holds and does, divided among its shards; 0B for no limit. In mode
-    /// 'memory' only. Shards, partitions and large values need some of it, and what is less than they need is refused [default: 0B]
+    /// The most memory that this node takes for what it holds and does, divided among its shards; 0B for no limit. Where there is
+    /// no more room, mode 'memory' forgets keys, and mode 'durable' keeps values on the disk alone: keys must fit. Shards, partitions and large values need some of it, and what is less than they need is refused [default: 0B]
     #[arg(long, value_name = "BYTES")]
     pub memory_max: Option<ByteSize>,
 

@@ -39,7 +39,7 @@ pub struct ByteSize(pub u64);
 pub enum Mode {
     /// In memory only: a restart destroys the node's copies.
     Memory,
-    /// In memory, and in a log on the disk from which a restart recovers.
+    /// In a log on the disk from which a restart recovers, and in memory as far as that goes.
     Durable,
 }
 

@@ -200,6 +200,7 @@ impl<F: Failpoints> Shard<F> {
 fn value(version: &Version<Bytes>) -> &Bytes {
     match &version.content {
         Content::Value(value) => value,
+        Content::Cold { .. } => unreachable!("what is on the disk is read before it is shown"),
         Content::Tombstone | Content::Expired => unreachable!("tombstones are not shown"),
     }
 }

@@ -102,7 +102,7 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// The log takes records, or takes none for now.
-    pub(super) fn on_log(&mut self, state: LogState, out: &mut Output) {
+    pub(super) fn on_log(&mut self, now: Now, state: LogState, out: &mut Output) {
         self.appends.log = state;
         if state != LogState::Open {
             self.failpoints.reached(Rare::LogRefuses);
@@ -115,6 +115,7 @@ impl<F: Failpoints> Shard<F> {
                     self.appends.waiting.push_back((record, waiter));
                 }
             }
+            self.give_up_loads(now, out);
         }
     }
 
@@ -198,6 +199,7 @@ impl<F: Failpoints> Shard<F> {
         assert!(sequence <= self.appends.last, "nobody asked for record {sequence}");
         self.appends.durable = self.appends.durable.max(sequence);
         self.answer_words(out);
+        self.ask_for_what_is_durable(out);
         while let Some((_, waiter)) =
             self.appends.waiting.pop_front_if(|(record, _)| *record <= self.appends.durable)
         {

@@ -48,7 +48,7 @@ impl<F: Failpoints> Shard<F> {
             return;
         }
         let kept = self.hints.store.known(place.key);
-        if !kept.is_empty() && self.make_room_to_merge(place, &kept) {
+        if !kept.is_empty() && self.can_merge(place, &kept, out) && self.make_room_to_merge(place, &kept) {
             self.merge_here(place, &kept, out);
         }
         let own =

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use ringmain_schema::epoch::Keys;
 use ringmain_schema::limits::REAPED_KEYS_MAX;
 
-use crate::causality::{Content, Siblings};
+use crate::causality::Siblings;
 use crate::failpoint::Failpoints;
 use crate::id::PartitionId;
 use crate::pace::Claimant;
@@ -71,8 +71,8 @@ impl Candidates {
 impl<F: Failpoints> Shard<F> {
     /// Do tombstones take so much of the memory that they should go as soon as they can? How old they are is of no account then.
     pub(super) fn is_pressed(&self) -> bool {
-        self.is_bounded()
-            && (self.pinned() > self.options.memory_max / TOMBSTONE_SHARE || self.is_above_rest())
+        let is_much = self.puts_keys_out() && self.pinned() > self.options.memory_max / TOMBSTONE_SHARE;
+        self.is_bounded() && (is_much || self.is_above_rest())
     }
 
     /// Look what could be forgotten by now, and what of that was so at the last look already.
@@ -82,7 +82,7 @@ impl<F: Failpoints> Shard<F> {
         let is_hurried = is_early || self.is_pressed();
         let mut ripe =
             if is_hurried { seen.clone() } else { seen.clone().map(|keys| same(keys, &before.seen)) };
-        if self.is_bounded() {
+        if self.puts_keys_out() {
             // Each time that a key is put out and written again it has one actor more, and it may never rest between two looks.
             ripe[1].clone_from(&seen[1]);
         }
@@ -124,7 +124,7 @@ impl<F: Failpoints> Shard<F> {
             }
             let (clock, versions) = (entry.state.clock(), entry.state.versions());
             if is_dead(&entry.state, now.wall) {
-                if self.is_bounded() && !entry.state.is_deleted() {
+                if self.puts_keys_out() && !entry.state.is_deleted() {
                     continue;
                 }
                 let behind = entry.token.wrapping_sub(from);
@@ -155,7 +155,7 @@ impl<F: Failpoints> Shard<F> {
 pub(super) fn is_dead(state: &Siblings<bytes::Bytes>, now: WallTime) -> bool {
     let is_over = |expiry: Option<WallTime>| expiry.is_some_and(|expiry| expiry <= now);
     let mut versions = state.versions().iter();
-    versions.all(|version| !matches!(version.content, Content::Value(_)) || is_over(version.expiry))
+    versions.all(|version| !version.content.is_value() || is_over(version.expiry))
 }
 
 /// Those of these keys that have been as they are since they were last looked at.

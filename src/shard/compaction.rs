@@ -35,6 +35,17 @@ pub(super) struct Compaction {
     under_way: Option<UnderWay>,
 }
 
+/// A step of it.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    /// The first partition that is not done.
+    done: u32,
+    /// So many keys were appended.
+    keys: usize,
+    /// Of that partition, others have to be read from the disk first.
+    waits: bool,
+}
+
 #[derive(Debug)]
 struct UnderWay {
     range: Range,
@@ -70,13 +81,13 @@ impl<F: Failpoints> Shard<F> {
         let (range, partition) = (under_way.range, under_way.partition);
         let is_behind = self.log_state() == LogState::Behind;
         let may = !is_behind && self.may_spend(Claimant::Compaction, now);
-        let mut done = partition;
+        let (mut done, mut waits) = (partition, false);
         if may {
             let before = out.bytes.len();
             let keys = if partition < self.view.ring.partitions().count() {
-                let keys;
-                (done, keys) = self.append_partitions_anew(partition, range, out);
-                keys
+                let step = self.append_partitions_anew(partition, range, out);
+                (done, waits) = (step.done, step.waits);
+                step.keys
             } else {
                 let keys = self.append_hints_anew(range, out);
                 if keys < STEP_KEYS {
@@ -87,6 +98,8 @@ impl<F: Failpoints> Shard<F> {
             self.pace.spent(Claimant::Compaction, out.bytes.len() - before, keys);
         }
         let next = match (may, is_behind) {
+            // What is read from the disk goes on by itself.
+            (true, _) if waits => now.monotonic + BEHIND_PAUSE,
             (true, _) => now.monotonic,
             (false, true) => now.monotonic + BEHIND_PAUSE,
             (false, false) => self.ready_at(Claimant::Compaction, now),
@@ -94,27 +107,42 @@ impl<F: Failpoints> Shard<F> {
         self.compaction.under_way = Some(UnderWay { range, partition: done, next });
     }
 
-    /// From this partition on, as many as fit into a step: the first that is not done, and how many keys were appended.
-    fn append_partitions_anew(&mut self, first: u32, range: Range, out: &mut Output) -> (u32, usize) {
+    /// All that had to be read from the disk for a compaction is appended: go on.
+    pub(super) fn wake_compaction(&mut self, now: Now) {
+        if self.loads.anew() == 0
+            && let Some(under_way) = &mut self.compaction.under_way
+        {
+            under_way.next = under_way.next.min(now.monotonic);
+        }
+    }
+
+    /// From this partition on, as many as fit into a step.
+    fn append_partitions_anew(&mut self, first: u32, range: Range, out: &mut Output) -> Done {
         let (mut keys, mut looks) = (0, 0);
         for partition in (first..self.view.ring.partitions().count()).map(PartitionId) {
             let before = keys;
             looks += self.replica.index().keys_of(partition).max(1);
             keys += self.append_epoch_anew(partition, range, out);
-            keys += self.append_partition_anew(partition, range, out);
-            if keys - before >= STEP_KEYS {
-                // There may be more of them.
-                return (partition.0, keys);
+            let (appended, waits) = self.append_partition_anew(partition, range, out);
+            keys += appended;
+            if waits || keys - before >= STEP_KEYS {
+                // There may be more of them, and there are if some have to be read first.
+                return Done { done: partition.0, keys, waits };
             }
             if keys >= STEP_KEYS || looks >= STEP_LOOKS {
-                return (partition.0 + 1, keys);
+                return Done { done: partition.0 + 1, keys, waits: false };
             }
         }
-        (self.view.ring.partitions().count(), keys)
+        Done { done: self.view.ring.partitions().count(), keys, waits: false }
     }
 
-    /// How many were.
-    fn append_partition_anew(&mut self, partition: PartitionId, range: Range, out: &mut Output) -> usize {
+    /// How many were, and whether others have to be read from the disk first.
+    fn append_partition_anew(
+        &mut self,
+        partition: PartitionId,
+        range: Range,
+        out: &mut Output,
+    ) -> (usize, bool) {
         let forgets = self.failpoints.planted(Bug::CompactionDropsTombstones);
         let entries = self.replica.index().partition(partition);
         let is_needed = |entry: &&crate::storage::Entry| {
@@ -122,12 +150,19 @@ impl<F: Failpoints> Shard<F> {
         };
         let keys: Vec<Box<[u8]>> =
             entries.filter(is_needed).take(STEP_KEYS).map(|entry| entry.key.clone()).collect();
+        let (mut appended, mut waits) = (0, false);
         for key in &keys {
             let place = self.place(key);
-            self.replica.cover(place, self.next_append());
-            self.append(place, &[], out);
+            if self.is_cold(place) {
+                // If too many are being read, it comes up again.
+                self.append_anew(place, out);
+                waits = true;
+            } else {
+                self.append_anew(place, out);
+                appended += 1;
+            }
         }
-        keys.len()
+        (appended, waits)
     }
 
     fn append_hints_anew(&mut self, range: Range, out: &mut Output) -> usize {

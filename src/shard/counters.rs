@@ -44,6 +44,12 @@ pub(super) struct Counters {
     pub(super) versions_expired: u64,
     /// Keys that were put out, since there was no more room.
     pub(super) evictions: u64,
+    /// Keys whose values were let go, since there was no more room: the disk has them.
+    pub(super) values_cooled: u64,
+    /// Records that were read again for their values,
+    pub(super) cold_reads: u64,
+    /// and those that could not be read.
+    pub(super) cold_read_errors: u64,
     /// What was not taken, since there was no more room and nothing to put out for it.
     pub(super) memory_declined: u64,
     /// Repairs of keys that were put out, and were not stored.
@@ -62,7 +68,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Each with its name, in a fixed order.
-    pub(super) const fn named(&self) -> [(&'static str, u64); 39] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 42] {
         [
             ("gets", self.gets),
             ("puts", self.puts),
@@ -95,6 +101,9 @@ impl Counters {
             ("keys_wiped", self.keys_wiped),
             ("versions_expired", self.versions_expired),
             ("evictions", self.evictions),
+            ("values_cooled", self.values_cooled),
+            ("cold_reads", self.cold_reads),
+            ("cold_read_errors", self.cold_read_errors),
             ("memory_declined", self.memory_declined),
             ("refills_declined", self.refills_declined),
             ("writes_that_asked", self.writes_that_asked),

@@ -15,6 +15,8 @@ pub(super) enum Due {
     Relay(u64),
     /// An operator's word whose record is on its way to stable storage, by its number.
     Word(u64),
+    /// A frame that waits for values from the disk, by its ticket.
+    Parked(u64),
     /// The handshake of somebody who called.
     Hello(ConnectionId),
 }

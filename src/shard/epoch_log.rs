@@ -229,8 +229,7 @@ impl<F: Failpoints> Shard<F> {
         for key in std::mem::take(&mut self.epochs.recovered.pruned) {
             let place = self.place(&key);
             if self.replica.index().find(place.partition, place.token, place.key).is_some() {
-                self.replica.cover(place, self.next_append());
-                self.append(place, &[], out);
+                self.append_anew(place, out);
             }
         }
         self.epochs.recovered.kept_in.clear();

@@ -354,9 +354,8 @@ impl<F: Failpoints> Shard<F> {
             same.for_each(|entry| self.failpoints.pruned(&entry.key, &entry.state));
         }
         for key in self.replica.prune(partition, token, hash) {
-            let place = self.place(&key);
-            self.replica.cover(place, self.next_append());
-            self.append(place, &[], out);
+            // If too much is being read, a crash brings back what was pruned, as it may before the record is durable.
+            self.append_anew(self.place(&key), out);
             self.failpoints.reached(Rare::Pruned);
             self.counters.keys_pruned += 1;
         }
@@ -377,6 +376,16 @@ impl<F: Failpoints> Shard<F> {
             self.lose_hint(*target, place, out);
         }
         hints.len()
+    }
+
+    /// Some of this partition is lost here: it is streamed again.
+    pub(super) fn mark_lost(&mut self, partition: PartitionId, out: &mut Output) {
+        if self.view.owns(partition) {
+            let known = self.epochs.known_mut(partition);
+            known.epoch.lost = true;
+            known.is_loss_known = false;
+            self.record_epoch(partition, out);
+        }
     }
 
     /// Partitions that were wiped, and of which shard 0 doesn't know it yet.

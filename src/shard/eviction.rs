@@ -57,6 +57,9 @@ const FULL: &str = "this node's memory is full of what can't be put out (deleted
                                hash trees, connections; status tells how much of each): nothing was written; retry later, raise \
                                --memory-max, or add nodes";
 
+/// The same where a log has the values.
+const FULL_OF_KEYS: &str = "this node's memory is full of keys, whose values are on the disk, or of values that the disk has not                             taken yet (status tells how much of each): nothing was written; retry later, raise --memory-max, or add                             nodes";
+
 /// Why a client's write is not taken now.
 const MAKING_ROOM: &str =
     "room is being made for it by putting out many small keys: nothing was written; retry at once";
@@ -131,9 +134,14 @@ impl<F: Failpoints> Shard<F> {
         self.evictions.marked.remove(&partition);
     }
 
-    /// May keys be put out?
+    /// Is there a limit?
     pub(super) const fn is_bounded(&self) -> bool {
         self.options.memory_max > 0
+    }
+
+    /// May whole keys be put out? Where a log has the values, only those are let go, and nothing is lost by it.
+    pub(super) const fn puts_keys_out(&self) -> bool {
+        self.is_bounded() && !self.options.durable
     }
 
     pub(super) const fn next_eviction(&self) -> Option<Instant> {
@@ -231,7 +239,11 @@ impl<F: Failpoints> Shard<F> {
 
     /// Why a write was not taken.
     pub(super) fn why_full(&self) -> &'static str {
-        if self.is_above_rest() && self.fixed() < self.at_rest() { MAKING_ROOM } else { FULL }
+        match self.is_above_rest() && self.fixed() < self.at_rest() {
+            true if self.puts_keys_out() => MAKING_ROOM,
+            false if self.puts_keys_out() => FULL,
+            _ => FULL_OF_KEYS,
+        }
     }
 
     fn ignores_limit(&self) -> bool {
@@ -260,10 +272,30 @@ impl<F: Failpoints> Shard<F> {
 
     /// Put out whoever is next; false if there is nobody.
     pub(super) fn evict_one(&mut self) -> bool {
+        if self.options.durable {
+            return self.cool_one(self.appends.durable);
+        }
         let Some(gone) = self.replica.put_out() else { return false };
         let partition = self.place(&gone.key).partition;
         self.on_put_out(&gone, partition);
         true
+    }
+
+    /// Let go of the values of whoever is next; the log has them, as all up to `durable`. False if there is nobody.
+    fn cool_one(&mut self, durable: u64) -> bool {
+        let is_cooled = self.replica.cool(durable);
+        if is_cooled {
+            self.counters.values_cooled += 1;
+            self.failpoints.reached(Rare::ValueCooled);
+        }
+        is_cooled
+    }
+
+    /// Before the first input: what is too much of what was recovered is let go as it comes. All of it is in the log.
+    pub(super) fn tend_memory_while_recovering(&mut self) {
+        if self.is_bounded() && self.options.durable && !self.ignores_limit() {
+            while self.is_above_rest() && self.cool_one(u64::MAX) {}
+        }
     }
 
     fn on_put_out(&mut self, gone: &Entry, partition: PartitionId) {
@@ -280,7 +312,7 @@ impl<F: Failpoints> Shard<F> {
     /// be kept elsewhere until there is, no tombstone could go meanwhile, and so there never would be; were it refused, it would be sent
     /// again and again. So the key is put out as soon as it comes, with what is here of it; but no delete is, whether it comes or is here.
     pub(super) fn put_out_at_once(&mut self, place: Place<'_>, state: &Siblings<Bytes>) -> bool {
-        if state.is_deleted() {
+        if state.is_deleted() || !self.puts_keys_out() {
             return false;
         }
         let here = self.replica.index().find(place.partition, place.token, place.key);
@@ -306,6 +338,9 @@ impl<F: Failpoints> Shard<F> {
     /// There is no room for what replaces some of a key that is here. Others take it, and may put it out in their time: what is here
     /// would be the newest then. So it goes too, unless it is a delete; and not for what is news and replaces nothing.
     pub(super) fn put_out_older(&mut self, place: Place<'_>, newer: &Siblings<Bytes>) {
+        if !self.puts_keys_out() {
+            return;
+        }
         let Some(entry) = self.replica.index().find(place.partition, place.token, place.key) else { return };
         let is_older = !entry.state.is_deleted() && entry.state.replaced_in(newer).next().is_some();
         if is_older {
@@ -414,7 +449,8 @@ impl<F: Failpoints> Shard<F> {
 
     /// Whoever sent it counts on the others: nobody keeps for this node what it has no room for.
     pub(super) fn decline(&mut self, connection: ConnectionId, request_id: u64, out: &mut Output) {
-        let error = ErrorAnswer::new(ErrorCode::Overloaded, FULL);
+        let why = if self.puts_keys_out() { FULL } else { FULL_OF_KEYS };
+        let error = ErrorAnswer::new(ErrorCode::Overloaded, why);
         let encoder = &mut self.encoder;
         out.deliver(connection, true, |bytes| error.encode(encoder, request_id, Flags::NONE, bytes));
     }

@@ -293,7 +293,9 @@ impl<F: Failpoints> Shard<F> {
         let id = self.exchanges.next_id();
         let before = out.bytes.len();
         let asked = self.ask(connection, step, id, is_departure, out);
-        let (Asked::Question { tokens, .. } | Asked::Nothing { tokens }) = asked;
+        let (Asked::Question { tokens, .. } | Asked::Nothing { tokens }) = asked else {
+            return self.pause_until(now.monotonic + ASK_AGAIN_AFTER);
+        };
         self.pace.spent(claimant, out.bytes.len() - before, tokens);
         let Some(under_way) = &mut self.exchanges.under_way else { return };
         under_way.pulls = pulls;
@@ -303,6 +305,7 @@ impl<F: Failpoints> Shard<F> {
                 self.detector.on_asked(now.monotonic, with.node);
                 Waits::Answer { until: now.monotonic + ANSWER_MAX, tokens }
             }
+            Asked::NotYet => unreachable!("it was seen to above"),
             Asked::Nothing { tokens } => {
                 let fits = under_way.exchange.on_pushed(tokens);
                 debug_assert!(fits.is_ok(), "as many as the step named");
@@ -355,7 +358,11 @@ impl<F: Failpoints> Shard<F> {
                     _ if each => id - after as u64,
                     _ => 0,
                 };
+                let asked = tokens.len();
                 let (tokens, states) = self.send_states(to, partition, &tokens, id_of, out);
+                if tokens == 0 && asked > 0 {
+                    return Asked::NotYet;
+                }
                 let ids = if each { states as u64 } else { 1 };
                 return if states > 0 { Asked::Question { tokens, ids } } else { Asked::Nothing { tokens } };
             }
@@ -571,6 +578,8 @@ enum Asked {
     Question { tokens: usize, ids: u64 },
     /// It won't, since there was nothing to send.
     Nothing { tokens: usize },
+    /// What is to be sent is read from the disk first.
+    NotYet,
 }
 
 impl Asked {

@@ -39,14 +39,16 @@ impl<F: Failpoints> Shard<F> {
         let owners: Nodes = self.owners(place.partition).iter().collect();
         let role = self.role(place.partition);
         self.note_standing_in(role);
+        let is_cold = role == Role::Primary && self.is_cold(place);
         let mine = match role {
+            Role::Primary if is_cold => Siblings::new(),
             Role::Primary => {
                 readable(&mut self.replica, &self.failpoints, now, place).cloned().unwrap_or_default()
             }
             Role::Fallback => self.kept(now, place),
         };
         let complete = self.is_complete(place.partition);
-        if role == Role::Primary && owners.len() == 1 && at_least.is_empty() {
+        if role == Role::Primary && owners.len() == 1 && at_least.is_empty() && !is_cold {
             // Nobody else to ask: whatever is here is all there is.
             return self.answer_state(out, origin, place.key, &mine, latest, Basis::primaries(1));
         }
@@ -59,7 +61,9 @@ impl<F: Failpoints> Shard<F> {
         if role == Role::Fallback {
             quorum.add_fallback(self.view.me);
         }
-        quorum.on_state(self.view.me, mine, complete);
+        if !is_cold {
+            quorum.on_state(self.view.me, mine, complete);
+        }
         let mut asked = self.reachable(now.monotonic, place.partition, &owners);
         if self.failpoints.rare(Choice::SmallestQuorum) && !self.owners(place.partition).is_changing() {
             asked.truncate(usize::from(share(needed, owners.len())) - 1);
@@ -70,6 +74,10 @@ impl<F: Failpoints> Shard<F> {
         let work = Work::Get { quorum, latest, answered: false, before: None };
         let Some(key) = self.begin(origin, now.monotonic, budget, place, work, out) else { return };
         self.send_reads(now, key, place.key, &asked, out);
+        if is_cold {
+            // The others answer meanwhile.
+            self.count_own_state(now, key, place, out);
+        }
         if asked.len() + 1 < owners.len() {
             self.stand_in(now, key, Missing::Lost, out);
         }
@@ -218,6 +226,7 @@ impl<F: Failpoints> Shard<F> {
         if self.role(place.partition) == Role::Primary
             && self.log_refusal().is_none()
             && !self.is_refill(place, quorum.merged())
+            && self.can_merge(place, quorum.merged(), out)
             && self.make_room_to_merge(place, quorum.merged())
             && self.merge_here(place, quorum.merged(), out)
         {
@@ -228,7 +237,7 @@ impl<F: Failpoints> Shard<F> {
         }
         let told = self.reachable(now.monotonic, operation.partition, &stale);
         self.counters.repairs_sent += told.len() as u64;
-        self.send_repair(now, place, &told, out);
+        self.send_repair(now, place, quorum.merged(), &told, out);
     }
 
     /// Take a state into this node's own copy; true if it was news.
@@ -240,12 +249,21 @@ impl<F: Failpoints> Shard<F> {
         is_news
     }
 
-    /// Send a key's whole state to replicas that lack some of it. Nobody waits for their answers.
-    fn send_repair(&mut self, now: Now, place: Place<'_>, to: &[(NodeId, ConnectionId)], out: &mut Output) {
+    /// Send a key's whole state to replicas that lack some of it, or what was heard of it if its values are on the disk. Nobody
+    /// waits for their answers.
+    fn send_repair(
+        &mut self,
+        now: Now,
+        place: Place<'_>,
+        heard: &Siblings<Bytes>,
+        to: &[(NodeId, ConnectionId)],
+        out: &mut Output,
+    ) {
         let Some(entry) = self.replica.look(now, place) else { return };
+        let state = if entry.state.is_cold() { heard } else { &entry.state };
         let replicate = ReplicateWriter {
             key: place.key,
-            state: state_writer(&entry.state),
+            state: state_writer(state),
             ring: self.view.ring.hash(),
             partition_epoch: self.epochs.number(place.partition),
             repair: true,

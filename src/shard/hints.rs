@@ -309,6 +309,10 @@ impl<F: Failpoints> Shard<F> {
         let Some(state) = self.hints.store.find(target, place.key).map(|hint| hint.state.clone()) else {
             return;
         };
+        if !self.can_merge(place, &state, out) {
+            // It is looked at again before long.
+            return;
+        }
         if self.make_room_to_merge(place, &state) {
             self.merge_here(place, &state, out);
         } else if !self.put_out_at_once(place, &state) {

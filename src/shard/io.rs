@@ -95,6 +95,13 @@ pub enum Input<'a> {
         /// The highest sequence that is, of those that were asked for; all before it are too.
         sequence: u64,
     },
+    /// A record that [`Output::reads`] has asked for. They come in any order, each once.
+    Record {
+        /// Its number.
+        sequence: u64,
+        /// Its bytes, as they were appended; `None` if it can't be read.
+        record: Option<&'a [u8]>,
+    },
     /// What the log takes has changed.
     Log(LogState),
     /// Append anew what is still needed of these records: [`Output::compacted`] tells the end. One range after the other.
@@ -190,6 +197,9 @@ pub struct Output {
     pub closes: Vec<ConnectionId>,
     /// Records for the log.
     pub appends: Vec<Append>,
+    /// Records to be read again, by their sequences: all were told as appended, and later ones may cover them. Only a shard
+    /// with a log and a limit on its memory asks.
+    pub reads: Vec<u64>,
     /// Sentences for whoever runs the node.
     pub notes: Vec<String>,
     /// Records of the log that later ones cover, by their sequences; some may be among `appends`.
@@ -277,6 +287,7 @@ impl Output {
         self.limits.clear();
         self.closes.clear();
         self.appends.clear();
+        self.reads.clear();
         self.notes.clear();
         self.dead.clear();
         self.compacted = None;
@@ -284,8 +295,19 @@ impl Output {
 
     /// Bytes that are kept for the next use, or hold what is to be done.
     pub fn memory(&self) -> usize {
-        let Self { bytes, deliveries, siblings, dials, limits, closes, appends, notes, dead, compacted: _ } =
-            self;
+        let Self {
+            bytes,
+            deliveries,
+            siblings,
+            dials,
+            limits,
+            closes,
+            appends,
+            reads,
+            notes,
+            dead,
+            compacted: _,
+        } = self;
         let lists = [
             bytes.capacity(),
             deliveries.capacity() * size_of::<Delivery>(),
@@ -294,6 +316,7 @@ impl Output {
             limits.capacity() * size_of::<(ConnectionId, ConnectionLimits)>(),
             closes.capacity() * size_of::<ConnectionId>(),
             appends.capacity() * size_of::<Append>(),
+            reads.capacity() * size_of::<u64>(),
             notes.capacity() * size_of::<String>(),
             dead.capacity() * size_of::<u64>(),
         ];
@@ -308,6 +331,7 @@ impl Output {
             && self.limits.is_empty()
             && self.closes.is_empty()
             && self.appends.is_empty()
+            && self.reads.is_empty()
             && self.notes.is_empty()
             && self.dead.is_empty()
             && self.compacted.is_none()

@@ -2,10 +2,10 @@
 //!
 //! Everything that grows with what others do is counted as it changes, by what the allocator gives out for it
 //! ([`cost`]): the index with its keys and values, hash trees, hints, writes that are remembered for their retries, requests
-//! under way, connections. What whoever runs the shard keeps for it (buffers, sockets) it says itself
+//! under way, connections. What whoever runs the shard keeps for it (buffers, sockets, what of a log waits or is read) it says itself
 //! ([`Input::Buffered`](super::Input::Buffered)). Not counted is what doesn't grow with keys, requests or
 //! connections: the program, its threads' stacks, records of members, what is known of partitions' epochs and of the one exchange
-//! under way. Nor are the buffers of a log.
+//! under way.
 
 use bytes::Bytes;
 use ringmain_schema::peer::Operation as WireOperation;
@@ -77,13 +77,17 @@ impl<F: Failpoints> Shard<F> {
             trees: self.trees.memory(),
             remembered,
             hints: self.hints.store.memory(),
-            requests: tables + self.deadlines.memory() + self.memory.requests + self.memory.candidates,
+            requests: tables
+                + self.loads.memory()
+                + self.deadlines.memory()
+                + self.memory.requests
+                + self.memory.candidates,
             buffers: sessions + self.memory.buffers(),
         }
     }
 
     /// The same, as status shows it.
-    pub(super) fn memory_gauges(&self) -> [(&'static str, u64); 9] {
+    pub(super) fn memory_gauges(&self) -> [(&'static str, u64); 10] {
         let memory = self.memory();
         [
             ("memory_bytes", memory.total()),
@@ -94,7 +98,8 @@ impl<F: Failpoints> Shard<F> {
             ("memory_hint_bytes", memory.hints),
             ("memory_request_bytes", memory.requests),
             ("memory_buffer_bytes", memory.buffers),
-            ("memory_tombstone_bytes", self.pinned()),
+            ("memory_tombstone_bytes", if self.puts_keys_out() { self.pinned() } else { 0 }),
+            ("memory_value_bytes", if self.puts_keys_out() { 0 } else { self.replica.index().seated() }),
         ]
         .map(|(name, bytes)| (name, bytes as u64))
     }

@@ -33,6 +33,7 @@ mod hints;
 mod io;
 mod links;
 mod lives;
+mod loads;
 mod meeting;
 mod memory;
 mod nodes;
@@ -83,6 +84,7 @@ use exchanges::Exchanges;
 use expiry::Expiry;
 use hints::Hints;
 use links::Links;
+use loads::Loads;
 use memory::Memory;
 use nodes::Notices;
 use operations::Operation;
@@ -121,6 +123,7 @@ pub struct Shard<F = NoFailpoints> {
     compaction: Compaction,
     sessions: BTreeMap<ConnectionId, Session>,
     links: Links,
+    loads: Loads,
     operations: Table<Operation>,
     relays: Table<Relay>,
     /// Requests unanswered at each sibling, by its number.
@@ -161,10 +164,6 @@ impl<F: Failpoints> Shard<F> {
         mut prng: Prng,
         failpoints: F,
     ) -> Self {
-        assert!(
-            !(options.durable && options.memory_max > 0),
-            "what is put out of memory would come back with the log"
-        );
         let view = Arc::new(membership.view());
         let partitions = view.ring.partitions().count();
         let context_key = if options.secret.is_empty() {
@@ -183,9 +182,13 @@ impl<F: Failpoints> Shard<F> {
             drawn => drawn,
         };
         let replica = Replica::with_failpoints(partitions, actor, state_bytes_max, failpoints.clone());
-        let is_bounded = options.memory_max > 0;
+        let replica = match (options.memory_max, options.durable) {
+            (0, _) => replica,
+            (memory_max, false) => replica.within(memory_max),
+            (memory_max, true) => replica.within_and_on_disk(memory_max),
+        };
         let mut shard = Self {
-            replica: if is_bounded { replica.within(options.memory_max) } else { replica },
+            replica,
             trees: Trees::new(partitions),
             exchanges: Exchanges::default(),
             context_key,
@@ -197,6 +200,7 @@ impl<F: Failpoints> Shard<F> {
             compaction: Compaction::default(),
             sessions: BTreeMap::new(),
             links: Links::new(if is_first { seeds } else { &[] }),
+            loads: Loads::default(),
             operations: Table::new(options.operations_max, Tag::Operations),
             relays: Table::new(options.operations_max, Tag::Relays),
             relays_to: vec![0; usize::from(options.shards)],
@@ -253,7 +257,8 @@ impl<F: Failpoints> Machine for Shard<F> {
             Input::Closed { connection } => self.on_closed(now, connection, out),
             Input::Sibling { from, message } => self.on_sibling(now, from, message, out),
             Input::Appended { sequence } => self.on_appended(now, sequence, out),
-            Input::Log(state) => self.on_log(state, out),
+            Input::Log(state) => self.on_log(now, state, out),
+            Input::Record { sequence, record } => self.on_record(now, sequence, record, out),
             Input::Compact(range) => self.on_compact(now, range),
             Input::Waited { longest } => self.pace.on_waited(longest),
             Input::Buffered { bytes } => self.memory.on_buffered(bytes),
@@ -288,7 +293,10 @@ impl<F: Failpoints> Shard<F> {
     /// Nobody waits for an answer of this shard.
     fn has_answered_all(&self) -> bool {
         let unanswered = self.operations.len() - self.counters.operations_lingering as usize;
-        let all_told = self.relays.is_empty() && self.batches.is_empty() && self.words.is_empty();
+        let all_told = self.loads.has_answered_all()
+            && self.relays.is_empty()
+            && self.batches.is_empty()
+            && self.words.is_empty();
         unanswered == 0 && all_told
     }
 
@@ -302,6 +310,7 @@ impl<F: Failpoints> Shard<F> {
                 Due::Operation(key) => self.on_operation_due(now, key, out),
                 Due::Relay(key) => self.on_relay_due(key, out),
                 Due::Word(number) => self.on_word_due(number, out),
+                Due::Parked(ticket) => self.on_parked_due(ticket, out),
                 Due::Hello(connection) => self.on_hello_due(now, connection, out),
             }
         }

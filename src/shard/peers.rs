@@ -71,6 +71,11 @@ impl<F: Failpoints> Shard<F> {
         match frame.header.kind {
             Kind::REPLICATE => {
                 let replicate = Replicate::parse(frame)?;
+                let place = self.place(replicate.key);
+                if self.replicate_needs_values(place, &replicate) {
+                    self.park_for_peer(now, (connection, link), place, frame, out);
+                    return Ok(());
+                }
                 if replicate.exchange {
                     self.pace.spent(self.claimant_of_states(link), frame.length(), 1);
                 } else if replicate.repair {
@@ -85,7 +90,13 @@ impl<F: Failpoints> Shard<F> {
             }
             Kind::READ_STATE => {
                 self.pace.on_foreground();
-                self.on_read_state(now, connection, request_id, &ReadState::parse(frame)?, out);
+                let asked = ReadState::parse(frame)?;
+                let place = self.place(asked.key);
+                if self.is_cold(place) && self.holds(place) {
+                    self.park_for_peer(now, (connection, link), place, frame, out);
+                    return Ok(());
+                }
+                self.on_read_state(now, connection, request_id, &asked, out);
             }
             Kind::FORWARD => {
                 let forward = Forward::parse(frame)?;

@@ -17,6 +17,7 @@ use super::Shard;
 use super::answer::Origin;
 use super::fallbacks::Missing;
 use super::io::Output;
+use super::loads::Waiter;
 use super::operations::{Nodes, Operation, Pending, Work};
 
 /// What must hold a write before it is acknowledged.
@@ -284,6 +285,15 @@ impl<F: Failpoints> Shard<F> {
             None => self.replica.look(now, place).map(|entry| &entry.state),
         };
         let Some(state) = state else { return };
+        if state.is_cold() {
+            // The write is on the disk here by now, and somebody else is to have it.
+            let wire_key = operation.key.clone();
+            let waiter = Waiter::Send { operation: key, hint_for, to: to.iter().copied().collect() };
+            if !self.load(self.place(&wire_key), waiter, out) {
+                to.iter().for_each(|(node, _)| self.count_failure(key, *node));
+            }
+            return;
+        }
         let replicate = ReplicateWriter {
             key: place.key,
             state: state_writer(state),

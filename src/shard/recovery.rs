@@ -133,6 +133,7 @@ impl<F: Failpoints> Shard<F> {
             self.replica.forget(place);
         } else {
             self.replica.recover(place, state, sequence);
+            self.tend_memory_while_recovering();
         }
     }
 

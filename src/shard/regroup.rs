@@ -12,7 +12,6 @@ use crate::time::Now;
 
 use super::Shard;
 use super::fallbacks::Missing;
-use super::gets::readable;
 use super::io::Output;
 use super::operations::{Nodes, Operation, Work, owners_of};
 
@@ -62,13 +61,7 @@ impl<F: Failpoints> Shard<F> {
             self.send_write(now, key, None, &told, out);
         } else {
             if others.len() < awaited.len() {
-                let mine = readable(&mut self.replica, &self.failpoints, now, place).cloned();
-                self.count_state(
-                    key,
-                    self.view.me,
-                    mine.unwrap_or_default(),
-                    self.is_complete(place.partition),
-                );
+                self.count_own_state(now, key, place, out);
             }
             self.send_reads(now, key, &wire_key, &told, out);
         }
@@ -171,7 +164,7 @@ impl<F: Failpoints> Shard<F> {
             Some(target) if owns => {
                 let kept = self.hints.store.find(target, place.key).map(|hint| hint.state.clone());
                 let Some(kept) = kept else { return quorum.on_failure(me) };
-                if !self.make_room_to_merge(place, &kept) {
+                if !self.can_merge(place, &kept, out) || !self.make_room_to_merge(place, &kept) {
                     return self.count_failure(key, me);
                 }
                 self.merge_here(place, &kept, out);

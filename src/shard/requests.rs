@@ -16,6 +16,7 @@ use crate::time::{Duration, Now, WallTime};
 use super::Shard;
 use super::answer::Origin;
 use super::io::Output;
+use super::loads::From;
 use super::puts::Asked;
 use super::relay::{HOPS_MAX, Nearest};
 
@@ -138,6 +139,10 @@ impl<F: Failpoints> Shard<F> {
             expiry: (put.ttl_ms > 0).then_some(WallTime(expiry_us)),
             operation: OperationId { client: put.operation_client, sequence: put.operation_sequence },
         };
+        if self.write_needs_values(place, &write) {
+            self.park(now, From::Request(origin), place, frame, budget, out);
+            return Ok(());
+        }
         match put.value {
             Some(_) => self.counters.puts += 1,
             None => self.counters.deletes += 1,

@@ -154,7 +154,7 @@ impl<F: Failpoints> Shard<F> {
             primaries.first() == Some(&self.view.me)
         };
         if !is_proposer {
-            if self.is_bounded() && primaries.contains(&self.view.me) {
+            if self.puts_keys_out() && primaries.contains(&self.view.me) {
                 self.push_to_proposer(now, partition, out);
             } else {
                 self.keep_candidates(partition, Candidates::default());
@@ -511,7 +511,7 @@ impl<F: Failpoints> Shard<F> {
         proposal: &Propose,
         out: &mut Output,
     ) {
-        if !self.is_bounded() || !self.view.owns(partition) || !self.takes_copies(partition) {
+        if !self.puts_keys_out() || !self.view.owns(partition) || !self.takes_copies(partition) {
             return;
         }
         let differs = |(token, hash): &&(u64, u64)| {

@@ -22,6 +22,8 @@ impl<F: Failpoints> Shard<F> {
         let gauges = [
             ("keys", self.replica.keys() as u64),
             ("key_and_value_bytes", self.replica.bytes() as u64),
+            ("values_cold", self.replica.index().cold() as u64),
+            ("cold_reads_waiting", self.loads.len() as u64),
             ("connections", self.sessions.len() as u64),
             ("operations_under_way", self.operations.len() as u64),
             ("relays_under_way", self.relays.len() as u64),

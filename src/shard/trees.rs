@@ -11,17 +11,17 @@ use ringmain_schema::{Flags, Frame, Kind, Malformed};
 use smallvec::SmallVec;
 
 use crate::anti_entropy::{Listing, Selection};
-use crate::causality::Content;
 use crate::failpoint::{Bug, Failpoints};
 use crate::id::{ConnectionId, NodeId, PartitionId};
 use crate::pace::Claimant;
 use crate::replica::state_writer;
-use crate::storage::{Change, Entry};
+use crate::storage::{Change, Entry, value_bytes};
 use crate::time::Now;
 
 use super::Shard;
 use super::io::Output;
 use super::links::LinkId;
+use super::loads::Waiter;
 
 /// States that are sent in one step have so many bytes of values, or are those of one token.
 const MOVE_BYTES: usize = 256 << 10;
@@ -172,6 +172,10 @@ impl<F: Failpoints> Shard<F> {
             return self.refuse_busily(connection, id, out);
         }
         let (tokens, _) = self.send_states(connection, partition, &request.tokens, |_| 0, out);
+        if tokens == 0 && !request.tokens.is_empty() {
+            // They are read from the disk meanwhile.
+            return self.refuse_busily(connection, id, out);
+        }
         self.pace.spent(Claimant::Serving, 0, tokens);
         let is_gone = |token: &u64| self.replica.index().under(partition, *token).next().is_none();
         let gone = request.tokens[..tokens].iter().copied().filter(is_gone).collect();
@@ -186,7 +190,8 @@ impl<F: Failpoints> Shard<F> {
     }
 
     /// Send the states under these tokens, each under an id by how many come after it: how many tokens that were, and how
-    /// many states. A token that the partition doesn't have has none.
+    /// many states. A token that the partition doesn't have has none. The first whose values are on the disk alone ends it: those of the
+    /// next ones are read, for who asks again.
     pub(super) fn send_states(
         &mut self,
         to: ConnectionId,
@@ -195,6 +200,7 @@ impl<F: Failpoints> Shard<F> {
         id: impl Fn(usize) -> u64,
         out: &mut Output,
     ) -> (usize, usize) {
+        let tokens = self.until_cold(partition, tokens, out);
         let index = self.replica.index();
         let mut states = SmallVec::<[&Entry; 64]>::new();
         let (mut served, mut bytes) = (0, 0);
@@ -223,6 +229,31 @@ impl<F: Failpoints> Shard<F> {
             out.deliver(to, false, |bytes| replicate.encode(encoder, id, bytes));
         }
         (served, states.len())
+    }
+
+    /// The first of these tokens, up to one whose values are on the disk alone. Those that would follow are read.
+    fn until_cold<'a>(&mut self, partition: PartitionId, tokens: &'a [u64], out: &mut Output) -> &'a [u64] {
+        let index = self.replica.index();
+        let is_cold = |token: &u64| index.under(partition, *token).any(|entry| entry.state.is_cold());
+        let first = if index.cold() == 0 { None } else { tokens.iter().position(is_cold) };
+        let Some(first) = first else { return tokens };
+        let mut bytes = 0;
+        let mut keys = SmallVec::<[Box<[u8]>; 16]>::new();
+        for entry in tokens[first..].iter().flat_map(|token| index.under(partition, *token)) {
+            if bytes >= MOVE_BYTES {
+                break;
+            }
+            bytes += bytes_of(entry);
+            if entry.state.is_cold() {
+                keys.push(entry.key.clone());
+            }
+        }
+        for key in keys {
+            if !self.load(self.place(&key), Waiter::Again, out) {
+                break;
+            }
+        }
+        &tokens[..first]
     }
 
     /// The epoch in which a partition can be compared: one that no partition has, if this shard takes no copies of it, or if
@@ -258,9 +289,5 @@ impl<F: Failpoints> Shard<F> {
 }
 
 fn bytes_of(entry: &Entry) -> usize {
-    let values = entry.state.versions().iter().map(|version| match &version.content {
-        Content::Value(value) => value.len(),
-        Content::Tombstone | Content::Expired => 0,
-    });
-    entry.key.len() + values.sum::<usize>()
+    entry.key.len() + value_bytes(&entry.state)
 }

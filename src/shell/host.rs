@@ -86,7 +86,8 @@ impl<M: Machine> Host<M> {
         if self.now.monotonic.since(self.buffered_told) >= BUFFERED_TOLD_EVERY {
             self.buffered_told = self.now.monotonic;
             let messages = self.messages.capacity() * size_of::<(ShardId, SiblingMessage)>();
-            let own = self.output.memory() + cost::allocated(messages) + self.mesh.memory();
+            let log = self.log.as_ref().map_or(0, Log::memory);
+            let own = self.output.memory() + cost::allocated(messages) + self.mesh.memory() + log;
             let bytes = own + net.memory(CONNECTIONS_PER_COUNT);
             self.take(net, Input::Buffered { bytes });
             if self.machine.is_crowded(net.connection_bytes()) {
@@ -141,6 +142,7 @@ impl<M: Machine> Host<M> {
             self.read(net, connection, None);
             any = true;
         }
+        any |= self.take_reads(net);
         while let Some(sequence) = self.take_appended() {
             self.take(net, Input::Appended { sequence });
             any = true;
@@ -151,6 +153,18 @@ impl<M: Machine> Host<M> {
         }
         self.take_events(net);
         any
+    }
+
+    /// Pass on the records that were read. Tells whether there was any.
+    fn take_reads(&mut self, net: &mut Net) -> bool {
+        let mut any = false;
+        loop {
+            let Self { machine, output, now, log, .. } = self;
+            let Some((sequence, record)) = log.as_mut().and_then(Log::take_read) else { return any };
+            machine.handle(*now, Input::Record { sequence, record }, output);
+            self.carry_out(net);
+            any = true;
+        }
     }
 
     fn take_appended(&mut self) -> Option<u64> {
@@ -169,7 +183,7 @@ impl<M: Machine> Host<M> {
         if let Some(range) = compaction {
             self.take(net, Input::Compact(range));
         }
-        is_news || compaction.is_some()
+        is_news || compaction.is_some() || self.log.as_ref().is_some_and(Log::has_read)
     }
 
     /// Records are on their way to the log, or about to be.
@@ -263,6 +277,7 @@ impl<M: Machine> Host<M> {
                 for append in output.appends.drain(..) {
                     log.append(&append, &output.bytes[append.record.clone()]);
                 }
+                output.reads.drain(..).for_each(|sequence| log.read(sequence));
                 log.on_dead(&mut output.dead);
                 if let Some(compacted) = output.compacted.take() {
                     log.on_compacted(compacted);

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::clock;
 use super::log::Log;
 use super::probe::StartError;
-use super::recovered::Data;
+use super::recovered::{Data, shard_memory_max};
 use super::signals::serve_logged;
 use super::start::{Placement, Server, ShardStart, ShellOptions};
 use crate::config::{Config, ConfigError, HostPort, Sync};
@@ -181,7 +181,7 @@ fn shard_options(config: &Config, secret: Arc<[u8]>) -> ShardOptions {
             *every != Duration::ZERO && (config.data.is_none() || config.sync == Sync::Always)
         }),
         hint_bytes_max: usize::try_from(config.hint_bytes_max).unwrap_or(usize::MAX),
-        memory_max: usize::try_from(config.memory_max).unwrap_or(usize::MAX) / usize::from(config.shards),
+        memory_max: shard_memory_max(config),
         pace: PaceOptions {
             latency: Some(config.background_latency).filter(|latency| *latency != Duration::ZERO),
             bytes_min: config.background_bytes_min.into(),
@@ -323,7 +323,7 @@ mod tests {
 
     /// What a shard takes that nobody can put out, as it counts it itself: of a node with the least limit that is let through.
     fn fixed(shards: u16, partitions: u32) -> (usize, usize) {
-        let memory_max = memory_least(shards, partitions, VALUE_BYTES);
+        let memory_max = memory_least(shards, partitions, VALUE_BYTES, false);
         let settings = Settings {
             memory_max: Some(ByteSize(memory_max)),
             shards: Some(shards),

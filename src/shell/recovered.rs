@@ -26,6 +26,11 @@ const BESIDE_BYTES: usize = 3 * crate::storage::log::SECTOR_BYTES;
 /// While others open their logs.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
 
+/// A shard's part of the limit on memory.
+pub(super) fn shard_memory_max(config: &Config) -> usize {
+    usize::try_from(config.memory_max).unwrap_or(usize::MAX) / usize::from(config.shards)
+}
+
 /// What the shards of a node in durable mode share while they start.
 pub(super) struct Data {
     directory: DataDirectory,
@@ -34,6 +39,8 @@ pub(super) struct Data {
     segment_bytes: u32,
     record_bytes_max: usize,
     adopt: bool,
+    /// Of a shard, if there is a limit.
+    memory_max: Option<usize>,
     sync: Sync,
     /// Shard 0's word about the members, if its log holds one.
     remembered: OnceLock<Option<Gossip>>,
@@ -61,6 +68,7 @@ impl Data {
             segment_bytes: config.segment_bytes,
             record_bytes_max: state_bytes_max(config.value_bytes_max) + RECORD_BYTES_OVERHEAD + BESIDE_BYTES,
             adopt: config.adopt,
+            memory_max: (config.memory_max > 0).then_some(shard_memory_max(config)),
             sync: config.sync,
             remembered: OnceLock::new(),
             has_lost: AtomicBool::new(false),
@@ -85,6 +93,7 @@ impl Data {
             segment_bytes: self.segment_bytes,
             record_bytes_max: self.record_bytes_max,
             adopt: self.adopt,
+            reads: self.memory_max.is_some(),
         }
     }
 
@@ -123,7 +132,7 @@ impl Data {
             shard.remember(membership);
         }
         shard.recovered_through(log.last());
-        Ok(Log::new(number, self.sync, log, self.directory.pin()?).map_err(|source| {
+        Ok(Log::new(number, self.sync, log, self.directory.pin()?, self.memory_max).map_err(|source| {
             let path = self.directory.of_shard(number);
             DataError::Io { path, source }
         })?)

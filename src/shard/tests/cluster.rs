@@ -29,6 +29,7 @@ enum Event {
     DialFailed(crate::shard::DialId),
     Closed,
     Sibling(u16, SiblingMessage),
+    Record(u64),
 }
 
 /// Nodes, their connections, and one client that can talk to any shard.
@@ -63,6 +64,12 @@ pub(super) struct Cluster {
     pub(super) unsynced: BTreeSet<usize>,
     /// These nodes are of a version that doesn't know frames of this kind.
     pub(super) older: BTreeSet<(usize, Kind)>,
+    /// The disks of these take their time to read: until [`Cluster::read`].
+    pub(super) slow: BTreeSet<usize>,
+    /// What was asked of them.
+    pub(super) asked: Vec<(At, u64)>,
+    /// These records can't be read.
+    pub(super) unreadable: BTreeSet<(At, u64)>,
     /// The last record of each shard that isn't synced.
     pub(super) pending: BTreeMap<At, u64>,
     pub(super) now: Now,
@@ -151,6 +158,9 @@ impl Cluster {
             pauses_at: None,
             unsynced: BTreeSet::new(),
             older: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            asked: Vec::new(),
+            unreadable: BTreeSet::new(),
             pending: BTreeMap::new(),
             now: Now { monotonic: Instant(1), wall: WallTime(1_000_000) },
             founded: |_| (b"", 16, 3),
@@ -312,6 +322,7 @@ impl Cluster {
                     self.handle(at, Input::Closed { connection });
                     self.owed.remove(&(at, connection));
                 }
+                Event::Record(sequence) => self.tell_record(at, sequence),
                 Event::Sibling(from, message) => {
                     self.handle(at, Input::Sibling { from: ShardId(from), message });
                 }
@@ -357,7 +368,28 @@ impl Cluster {
         }
     }
 
+    /// The slow disks have read all that was asked of them, the last first.
+    pub(super) fn read(&mut self) {
+        for (at, sequence) in std::mem::take(&mut self.asked).into_iter().rev() {
+            self.tell_record(at, sequence);
+        }
+        self.settle();
+    }
+
+    fn tell_record(&mut self, at: At, sequence: u64) {
+        let record = self.logs[&at][sequence as usize - 1].clone();
+        let record = (!self.unreadable.contains(&(at, sequence))).then_some(&record[..]);
+        self.handle(at, Input::Record { sequence, record });
+    }
+
     fn carry_out(&mut self, at: At, mut out: Output) {
+        for sequence in out.reads.drain(..) {
+            if self.slow.contains(&at.0) {
+                self.asked.push((at, sequence));
+            } else {
+                self.events.push_back((at, ConnectionId(0), Event::Record(sequence)));
+            }
+        }
         let mut frames: Vec<(ConnectionId, Vec<u8>)> = Vec::new();
         for delivery in &out.deliveries {
             *self.owed.entry((at, delivery.to)).or_default() -= i64::from(delivery.answers);

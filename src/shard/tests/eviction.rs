@@ -522,16 +522,6 @@ fn a_value_beside_a_tombstone_can_be_put_out() {
     assert!(!holds(&cluster, nodes[0], &key), "and no repair brings it back");
 }
 
-/// What a log brings back was never put out.
-#[test]
-#[should_panic(expected = "would come back with the log")]
-fn a_shard_with_a_log_has_no_limit_on_memory() {
-    Cluster::with_options(1, 1, |options| {
-        bounded(options);
-        options.durable = true;
-    });
-}
-
 /// More tombstones than a round takes are forgotten at the look at which they may be.
 #[test]
 fn reaping_keeps_up_with_deletes() {

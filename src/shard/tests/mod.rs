@@ -3,6 +3,7 @@
 mod anti_entropy;
 mod changes;
 mod cluster;
+mod cold;
 mod departed;
 mod eviction;
 mod expiry;

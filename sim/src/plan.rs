@@ -48,8 +48,11 @@ pub struct Plan {
     pub reaping: bool,
     /// Bytes that a shard may take; 0 for no limit.
     pub memory_max: usize,
-    /// With such a limit, how often a key is put out although there is room: a probability for each turn of a shard.
+    /// With such a limit, how often a key is put out although there is room, or with a log its values: a probability for each turn of
+    /// a shard.
     pub evicts: f64,
+    /// With such a limit and a log, how often a record can't be read again.
+    pub read_errors: f64,
     /// Tables so small that they fill.
     pub small_tables: bool,
     /// Rare choices are forced a quarter of the time.
@@ -158,6 +161,7 @@ impl Plan {
             reaping: false,
             memory_max: 0,
             evicts: 0.0,
+            read_errors: 0.0,
             small_tables: seldom(Fault::SmallTables, 0.1),
             rare_choices: seldom(Fault::RareChoices, 0.25),
             time_to_live: seldom(Fault::TimeToLive, 0.25),
@@ -197,6 +201,9 @@ impl Plan {
         plan.stranger |= apart.chance(0.5) && plan.has_secret && !cut.without.contains(&Fault::Stranger);
         let is_cut = cut.without.contains(&Fault::Reaping);
         (plan.memory_max, plan.evicts) = draw_memory(&plan, cut);
+        if plan.durable {
+            (plan.memory_max, plan.evicts, plan.read_errors) = draw_cold(&plan, cut);
+        }
         plan.reaping = Prng::from_seed(seed.swap_bytes()).chance(0.8) && !is_cut;
         plan.deeds = draw_deeds(&plan, &mut deeds, cut);
         plan
@@ -270,6 +277,18 @@ fn draw_memory(plan: &Plan, cut: &Cut) -> (usize, f64) {
     let limit = MEMORY_MAX[apart.below(MEMORY_MAX.len() as u64) as usize];
     let evicts = [0.0, 0.0001, 0.001, 0.01][apart.below(4) as usize];
     if is_limited { (limit, evicts) } else { (0, 0.0) }
+}
+
+/// On a third of the seeds with a log: a limit, how often values are let go before it is reached, and how often they can't be read.
+fn draw_cold(plan: &Plan, cut: &Cut) -> (usize, f64, f64) {
+    // Drawn apart, as above.
+    let mut apart = Prng::from_seed(plan.seed.rotate_left(16) ^ 0xc01d);
+    let is_limited = apart.chance(1.0 / 3.0) && !cut.without.contains(&Fault::Memory);
+    let limit = MEMORY_MAX[apart.below(MEMORY_MAX.len() as u64) as usize];
+    let evicts = [0.001, 0.01, 0.05, 0.2][apart.below(4) as usize];
+    let errors = if apart.chance(0.3) { 0.002 } else { 0.0 };
+    let errors = if cut.without.contains(&Fault::Damage) { 0.0 } else { errors };
+    if is_limited { (limit, evicts, errors) } else { (0, 0.0, 0.0) }
 }
 
 /// {1: 5%, 3: 45%, 5: 35%, 7: 15%}

@@ -38,13 +38,28 @@ use Promise::{
 };
 
 /// All that can be planted.
-pub const PLANTED: [Planted; 31] = [
+pub const PLANTED: [Planted; 32] = [
     Planted {
         name: "limit-ignored",
         bug: Bug::LimitIgnored,
         shipped: "our own",
         breaks: &[Memory],
         seeds: 500,
+    },
+    Planted {
+        name: "late-load-wins",
+        bug: Bug::LateLoadWins,
+        shipped: "our own",
+        breaks: &[
+            UniqueDots,
+            Durability,
+            Overlap,
+            HonestContext,
+            ConcurrentSiblings,
+            NoResurrection,
+            Convergence,
+        ],
+        seeds: 1_000,
     },
     Planted {
         name: "evicted-mints-on",

@@ -104,7 +104,7 @@ pub struct Copy {
 }
 
 /// What shards count, by node and shard: as they know it, and counted anew.
-pub type Accounts = BTreeMap<(usize, usize), [[usize; 4]; 2]>;
+pub type Accounts = BTreeMap<(usize, usize), [[usize; 5]; 2]>;
 
 /// What a node thinks of the cluster when all had come to rest.
 #[derive(Clone, Debug)]

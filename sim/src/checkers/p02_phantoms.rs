@@ -23,7 +23,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
     for copy in evidence.copies {
         let values = copy.state.versions().iter().filter_map(|version| match &version.content {
             Content::Value(value) => Some(value),
-            Content::Tombstone | Content::Expired => None,
+            Content::Cold { .. } | Content::Tombstone | Content::Expired => None,
         });
         let mut phantoms = values.filter_map(|value| phantom(evidence.history, copy.key, value));
         if let Some((put, what)) = phantoms.next() {

@@ -11,8 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use ringmain::causality::Content;
-
 use super::dot_set::DotSet;
 use super::graph::Graph;
 use super::readings::{Read, readings};
@@ -85,8 +83,7 @@ impl<'a> Grave<'a> {
 
     /// To be called when all are buried.
     fn check_copy(&self, copy: &Copy) -> Result<(), Violation> {
-        let values =
-            copy.state.versions().iter().filter(|version| matches!(version.content, Content::Value(_)));
+        let values = copy.state.versions().iter().filter(|version| version.content.is_value());
         let back =
             values.filter_map(|version| self.graph.find(version.dot)).find(|at| self.gone.contains(*at));
         back.map_or(Ok(()), |at| {

@@ -8,7 +8,13 @@
 use super::{Evidence, Promise, Violation};
 
 /// What the sums are of, in the order in which an index tells them.
-const SUMS: [&str; 4] = ["keys", "bytes of keys and values", "bytes allocated", "timers of what expires"];
+const SUMS: [&str; 5] = [
+    "keys",
+    "bytes of keys and values",
+    "bytes allocated",
+    "timers of what expires",
+    "keys whose values are on the disk alone",
+];
 
 /// Does each shard know what it holds?
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Violation> {
@@ -31,9 +37,9 @@ mod tests {
     #[test]
     fn a_sum_that_has_drifted_is_seen() {
         let mut sample = Sample::new();
-        sample.accounts.insert((0, 0), [[1, 2, 3, 4], [1, 2, 3, 4]]);
+        sample.accounts.insert((0, 0), [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]);
         assert!(check(&sample.evidence()).is_ok());
-        sample.accounts.insert((1, 0), [[1, 2, 3, 4], [1, 2, 5, 4]]);
+        sample.accounts.insert((1, 0), [[1, 2, 3, 4, 5], [1, 2, 5, 4, 5]]);
         let violation = check(&sample.evidence()).unwrap_err();
         assert_eq!(violation.promise, Promise::Memory);
         assert_eq!(violation.sentence, "shard 0 of node 1 counts 3 bytes allocated, and there are 5");

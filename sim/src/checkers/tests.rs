@@ -43,7 +43,7 @@ impl Honest {
         merged.merge(&self.replicas[(left + right) % 3]);
         let values = merged.values().filter_map(|version| match &version.content {
             Content::Value(value) => Some(value.to_vec()),
-            Content::Tombstone | Content::Expired => None,
+            Content::Cold { .. } | Content::Tombstone | Content::Expired => None,
         });
         let reading = Reading { values: values.collect(), context: Some(merged.context()), nodes: 2 };
         self.contexts.push(merged.context());

@@ -8,8 +8,8 @@ use ringmain::failpoint::Failpoints;
 use ringmain::id::{ClusterId, NodeId, ShardId};
 use ringmain::prng::Prng;
 use ringmain::storage::log::{
-    Found, Geometry, Identity, Liveness, Manifest, Opened, Opening, Purpose, Range, Recovered, Recovery,
-    Refusal, Refused, Report, Segment, Slot, Step, Target, Write,
+    Found, Geometry, Identity, Liveness, Manifest, Offsets, Opened, Opening, Purpose, Range, Recovered,
+    Recovery, Refusal, Refused, Report, Segment, Slot, Step, Target, Write,
 };
 
 use super::{Disk, DiskFaults, DiskImage, Injected};
@@ -32,6 +32,8 @@ pub struct ShardLog<F> {
     waiting: Vec<(Vec<u8>, bool)>,
     /// What of each segment is needed.
     liveness: Liveness,
+    /// Where each record lies.
+    offsets: Offsets,
     /// What the last opening found, and nobody has said yet what it is.
     found: VecDeque<Found>,
     /// Covered by records that may not be written out yet.
@@ -76,6 +78,7 @@ impl<F: Failpoints> ShardLog<F> {
             opened: None,
             waiting,
             liveness: Liveness::default(),
+            offsets: Offsets::default(),
             found: VecDeque::new(),
             dead: Vec::new(),
             compacting: None,
@@ -131,6 +134,7 @@ impl<F: Failpoints> ShardLog<F> {
             }
             for (found, (_, is_marker)) in placed.iter().zip(self.waiting.drain(..written.records)) {
                 self.liveness.on_record(found, is_marker);
+                self.offsets.on_record(found);
             }
         }
         self.bury();
@@ -220,6 +224,8 @@ impl<F: Failpoints> ShardLog<F> {
         }
         self.disk.set_faults(faults);
         let opened = opening.finish();
+        self.offsets = Offsets::default();
+        found.iter().chain(&opened.moved).for_each(|found| self.offsets.on_record(found));
         self.found = found.into_iter().chain(opened.moved.iter().copied()).collect();
         self.opened = Some(opened);
         records
@@ -230,6 +236,18 @@ impl<F: Failpoints> ShardLog<F> {
         let found = self.found.pop_front().expect("one was found for each record");
         self.liveness.on_record(&found, is_marker);
         covered.for_each(|position| self.liveness.on_dead(position));
+    }
+
+    /// Read a record again, as far as the disk has it whole.
+    pub fn read_record(&self, position: u64) -> Option<Vec<u8>> {
+        let chunk = self.offsets.find(position)?;
+        let start = 2 * self.geometry.manifest_bytes()
+            + chunk.segment.slot.0 as usize * self.geometry.segment_bytes();
+        let sectors = chunk.sectors();
+        let stored = self.disk.contents();
+        let stored =
+            &stored[(start + sectors.start).min(stored.len())..(start + sectors.end).min(stored.len())];
+        self.opened.as_ref()?.table.payload_in(&chunk, stored, position).map(<[u8]>::to_vec)
     }
 
     /// Later records cover these.
@@ -261,6 +279,7 @@ impl<F: Failpoints> ShardLog<F> {
         }
         self.compacting = None;
         self.liveness.on_released(segment);
+        self.offsets.on_released(segment);
         self.opened.as_mut().expect("what is durable is open").table.release(segment);
         self.persist()
     }

@@ -265,3 +265,26 @@ proptest! {
         }
     }
 }
+
+/// Before a crash and after it, from sealed segments and from the one that is written.
+#[test]
+fn each_record_is_read_again_by_its_position() {
+    let mut log = log(64, torn(1.0));
+    let record = |position: u64| vec![position as u8; (position * 97 % 5000) as usize];
+    for position in 1..=100 {
+        log.append(&record(position), false).unwrap();
+        if position % 3 == 0 {
+            log.sync().unwrap();
+        }
+    }
+    log.sync().unwrap();
+    let check = |log: &ShardLog<NoFailpoints>| {
+        (1..=100)
+            .for_each(|position| assert_eq!(log.read_record(position), Some(record(position)), "{position}"));
+        assert_eq!((log.read_record(0), log.read_record(101)), (None, None));
+    };
+    check(&log);
+    log.crash(&mut Prng::from_seed(1));
+    reopen(&mut log);
+    check(&log);
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringmain::id::ConnectionId;
 use ringmain::shard::{Append, Dial, Input, LogState, Output, Piece};
-use ringmain::time::Duration;
+use ringmain::time::{Duration, Instant};
 use ringmain_schema::Frame;
 use ringmain_schema::frame::Header;
 
@@ -15,6 +15,10 @@ use crate::network::{End, Side};
 const BETWEEN_SHARDS: Duration = Duration::from_micros(10);
 /// A group of records takes so long to stable storage, and up to as much again.
 const SYNC: Duration = Duration::from_micros(300);
+/// A record is read again in so long, and up to four times as long; one in 16 takes up to [`SLOW_READ`] more,
+const READ: Duration = Duration::from_micros(100);
+/// which is longer than most requests may take.
+const SLOW_READ: Duration = Duration::from_secs(1);
 /// A full disk is tried again so often.
 const FULL_AGAIN: Duration = Duration::from_millis(100);
 /// The port that all shards of a node share, and the first of their own.
@@ -51,6 +55,13 @@ impl World {
             }
             // What doesn't fit now, or can't be written any more, is for the sync to see.
             let _ = self.nodes[at.node].logs[usize::from(at.shard)].write_out();
+        }
+        for sequence in out.reads.drain(..) {
+            let has_faults = self.now.since(Instant(0)) < self.plan.span;
+            let slow =
+                if has_faults && self.prng.chance(1.0 / 16.0) { self.prng.below(SLOW_READ.0) } else { 0 };
+            let takes = READ + Duration(self.prng.below(3 * READ.0) + slow);
+            self.heap.plan(self.now + takes, Event::Read(at, sequence));
         }
         let log = &mut self.nodes[at.node].logs[usize::from(at.shard)];
         log.on_dead(out.dead.drain(..));
@@ -158,6 +169,20 @@ impl World {
         if let Some(range) = self.nodes[at.node].logs[usize::from(at.shard)].begin_compaction() {
             self.handle(at, Input::Compact(range));
         }
+    }
+
+    /// A record has been read again, or can't be: then this copy of its key is lost.
+    pub(super) fn read_again(&mut self, at: At, sequence: u64) {
+        let has_faults = self.now.since(Instant(0)) < self.plan.span;
+        let fails = has_faults && self.plan.read_errors > 0.0 && self.prng.chance(self.plan.read_errors);
+        let record = if fails && self.may_destroy(at.node) {
+            self.nodes[at.node].loses_reads = true;
+            None
+        } else {
+            // Its segment may be gone, if its key was appended anew since.
+            self.nodes[at.node].logs[usize::from(at.shard)].read_record(sequence)
+        };
+        self.handle(at, Input::Record { sequence, record: record.as_deref() });
     }
 
     /// The log takes nothing now: its shard hears it once.

@@ -114,7 +114,8 @@ impl World {
     pub(super) fn count_wiped(&mut self, at: At) {
         let is_one_of_two =
             self.plan.clone.zip(self.plan.clone_at()).is_some_and(|(a, b)| [a, b].contains(&at.node));
-        let is_allowed = is_one_of_two || self.nodes[at.node].is_older;
+        let machine = &self.nodes[at.node];
+        let is_allowed = is_one_of_two || machine.is_older || machine.loses_reads;
         for (name, seen) in self.meddler.take_wiped() {
             if let Some(key) = key_of(&name).filter(|_| is_allowed) {
                 self.count_lost(at.node, key, |dot| seen.covers(dot));

@@ -36,6 +36,8 @@ pub enum Event {
     Sibling(At, u16, SiblingMessage),
     /// A log may be synced.
     Sync(At),
+    /// A record has been read again.
+    Read(At, u64),
     /// A client has something to do: its number, and the number of the plan, which a newer one makes stale.
     Client(usize, u64),
     /// A deed of the plan, by its place there.
@@ -80,6 +82,7 @@ impl Event {
             Self::Kill(node, life) => [14, *node as u64 ^ (*life as u64) << 16],
             Self::Resume(node) => [15, *node as u64],
             Self::Survey => [16, 0],
+            Self::Read(at, sequence) => [17, at.mark() ^ *sequence << 32],
         }
     }
 }

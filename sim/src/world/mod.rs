@@ -234,6 +234,11 @@ impl World {
                     }
                 }
             }
+            Event::Read(at, sequence) => {
+                if self.is_awake(at, || Event::Read(at, sequence)) {
+                    self.read_again(at, sequence);
+                }
+            }
             Event::Sync(at) => {
                 if self.is_awake(at, || Event::Sync(at)) {
                     self.sync(at);
@@ -410,7 +415,7 @@ impl World {
 
     fn tell(&self, event: &Event) {
         let told = match event {
-            Event::Tick(_) | Event::Sync(_) | Event::Survey => return,
+            Event::Tick(_) | Event::Sync(_) | Event::Read(..) | Event::Survey => return,
             Event::Frame(side, bytes) => {
                 let frame = Frame::split(bytes, bytes.len()).ok().flatten();
                 let header = frame.as_ref().map(|frame| frame.header);

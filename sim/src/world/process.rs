@@ -76,6 +76,8 @@ pub struct Node {
     pub(super) is_damaged: bool,
     /// Its disk is, or was, an older one: what was written to it since may be of an epoch that was over.
     pub(super) is_older: bool,
+    /// Some record of its logs could not be read again while it served.
+    pub(super) loses_reads: bool,
     /// How its process is about to end.
     pub(super) ending: Option<Ending>,
     /// Its machine is restarting too.
@@ -126,6 +128,7 @@ pub(super) fn nodes(plan: &Plan, prng: &mut Prng, meddler: &Meddler) -> Vec<Node
         next_disk: DiskFate::Kept,
         is_damaged: false,
         is_older: false,
+        loses_reads: false,
         ending: None,
         reboots: false,
         running: Vec::new(),

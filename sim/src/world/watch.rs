@@ -302,6 +302,26 @@ impl World {
         })
     }
 
+    /// The same, with the values that are on the disk alone.
+    fn whole_state_at(&self, node: usize, key: Key) -> Option<Siblings<bytes::Bytes>> {
+        let mut state = self.state_at(node, key)?.clone();
+        if state.is_cold() {
+            let name = Self::key_name(key);
+            let partition = partition_of_name(&name);
+            let shard = usize::from(token::shard_of(partition.0, self.nodes[node].shards));
+            let index = self.nodes[node].all_running()[shard].shard.replica().index();
+            let appended = index.find(partition, token::token(&name), &name)?.appended;
+            // What can't be read is compared as it is, and differs.
+            let record = self.nodes[node].logs[shard].read_record(appended);
+            if let Some(Ok(Record::Key(told))) = record.as_deref().map(Record::parse)
+                && let Ok(told) = ringmain::replica::state_from_wire(&told.state)
+            {
+                state.warm(&told);
+            }
+        }
+        Some(state)
+    }
+
     /// Writes of which this node holds a copy, and whose W the promise speaks of: those that may still be
     /// acknowledged, and those that no other acknowledged write has replaced.
     fn held_at(&self, node: usize, seen: &[Seen]) -> Vec<Number> {
@@ -406,7 +426,7 @@ impl World {
     pub(super) fn copies(&self, primaries: &BTreeMap<Key, Vec<usize>>) -> Vec<Copy> {
         let holders = primaries.iter().flat_map(|(key, nodes)| nodes.iter().map(move |node| (*key, *node)));
         let copies = holders.filter_map(|(key, node)| {
-            let mut state = self.state_at(node, key)?.clone();
+            let mut state = self.whole_state_at(node, key)?;
             // Replicas may turn a value into a tombstone at different times.
             state.expire(WallTime(u64::MAX));
             Some(Copy { node, key, state })

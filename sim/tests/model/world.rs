@@ -296,7 +296,7 @@ impl History {
                 && match &version.content {
                     Content::Value(value) => !event.delete && value[..] == [event.write.0],
                     Content::Tombstone => event.delete,
-                    Content::Expired => false,
+                    Content::Expired | Content::Cold { .. } => false,
                 }
         })?;
         Some(request)

@@ -151,7 +151,9 @@ impl Replica {
             .values()
             .map(|version| match version.content {
                 Content::Value(number) => (version.dot, number),
-                Content::Tombstone | Content::Expired => panic!("a tombstone is no value"),
+                Content::Cold { .. } | Content::Tombstone | Content::Expired => {
+                    panic!("a tombstone is no value")
+                }
             })
             .collect();
         assert_eq!(values, self.expected_values());

@@ -64,6 +64,8 @@ pub(super) struct Loads {
     tickets: u64,
     /// Of those under way, so many are for background work alone.
     background: usize,
+    /// The log was not asked for so many yet.
+    unasked: usize,
     /// So many are to be appended anew when they are here.
     anew: usize,
     /// Of all of this, in bytes; frames count as requests.
@@ -184,7 +186,7 @@ impl<F: Failpoints> Shard<F> {
         loads.anew += usize::from(waiter == Waiter::Anew);
         if let Some(load) = loads.under_way.get_mut(&sequence) {
             loads.cost -= waiter_bytes(&load.waiters);
-            if load.waiters.contains(&waiter) {
+            if is_background && load.waiters.contains(&waiter) {
                 loads.anew -= usize::from(waiter == Waiter::Anew);
             } else {
                 load.waiters.push(waiter);
@@ -208,6 +210,7 @@ impl<F: Failpoints> Shard<F> {
         let waiters = SmallVec::from_iter([waiter]);
         let load = Load { key: place.key.into(), waiters, is_asked: is_on_disk, is_background };
         loads.under_way.insert(sequence, load);
+        loads.unasked += usize::from(!is_on_disk);
         if is_on_disk {
             self.ask_log(sequence, out);
         }
@@ -222,6 +225,9 @@ impl<F: Failpoints> Shard<F> {
 
     /// Records up to here are on stable storage: those of them that somebody waits to read can be read.
     pub(super) fn ask_for_what_is_durable(&mut self, out: &mut Output) {
+        if self.loads.unasked == 0 {
+            return;
+        }
         let durable = self.appends.durable;
         let due: SmallVec<[u64; 8]> = self
             .loads
@@ -233,6 +239,7 @@ impl<F: Failpoints> Shard<F> {
         for sequence in due {
             if let Some(load) = self.loads.under_way.get_mut(&sequence) {
                 load.is_asked = true;
+                self.loads.unasked -= 1;
             }
             self.ask_log(sequence, out);
         }
@@ -251,6 +258,7 @@ impl<F: Failpoints> Shard<F> {
 
     fn take_load(&mut self, sequence: u64) -> Option<Load> {
         let load = self.loads.under_way.remove(&sequence)?;
+        self.loads.unasked -= usize::from(!load.is_asked);
         self.loads.background -= usize::from(load.is_background);
         self.loads.anew -= load.waiters.iter().filter(|waiter| **waiter == Waiter::Anew).count();
         self.loads.cost -= cost::allocated(load.key.len()) + waiter_bytes(&load.waiters);

@@ -290,7 +290,8 @@ fn a_compaction_reads_what_is_cold_and_lets_it_go_again() {
         cluster.asked.iter().any(|(_, at)| *at == record_of(&cluster, 0, &number.to_le_bytes()))
     });
     let written = written.unwrap();
-    let anew = Put { overwrite: true, ..put(&written.to_le_bytes(), b"new") };
+    let key = written.to_le_bytes();
+    let anew = Put { overwrite: true, ..put(&key, b"new") };
     assert!(matches!(cluster.put(client, anew), Answer::Stored { .. }));
     let mut reads = 0;
     for _ in 0..200 {

@@ -26,7 +26,7 @@ mod text;
 
 pub use cores::allowed as cores_allowed;
 pub use error::ConfigError;
-pub use memory::memory_least;
+pub use memory::{LOG_BYTES, memory_least};
 pub use settings::{ServeArguments, Settings};
 pub use text::{ByteSize, Founder, HostPort, Mode, Secret, Span, Sync};
 

@@ -14,7 +14,7 @@ const OUTPUT_BYTES: u64 = 1088 * KIB;
 /// Timers, lists that have a least size, names of the fewest writes that are remembered.
 const TABLES_BYTES: u64 = 512 * KIB;
 /// With a log: what a group is written from and a slot filled with, the manifest, and the buffers of what is read again.
-const LOG_BYTES: u64 = 4 * KIB * KIB;
+pub const LOG_BYTES: u64 = 4 * KIB * KIB;
 /// Its inbox from another shard of the node, and what it remembers of those that it sends there.
 const SIBLING_BYTES: u64 = 116 * KIB;
 /// A partition's places in the lists, whoever has it.

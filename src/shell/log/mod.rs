@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::net::Net;
-use crate::config::Sync;
+use crate::config::{LOG_BYTES, Sync};
 use crate::id::ShardId;
 use crate::shard::{Append, Compacted, LogState};
 use crate::storage::log::{
@@ -44,8 +44,8 @@ pub(super) use directory::DataDirectory;
 pub use directory::DataError;
 use disk::{Buffer, FILL_BYTES};
 use pin::Pin;
-use reads::{READS_MAX, Reads};
-use recovery::{Files, forget_adopted};
+use reads::{BUFFERS_MAX, READS_MAX, Reads};
+use recovery::{Files, MANIFEST_BYTES, forget_adopted};
 pub(super) use recovery::{LogIdentity, OpenLog, open};
 pub(super) use rehome::{Rehoming, rehome};
 pub use verify::{Verdict, verify};
@@ -65,6 +65,9 @@ const ROOM_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const CHOOSE_EVERY: Duration = Duration::from_millis(100);
 /// So long after the last group nothing else is about to be written, and a mark says what is durable.
 const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// Where memory has a limit, the least is reckoned with this.
+const _: () = assert!(LOG_BYTES as usize >= GROUP_BYTES + FILL_BYTES + MANIFEST_BYTES + BUFFERS_MAX);
 
 /// Reads are numbered from here on.
 const FIRST_READ: usize = 5;

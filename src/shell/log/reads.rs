@@ -20,6 +20,9 @@ const READ_BYTES_MAX: usize = 2 << 20;
 /// A buffer of up to so many bytes is kept for the next read: what a chunk of small records takes, wherever it begins.
 const KEPT_BYTES: usize = 2 * SECTOR_BYTES;
 
+/// All buffers, but for one that is larger.
+pub(super) const BUFFERS_MAX: usize = READS_MAX * KEPT_BYTES + READ_BYTES_MAX;
+
 /// What the shard has asked for.
 pub(super) struct Reads {
     offsets: Offsets,

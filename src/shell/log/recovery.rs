@@ -22,6 +22,8 @@ use crate::storage::log::{
 pub(super) const ADOPTED: &str = "adopted";
 /// How many segments a log may have: of 32 MiB each, they are 128 GiB a shard.
 const SLOTS_MAX: u32 = 4096;
+/// Of a manifest's copy of such a log.
+pub(super) const MANIFEST_BYTES: usize = (128 + 32 * SLOTS_MAX as usize).next_multiple_of(SECTOR_BYTES);
 /// Of a manifest's copy, whoever wrote it: a longer file is none.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 

@@ -1,6 +1,7 @@
 //! Turns operations into requests and answers into judgements: values are made and verified here, and the
 //! ledger is kept. Pure: no socket, no clock.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -27,9 +28,20 @@ pub struct Rules {
     pub run_tag: u64,
     /// What a read behind an acknowledged write means.
     pub consistency: Consistency,
-    /// A request's deadline, from when it is sent. A write of unknown outcome is taken to be settled one
-    /// more such time after its deadline: servers honour the budget, but their clocks are their own.
-    pub timeout: Duration,
+    /// Until when a write of unknown outcome may take effect.
+    pub in_doubt: InDoubt,
+    /// The store may forget any value, so a read that finds nothing is never behind.
+    pub may_evict: bool,
+}
+
+/// Until when a write of unknown outcome may take effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InDoubt {
+    /// Up to so long after it was sent, or after it failed for as long as half of that, if this is later: servers honour
+    /// their budget, but their clocks are their own. Twice a request's deadline.
+    UpTo(Duration),
+    /// At any time: the servers know no deadlines.
+    ForEver,
 }
 
 /// The books of a run.
@@ -39,8 +51,18 @@ pub struct Audit {
     values: Values,
     ledger: Ledger,
     complaints: Vec<String>,
-    /// What the target said to the first operation that failed in each way.
-    reasons: [Option<String>; Failure::ALL.len()],
+    /// What the target said to failures, by their kind and by its own word for it.
+    reasons: BTreeMap<(usize, String), Reason>,
+    /// Reads that found nothing where something was acknowledged, where that is allowed.
+    evicted: u64,
+}
+
+/// What the target said to failures of one kind.
+#[derive(Debug)]
+struct Reason {
+    count: u64,
+    /// The first time.
+    words: String,
 }
 
 /// What to ask a target for.
@@ -68,13 +90,15 @@ pub type Answer = Result<Option<Bytes>, Trouble>;
 
 /// So many broken promises are described; all are counted.
 const COMPLAINTS_MAX: usize = 10;
+/// So many kinds of failure are told apart: the words are the target's.
+const REASONS_MAX: usize = 32;
 
 impl Audit {
     /// Empty books.
     pub fn new(rules: Rules) -> Self {
         let values = Values::new(rules.run_tag, rules.length_min);
         let ledger = Ledger::new(rules.keys.clone());
-        Self { rules, values, ledger, complaints: Vec::new(), reasons: Default::default() }
+        Self { rules, values, ledger, complaints: Vec::new(), reasons: BTreeMap::new(), evicted: 0 }
     }
 
     /// Enters an operation that is sent now.
@@ -104,7 +128,7 @@ impl Audit {
     /// Judges an operation's answer, which arrived at `done`.
     pub fn settle(&mut self, pending: Pending, answer: Answer, done: Moment) -> Outcome {
         if let Err(trouble) = &answer {
-            self.reasons[trouble.failure.index()].get_or_insert_with(|| trouble.reason.clone());
+            self.note(trouble);
         }
         match pending.ticket {
             Some(ticket) => self.settle_read(&pending.operation, ticket, answer, done),
@@ -119,8 +143,26 @@ impl Audit {
 
     /// For each way of failing that occurred, what the target said the first time.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
-        let named = Failure::ALL.iter().zip(&self.reasons);
-        named.filter_map(|(failure, reason)| Some(format!("{failure}, the first time: {}", reason.as_ref()?)))
+        self.reasons.iter().map(|((failure, code), Reason { count, words })| {
+            let failure = Failure::ALL[*failure];
+            match code.as_str() {
+                "" => format!("{failure}, the first time: {words}"),
+                code => format!("{failure}, {count} of them {code}, the first time: {words}"),
+            }
+        })
+    }
+
+    /// Reads that found nothing where something was acknowledged, if the store may evict.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn note(&mut self, trouble: &Trouble) {
+        let kind = (trouble.failure.index(), trouble.code.clone());
+        if self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&kind) {
+            let words = || Reason { count: 0, words: trouble.reason.clone() };
+            self.reasons.entry(kind).or_insert_with(words).count += 1;
+        }
     }
 
     fn settle_read(
@@ -149,6 +191,10 @@ impl Audit {
         match (verdict, self.rules.consistency) {
             (Verdict::Right, _) if seen == Seen::NotFound => Outcome::NotFound,
             (Verdict::Right, _) => Outcome::Done,
+            (Verdict::Behind, _) if seen == Seen::NotFound && self.rules.may_evict => {
+                self.evicted += 1;
+                Outcome::NotFound
+            }
             (Verdict::Behind, Consistency::Eventual) => Outcome::Stale,
             (Verdict::Behind, Consistency::Strict) => {
                 let reason = format!("it brought {seen:?}, which misses a write acknowledged before");
@@ -173,8 +219,11 @@ impl Audit {
                 Outcome::Failed(failure)
             }
             Some(&Trouble { failure, applied: Applied::Maybe, .. }) => {
-                let deadline = pending.sent + self.rules.timeout;
-                self.ledger.write_unknown(key, number, deadline.max(done) + self.rules.timeout);
+                self.ledger.write_unknown(key, number, self.rules.in_doubt.end(pending.sent, done));
+                Outcome::Failed(failure)
+            }
+            Some(&Trouble { failure, applied: Applied::Dropped, .. }) => {
+                self.ledger.write_dropped(key, number, done);
                 Outcome::Failed(failure)
             }
         }
@@ -186,6 +235,15 @@ impl Audit {
             self.complaints.push(format!("{failure}: operation {number} read key {}: {reason}", key.0));
         }
         Outcome::Failed(failure)
+    }
+}
+
+impl InDoubt {
+    fn end(self, sent: Moment, done: Moment) -> Moment {
+        match self {
+            Self::UpTo(span) => (sent + span).max(done + span / 2),
+            Self::ForEver => Moment::NEVER,
+        }
     }
 }
 
@@ -208,9 +266,13 @@ mod tests {
     use super::*;
 
     fn audit(consistency: Consistency) -> Audit {
-        let timeout = Duration::from_nanos(100);
+        Audit::new(rules(consistency))
+    }
+
+    fn rules(consistency: Consistency) -> Rules {
+        let in_doubt = InDoubt::UpTo(Duration::from_nanos(200));
         let names = KeyNames::default();
-        Audit::new(Rules { keys: 0..4, names, length_min: 64, run_tag: 1, consistency, timeout })
+        Rules { keys: 0..4, names, length_min: 64, run_tag: 1, consistency, in_doubt, may_evict: false }
     }
 
     fn operation(number: u64, kind: Kind) -> Operation {
@@ -265,7 +327,9 @@ mod tests {
 
     #[test]
     fn failed_writes_are_refused_or_unknown() {
-        let trouble = |failure, applied| Err(Trouble { failure, applied, reason: format!("{failure}!") });
+        let trouble = |failure, applied| {
+            Err(Trouble { failure, applied, code: String::new(), reason: format!("{failure}!") })
+        };
         let mut audit = audit(Consistency::Strict);
         let overloaded = trouble(Failure::Overloaded, Applied::No);
         let (outcome, refused) = perform(&mut audit, 1, Kind::Write, overloaded);
@@ -278,5 +342,74 @@ mod tests {
         assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(unknown)).0, Outcome::Done);
         let reasons: Vec<String> = audit.reasons().collect();
         assert_eq!(reasons, ["timeout, the first time: timeout!", "overloaded, the first time: overloaded!"]);
+    }
+
+    fn refused(code: &str, words: &str, applied: Applied) -> Answer {
+        let (code, reason) = (code.to_owned(), words.to_owned());
+        Err(Trouble { failure: Failure::Refused, applied, code, reason })
+    }
+
+    /// A cache may forget what it likes, but what it brings must still be right.
+    #[test]
+    fn where_values_may_be_evicted_a_miss_is_no_lost_write() {
+        let mut audit = Audit::new(Rules { may_evict: true, ..rules(Consistency::Strict) });
+        let (_, first) = perform(&mut audit, 1, Kind::Write, Ok(None));
+        perform(&mut audit, 2, Kind::Write, Ok(None));
+        assert_eq!(perform(&mut audit, 3, Kind::Read, Ok(None)).0, Outcome::NotFound);
+        assert_eq!(perform(&mut audit, 4, Kind::Read, Ok(first)).0, Outcome::Failed(Failure::Lost));
+        perform(&mut audit, 5, Kind::Delete, Ok(None));
+        assert_eq!(perform(&mut audit, 6, Kind::Read, Ok(None)).0, Outcome::NotFound);
+        assert_eq!(audit.evicted(), 1, "a key that was deleted is not missed");
+    }
+
+    /// memcached takes away what was there when it has no room for what shall replace it.
+    #[test]
+    fn a_write_that_emptied_its_key_is_never_seen_and_excuses_a_miss_until_the_next() {
+        let mut audit = audit(Consistency::Strict);
+        let (_, first) = perform(&mut audit, 1, Kind::Write, Ok(None));
+        let full = refused("SERVER_ERROR", "SERVER_ERROR out of memory", Applied::Dropped);
+        let (outcome, dropped) = perform(&mut audit, 2, Kind::Write, full);
+        assert_eq!(outcome, Outcome::Failed(Failure::Refused));
+        assert_eq!(perform(&mut audit, 3, Kind::Read, Ok(None)).0, Outcome::NotFound);
+        assert_eq!(perform(&mut audit, 4, Kind::Read, Ok(first)).0, Outcome::Done, "or it was kept");
+        assert_eq!(perform(&mut audit, 5, Kind::Read, Ok(dropped)).0, Outcome::Failed(Failure::Wrong));
+        perform(&mut audit, 6, Kind::Write, Ok(None));
+        assert_eq!(perform(&mut audit, 7, Kind::Read, Ok(None)).0, Outcome::Failed(Failure::Lost));
+    }
+
+    /// What stands in a socket's buffer is carried out whenever the server comes to it.
+    #[test]
+    fn servers_without_deadlines_may_apply_a_write_in_doubt_at_any_time() {
+        for (in_doubt, outcome) in [
+            (InDoubt::ForEver, Outcome::Done),
+            (InDoubt::UpTo(Duration::from_nanos(200)), Outcome::Failed(Failure::Lost)),
+        ] {
+            let mut audit = Audit::new(Rules { in_doubt, ..rules(Consistency::Strict) });
+            let (_, late) = perform(&mut audit, 1, Kind::Write, refused("", "no answer", Applied::Maybe));
+            perform(&mut audit, 2, Kind::Write, Ok(None));
+            assert_eq!(perform(&mut audit, 3, Kind::Read, Ok(late)).0, outcome, "{in_doubt:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_counted_by_the_servers_own_word_and_told_once() {
+        let mut audit = audit(Consistency::Strict);
+        for (number, (code, words)) in
+            (1..).zip([("OOM", "OOM full"), ("ERR", "ERR what?"), ("OOM", "OOM still full")])
+        {
+            perform(&mut audit, number, Kind::Write, refused(code, words, Applied::No));
+        }
+        let reasons: Vec<String> = audit.reasons().collect();
+        assert_eq!(
+            reasons,
+            [
+                "refused, 1 of them ERR, the first time: ERR what?",
+                "refused, 2 of them OOM, the first time: OOM full"
+            ]
+        );
+        for number in 4..100 {
+            perform(&mut audit, number, Kind::Write, refused(&format!("E{number}"), "odd", Applied::No));
+        }
+        assert_eq!(audit.reasons().count(), REASONS_MAX);
     }
 }

@@ -33,6 +33,7 @@ use crate::target::cluster::Writes;
 use crate::trace::Speed;
 use crate::workload::{Preload, Workload};
 
+pub use elsewhere::Elsewhere;
 use studies::{Compare, Merge, Search, Sweep};
 
 /// What the user wants done.
@@ -78,11 +79,14 @@ pub struct Demo {
 #[derive(Clone, Debug, Args)]
 pub struct Check {
     /// Nodes of the cluster, of which one must answer; separated by commas
-    #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
+    #[arg(long, required_unless_present = "target", value_delimiter = ',', value_name = "HOST:PORT")]
     pub servers: Vec<Server>,
     /// A file that holds the cluster's secret
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, conflicts_with = "target", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Or where else it goes.
+    #[command(flatten)]
+    pub elsewhere: Elsewhere,
     /// What is offered.
     #[command(flatten)]
     pub load: Load,
@@ -104,11 +108,14 @@ pub struct Replay {
     #[arg(long)]
     pub preload: bool,
     /// Nodes of a running cluster, separated by commas; without them, nodes are started on this machine
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "replicas"])]
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", conflicts_with_all = ["nodes", "shards", "replicas", "target"])]
     pub servers: Vec<Server>,
     /// A file that holds the secret of that cluster
     #[arg(long, value_name = "FILE", requires = "servers")]
     pub secret_file: Option<PathBuf>,
+    /// Or where else it goes.
+    #[command(flatten)]
+    pub elsewhere: Elsewhere,
     /// How it is judged.
     #[command(flatten)]
     pub judging: Judging,
@@ -255,8 +262,14 @@ pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, R
     }
     match &command {
         Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
-        Command::Check(check) => check.judging.refuse_impossible(None)?,
-        Command::Replay(replay) => replay.judging.refuse_impossible(replay.copies())?,
+        Command::Check(check) => {
+            check.judging.refuse_impossible(None)?;
+            check.elsewhere.refuse_impossible(&check.judging, Some(&check.load), command.writes())?;
+        }
+        Command::Replay(replay) => {
+            replay.judging.refuse_impossible(replay.copies())?;
+            replay.elsewhere.refuse_impossible(&replay.judging, None, command.writes())?;
+        }
         Command::Search(search) => search.refuse_impossible()?,
         Command::Sweep(sweep) => sweep.refuse_impossible()?,
         Command::Compare(_) | Command::Merge(_) | Command::Node(_) => {}
@@ -354,7 +367,12 @@ impl Load {
 impl Replay {
     /// N, where it is known before the cluster is.
     fn copies(&self) -> Option<u8> {
-        self.servers.is_empty().then(|| self.embedded.copies())
+        self.has_nodes_of_its_own().then(|| self.embedded.copies())
+    }
+
+    /// Whether nodes are started for it.
+    pub fn has_nodes_of_its_own(&self) -> bool {
+        self.servers.is_empty() && self.elsewhere.target.is_none()
     }
 }
 
@@ -541,6 +559,7 @@ fn parse_exponent(text: &str) -> Result<f64, String> {
     }
 }
 
+mod elsewhere;
 mod settings;
 pub mod studies;
 #[cfg(test)]

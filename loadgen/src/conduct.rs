@@ -17,20 +17,24 @@ use ringmain_client::{Builder, Client};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
-use crate::audit::Rules;
-use crate::cli::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
+use crate::audit::{InDoubt, Rules};
+use crate::cli::{Check, Command, Demo, Elsewhere, Embedded, Judging, Load, Replay, Server};
 use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
 use crate::hlog;
 use crate::interrupt::Interrupt;
 use crate::intervals::length_s;
 use crate::key_names::KeyNames;
+use crate::ledger::Consistency;
 use crate::operation::Operation;
 use crate::recipe::Recipe;
 use crate::record::Record;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
+use crate::target::Target;
 use crate::target::cluster::ClusterTarget;
+use crate::target::peer::Peer;
+use crate::target::wire::WireTarget;
 use crate::trace::{Speed, Trace};
 use crate::verdict::Verdict;
 use crate::workload::Preload;
@@ -59,11 +63,24 @@ struct Setback {
 }
 
 /// What served a run.
+#[derive(Default)]
 struct Served {
     /// Of each key.
     copies: u8,
     /// Equal for runs against one cluster.
     name: String,
+    /// Its version, if it is no Ringmain.
+    version: Option<String>,
+    /// What of it was not judged, in sentences.
+    notes: Vec<String>,
+    silent: Silent,
+}
+
+/// What is known of whoever serves, before it does.
+struct Bearing {
+    consistency: Consistency,
+    in_doubt: InDoubt,
+    may_evict: bool,
 }
 
 /// What to offer.
@@ -122,9 +139,13 @@ fn run(command: &Command) -> Result<Exit, Setback> {
                 let kill_after = (!no_kill).then(|| load.profile().duration() / 2);
                 run.on_nodes_of_its_own(*embedded, kill_after).await
             }
-            Command::Replay(Replay { servers, embedded, .. }) if servers.is_empty() => {
-                run.on_nodes_of_its_own(*embedded, None).await
+            Command::Replay(replay) if replay.has_nodes_of_its_own() => {
+                run.on_nodes_of_its_own(replay.embedded, None).await
             }
+            Command::Check(Check { elsewhere: elsewhere @ Elsewhere { target: Some(peer), .. }, .. })
+            | Command::Replay(Replay {
+                elsewhere: elsewhere @ Elsewhere { target: Some(peer), .. }, ..
+            }) => run.on_peer(peer, elsewhere).await,
             Command::Check(Check { servers, secret_file, .. })
             | Command::Replay(Replay { servers, secret_file, .. }) => {
                 run.on_servers(servers, secret_file.as_deref()).await
@@ -197,16 +218,12 @@ impl Run<'_> {
             let name = cluster.kill_one();
             eprintln!("        {name} is killed");
         };
-        let (told, finished) = self.offer(client, embedded.copies(), kill).await?;
+        let copies = embedded.copies();
+        let (told, finished) = self.offer_ringmain(client, copies, kill).await?;
         let faults = cluster.stop().await;
         // These nodes are no other run's.
-        let cluster = format!("{:016x}, of this run alone", told.tag);
-        told.report(
-            &finished,
-            &faults,
-            Silent::default(),
-            Served { copies: embedded.copies(), name: cluster },
-        )
+        let name = format!("{:016x}, of this run alone", told.tag);
+        told.report(&finished, &faults, Served { copies, name, ..Served::default() })
     }
 
     async fn on_servers(self, servers: &[Server], secret_file: Option<&Path>) -> Result<Exit, Setback> {
@@ -221,9 +238,25 @@ impl Run<'_> {
         let name = topology.map_or_else(|| "unknown".to_owned(), |it| format!("{:016x}", it.cluster));
         self.judging.refuse_quorums(copies).map_err(wrong)?;
         let before = self.unless_interrupted(silent(&client)).await?;
-        let (told, finished) = self.offer(client.clone(), copies, pending()).await?;
+        let (told, finished) = self.offer_ringmain(client.clone(), copies, pending()).await?;
         let silent = still_silent(&client, &before).await;
-        told.report(&finished, &[], silent, Served { copies, name })
+        told.report(&finished, &[], Served { copies, name, silent, ..Served::default() })
+    }
+
+    async fn on_peer(self, peer: &Peer, elsewhere: &Elsewhere) -> Result<Exit, Setback> {
+        let settings = elsewhere.settings(peer, self.command.timeout());
+        let connected = self.unless_interrupted(WireTarget::connect(&settings)).await?;
+        let (target, version) = connected.map_err(|error| wrong(error.to_string()))?;
+        let bearing = Bearing {
+            consistency: self.judging.consistency(1),
+            in_doubt: InDoubt::ForEver,
+            may_evict: elsewhere.may_evict,
+        };
+        let (told, finished) = self.offer(target.clone(), bearing, pending()).await?;
+        let silent = if is_still_there(&target).await { Silent::default() } else { Silent::of(peer) };
+        let notes = notes(peer, elsewhere, finished.evicted);
+        let name = peer.to_string();
+        told.report(&finished, &[], Served { copies: 1, name, version: Some(version), notes, silent })
     }
 
     /// A client with what its requests shall ask for. Quorums that nobody chose are left to the cluster.
@@ -237,23 +270,36 @@ impl Run<'_> {
             .in_flight_max(in_flight)
     }
 
-    /// Performs the operations. `incident` ends when a node has been killed.
-    async fn offer(
-        mut self,
+    async fn offer_ringmain(
+        self,
         client: Client,
         copies: u8,
         incident: impl Future<Output = ()>,
     ) -> Result<(Self, Finished), Setback> {
+        let consistency = self.judging.consistency(copies);
+        let in_doubt = InDoubt::UpTo(self.command.timeout() * 2);
+        let target = ClusterTarget::new(client, self.command.writes());
+        self.offer(target, Bearing { consistency, in_doubt, may_evict: false }, incident).await
+    }
+
+    /// Performs the operations. `incident` ends when a node has been killed.
+    async fn offer(
+        mut self,
+        target: impl Target,
+        bearing: Bearing,
+        incident: impl Future<Output = ()>,
+    ) -> Result<(Self, Finished), Setback> {
+        let Bearing { consistency, in_doubt, may_evict } = bearing;
         let rules = Rules {
             keys: self.offer.keys.clone(),
             names: self.offer.names.clone(),
             length_min: self.offer.length_min,
             run_tag: self.tag,
-            consistency: self.judging.consistency(copies),
-            timeout: self.command.timeout(),
+            consistency,
+            in_doubt,
+            may_evict,
         };
         let record = self.command.load().map_or_else(Record::default, |load| Record::new(&load.profile()));
-        let target = ClusterTarget::new(client, self.command.writes());
         let mut limits = self.command.limits();
         limits.interval_s = self.offer.seconds.map_or(1, length_s);
         let mut runner = Runner::new(target, rules, limits, record);
@@ -275,22 +321,18 @@ impl Run<'_> {
     }
 
     /// Judges, and tells.
-    fn report(
-        self,
-        finished: &Finished,
-        faults: &[String],
-        silent: Silent,
-        served: Served,
-    ) -> Result<Exit, Setback> {
+    fn report(self, finished: &Finished, faults: &[String], served: Served) -> Result<Exit, Setback> {
+        let Served { copies, name, version, notes, silent } = served;
         let objective = self.command.objective();
         let verdict = Verdict::reach(&objective, &finished.record, &finished.offered, faults);
         let exit = verdict.exit;
-        let mut settings = self.command.describe(served.copies);
-        settings.insert("cluster", served.name);
+        let mut settings = self.command.describe(copies);
+        settings.insert("cluster", name);
+        settings.extend(version.map(|version| ("server", version)));
         let runs = vec![format!("{:016x}", self.tag)];
         let gone = silent.gone.iter().map(|it| format!("{it} answered before the run, and not after it"));
         let (gone, silent) = (gone.collect(), silent.now.into_iter().collect());
-        let report = Report { gone, silent, runs, ..Report::new(finished, verdict, faults, settings) };
+        let report = Report { notes, gone, silent, runs, ..Report::new(finished, verdict, faults, settings) };
         if let Some(mut json) = self.json {
             let written = json.write_all(report.json().as_bytes());
             written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
@@ -328,6 +370,25 @@ struct Silent {
     gone: Vec<String>,
 }
 
+impl Silent {
+    /// The only server there is.
+    fn of(peer: &Peer) -> Self {
+        Self { now: BTreeSet::from([peer.to_string()]), gone: vec![peer.to_string()] }
+    }
+}
+
+/// Whether it answers after a run.
+async fn is_still_there(target: &WireTarget) -> bool {
+    let until = Instant::now() + SILENT_AFTER;
+    while target.greet(SILENT_AFTER).await.is_err() {
+        if Instant::now() >= until {
+            return false;
+        }
+        sleep(ASK_EVERY).await;
+    }
+    true
+}
+
 /// The shards that don't answer.
 async fn silent(client: &Client) -> BTreeSet<String> {
     let answers = client.status().await.into_iter();
@@ -346,6 +407,24 @@ async fn still_silent(client: &Client, before: &BTreeSet<String>) -> Silent {
         }
         sleep(ASK_EVERY).await;
     }
+}
+
+/// What isn't judged of a server that is no Ringmain.
+fn notes(peer: &Peer, elsewhere: &Elsewhere, evicted: u64) -> Vec<String> {
+    let mut notes = vec![format!(
+        "not judged, as {peer} has none: siblings, contexts, quorums, zones; values are verified as ever"
+    )];
+    if elsewhere.may_evict {
+        notes.push(format!(
+            "{evicted} reads found nothing where a write was acknowledged: not judged, as the target may evict"
+        ));
+    }
+    if let Some(replicas) = elsewhere.wait {
+        notes.push(format!(
+            "a write counts as stored when WAIT told of {replicas} replicas; reads go to this server"
+        ));
+    }
+    notes
 }
 
 fn create(path: &Path) -> Result<File, Setback> {

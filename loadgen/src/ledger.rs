@@ -6,7 +6,9 @@
 //! - acknowledged: the moment of the acknowledgement;
 //! - in flight: never, so far;
 //! - unknown (a timeout, `MaybeApplied`): a moment the caller states, its deadline with a margin;
-//! - refused (certainly not applied): it has no interval, and its value must never be seen.
+//! - unknown to servers without deadlines: never;
+//! - refused (certainly not applied): it has no interval, and its value must never be seen;
+//! - dropped (not applied, but its key may be empty): the moment of that answer, as a delete that may have been.
 //!
 //! A delete is a write of "not found". What was there before the run (nothing, or an earlier run's value)
 //! is a write that ended before all others.
@@ -139,6 +141,11 @@ impl Ledger {
     /// Nobody knows about a write; it may take effect up to `until`, and not after.
     pub fn write_unknown(&mut self, key: Key, number: u64, until: Moment) {
         self.history(key).give_up(number, until);
+    }
+
+    /// A write was certainly not applied, but what the key had before may be gone since.
+    pub fn write_dropped(&mut self, key: Key, number: u64, at: Moment) {
+        self.history(key).empty(number, at);
     }
 
     /// A read is about to be sent.

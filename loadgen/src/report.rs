@@ -42,6 +42,9 @@ pub struct Report {
     pub generator: Generator,
     /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
+    /// Sentences about what was not judged, or in another way than usual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Sentences about nodes that ended when nobody asked them to.
     #[serde(default)]
     pub faults: Vec<String>,
@@ -189,6 +192,7 @@ impl Report {
             rows: rows(&finished.record),
             generator: Generator::of(&finished.offered),
             complaints: finished.complaints.clone(),
+            notes: Vec::new(),
             faults: faults.to_vec(),
             gone: Vec::new(),
             silent: Vec::new(),
@@ -212,7 +216,7 @@ impl Report {
             row.write(&mut text, width);
         }
         self.generator.write(&mut text);
-        for complaint in self.complaints.iter().chain(&self.gone) {
+        for complaint in self.notes.iter().chain(&self.complaints).chain(&self.gone) {
             text.push_str(complaint);
             text.push('\n');
         }
@@ -420,7 +424,8 @@ mod tests {
         let offered =
             Offered { handed: 1002, due_last_ns: 1, elapsed_ns: 1_000_000_000, ..Offered::default() };
         let (start, intervals) = (UNIX_EPOCH + Duration::from_secs(1_500_000_000), Vec::new());
-        Finished { record, offered, complaints: vec!["lost: operation 7".to_owned()], start, intervals }
+        let complaints = vec!["lost: operation 7".to_owned()];
+        Finished { record, offered, complaints, evicted: 0, start, intervals }
     }
 
     fn report() -> Report {

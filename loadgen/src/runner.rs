@@ -87,6 +87,8 @@ pub struct Finished {
     pub offered: Offered,
     /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
+    /// Reads that found nothing where something was acknowledged, if the target may evict.
+    pub evicted: u64,
     /// When it began.
     pub start: SystemTime,
     /// What ended in each interval.
@@ -197,7 +199,8 @@ impl<T: Target> Runner<T> {
         offered.unpaced = self.limits.unpaced;
         let complaints = self.audit.complaints().iter().cloned().chain(self.audit.reasons()).collect();
         let intervals = self.intervals.finish(Moment::now().since_ns(start));
-        Finished { record: self.record, offered, complaints, start: start_wall, intervals }
+        let evicted = self.audit.evicted();
+        Finished { record: self.record, offered, complaints, evicted, start: start_wall, intervals }
     }
 
     /// How many operations may be taken from the queue now; 0 to wait for answers.

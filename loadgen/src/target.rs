@@ -1,7 +1,7 @@
 //! What a run is pointed at: the seam between the load and whatever serves it.
 //!
-//! The client crate is one implementation; a map in memory is another, for tests. Futures stay on their
-//! thread, so that a target may be as cheap as an `Rc`.
+//! The client crate is one implementation, [`wire`] (Redis and memcached) another; a map in memory is a third, for tests. Futures
+//! stay on their thread, so that a target may be as cheap as an `Rc`.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use bytes::Bytes;
 use crate::outcome::Failure;
 
 pub mod cluster;
+pub mod peer;
+pub mod wire;
 
 /// Something that gets, puts and deletes. A clone is another handle to the same thing.
 pub trait Target: Clone + 'static {
@@ -36,6 +38,8 @@ pub struct Trouble {
     pub failure: Failure,
     /// Whether a write took effect. Of no meaning for reads.
     pub applied: Applied,
+    /// The server's own word for it, such as `OOM`: failures are told apart by it. Empty where it has none.
+    pub code: String,
     /// In the target's own words.
     pub reason: String,
 }
@@ -45,6 +49,8 @@ pub struct Trouble {
 pub enum Applied {
     /// It has none, and never will have.
     No,
-    /// It may have one now, or up to its deadline.
+    /// It may have one now, or later.
     Maybe,
+    /// It has none and never will have, but what the key had before may be gone.
+    Dropped,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::recipe::Recipe;
 
-use super::{Check, Command, Demo, Embedded, Judging, Load, Replay, Server};
+use super::{Check, Command, Demo, Elsewhere, Embedded, Judging, Load, Replay, Server};
 
 impl Command {
     /// Every setting by name, defaults included, for the report of a run against a cluster that keeps so many
@@ -24,20 +24,20 @@ impl Command {
                 settings.extend(embedded.describe());
                 settings.insert("kill", (!no_kill).to_string());
             }
-            Self::Check(Check { servers, secret_file: _, load, judging }) => {
-                settings.insert("servers", join(servers));
+            Self::Check(Check { servers, secret_file: _, elsewhere, load, judging }) => {
                 settings.extend(load.describe());
-                settings.extend(judging.describe(copies));
+                settings.extend(of_servers(servers, elsewhere, judging, copies));
             }
-            Self::Replay(Replay { trace, speed, preload, servers, secret_file: _, judging, embedded }) => {
+            Self::Replay(replay) => {
+                let Replay { trace, speed, preload, servers, elsewhere, judging, embedded, .. } = replay;
                 settings.insert("trace", trace.display().to_string());
                 settings.insert("trace_speed", speed.to_string());
                 settings.insert("preload", preload.to_string());
-                settings.extend(judging.describe(copies));
-                if servers.is_empty() {
+                if replay.has_nodes_of_its_own() {
+                    settings.extend(judging.describe(copies));
                     settings.extend(embedded.describe());
                 } else {
-                    settings.insert("servers", join(servers));
+                    settings.extend(of_servers(servers, elsewhere, judging, copies));
                 }
             }
             _ => {}
@@ -45,6 +45,26 @@ impl Command {
         settings
     }
 }
+
+/// Where a load goes that has no nodes of its own, and what it asks of it.
+fn of_servers(
+    servers: &[Server],
+    elsewhere: &Elsewhere,
+    judging: &Judging,
+    copies: u8,
+) -> BTreeMap<&'static str, String> {
+    let mut settings = BTreeMap::from(judging.describe(copies));
+    if elsewhere.target.is_some() {
+        OF_RINGMAIN_ALONE.iter().for_each(|name| drop(settings.remove(name)));
+        settings.extend(elsewhere.describe());
+    } else {
+        settings.insert("servers", join(servers));
+    }
+    settings
+}
+
+/// What other servers have nothing of.
+const OF_RINGMAIN_ALONE: [&str; 4] = ["read_quorum", "write_quorum", "zones", "copies"];
 
 impl Load {
     pub(super) fn describe(&self) -> [(&'static str, String); 15] {

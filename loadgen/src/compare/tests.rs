@@ -45,7 +45,8 @@ fn report(slower: f64, errors: u64, seed: u64) -> Report {
     let offered = Offered { handed: 1, due_last_ns: 1, elapsed_ns: 1, ..Offered::default() };
     let verdict = Verdict::reach(&Objective::default(), &record, &offered, &[]);
     let intervals = intervals.collect();
-    let finished = Finished { record, offered, complaints: Vec::new(), start: UNIX_EPOCH, intervals };
+    let (complaints, start) = (Vec::new(), UNIX_EPOCH);
+    let finished = Finished { record, offered, complaints, evicted: 0, start, intervals };
     Report::new(&finished, verdict, &[], BTreeMap::from([("rate", "600/s".to_owned())]))
 }
 

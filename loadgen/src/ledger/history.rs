@@ -72,6 +72,16 @@ impl History {
         self.settle();
     }
 
+    /// As a delete whose outcome is unknown, and which is over.
+    pub(super) fn empty(&mut self, number: u64, at: Moment) {
+        let busy = self.busy();
+        let write = busy.in_flight(number);
+        write.end = at;
+        write.effect = Some(Effect::Absent);
+        busy.forget();
+        self.settle();
+    }
+
     pub(super) fn give_up(&mut self, number: u64, until: Moment) {
         let busy = self.busy();
         busy.in_flight(number).end = until;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ringmain::prng::Prng;
 
+use crate::audit::InDoubt;
 use crate::key_names::KeyNames;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
@@ -46,6 +47,7 @@ impl Map {
             return Err(Trouble {
                 failure: Failure::Overloaded,
                 applied: Applied::No,
+                code: String::new(),
                 reason: "full".to_owned(),
             });
         }
@@ -116,7 +118,15 @@ fn runner(map: Map) -> Runner<Map> {
 fn runner_with(map: Map, in_flight_max: usize) -> Runner<Map> {
     let (consistency, timeout) = (Consistency::Strict, Duration::from_secs(1));
     let names = KeyNames::default();
-    let rules = Rules { keys: 0..KEYS, names, length_min: 100, run_tag: 9, consistency, timeout };
+    let rules = Rules {
+        keys: 0..KEYS,
+        names,
+        length_min: 100,
+        run_tag: 9,
+        consistency,
+        in_doubt: InDoubt::UpTo(timeout * 2),
+        may_evict: false,
+    };
     Runner::new(
         map,
         rules,

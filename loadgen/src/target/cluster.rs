@@ -106,7 +106,7 @@ fn trouble(error: &Error) -> Trouble {
         _ => Failure::Refused,
     };
     let applied = if error.is_definite_failure() { Applied::No } else { Applied::Maybe };
-    Trouble { failure, applied, reason: error.to_string() }
+    Trouble { failure, applied, code: String::new(), reason: error.to_string() }
 }
 
 impl FromStr for Writes {
@@ -147,7 +147,7 @@ mod tests {
             (Error::MaybeApplied { acks: 1 }, Failure::MaybeApplied, Applied::Maybe),
         ] {
             let reason = error.to_string();
-            assert_eq!(trouble(&error), Trouble { failure, applied, reason });
+            assert_eq!(trouble(&error), Trouble { failure, applied, code: String::new(), reason });
         }
     }
 }

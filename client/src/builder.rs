@@ -18,6 +18,9 @@ pub enum Routing {
     /// To the given servers in turn, whatever the key; they pass it on. For clients that reach only some of
     /// the servers, and for tests of passing on.
     Given,
+    /// To shards that don't hold the key, in turn, on purpose; they pass it on. To measure what that costs, and for
+    /// tests. While none of them can be reached, and where every shard holds the key, it goes to its owners.
+    Wrong,
 }
 
 /// Where a client stands.

@@ -142,6 +142,11 @@ impl Router {
         let mut second = None;
         let mut last = None;
         if let Some(topology) = routes.topology.as_ref().filter(|_| !routes.owners.is_empty()) {
+            if self.routing == Routing::Wrong
+                && let Some(connection) = routes.stranger(topology, token, turn, tried, now)
+            {
+                return Some(Route { connection, epoch: 0 });
+            }
             for place in routes.owners_in_turn(topology, token, turn) {
                 let connection = &routes.connections[place as usize];
                 if tried.contains(&connection.number) {
@@ -291,6 +296,24 @@ impl Routes {
                 (0..replicas).map(move |rank| owners[(turn.first.wrapping_add(rank) % replicas) as usize]);
             in_turn.filter(move |&place| !sorts || self.distances[place as usize] == distance)
         })
+    }
+
+    /// A connection that is ready, to a shard that doesn't hold the key.
+    fn stranger(
+        &self,
+        topology: &Topology,
+        token: u64,
+        turn: Turn,
+        tried: &[u32],
+        now: Instant,
+    ) -> Option<Arc<Connection>> {
+        let count = self.shards as u32;
+        let is_owner = |place| self.owners_in_turn(topology, token, turn).any(|owner| owner == place);
+        let in_turn = (0..count).map(|step| turn.first.wrapping_add(step) % count);
+        let strangers =
+            in_turn.filter(|&place| !is_owner(place)).map(|place| &self.connections[place as usize]);
+        let mut left = strangers.filter(|connection| !tried.contains(&connection.number));
+        left.find(|connection| connection.availability(now) == Availability::Ready).cloned()
     }
 
     /// Any connection that is ready; else `fallback`; else one that may be soon.

@@ -192,6 +192,35 @@ async fn given_servers_get_everything_if_so_wished() {
 }
 
 #[tokio::test]
+async fn the_wrong_servers_are_asked_if_so_wished_and_the_right_ones_when_no_other_is_left() {
+    let mut fakes = Vec::new();
+    for name in ["0", "1", "2"] {
+        fakes.push(named(name, Flags::FORWARDED).await);
+    }
+    let ports: Vec<u16> = fakes.iter().map(|fake| fake.port).collect();
+    let topology = topology(1, &ports.chunks(1).collect::<Vec<_>>(), 1);
+    let owner =
+        |key: &str| topology.primaries[partition(token(key.as_bytes()), topology.partitions) as usize];
+    fakes.iter().for_each(|fake| fake.tell(topology.clone()));
+    let builder = Builder::default().servers([fakes[0].address()]).routing(Routing::Wrong);
+    let client = builder.connect().await.unwrap();
+    until_epoch(&client, 1).await;
+    let keys: Vec<String> = (0..40).map(|number| format!("key {number}")).collect();
+    let mut asked = std::collections::BTreeSet::new();
+    for key in &keys {
+        let by = read(&client, key).await;
+        assert_ne!(by, owner(key).to_string(), "{key} went to its owner");
+        asked.insert(by);
+    }
+    assert_eq!(asked.len(), 3, "the others have their turns: {asked:?}");
+    let left = fakes.pop().unwrap();
+    drop(fakes);
+    let key = keys.iter().find(|key| owner(key) == 2).unwrap();
+    assert_eq!(read(&client, key).await, "2");
+    drop(left);
+}
+
+#[tokio::test]
 async fn every_shard_is_asked_for_its_status() {
     let (mut fakes, client) =
         Fake::cluster::<2>(Builder::default().timeout(Duration::from_millis(100))).await;

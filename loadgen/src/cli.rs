@@ -29,7 +29,7 @@ use crate::recipe::{Choice, Recipe, parse_preset, parse_workload};
 use crate::runner::{Beyond, Limits};
 use crate::schedule::{Arrivals, Schedule};
 use crate::sizes::Sizes;
-use crate::target::cluster::Writes;
+use crate::target::cluster::{Routed, Writes};
 use crate::trace::Speed;
 use crate::workload::{Preload, Workload};
 
@@ -207,6 +207,9 @@ pub struct Judging {
     /// What a write replaces: what is there (overwrite), what it has read (update) or nothing (blind) [default: overwrite; ycsb-f: update]
     #[arg(long, value_name = "KIND")]
     pub writes: Option<Writes>,
+    /// Whom a request is sent to: an owner of its key (client), the given servers in turn (server), or, on purpose, a shard that doesn't hold it (wrong) [default: client]
+    #[arg(long, value_name = "KIND")]
+    pub routing: Option<Routed>,
     /// A read behind an acknowledged write is an error (strict) or counted (eventual) [default: strict if R + W > N]
     #[arg(long, value_name = "KIND")]
     pub consistency: Option<Consistency>,

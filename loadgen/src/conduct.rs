@@ -32,7 +32,7 @@ use crate::record::Record;
 use crate::report::Report;
 use crate::runner::{Finished, Runner};
 use crate::target::Target;
-use crate::target::cluster::ClusterTarget;
+use crate::target::cluster::{ClusterTarget, Routed};
 use crate::target::peer::Peer;
 use crate::target::wire::WireTarget;
 use crate::trace::{Speed, Trace};
@@ -211,6 +211,7 @@ impl Run<'_> {
         let builder = self.builder();
         let started = self.unless_interrupted(Cluster::start(&plan, &builder)).await?;
         let (mut cluster, client) = started.map_err(|error| failed(error.to_string()))?;
+        self.refuse_routing(&client)?;
         eprintln!("nodes: {cluster}");
         let kill = async {
             let Some(after) = kill_after else { return pending().await };
@@ -237,6 +238,7 @@ impl Run<'_> {
         let copies = topology.as_ref().map_or(1, |topology| topology.replicas);
         let name = topology.map_or_else(|| "unknown".to_owned(), |it| format!("{:016x}", it.cluster));
         self.judging.refuse_quorums(copies).map_err(wrong)?;
+        self.refuse_routing(&client)?;
         let before = self.unless_interrupted(silent(&client)).await?;
         let (told, finished) = self.offer_ringmain(client.clone(), copies, pending()).await?;
         let silent = still_silent(&client, &before).await;
@@ -259,6 +261,15 @@ impl Run<'_> {
         told.report(&finished, &[], Served { copies: 1, name, version: Some(version), notes, silent })
     }
 
+    fn routed(&self) -> Routed {
+        self.judging.routing.unwrap_or_default()
+    }
+
+    fn refuse_routing(&self, client: &Client) -> Result<(), Setback> {
+        let known = client.known_topology();
+        known.map_or(Ok(()), |topology| self.routed().refuse_impossible(&topology)).map_err(wrong)
+    }
+
     /// A client with what its requests shall ask for. Quorums that nobody chose are left to the cluster.
     fn builder(&self) -> Builder {
         let in_flight = self.command.limits().in_flight_max * REQUESTS_PER_OPERATION + REQUESTS_MORE;
@@ -266,6 +277,7 @@ impl Run<'_> {
             .read(self.judging.read_quorum.unwrap_or(0))
             .write(self.judging.write_quorum.unwrap_or(0))
             .zones(self.judging.zones.unwrap_or(0))
+            .routing(self.routed().routing())
             .timeout(self.command.timeout())
             .in_flight_max(in_flight)
     }

@@ -100,6 +100,48 @@ fn other_ways_of_writing_are_verified_too() {
     }
 }
 
+/// Whom requests went to shows in what servers passed on to each other.
+#[test]
+fn requests_go_to_owners_to_anybody_or_to_the_wrong_ones_as_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let plan = Plan { program: PathBuf::from(PROGRAM), nodes: 3, shards: 1, replicas: 1 };
+    let (cluster, client) = runtime.block_on(Cluster::start(&plan, &Client::builder())).expect("a cluster");
+    let passed_on = || -> u64 {
+        let shards = runtime.block_on(client.status()).into_iter();
+        let counters = shards.flat_map(|shard| shard.status.expect("it serves").counters);
+        counters.filter(|counter| counter.name == "forwarded_to_peers").map(|counter| counter.value).sum()
+    };
+    let servers = cluster.addresses().join(",");
+    for (routing, shares) in [("client", 0..=2), ("server", 55..=78), ("wrong", 95..=100)] {
+        let json = folder.path().join(format!("{routing}.json"));
+        let before = passed_on();
+        let output = run(&format!(
+            "check --servers {servers} --rate 500 --duration 2s --slo errors<0.001% --routing {routing} --json {}",
+            json.display()
+        ));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{routing}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        let share = (passed_on() - before) * 100 / 1000;
+        assert!(shares.contains(&share), "{routing}: {share}% were passed on");
+        let report: Report = serde_json::from_slice(&fs::read(json).expect("a report")).expect("valid JSON");
+        assert_eq!(report.configuration["routing"], routing);
+    }
+    drop(cluster);
+    let output = run("--nodes 3 --replicas 3 --no-kill --duration 1s --routing wrong");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("--routing wrong needs a shard that doesn't hold the key: there are 3"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn an_objective_that_cannot_be_met_fails() {
     let output = run("--duration 3s --no-kill --slo p99.9<1us");

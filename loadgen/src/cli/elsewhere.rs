@@ -103,6 +103,7 @@ impl Judging {
             ("--read-quorum", self.read_quorum.is_some()),
             ("--write-quorum", self.write_quorum.is_some()),
             ("--zones", self.zones.is_some()),
+            ("--routing", self.routing.is_some()),
         ];
         given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
     }

@@ -64,7 +64,7 @@ fn of_servers(
 }
 
 /// What other servers have nothing of.
-const OF_RINGMAIN_ALONE: [&str; 4] = ["read_quorum", "write_quorum", "zones", "copies"];
+const OF_RINGMAIN_ALONE: [&str; 5] = ["read_quorum", "write_quorum", "zones", "copies", "routing"];
 
 impl Load {
     pub(super) fn describe(&self) -> [(&'static str, String); 15] {
@@ -91,12 +91,13 @@ impl Load {
 }
 
 impl Judging {
-    fn describe(&self, copies: u8) -> [(&'static str, String); 6] {
+    fn describe(&self, copies: u8) -> [(&'static str, String); 7] {
         let (read, write) = self.quorums(copies);
         [
             ("read_quorum", read.to_string()),
             ("write_quorum", write.to_string()),
             ("zones", self.zones.unwrap_or(1).to_string()),
+            ("routing", self.routing.unwrap_or_default().to_string()),
             ("copies", copies.to_string()),
             ("consistency", self.consistency(copies).to_string()),
             ("spin", format!("{:?}", self.spin)),

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmain_client::{Client, Error, Stored};
+use ringmain_client::{Client, Error, Routing, Stored, Topology};
 
 use crate::outcome::Failure;
 
@@ -32,6 +32,25 @@ pub enum Writes {
     /// It replaces nothing, so siblings pile up. Deletes overwrite.
     Blind,
 }
+
+/// Whom a request is sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Routed {
+    /// An owner of its key, as the client knows them: one hop less.
+    #[default]
+    Client,
+    /// The given servers in turn, whatever the key; they pass it on.
+    Server,
+    /// On purpose, a shard that doesn't hold the key.
+    Wrong,
+}
+
+/// A way of routing that is not known.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "'{0}' is no known routing: write client (to an owner of the key), server (to the given ones in turn) or wrong (to another)"
+)]
+pub struct RoutedError(String);
 
 /// A way of writing that is not known.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -107,6 +126,52 @@ fn trouble(error: &Error) -> Trouble {
     };
     let applied = if error.is_definite_failure() { Applied::No } else { Applied::Maybe };
     Trouble { failure, applied, code: String::new(), reason: error.to_string() }
+}
+
+impl Routed {
+    /// As the client crate has it.
+    pub fn routing(self) -> Routing {
+        match self {
+            Self::Client => Routing::Owner,
+            Self::Server => Routing::Given,
+            Self::Wrong => Routing::Wrong,
+        }
+    }
+
+    /// One sentence, if a cluster has nobody to whom requests could be sent so.
+    pub fn refuse_impossible(self, topology: &Topology) -> Result<(), String> {
+        let shards: usize = topology.members.iter().map(|member| member.shard_ports.len().max(1)).sum();
+        let copies = usize::from(topology.replicas);
+        if self == Self::Wrong && shards <= copies {
+            return Err(format!(
+                "--routing wrong needs a shard that doesn't hold the key: there are {shards}, and {copies} copies of each key"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Routed {
+    type Err = RoutedError;
+
+    fn from_str(text: &str) -> Result<Self, RoutedError> {
+        match text {
+            "client" => Ok(Self::Client),
+            "server" => Ok(Self::Server),
+            "wrong" => Ok(Self::Wrong),
+            _ => Err(RoutedError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Routed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Wrong => "wrong",
+        })
+    }
 }
 
 impl FromStr for Writes {

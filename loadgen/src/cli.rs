@@ -11,11 +11,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ringmain::config::ServeArguments;
 use ringmain::prng::Prng;
 
 use crate::duration::{parse, parse_positive};
+use crate::inject::Injections;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
 use crate::lifetimes::Lifetimes;
@@ -73,6 +75,9 @@ pub struct Demo {
     /// Let all nodes live
     #[arg(long)]
     pub no_kill: bool,
+    /// What to do to nodes meanwhile, instead of the kill: 'at=10s kill n2; at=20s restart n2; at=30s pause n3 5s'
+    #[arg(long, value_name = "DEEDS")]
+    pub inject: Option<Injections>,
 }
 
 /// `loadgen check`
@@ -82,7 +87,7 @@ pub struct Check {
     #[arg(long, required_unless_present = "target", value_delimiter = ',', value_name = "HOST:PORT")]
     pub servers: Vec<Server>,
     /// A file that holds the cluster's secret
-    #[arg(long, conflicts_with = "target", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// Or where else it goes.
     #[command(flatten)]
@@ -93,6 +98,9 @@ pub struct Check {
     /// How it is judged.
     #[command(flatten)]
     pub judging: Judging,
+    /// Known only to be refused with a reason.
+    #[arg(long, hide = true, value_name = "DEEDS")]
+    pub inject: Option<String>,
 }
 
 /// `loadgen replay`
@@ -122,6 +130,9 @@ pub struct Replay {
     /// Where it goes if no servers are given.
     #[command(flatten)]
     pub embedded: Embedded,
+    /// What to do to nodes that were started here meanwhile: 'at=10s kill n2; at=20s restart n2; at=30s pause n3 5s'
+    #[arg(long, value_name = "DEEDS")]
+    pub inject: Option<Injections>,
 }
 
 /// A made-up load.
@@ -258,18 +269,27 @@ pub enum Refusal {
 
 /// Understands a command line, the program's name first.
 pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
-    let arguments = Arguments::try_parse_from(line).map_err(|error| refusal(&error))?;
+    let matches = Arguments::command().try_get_matches_from(line).map_err(|error| refusal(&error))?;
+    refuse_nodes_beside_target(&matches)?;
+    let arguments = Arguments::from_arg_matches(&matches).map_err(|error| refusal(&error))?;
     let command = arguments.command.unwrap_or(Command::Demo(arguments.demo));
     if let Some(load) = command.load() {
         load.refuse_impossible()?;
     }
     match &command {
-        Command::Demo(demo) => demo.judging.refuse_impossible(Some(demo.embedded.copies()))?,
+        Command::Demo(demo) => {
+            demo.judging.refuse_impossible(Some(demo.embedded.copies()))?;
+            let run = demo.load.profile().duration();
+            refuse_deeds(demo.inject.as_ref(), demo.embedded, Some(run))?;
+        }
         Command::Check(check) => {
+            refuse_without_nodes(check.inject.is_some())?;
             check.judging.refuse_impossible(None)?;
             check.elsewhere.refuse_impossible(&check.judging, Some(&check.load), command.writes())?;
         }
         Command::Replay(replay) => {
+            refuse_without_nodes(replay.inject.is_some() && !replay.has_nodes_of_its_own())?;
+            refuse_deeds(replay.inject.as_ref(), replay.embedded, None)?;
             replay.judging.refuse_impossible(replay.copies())?;
             replay.elsewhere.refuse_impossible(&replay.judging, None, command.writes())?;
         }
@@ -278,6 +298,38 @@ pub fn understand(line: impl IntoIterator<Item = OsString>) -> Result<Command, R
         Command::Compare(_) | Command::Merge(_) | Command::Node(_) => {}
     }
     Ok(command)
+}
+
+/// `replay` has nodes of its own by default, so that they are there says nothing; that they were asked for does.
+fn refuse_nodes_beside_target(matches: &ArgMatches) -> Result<(), Refusal> {
+    let Some(replay) = matches.subcommand_matches("replay") else { return Ok(()) };
+    let is_given = |name: &&str| replay.value_source(name) == Some(ValueSource::CommandLine);
+    match ["nodes", "shards", "replicas"].iter().find(|name| is_given(name)) {
+        Some(name) if is_given(&"target") => Err(Refusal::Wrong(format!(
+            "error: --{name} cannot be used with --target: no nodes are started for it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Servers that were not started here are not ours to kill.
+fn refuse_without_nodes(injects: bool) -> Result<(), Refusal> {
+    if injects {
+        let reason = "error: --inject needs nodes that loadgen starts itself: use demo, or replay without --servers and --target";
+        return Err(Refusal::Wrong(reason.to_owned()));
+    }
+    Ok(())
+}
+
+fn refuse_deeds(
+    inject: Option<&Injections>,
+    embedded: Embedded,
+    run: Option<Duration>,
+) -> Result<(), Refusal> {
+    match inject.map(|inject| inject.deeds(embedded.nodes, run)) {
+        Some(Err(error)) => Err(Refusal::Wrong(format!("error: --inject: {error}"))),
+        _ => Ok(()),
+    }
 }
 
 impl Load {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io::{BufReader, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -14,14 +14,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringmain::config::Secret;
 use ringmain_client::{Builder, Client};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::audit::{InDoubt, Rules};
 use crate::cli::{Check, Command, Demo, Elsewhere, Embedded, Judging, Load, Replay, Server};
+use crate::clock::Moment;
 use crate::embedded::{self, Cluster, Plan};
 use crate::exit::Exit;
 use crate::hlog;
+use crate::inject::{Act, Deed, Done, Incidents, Injections};
 use crate::interrupt::Interrupt;
 use crate::intervals::length_s;
 use crate::key_names::KeyNames;
@@ -30,7 +33,7 @@ use crate::operation::Operation;
 use crate::recipe::Recipe;
 use crate::record::Record;
 use crate::report::Report;
-use crate::runner::{Finished, Runner};
+use crate::runner::{Finished, LEAD, Runner};
 use crate::target::Target;
 use crate::target::cluster::{ClusterTarget, Routed};
 use crate::target::peer::Peer;
@@ -133,26 +136,7 @@ fn run(command: &Command) -> Result<Exit, Setback> {
     let run = Run { command, judging, offer, json, hlog, interrupt, tag: run_tag() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(format!("can't set up a runtime: {error}")))?;
-    LocalSet::new().block_on(&runtime, async {
-        match command {
-            Command::Demo(Demo { load, embedded, no_kill, .. }) => {
-                let kill_after = (!no_kill).then(|| load.profile().duration() / 2);
-                run.on_nodes_of_its_own(*embedded, kill_after).await
-            }
-            Command::Replay(replay) if replay.has_nodes_of_its_own() => {
-                run.on_nodes_of_its_own(replay.embedded, None).await
-            }
-            Command::Check(Check { elsewhere: elsewhere @ Elsewhere { target: Some(peer), .. }, .. })
-            | Command::Replay(Replay {
-                elsewhere: elsewhere @ Elsewhere { target: Some(peer), .. }, ..
-            }) => run.on_peer(peer, elsewhere).await,
-            Command::Check(Check { servers, secret_file, .. })
-            | Command::Replay(Replay { servers, secret_file, .. }) => {
-                run.on_servers(servers, secret_file.as_deref()).await
-            }
-            _ => unreachable!("only loads are run"),
-        }
-    })
+    LocalSet::new().block_on(&runtime, run.where_it_goes())
 }
 
 impl Offer {
@@ -200,12 +184,36 @@ impl Offer {
 }
 
 impl Run<'_> {
-    /// Starts nodes, and kills one of them so long after the run began.
-    async fn on_nodes_of_its_own(
-        self,
-        embedded: Embedded,
-        kill_after: Option<Duration>,
-    ) -> Result<Exit, Setback> {
+    async fn where_it_goes(self) -> Result<Exit, Setback> {
+        match self.command {
+            Command::Demo(Demo { load, embedded, no_kill, inject, .. }) => {
+                let length = load.profile().duration();
+                let deeds = match inject {
+                    Some(inject) => deeds(inject, *embedded, Some(length))?,
+                    None if *no_kill => Vec::new(),
+                    None => vec![Deed { at: length / 2, act: Act::Kill, node: 1 }],
+                };
+                self.on_nodes_of_its_own(*embedded, deeds).await
+            }
+            Command::Replay(replay) if replay.has_nodes_of_its_own() => {
+                let length = self.offer.seconds.map(Duration::from_secs_f64);
+                let deeds = match &replay.inject {
+                    Some(inject) => deeds(inject, replay.embedded, length)?,
+                    None => Vec::new(),
+                };
+                self.on_nodes_of_its_own(replay.embedded, deeds).await
+            }
+            Command::Check(Check { servers, secret_file, elsewhere, .. })
+            | Command::Replay(Replay { servers, secret_file, elsewhere, .. }) => match &elsewhere.target {
+                Some(peer) => self.on_peer(peer, elsewhere).await,
+                None => self.on_servers(servers, secret_file.as_deref()).await,
+            },
+            _ => unreachable!("only loads are run"),
+        }
+    }
+
+    /// Starts nodes, and does to them what shall be done.
+    async fn on_nodes_of_its_own(self, embedded: Embedded, deeds: Vec<Deed>) -> Result<Exit, Setback> {
         let Embedded { nodes, shards, .. } = embedded;
         let plan = Plan::of_this_program(nodes, shards, embedded.copies());
         let builder = self.builder();
@@ -213,18 +221,17 @@ impl Run<'_> {
         let (mut cluster, client) = started.map_err(|error| failed(error.to_string()))?;
         self.refuse_routing(&client)?;
         eprintln!("nodes: {cluster}");
-        let kill = async {
-            let Some(after) = kill_after else { return pending().await };
-            sleep(after).await;
-            let name = cluster.kill_one();
-            eprintln!("        {name} is killed");
-        };
         let copies = embedded.copies();
-        let (told, finished) = self.offer_ringmain(client, copies, kill).await?;
+        let incidents = Incidents::new(|done| carry_out(&deeds, &mut cluster, done));
+        let (told, finished) = self.offer_ringmain(client, copies, incidents).await?;
         let faults = cluster.stop().await;
+        let missed = deeds[finished.marks.len()..].iter();
+        let notes =
+            missed.map(|deed| format!("not done, as the run was over before: {deed} at {:?}", deed.at));
+        let notes = notes.collect();
         // These nodes are no other run's.
         let name = format!("{:016x}, of this run alone", told.tag);
-        told.report(&finished, &faults, Served { copies, name, ..Served::default() })
+        told.report(&finished, &faults, Served { copies, name, notes, ..Served::default() })
     }
 
     async fn on_servers(self, servers: &[Server], secret_file: Option<&Path>) -> Result<Exit, Setback> {
@@ -240,7 +247,7 @@ impl Run<'_> {
         self.judging.refuse_quorums(copies).map_err(wrong)?;
         self.refuse_routing(&client)?;
         let before = self.unless_interrupted(silent(&client)).await?;
-        let (told, finished) = self.offer_ringmain(client.clone(), copies, pending()).await?;
+        let (told, finished) = self.offer_ringmain(client.clone(), copies, Incidents::none()).await?;
         let silent = still_silent(&client, &before).await;
         told.report(&finished, &[], Served { copies, name, silent, ..Served::default() })
     }
@@ -254,7 +261,7 @@ impl Run<'_> {
             in_doubt: InDoubt::ForEver,
             may_evict: elsewhere.may_evict,
         };
-        let (told, finished) = self.offer(target.clone(), bearing, pending()).await?;
+        let (told, finished) = self.offer(target.clone(), bearing, Incidents::none()).await?;
         let silent = if is_still_there(&target).await { Silent::default() } else { Silent::of(peer) };
         let notes = notes(peer, elsewhere, finished.evicted);
         let name = peer.to_string();
@@ -286,20 +293,20 @@ impl Run<'_> {
         self,
         client: Client,
         copies: u8,
-        incident: impl Future<Output = ()>,
+        incidents: Incidents<impl Future<Output = ()>>,
     ) -> Result<(Self, Finished), Setback> {
         let consistency = self.judging.consistency(copies);
         let in_doubt = InDoubt::UpTo(self.command.timeout() * 2);
         let target = ClusterTarget::new(client, self.command.writes());
-        self.offer(target, Bearing { consistency, in_doubt, may_evict: false }, incident).await
+        self.offer(target, Bearing { consistency, in_doubt, may_evict: false }, incidents).await
     }
 
-    /// Performs the operations. `incident` ends when a node has been killed.
+    /// Performs the operations, and what shall happen meanwhile.
     async fn offer(
         mut self,
         target: impl Target,
         bearing: Bearing,
-        incident: impl Future<Output = ()>,
+        incidents: Incidents<impl Future<Output = ()>>,
     ) -> Result<(Self, Finished), Setback> {
         let Bearing { consistency, in_doubt, may_evict } = bearing;
         let rules = Rules {
@@ -328,7 +335,7 @@ impl Run<'_> {
                 eprintln!("{line}");
             }
         };
-        let finished = runner.run(operations, incident, self.interrupt.flag(), line).await;
+        let finished = runner.run(operations, incidents, self.interrupt.flag(), line).await;
         Ok((self, finished))
     }
 
@@ -350,7 +357,8 @@ impl Run<'_> {
             written.map_err(|error| failed(format!("the report can't be written as JSON: {error}")))?;
         }
         if let Some(mut hlog) = self.hlog {
-            let written = hlog.write_all(hlog::write(&finished.intervals, finished.start).as_bytes());
+            let written =
+                hlog.write_all(hlog::write(&finished.intervals, &finished.marks, finished.start).as_bytes());
             written.map_err(|error| failed(format!("the interval log can't be written: {error}")))?;
         }
         // Whoever closed our output doesn't want it; the exit code still tells.
@@ -418,6 +426,22 @@ async fn still_silent(client: &Client, before: &BTreeSet<String>) -> Silent {
             return Silent { now, gone };
         }
         sleep(ASK_EVERY).await;
+    }
+}
+
+fn deeds(inject: &Injections, embedded: Embedded, run: Option<Duration>) -> Result<Vec<Deed>, Setback> {
+    inject.deeds(embedded.nodes, run).map_err(|error| wrong(format!("--inject: {error}")))
+}
+
+/// Does to the nodes what shall be done, each thing at its time after the run's start.
+async fn carry_out(deeds: &[Deed], cluster: &mut Cluster, done: mpsc::UnboundedSender<Done>) {
+    let start = Instant::now() + LEAD;
+    for &deed in deeds {
+        sleep_until(start + deed.at).await;
+        cluster.perform(&deed);
+        eprintln!("        {deed}");
+        // Nobody listens once the run is over, and then this isn't polled.
+        let _over = done.send(Done { deed, at: Moment::now() });
     }
 }
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 use ringmain_client::{Builder, Client, ShardStatus};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::inject::{Act, Deed};
+
 mod node;
 
 pub use node::serve;
@@ -37,10 +39,12 @@ pub struct Plan {
     pub replicas: u8,
 }
 
-/// Nodes that run, and one that was killed perhaps. Dropping it ends them all at once.
+/// Nodes that run, and some that were killed perhaps. Dropping it ends them all at once.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// Sentences about what could not be done to them.
+    faults: Vec<String>,
 }
 
 /// Why there is no cluster.
@@ -111,10 +115,10 @@ impl Cluster {
         let names: Vec<String> = (1..=plan.nodes).map(|number| format!("n{number}")).collect();
         let members: Vec<String> =
             names.iter().zip(&addresses).map(|(name, address)| format!("{name}={address}")).collect();
-        let mut cluster = Self { nodes: Vec::new() };
+        let mut cluster = Self { nodes: Vec::new(), faults: Vec::new() };
         for (name, address) in names.into_iter().zip(addresses) {
             let arguments = arguments(plan, &name, &address, &members.join(","));
-            cluster.nodes.push(Node::spawn(&plan.program, name, address, &arguments)?);
+            cluster.nodes.push(Node::spawn(plan.program.clone(), name, address, arguments)?);
         }
         Ok(cluster)
     }
@@ -129,18 +133,29 @@ impl Cluster {
         self.nodes.iter().map(Node::pid).collect()
     }
 
-    /// Kills the first node with SIGKILL, as a power cut would, and returns its name. It isn't waited for:
-    /// that would hold up whoever measures.
-    pub fn kill_one(&mut self) -> &str {
-        let node = self.nodes.first_mut().expect("a cluster has at least one node");
-        node.kill();
-        &node.name
+    /// Does something to a node, which must be there. A kill isn't waited for: that would hold up whoever measures. A
+    /// restart takes about a millisecond, and until the node serves much longer. One that fails is told by [`stop`].
+    ///
+    /// [`stop`]: Self::stop
+    pub fn perform(&mut self, deed: &Deed) {
+        let node = &mut self.nodes[usize::from(deed.node) - 1];
+        match deed.act {
+            Act::Kill => node.kill(),
+            Act::Pause => node.pause(),
+            Act::Resume => node.resume(),
+            Act::Restart => {
+                if let Err(error) = node.restart() {
+                    self.faults.push(format!("node {} can't be started again: {error}", node.name));
+                }
+            }
+        }
     }
 
     /// Tells the nodes to stop, waits for them, and returns what went wrong: a sentence for each node that
     /// ended by itself, or didn't end well.
     pub async fn stop(mut self) -> Vec<String> {
-        let mut faults: Vec<String> = self.nodes.iter_mut().filter_map(Node::ended_by_itself).collect();
+        let mut faults = std::mem::take(&mut self.faults);
+        faults.extend(self.nodes.iter_mut().filter_map(Node::ended_by_itself));
         self.nodes.iter_mut().for_each(Node::ask_to_stop);
         let until = Instant::now() + STOP_WITHIN;
         while Instant::now() < until && self.nodes.iter_mut().any(Node::is_running) {

@@ -25,8 +25,9 @@
 //! What comes of several runs: [`compare`] (with [`statistics`]), [`merge`], [`search`]; the last two commands, `search` and
 //! `sweep`, run this program again and again.
 //!
-//! [`target::Target`] is the seam: whatever gets, puts and deletes can be loaded. A real cluster is loaded
-//! through [`target::cluster`]; [`embedded`] starts one on this machine. [`conduct`] joins it all.
+//! [`target::Target`] is the seam: whatever gets, puts and deletes can be loaded. A real cluster is loaded through
+//! [`target::cluster`], a Redis or memcached through [`target::wire`]; [`embedded`] starts a cluster on this machine, to whose
+//! nodes [`inject`] does what is asked. [`conduct`] joins it all.
 
 pub mod audit;
 pub mod cause;
@@ -40,6 +41,7 @@ pub mod encoded;
 pub mod environment;
 pub mod exit;
 pub mod hlog;
+pub mod inject;
 pub mod interrupt;
 pub mod intervals;
 pub mod key_names;

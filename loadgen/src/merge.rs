@@ -97,6 +97,7 @@ pub fn merge(parts: &[(String, Report)], slo: Option<Objective>) -> Result<Repor
         rows: sums.iter().map(|sum| Row::of(&sum.phase, &sum.operation, &sum.tally)).collect(),
         generator: generator(&offered),
         complaints: complaints(parts),
+        marks: parts.iter().flat_map(|(_, part)| part.marks.clone()).collect(),
         notes: distinct(parts.iter().flat_map(|(_, part)| &part.notes)),
         faults,
         gone: distinct(parts.iter().flat_map(|(_, part)| &part.gone)),

@@ -1,4 +1,5 @@
-//! The record of a run: a tally for each kind of operation, in each stage of the load, before and after a kill.
+//! The record of a run: a tally for each kind of operation, in each stage of the load, before and after a kill, or whatever was
+//! first done to a node ([`crate::inject`]).
 //!
 //! An operation belongs to the stage in which it was **due**, whenever it ends, since it is that stage's rate that it
 //! is an operation of. Of the two sides of a kill it belongs to the one on which it **ended**: what was in flight when a
@@ -23,10 +24,10 @@ use crate::tally::Tally;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// All nodes alive; the whole run if none is killed.
+    /// Nothing was done to any node; the whole run if nothing ever is.
     #[default]
     Before,
-    /// From the kill on.
+    /// From the first that was done on.
     After,
 }
 
@@ -115,7 +116,7 @@ impl Record {
         Self { stages: stages.collect(), phase: Phase::Before }
     }
 
-    /// A node has been killed: what ends from now on stands after the kill.
+    /// Something was done to a node: what ends from now on stands after it.
     pub fn begin_after(&mut self) {
         self.phase = Phase::After;
     }
@@ -131,7 +132,7 @@ impl Record {
         self.stages[self.place_of(due_ns)].is_judged
     }
 
-    /// Whether there was a kill.
+    /// Whether anything was.
     pub fn has_after(&self) -> bool {
         self.phase == Phase::After
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::display_ns;
 use crate::encoded::{EncodedError, decode, encode};
 use crate::environment::Environment;
+use crate::inject::Mark;
 use crate::intervals::Interval;
 use crate::outcome::Failure;
 use crate::pacer::Offered;
@@ -42,6 +43,9 @@ pub struct Report {
     pub generator: Generator,
     /// The first broken promises, and the first failure of each kind, in words.
     pub complaints: Vec<String>,
+    /// What was done to nodes meanwhile, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
     /// Sentences about what was not judged, or in another way than usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -71,7 +75,7 @@ pub struct Report {
 /// falls among the failed operations, or where there are too few operations for one to lie beyond it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// The name of a stage of the load, `before` or `after` the kill, or `all`: all of it but warm-up.
+    /// The name of a stage of the load, `before` or `after` the first that was done to a node, or `all`: all of it but warm-up.
     pub phase: String,
     /// `read` (that found something, or failed), `miss` (a read that rightly found nothing), `write`, `delete`, or `all`.
     pub operation: String,
@@ -192,6 +196,7 @@ impl Report {
             rows: rows(&finished.record),
             generator: Generator::of(&finished.offered),
             complaints: finished.complaints.clone(),
+            marks: finished.marks.clone(),
             notes: Vec::new(),
             faults: faults.to_vec(),
             gone: Vec::new(),
@@ -216,6 +221,9 @@ impl Report {
             row.write(&mut text, width);
         }
         self.generator.write(&mut text);
+        for mark in &self.marks {
+            let _ = writeln!(text, "{mark}");
+        }
         for complaint in self.notes.iter().chain(&self.complaints).chain(&self.gone) {
             text.push_str(complaint);
             text.push('\n');
@@ -425,7 +433,7 @@ mod tests {
             Offered { handed: 1002, due_last_ns: 1, elapsed_ns: 1_000_000_000, ..Offered::default() };
         let (start, intervals) = (UNIX_EPOCH + Duration::from_secs(1_500_000_000), Vec::new());
         let complaints = vec!["lost: operation 7".to_owned()];
-        Finished { record, offered, complaints, evicted: 0, start, intervals }
+        Finished { record, offered, complaints, evicted: 0, marks: Vec::new(), start, intervals }
     }
 
     fn report() -> Report {

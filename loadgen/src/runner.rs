@@ -25,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::audit::{Answer, Audit, Pending, Request, Rules};
 use crate::clock::Moment;
+use crate::inject::{Incidents, Mark};
 use crate::intervals::{Interval, Intervals};
 use crate::operation::{Kind, Operation};
 use crate::outcome::{Completion, Failure, Outcome};
@@ -89,6 +90,8 @@ pub struct Finished {
     pub complaints: Vec<String>,
     /// Reads that found nothing where something was acknowledged, if the target may evict.
     pub evicted: u64,
+    /// What was done to nodes meanwhile, in order.
+    pub marks: Vec<Mark>,
     /// When it began.
     pub start: SystemTime,
     /// What ended in each interval.
@@ -104,7 +107,7 @@ const BATCH_LEN: usize = 48;
 const SECOND_NS: u64 = 1_000_000_000;
 const PRELOAD_IN_FLIGHT: usize = 64;
 /// From the call to the first due moment: time for the pacer's thread to start.
-const LEAD: Duration = Duration::from_millis(20);
+pub const LEAD: Duration = Duration::from_millis(20);
 
 impl Limits {
     /// What five seconds bring at a billion operations a day.
@@ -143,12 +146,12 @@ impl<T: Target> Runner<T> {
     }
 
     /// Offers all operations and waits for their answers, or for those that were sent when `stop` was raised.
-    /// When `incident` (the kill of a node) has happened, the second phase of the record begins; it may stay
-    /// pending. `line` is given one line of progress a second.
+    /// `incidents` are done meanwhile; with the first that is done (such as the kill of a node) the second phase of the record
+    /// begins. `line` is given one line of progress a second.
     pub async fn run(
         mut self,
         operations: impl Iterator<Item = Operation> + Send + 'static,
-        incident: impl Future<Output = ()>,
+        incidents: Incidents<impl Future<Output = ()>>,
         stop: Arc<AtomicBool>,
         mut line: impl FnMut(String),
     ) -> Finished {
@@ -161,8 +164,9 @@ impl<T: Target> Runner<T> {
         let second = Duration::from_secs(1);
         let mut seconds = interval_at(Instant::now() + LEAD + second, second);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut incident = pin!(incident);
-        let (mut happened, mut offering) = (false, true);
+        let Incidents { course, mut done } = incidents;
+        let mut course = pin!(course);
+        let (mut marks, mut under_course, mut offering) = (Vec::new(), true, true);
 
         while offering || !tasks.is_empty() {
             let room = self.room(tasks.len());
@@ -176,9 +180,10 @@ impl<T: Target> Runner<T> {
                     }
                     line(progress.line(elapsed_ns / SECOND_NS, tasks.len()));
                 }
-                () = &mut incident, if !happened => {
-                    happened = true;
+                () = &mut course, if under_course => under_course = false,
+                Some(done) = done.recv() => {
                     self.record.begin_after();
+                    marks.push(done.mark(start));
                 }
                 // Answers go before new operations: a task that has ended still counts as in flight.
                 Some(returned) = tasks.join_next() => {
@@ -195,12 +200,13 @@ impl<T: Target> Runner<T> {
                 }
             }
         }
+        marks.extend(std::iter::from_fn(|| done.try_recv().ok()).map(|done| done.mark(start)));
         let mut offered = pacer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         offered.unpaced = self.limits.unpaced;
         let complaints = self.audit.complaints().iter().cloned().chain(self.audit.reasons()).collect();
         let intervals = self.intervals.finish(Moment::now().since_ns(start));
         let evicted = self.audit.evicted();
-        Finished { record: self.record, offered, complaints, evicted, start: start_wall, intervals }
+        Finished { record: self.record, offered, complaints, evicted, marks, start: start_wall, intervals }
     }
 
     /// How many operations may be taken from the queue now; 0 to wait for answers.

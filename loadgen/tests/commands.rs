@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use loadgen::embedded::{Cluster, Plan};
 use loadgen::encoded::{decode, encode};
+use loadgen::inject::Act;
 use loadgen::report::Report;
 use loadgen::tally::latency_histogram;
 use ringmain_client::Client;
@@ -140,6 +141,52 @@ fn requests_go_to_owners_to_anybody_or_to_the_wrong_ones_as_asked() {
         stderr.contains("--routing wrong needs a shard that doesn't hold the key: there are 3"),
         "{stderr}"
     );
+}
+
+/// Each thing at its time, told in every output, and nothing is lost over a restart with empty memory and a pause.
+#[test]
+fn what_is_injected_is_done_on_time_and_told_everywhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [json, hlog] = ["report.json", "run.hlog"].map(|name| folder.path().join(name));
+    let mut command = command("--duration 6s --rate 200 --slo errors<5%");
+    command.args(["--inject", "at=1s kill n2; at=2s restart n2; at=4s pause n3 500ms"]);
+    let output = command.arg("--json").arg(&json).arg("--hlog").arg(&hlog).output().expect("it can be run");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    let report: Report = serde_json::from_slice(&fs::read(json).expect("a report")).expect("valid JSON");
+    let expected = [
+        (1.0, "n2", Act::Kill, "n2 is killed"),
+        (2.0, "n2", Act::Restart, "n2 is started again"),
+        (4.0, "n3", Act::Pause, "n3 is paused"),
+        (4.5, "n3", Act::Resume, "n3 goes on"),
+    ];
+    let hlog = fs::read_to_string(hlog).expect("a log");
+    assert_eq!(report.marks.len(), expected.len(), "{:?}", report.marks);
+    for (mark, (planned_s, node, action, told)) in report.marks.iter().zip(expected) {
+        assert_eq!((mark.planned_s, &*mark.node, mark.action), (planned_s, node, action));
+        assert!((0.0..0.25).contains(&(mark.at_s - planned_s)), "{mark:?}");
+        assert!(stderr.contains(told), "{stderr}");
+        for (name, output) in [("text", &stdout), ("hlog", &hlog)] {
+            assert!(output.contains(&mark.to_string()), "{name}: {output}");
+        }
+    }
+    assert!(stdout.contains("before read") && stdout.contains("after  read"), "{stdout}");
+    let settings = &report.configuration;
+    assert_eq!(settings["inject"], "at=1s kill n2; at=2s restart n2; at=4s pause n3 500ms");
+    assert_eq!(settings["kill"], "false");
+    assert_gone(&pids_in(&stderr));
+}
+
+/// A paused node can't hear that it shall stop: it is let go on first, and the end is a good one.
+#[test]
+fn a_run_may_end_within_a_pause() {
+    let mut command = command("--duration 2s --rate 200 --slo errors<50%");
+    command.args(["--inject", "at=1500ms pause n3 1m"]);
+    let output = command.output().expect("it can be run");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("not done, as the run was over before: n3 goes on at 61.5s"), "{stdout}");
+    assert_gone(&pids_in(&stderr));
 }
 
 #[test]

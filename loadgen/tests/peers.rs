@@ -1,5 +1,6 @@
 //! The program against a real Redis and a real memcached. Where they are not installed, these tests say so and pass.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -32,7 +33,9 @@ impl Drop for Server {
 fn start(program: &str, scheme: &str, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Option<Server> {
     let path = format!("/usr/bin/{program}");
     if !Path::new(&path).exists() {
-        println!("SKIPPED: {path} is not installed, so nothing was tested against it");
+        // Past the harness, which keeps to itself what a test that passes prints.
+        let _closed =
+            writeln!(std::io::stderr(), "SKIPPED: {path} is not installed, so nothing is tested against it");
         return None;
     }
     let port =
@@ -132,11 +135,16 @@ fn memcached_is_loaded_and_every_read_verified() {
 fn lifetimes_reach_both() {
     for server in [redis(""), memcached("")].into_iter().flatten() {
         for (ttl, found) in [("1s", false), ("1h", true)] {
-            let (output, _) =
-                check(&server, &format!("--rate 500 --duration 1s --keys 20 --mix write=100 --ttl {ttl}"));
+            let (output, _) = check(
+                &server,
+                &format!(
+                    "--rate 500 --duration 1s --keys 20 --mix write=100 --slo errors<0.001% --ttl {ttl}"
+                ),
+            );
             assert!(said(&output).contains("PASS"), "{}", said(&output));
             std::thread::sleep(Duration::from_secs(3));
-            let (output, report) = check(&server, "--rate 500 --duration 1s --keys 20 --mix read=100");
+            let (output, report) =
+                check(&server, "--rate 500 --duration 1s --keys 20 --mix read=100 --slo errors<0.001%");
             assert!(said(&output).contains("PASS"), "{}", said(&output));
             let all = report.rows.last().expect("the sum");
             assert_eq!(all.not_found < all.reads, found, "{}: {ttl}: {all:?}", server.url);
@@ -162,9 +170,8 @@ fn a_redis_without_replicas_stores_nothing_that_waits_for_one() {
 
 #[test]
 fn a_write_counts_as_stored_when_the_replica_has_it() {
-    let Some(server) = redis("") else { return };
-    let Some(replica) = redis(&format!("--replicaof 127.0.0.1 {} --repl-diskless-sync-delay 0", server.port))
-    else {
+    let Some(server) = redis("--repl-diskless-sync-delay 0") else { return };
+    let Some(replica) = redis(&format!("--replicaof 127.0.0.1 {}", server.port)) else {
         return;
     };
     let until = Instant::now() + Duration::from_secs(20);
@@ -183,7 +190,7 @@ fn a_write_counts_as_stored_when_the_replica_has_it() {
 fn a_full_redis_is_told_in_its_own_words_and_counted() {
     let Some(server) = redis("--maxmemory 2mb --maxmemory-policy noeviction") else { return };
     let (output, report) =
-        check(&server, "--rate 1k --duration 2s --keys 5000 --popularity uniform --value-size 4k..8k");
+        check(&server, "--rate 1k --duration 2s --keys 5000 --popularity uniform --value-size 4000..8000");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let complaint = report.complaints.iter().find(|it| it.contains("OOM")).expect("the words");
     assert!(

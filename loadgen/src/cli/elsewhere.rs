@@ -14,7 +14,7 @@ use super::{Judging, Load, Refusal};
 #[derive(Clone, Debug, Args)]
 pub struct Elsewhere {
     /// Instead of Ringmain a Redis or memcached, loaded and judged in the same way: redis://HOST:PORT or memcached://HOST:PORT
-    #[arg(long, conflicts_with = "servers", value_name = "URL")]
+    #[arg(long, conflicts_with_all = ["servers", "secret_file"], value_name = "URL")]
     pub target: Option<Peer>,
     /// Connections to that target, each pipelined [default: 4]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..), value_name = "COUNT")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::inject::Injections;
 use crate::recipe::Recipe;
 
 use super::{Check, Command, Demo, Elsewhere, Embedded, Judging, Load, Replay, Server};
@@ -18,24 +19,27 @@ impl Command {
             ("in_flight", self.limits().in_flight_max.to_string()),
         ]);
         match self {
-            Self::Demo(Demo { load, judging, embedded, no_kill }) => {
+            Self::Demo(Demo { load, judging, embedded, no_kill, inject }) => {
                 settings.extend(load.describe());
                 settings.extend(judging.describe(copies));
                 settings.extend(embedded.describe());
-                settings.insert("kill", (!no_kill).to_string());
+                settings.insert("kill", (!no_kill && inject.is_none()).to_string());
+                settings.insert("inject", text_of(inject.as_ref()));
             }
-            Self::Check(Check { servers, secret_file: _, elsewhere, load, judging }) => {
+            Self::Check(Check { servers, elsewhere, load, judging, .. }) => {
                 settings.extend(load.describe());
                 settings.extend(of_servers(servers, elsewhere, judging, copies));
             }
             Self::Replay(replay) => {
-                let Replay { trace, speed, preload, servers, elsewhere, judging, embedded, .. } = replay;
+                let Replay { trace, speed, preload, servers, elsewhere, judging, embedded, inject, .. } =
+                    replay;
                 settings.insert("trace", trace.display().to_string());
                 settings.insert("trace_speed", speed.to_string());
                 settings.insert("preload", preload.to_string());
                 if replay.has_nodes_of_its_own() {
                     settings.extend(judging.describe(copies));
                     settings.extend(embedded.describe());
+                    settings.insert("inject", text_of(inject.as_ref()));
                 } else {
                     settings.extend(of_servers(servers, elsewhere, judging, copies));
                 }
@@ -109,6 +113,10 @@ impl Embedded {
     fn describe(self) -> [(&'static str, String); 2] {
         [("nodes", self.nodes.to_string()), ("shards", self.shards.to_string())]
     }
+}
+
+fn text_of(inject: Option<&Injections>) -> String {
+    inject.map_or_else(|| "none".to_owned(), ToString::to_string)
 }
 
 fn join(servers: &[Server]) -> String {

@@ -1,7 +1,5 @@
 //! Command lines as users type them.
 
-use clap::CommandFactory;
-
 use super::*;
 
 fn parse_line(line: &str) -> Result<Command, Refusal> {
@@ -60,6 +58,73 @@ fn every_option_reaches_its_place() {
         ("kill", "false"),
     ] {
         assert_eq!(settings[name], value, "{name}");
+    }
+}
+
+/// What only Ringmain has is refused by its name, and so is what only others have.
+#[test]
+fn other_servers_have_options_of_their_own() {
+    let line = "check --target redis://h:1 --wait 2 --may-evict --connections 9 --consistency eventual";
+    let Ok(command) = parse_line(line) else { panic!("a check") };
+    let settings = command.describe(1);
+    for (name, value) in [
+        ("target", "redis://h:1"),
+        ("wait", "2"),
+        ("may_evict", "true"),
+        ("connections", "9"),
+        ("consistency", "eventual"),
+        ("writes", "overwrite"),
+    ] {
+        assert_eq!(settings[name], value, "{name}");
+    }
+    assert!(["read_quorum", "copies", "routing", "servers"].iter().all(|name| !settings.contains_key(name)));
+    assert!(parse_line("replay trace.csv --target memcached://h").is_ok());
+    assert!(parse_line("check --target redis://h --workload ycsb-f --writes overwrite").is_ok());
+    for (line, expected) in [
+        ("check --target rediss://h:1", "rediss:// is TLS"),
+        ("check --target redis://h:1 --read-quorum 2", "--read-quorum means nothing to redis://h:1"),
+        ("check --target redis://h:1 --write-quorum 2", "--write-quorum means nothing"),
+        ("check --target memcached://h:1 --zones 2", "--zones means nothing"),
+        ("check --target memcached://h:1 --routing wrong", "--routing means nothing"),
+        (
+            "check --target redis://h:1 --writes update",
+            "--writes update, for which redis://h:1 has no contexts",
+        ),
+        ("check --target redis://h:1 --workload ycsb-f", "--workload asks for --writes update"),
+        ("check --target redis://h:1 --servers a:1", "cannot be used"),
+        ("check --target redis://h:1 --secret-file f", "cannot be used"),
+        ("check --target memcached://h:1 --wait 1", "--wait means nothing to memcached"),
+        ("check --target memcached://h:1 --key-size 10..300", "--key-size of up to 300 bytes is too long"),
+        ("check --servers a:1 --wait 1", "--wait needs --target"),
+        ("check --servers a:1 --may-evict", "--may-evict needs --target"),
+        ("check --servers a:1 --connections 3", "--connections needs --target"),
+        ("replay x --target redis://h --nodes 5", "cannot be used"),
+        ("replay x --target redis://h --zones 2", "--zones means nothing"),
+        ("check --target redis://h:1 --inject at=1s", "--inject needs nodes"),
+    ] {
+        let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line} was accepted") };
+        assert!(text.contains(expected) && !text.contains('\n'), "{line}: {text}");
+    }
+}
+
+/// What can't be done is told before anything starts.
+#[test]
+fn injections_are_held_against_the_run() {
+    let inject = |words: &[&str], deeds: &str| {
+        let line = [&["loadgen"], words, &["--inject", deeds]].concat();
+        understand(line.into_iter().map(OsString::from)).err()
+    };
+    assert_eq!(inject(&["--duration", "30s"], "at=10s kill n2; at=20s restart n2"), None);
+    assert_eq!(inject(&["replay", "x.csv"], "at=1h kill n3"), None, "how long it takes is in the trace");
+    for (words, deeds, expected) in [
+        (&["--duration", "10s"][..], "at=10s kill n2", "--inject: character 1: the run is over by 10s"),
+        (&["--nodes", "2"], "at=1s kill n3", "there is no n3: there is n1 to n2"),
+        (&["replay", "x.csv"], "at=1s restart n3", "n3 isn't down"),
+        (&["replay", "x.csv", "--servers", "a:1"], "at=1s kill n3", "--inject needs nodes"),
+        (&["replay", "x.csv", "--target", "redis://a"], "at=1s kill n3", "--inject needs nodes"),
+    ] {
+        let Some(Refusal::Wrong(text)) = inject(words, deeds) else { panic!("{deeds} was accepted") };
+        assert!(text.contains(expected) && !text.contains('\n'), "{deeds}: {text}");
     }
 }
 
@@ -181,6 +246,9 @@ fn mistakes_take_one_line() {
         ("--replicas 3 --read-quorum 4", "can never be reached"),
         ("--nodes 2 --write-quorum 3", "can never be reached"),
         ("--writes once", "no known way of writing"),
+        ("--routing right", "no known routing"),
+        ("--inject at=10s", "--inject <DEEDS>': character 7: something is missing"),
+        ("check --servers a:1 --inject at=1s", "--inject needs nodes that loadgen starts itself"),
         ("check --servers a:1 --nodes 2", "--nodes"),
         ("replay x --secret-file f", "--servers"),
         ("node --members none", "NAME=HOST:PORT"),

@@ -46,7 +46,7 @@ fn report(slower: f64, errors: u64, seed: u64) -> Report {
     let verdict = Verdict::reach(&Objective::default(), &record, &offered, &[]);
     let intervals = intervals.collect();
     let (complaints, start) = (Vec::new(), UNIX_EPOCH);
-    let finished = Finished { record, offered, complaints, evicted: 0, start, intervals };
+    let finished = Finished { record, offered, complaints, evicted: 0, marks: Vec::new(), start, intervals };
     Report::new(&finished, verdict, &[], BTreeMap::from([("rate", "600/s".to_owned())]))
 }
 

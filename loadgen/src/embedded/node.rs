@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use ringmain::config::{Config, ServeArguments};
 use ringmain::shell::{self, NodeError, serve_node};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::StartError;
 
@@ -45,6 +45,8 @@ pub fn serve(arguments: ServeArguments) -> ExitCode {
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) address: String,
+    program: PathBuf,
+    arguments: Vec<String>,
     child: Child,
     course: Course,
     said: Said,
@@ -63,18 +65,19 @@ enum Course {
 
 impl Node {
     pub(super) fn spawn(
-        program: &Path,
+        program: PathBuf,
         name: String,
         address: String,
-        arguments: &[String],
+        arguments: Vec<String>,
     ) -> io::Result<Self> {
-        let mut command = Command::new(program);
-        command.arg0("loadgen").args(arguments).process_group(0);
+        let mut command = Command::new(&program);
+        command.arg0("loadgen").args(&arguments).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let stderr = child.stderr.take().expect("it was piped");
         // From here on, dropping the node ends the child.
-        let mut node = Self { said: Said::default(), name, address, child, course: Course::Running };
+        let (said, course) = (Said::default(), Course::Running);
+        let mut node = Self { name, address, program, arguments, child, course, said };
         node.said.listen(stderr)?;
         Ok(node)
     }
@@ -90,8 +93,33 @@ impl Node {
         let _gone = self.child.kill();
     }
 
-    /// By closing its standard input.
+    /// Lets it stand still, with all its connections open.
+    pub(super) fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Starts it again after a kill, as it was started first. Call it from the thread that started it first.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        // Its port is free when it is gone, which after a SIGKILL takes a moment.
+        self.child.wait()?;
+        let (program, arguments) = (self.program.clone(), self.arguments.clone());
+        *self = Self::spawn(program, self.name.clone(), self.address.clone(), arguments)?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It fails only if the child is gone, and then there is nobody to stop.
+        let _gone = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// By closing its standard input. It must not stand still for that.
     pub(super) fn ask_to_stop(&mut self) {
+        self.resume();
         if self.course == Course::Running {
             self.course = Course::Stopping;
             drop(self.child.stdin.take());

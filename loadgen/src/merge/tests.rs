@@ -32,8 +32,15 @@ fn report(numbers: std::ops::Range<u64>, start_s: u64, lateness_ns: u64) -> Repo
     let objective: Objective = SLO.parse().expect("an objective");
     let verdict = Verdict::reach(&objective, &record, &offered, &[]);
     let (start, intervals) = (UNIX_EPOCH + Duration::from_secs(start_s), intervals.finish(1_000_000_000));
-    let finished =
-        Finished { record, offered, complaints: vec!["slow".to_owned()], evicted: 0, start, intervals };
+    let finished = Finished {
+        record,
+        offered,
+        complaints: vec!["slow".to_owned()],
+        evicted: 0,
+        marks: Vec::new(),
+        start,
+        intervals,
+    };
     let configuration = [("slo", SLO.to_owned()), ("seed", numbers.start.to_string())];
     Report::new(&finished, verdict, &[], configuration.into())
 }
@@ -170,7 +177,8 @@ fn report_with_phases(numbers: std::ops::Range<u64>, lost_in_warm_up: u64) -> Re
     let objective: Objective = SLO.parse().expect("an objective");
     let verdict = Verdict::reach(&objective, &record, &offered, &[]);
     let (start, intervals) = (UNIX_EPOCH + Duration::from_secs(1000), Vec::new());
-    let finished = Finished { record, offered, complaints: Vec::new(), evicted: 0, start, intervals };
+    let finished =
+        Finished { record, offered, complaints: Vec::new(), evicted: 0, marks: Vec::new(), start, intervals };
     let runs = vec![numbers.start.to_string()];
     Report { runs, ..Report::new(&finished, verdict, &[], [("slo", SLO.to_owned())].into()) }
 }

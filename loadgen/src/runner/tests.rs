@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ringmain::prng::Prng;
 
 use crate::audit::InDoubt;
+use crate::inject::{Act, Deed, Done};
 use crate::key_names::KeyNames;
 use crate::keys::{Keys, Popularity};
 use crate::ledger::Consistency;
@@ -148,7 +149,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 fn run(map: Map, rate: &str, millis: u64) -> Finished {
     let stop = Arc::new(AtomicBool::new(false));
-    block_on(runner(map).run(workload(rate, millis, 0), std::future::pending(), stop, drop))
+    block_on(runner(map).run(workload(rate, millis, 0), Incidents::none(), stop, drop))
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn a_replay_waits_for_a_slow_store_and_loses_nothing() {
     let mut runner = runner_with(map, 4);
     runner.limits.beyond = Beyond::Wait;
     let stop = Arc::new(AtomicBool::new(false));
-    let finished = block_on(runner.run(workload("2k/s", 200, 0), std::future::pending(), stop, drop));
+    let finished = block_on(runner.run(workload("2k/s", 200, 0), Incidents::none(), stop, drop));
     let total = finished.record.total();
     assert_eq!((total.operations(), total.errors(), finished.offered.refused), (400, 0, 0));
     assert!(finished.offered.held_up_ns > 0);
@@ -216,7 +217,7 @@ fn a_server_that_stalls_is_charged_for_all_that_was_due() {
 fn beyond_what_may_be_in_flight_nothing_is_sent() {
     let map = Map { delay: Duration::from_millis(50), ..Map::default() };
     let stop = Arc::new(AtomicBool::new(false));
-    let run = runner_with(map, 16).run(workload("2k/s", 200, 0), std::future::pending(), stop, drop);
+    let run = runner_with(map, 16).run(workload("2k/s", 200, 0), Incidents::none(), stop, drop);
     let finished = block_on(run);
     let total = finished.record.total();
     assert_eq!(total.operations(), 400);
@@ -230,13 +231,19 @@ fn an_incident_begins_the_second_phase_and_lines_are_told() {
     let incident = tokio::time::Duration::from_millis(600);
     let mut lines = 0;
     let finished = block_on(async {
-        let incident = tokio::time::sleep(incident);
-        runner(Map::default()).run(workload("1k/s", 1200, 0), incident, stop, |_| lines += 1).await
+        let deed = Deed { at: incident, act: Act::Kill, node: 1 };
+        let incidents = Incidents::new(|done| async move {
+            tokio::time::sleep(incident).await;
+            done.send(Done { deed, at: Moment::now() }).expect("the run goes on");
+        });
+        runner(Map::default()).run(workload("1k/s", 1200, 0), incidents, stop, |_| lines += 1).await
     });
     assert_eq!(lines, 1);
     let [before, after] = Phase::ALL.map(|phase| finished.record.phase(phase).operations());
     assert_eq!(before + after, 1200);
     assert!((100..1100).contains(&before), "{before} before");
+    assert_eq!(finished.marks.len(), 1);
+    assert!((0.5..1.2).contains(&finished.marks[0].at_s), "{:?}", finished.marks);
 }
 
 #[test]
@@ -247,7 +254,7 @@ fn preloaded_keys_are_found() {
         assert_eq!(number, KEYS);
         let reads =
             workload("2k/s", 100, number).map(|operation| Operation { kind: Kind::Read, ..operation });
-        runner.run(reads, std::future::pending(), Arc::new(AtomicBool::new(false)), drop).await
+        runner.run(reads, Incidents::none(), Arc::new(AtomicBool::new(false)), drop).await
     });
     let reads = finished.record.kind(Kind::Read);
     assert_eq!((reads.operations(), reads.not_found(), reads.errors()), (200, 0, 0));
@@ -270,7 +277,7 @@ fn an_unpaced_run_goes_as_fast_as_answers_come() {
         let mut runner = runner_with(Map { delay: Duration::from_millis(2), ..Map::default() }, 16);
         (runner.limits.beyond, runner.limits.unpaced) = (Beyond::Wait, true);
         let at_once = workload("2k/s", 400, 0).map(|operation| Operation { due_ns: 0, ..operation });
-        runner.run(at_once, std::future::pending(), Arc::new(AtomicBool::new(false)), drop).await
+        runner.run(at_once, Incidents::none(), Arc::new(AtomicBool::new(false)), drop).await
     });
     let total = finished.record.total();
     assert_eq!((total.operations(), total.errors()), (800, 0), "{:?}", finished.complaints);
@@ -289,7 +296,7 @@ fn a_run_is_recorded_second_by_second() {
         let mut runner = runner(Map::default());
         runner.record = Record::new(&profile);
         let stop = Arc::new(AtomicBool::new(false));
-        runner.run(workload("1k/s", 2200, 0), std::future::pending(), stop, drop).await
+        runner.run(workload("1k/s", 2200, 0), Incidents::none(), stop, drop).await
     });
     let counted: u64 = finished.intervals.iter().map(|interval| interval.operations).sum();
     assert_eq!((counted, finished.record.total().operations()), (1900, 1900));
@@ -303,11 +310,11 @@ fn a_raised_stop_ends_the_run_early() {
     let finished = block_on(async {
         let stop = Arc::new(AtomicBool::new(false));
         let raiser = Arc::clone(&stop);
-        let incident = async move {
+        let incidents = Incidents::new(|_| async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
             raiser.store(true, Ordering::Relaxed);
-        };
-        runner(Map::default()).run(workload("1k/s", 60_000, 0), incident, stop, drop).await
+        });
+        runner(Map::default()).run(workload("1k/s", 60_000, 0), incidents, stop, drop).await
     });
     assert!(finished.offered.interrupted);
     assert!(finished.record.total().operations() < 1000);

@@ -23,7 +23,7 @@ pub enum Make {
     Memcached,
 }
 
-/// Why a URL was not understood. It may hold a password, so it is never repeated as a whole.
+/// Why a URL was not understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PeerError {
     /// Without `://`.
@@ -156,10 +156,7 @@ mod tests {
             ("redis://[::1]x", "no address"),
         ] {
             let error = text.parse::<Peer>().expect_err(text).to_string();
-            assert!(
-                error.contains(told) && !error.contains("hush") && !error.contains('\n'),
-                "{text}: {error}"
-            );
+            assert!(error.contains(told) && !error.contains('\n'), "{text}: {error}");
         }
     }
 }
